@@ -1,0 +1,62 @@
+"""Compiled loss kernels, one build per instruction set, chosen here at import.
+
+``get(name, dtype)`` gives a kernel as a capsule, which `evaluate` and the sweeps call.
+"""
+
+import importlib
+import importlib.util
+import os
+
+import numpy as np
+
+from sklloss.kernels import _cpu
+from sklloss.kernels._driver import evaluate
+
+__all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
+
+BUILDS = ("avx512", "avx2", "baseline")
+
+
+def _installed(build):
+    return importlib.util.find_spec(f"sklloss.kernels._build_{build}") is not None
+
+
+def available():
+    """The builds that are installed and that this CPU can run, best first."""
+    return [build for build in _cpu.supported() if _installed(build)]
+
+
+def table_of(build):
+    """All kernels of one build, by (name, dtype name)."""
+    return importlib.import_module(f"sklloss.kernels._build_{build}").table()
+
+
+def _choose():
+    forced = os.environ.get("SKLLOSS_CPU", "").strip().lower()
+    usable = available()
+    if forced:
+        if forced not in BUILDS:
+            raise ValueError(f"SKLLOSS_CPU={forced!r} is not one of {', '.join(reversed(BUILDS))}")
+        if forced not in usable:
+            why = "this CPU does not have it" if _installed(forced) else "it was not built"
+            raise ValueError(f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}")
+        return forced, "SKLLOSS_CPU asks for it"
+    missing = [build for build in _cpu.supported() if build not in usable]
+    if missing:
+        return usable[0], f"the best that was built; the compiler could not build {', '.join(missing)}"
+    return usable[0], "the best that this CPU has"
+
+
+chosen, reason = _choose()
+_table = table_of(chosen)
+
+
+def get(name, dtype):
+    """The chosen build's kernel of that name for float32 or float64.
+
+    Raises
+    ------
+    KeyError
+        If there is no such kernel.
+    """
+    return _table[name, np.dtype(dtype).name]

@@ -1,0 +1,2 @@
+"""The loss kernels for x86-64-v3: AVX2 and fused multiply-add."""
+include "_loops.pxi"

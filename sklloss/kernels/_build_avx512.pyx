@@ -1,0 +1,2 @@
+"""The loss kernels for x86-64-v4: AVX-512."""
+include "_loops.pxi"

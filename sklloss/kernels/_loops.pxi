@@ -1,0 +1,585 @@
+# The loss kernels: loops over a batch around the formulas of _formulas.pxd.
+#
+# This file is not a module. Each _build_*.pyx includes it and is compiled for one instruction set, and
+# the package picks one of them at import. A kernel overwrites raw scores with weight * d loss / d raw
+# and adds up the weighted loss in double, in an order that depends on the shape alone.
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport sqrt
+
+from sklloss.kernels._batch cimport Batch, batch_kernel
+from sklloss.kernels._formulas cimport (
+    compensated_add,
+    exp_nonpositive,
+    log1p_positive,
+    log_loss,
+    real,
+    reciprocal,
+    two_sum,
+)
+
+cdef enum:
+    TILE = 512         # elements per pass of a separable loss: value and curvature stay in L1
+    ROWS = 32          # rows side by side in the softmax of few classes
+    FEW = 32           # up to here, softmax runs over rows side by side; beyond, along the row
+    LANES = 16         # partial sums along a row
+
+
+# Sums ------------------------------------------------------------------------------------------------
+
+cdef inline double lane_sum(const real* value, Py_ssize_t n) noexcept nogil:
+    """Sum in double: eight running sums, then their pairwise sum."""
+    cdef double lane[8]
+    cdef Py_ssize_t i, j
+    cdef Py_ssize_t whole = n - n % 8
+    for j in range(8):
+        lane[j] = 0.0
+    for i in range(0, whole, 8):
+        for j in range(8):
+            lane[j] += <double>value[i + j]
+    for i in range(whole, n):
+        lane[i - whole] += <double>value[i]
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]))
+
+
+cdef inline void add_to(double* total, double* carry, double x) noexcept nogil:
+    """Add x to total, with the rounding carried along (Kahan)."""
+    cdef double y = x - carry[0]
+    cdef double t = total[0] + y
+    # An infinite loss stays infinite: its carry would be inf - inf.
+    carry[0] = (t - total[0]) - y if t - t == 0.0 else 0.0
+    total[0] = t
+
+
+cdef inline void clear_sums(Batch* batch) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(2 * batch.outputs):
+        batch.sums[i] = 0.0
+
+
+# Separable losses: each output of a row on its own ----------------------------------------------------
+
+cdef inline void weigh(real* x, const Batch* batch, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    """Multiply n numbers, of which the first is element ``first`` of the batch, by the weights.
+
+    Weight 0 leaves a row out whatever its loss: inf * 0 is 0 here.
+    """
+    cdef const real* weight = <const real*>batch.weight
+    cdef Py_ssize_t i, row, column
+    if weight == NULL:
+        return
+    if batch.outputs == 1 or batch.weight_per_output:
+        weight = weight + first
+        for i in range(n):
+            x[i] = x[i] * weight[i] if weight[i] != <real>0.0 else <real>0.0
+        return
+    row = first // batch.outputs
+    column = first - row * batch.outputs
+    for i in range(n):
+        x[i] = x[i] * weight[row] if weight[row] != <real>0.0 else <real>0.0
+        column += 1
+        if column == batch.outputs:
+            column = 0
+            row += 1
+
+
+cdef inline void collect(real* value, Batch* batch, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    """Take up n unweighted losses: per sample as they are, in the sums by weight. Overwrites value."""
+    cdef real* per_sample = <real*>batch.per_sample
+    cdef Py_ssize_t i, row, column
+    if per_sample != NULL:
+        row = first // batch.outputs
+        column = first - row * batch.outputs
+        for i in range(n):
+            per_sample[row] = per_sample[row] + value[i] if column else value[i]
+            column += 1
+            if column == batch.outputs:
+                column = 0
+                row += 1
+    weigh(value, batch, first, n)
+    if batch.outputs == 1:
+        add_to(batch.sums, batch.sums + 1, lane_sum(value, n))
+        return
+    column = first % batch.outputs
+    for i in range(n):
+        add_to(batch.sums + column, batch.sums + batch.outputs + column, <double>value[i])
+        column += 1
+        if column == batch.outputs:
+            column = 0
+
+
+cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
+    """Log loss of independent sigmoids. target: (rows, outputs) probabilities; parameter: label smoothing.
+
+    curvature: weight * p (1 - p).
+    """
+    cdef real value[TILE]
+    cdef real bend[TILE]
+    cdef const real* y = <const real*>batch.target
+    cdef real* curvature = <real*>batch.curvature
+    cdef real keep = <real>(1.0 - batch.parameter)
+    cdef real spread = <real>(0.5 * batch.parameter)
+    cdef real gradient
+    cdef Py_ssize_t first, i, n
+    cdef Py_ssize_t total = batch.rows * batch.outputs
+    clear_sums(batch)
+    first = 0
+    while first < total:
+        n = min(<Py_ssize_t>TILE, total - first)
+        for i in range(n):
+            value[i] = log_loss(raw[first + i], y[first + i] * keep + spread, &gradient, &bend[i])
+            raw[first + i] = gradient
+        weigh(raw + first, batch, first, n)
+        if curvature != NULL:
+            weigh(bend, batch, first, n)
+            for i in range(n):
+                curvature[first + i] = bend[i]
+        collect(value, batch, first, n)
+        first += TILE
+    return -1
+
+
+cdef inline Py_ssize_t squared_error_rows(real* raw, Batch* batch) noexcept nogil:
+    """parameter * (raw - y)**2 averaged over the outputs; parameter is 0.5 or 1. curvature: 2 * parameter * weight / outputs.
+
+    Error: 2 ULP in the value, 1.5 in the gradient, on top of the rounding of raw - y.
+    """
+    cdef real value[TILE]
+    cdef const real* y = <const real*>batch.target
+    cdef real* curvature = <real*>batch.curvature
+    cdef real scale = <real>(batch.parameter / <double>batch.outputs)
+    cdef real slope = <real>(2.0 * batch.parameter / <double>batch.outputs)
+    cdef real d
+    cdef Py_ssize_t first, i, n
+    cdef Py_ssize_t total = batch.rows * batch.outputs
+    clear_sums(batch)
+    first = 0
+    while first < total:
+        n = min(<Py_ssize_t>TILE, total - first)
+        for i in range(n):
+            d = raw[first + i] - y[first + i]
+            value[i] = scale * d * d
+            raw[first + i] = slope * d
+        weigh(raw + first, batch, first, n)
+        if curvature != NULL:
+            for i in range(n):
+                curvature[first + i] = slope
+            weigh(curvature + first, batch, first, n)
+        collect(value, batch, first, n)
+        first += TILE
+    return -1
+
+
+cdef inline Py_ssize_t root_mean_squared_error_rows(real* raw, Batch* batch) noexcept nogil:
+    """sqrt(mean((raw - y)**2)) over the whole batch, times the sum of weights like every other sum.
+
+    The mean is weighted by row and plain over outputs. Where every row is met exactly the root has no
+    derivative; the gradient there is 0.
+    """
+    cdef const real* y = <const real*>batch.target
+    cdef const real* weight = <const real*>batch.weight
+    cdef double total = 0.0, carry = 0.0, weights = 0.0, largest = 0.0, row_sum, w, d, root
+    cdef Py_ssize_t i, k
+    clear_sums(batch)
+    # Scaled by the largest error, so that its square neither overflows nor underflows.
+    for i in range(batch.rows):
+        w = 1.0 if weight == NULL else <double>weight[i]
+        weights += w
+        for k in range(batch.outputs):
+            d = <double>raw[i * batch.outputs + k] - <double>y[i * batch.outputs + k]
+            d = -d if d < 0.0 else d
+            if w > 0.0 and not (d <= largest):
+                largest = d
+    if largest == 0.0 or not (largest - largest == 0.0):
+        for i in range(batch.rows * batch.outputs):
+            raw[i] = <real>(largest - largest)
+        batch.sums[0] = largest
+        return -1
+    for i in range(batch.rows):
+        w = 1.0 if weight == NULL else <double>weight[i]
+        if w == 0.0:
+            continue
+        row_sum = 0.0
+        for k in range(batch.outputs):
+            d = (<double>raw[i * batch.outputs + k] - <double>y[i * batch.outputs + k]) / largest
+            row_sum += d * d
+        add_to(&total, &carry, w * row_sum)
+    root = sqrt(total / (weights * <double>batch.outputs))
+    for i in range(batch.rows):
+        w = (1.0 if weight == NULL else <double>weight[i]) / (root * largest * <double>batch.outputs)
+        for k in range(batch.outputs):
+            d = <double>raw[i * batch.outputs + k] - <double>y[i * batch.outputs + k]
+            raw[i * batch.outputs + k] = <real>(w * d) if w != 0.0 else <real>0.0
+    batch.sums[0] = root * largest * weights
+    return -1
+
+
+# Softmax cross-entropy: the outputs of a row together ----------------------------------------------------
+#
+# With m = max(z) and S = sum of exp(z - m) over all but one maximum:
+#     log sum exp(z) - z_c = log1p(S) + (m - z_c),   p_k = exp(z_k - m) / (1 + S),
+#     p_c - 1 = -(1 + S - exp(z_c - m)) / (1 + S), which is -S / (1 + S) where c is the maximum.
+# S leaves the maximum out, so a confident row keeps the relative accuracy of its small loss. S is summed
+# with compensation and every exp carried as hi + lo, so no bound below grows with K before K = 1e5.
+# An infinite maximum counts as equal to itself: the row's other probabilities are 0.
+#
+# Error, on top of the rounding of z - m: loss 2.5 ULP, gradient 1.6 ULP of itself for a code,
+# 2 ULP of the larger of p and y for probabilities.
+
+cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
+    """The first row whose code is not in [0, outputs), or -1."""
+    cdef Py_ssize_t i
+    cdef size_t worst = 0
+    if batch.target != NULL:
+        return -1
+    for i in range(batch.rows):
+        if <size_t>batch.codes[i] > worst:
+            worst = <size_t>batch.codes[i]
+    if worst < <size_t>batch.outputs:
+        return -1
+    for i in range(batch.rows):
+        if <size_t>batch.codes[i] >= <size_t>batch.outputs:
+            return i
+    return -1
+
+
+cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
+    """Up to FEW classes: ROWS rows side by side, the class as the outer loop, so that every step is a vector."""
+    cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then the gradient
+    cdef real low[FEW * ROWS]      # its low part
+    cdef real share[FEW * ROWS]    # the target probabilities, where the target is not a plain code
+    cdef real code[ROWS]
+    cdef real top[ROWS]
+    cdef real rest[ROWS]
+    cdef real carry[ROWS]
+    cdef real ties[ROWS]
+    cdef real cost[ROWS]
+    cdef real cost_carry[ROWS]
+    cdef real own[ROWS]
+    cdef real own_low[ROWS]
+    cdef real inverse[ROWS]
+    cdef real inverse_low[ROWS]
+    cdef real weight[ROWS]
+    cdef real value[ROWS]
+    cdef const real* y = <const real*>batch.target
+    cdef const real* weights = <const real*>batch.weight
+    cdef real* curvature = <real*>batch.curvature
+    cdef real* per_sample = <real*>batch.per_sample
+    cdef Py_ssize_t K = batch.outputs
+    cdef bint plain = y == NULL and batch.parameter == 0.0
+    cdef real keep = <real>(1.0 - batch.parameter)
+    cdef real spread = <real>(batch.parameter / <double>K)
+    cdef real x, lo, z, d, d_lo, s, s_lo, total
+    cdef Py_ssize_t first, n, r, k
+    for r in range(ROWS):
+        code[r] = 0.0
+        weight[r] = 0.0
+    first = 0
+    while first < batch.rows:
+        n = min(<Py_ssize_t>ROWS, batch.rows - first)
+        if n < ROWS:
+            for k in range(K * ROWS):
+                score[k] = 0.0
+                share[k] = 0.0
+        for r in range(n):
+            for k in range(K):
+                score[k * ROWS + r] = raw[(first + r) * K + k]
+        if y != NULL:
+            for r in range(n):
+                for k in range(K):
+                    share[k * ROWS + r] = y[(first + r) * K + k] * keep + spread
+        else:
+            for r in range(n):
+                code[r] = <real>batch.codes[first + r]
+            if not plain:
+                for k in range(K):
+                    for r in range(ROWS):
+                        share[k * ROWS + r] = (keep if code[r] == <real>k else <real>0.0) + spread
+        for r in range(ROWS):
+            top[r] = score[r]
+            rest[r] = 0.0
+            carry[r] = 0.0
+            ties[r] = -1.0
+            cost[r] = 0.0
+            cost_carry[r] = 0.0
+            own[r] = 0.0
+            own_low[r] = 0.0
+        for k in range(1, K):
+            for r in range(ROWS):
+                top[r] = score[k * ROWS + r] if score[k * ROWS + r] > top[r] else top[r]
+        for k in range(K):
+            if plain:
+                for r in range(ROWS):
+                    z = score[k * ROWS + r]
+                    d = z - top[r] if z != top[r] else <real>0.0
+                    exp_nonpositive(d, &x, &lo)
+                    score[k * ROWS + r] = x
+                    low[k * ROWS + r] = lo
+                    cost[r] = -d if code[r] == <real>k else cost[r]
+                    own[r] = x if code[r] == <real>k else own[r]
+                    own_low[r] = lo if code[r] == <real>k else own_low[r]
+                    ties[r] += <real>0.0 if d != <real>0.0 else <real>1.0
+                    x = x if d != <real>0.0 else <real>0.0
+                    lo = lo if d != <real>0.0 else <real>0.0
+                    compensated_add(x, lo, &rest[r], &carry[r])
+            else:
+                for r in range(ROWS):
+                    z = score[k * ROWS + r]
+                    d = z - top[r] if z != top[r] else <real>0.0
+                    exp_nonpositive(d, &x, &lo)
+                    score[k * ROWS + r] = x
+                    low[k * ROWS + r] = lo
+                    z = share[k * ROWS + r]
+                    z = -d * z if z != <real>0.0 else <real>0.0
+                    compensated_add(z, <real>0.0, &cost[r], &cost_carry[r])
+                    ties[r] += <real>0.0 if d != <real>0.0 else <real>1.0
+                    x = x if d != <real>0.0 else <real>0.0
+                    lo = lo if d != <real>0.0 else <real>0.0
+                    compensated_add(x, lo, &rest[r], &carry[r])
+        if weights != NULL:
+            for r in range(n):
+                weight[r] = weights[first + r]
+        for r in range(ROWS):
+            two_sum(rest[r], ties[r], &s, &s_lo)
+            s_lo = s_lo - carry[r]
+            value[r] = log1p_positive(s, s_lo) + (cost[r] - cost_carry[r])
+            two_sum(<real>1.0, s, &d, &d_lo)
+            d_lo = d_lo + s_lo
+            reciprocal(d, d_lo, &inverse[r], &inverse_low[r])
+            # the gradient at the code: minus the probability of all other classes
+            x = s if cost[r] == <real>0.0 else d - own[r]
+            lo = s_lo if cost[r] == <real>0.0 else d_lo - own_low[r]
+            own[r] = -(x * inverse[r] + (lo * inverse[r] + x * inverse_low[r]))
+        for k in range(K):
+            for r in range(ROWS):
+                x = score[k * ROWS + r]
+                score[k * ROWS + r] = x * inverse[r] + (low[k * ROWS + r] * inverse[r] + x * inverse_low[r])
+        if curvature != NULL:
+            for r in range(n):
+                for k in range(K):
+                    curvature[(first + r) * K + k] = score[k * ROWS + r]
+        if plain:
+            for k in range(K):
+                for r in range(ROWS):
+                    score[k * ROWS + r] = own[r] if code[r] == <real>k else score[k * ROWS + r]
+        else:
+            for k in range(K):
+                for r in range(ROWS):
+                    score[k * ROWS + r] = score[k * ROWS + r] - share[k * ROWS + r]
+        if per_sample != NULL:
+            for r in range(n):
+                per_sample[first + r] = value[r]
+        if weights != NULL:
+            for r in range(ROWS):
+                value[r] = value[r] * weight[r] if weight[r] != <real>0.0 else <real>0.0
+            for k in range(K):
+                for r in range(ROWS):
+                    score[k * ROWS + r] = score[k * ROWS + r] * weight[r] if weight[r] != <real>0.0 else <real>0.0
+        for r in range(n):
+            for k in range(K):
+                raw[(first + r) * K + k] = score[k * ROWS + r]
+        add_to(batch.sums, batch.sums + 1, lane_sum(value, n))
+
+
+        first += ROWS
+cdef inline void softmax_strip(
+    real* z, real* low, const real* y, Py_ssize_t n, real top, real keep, real spread,
+    real* rest, real* carry, real* ties, real* cost, real* cost_carry,
+) noexcept nogil:
+    """exp(z - top) of up to LANES neighbours, in place, and their share of the row's sums, lane by lane."""
+    cdef real x, lo, d, share
+    cdef Py_ssize_t j
+    for j in range(n):
+        d = z[j] - top if z[j] != top else <real>0.0
+        exp_nonpositive(d, &x, &lo)
+        z[j] = x
+        low[j] = lo
+        ties[j] += <real>0.0 if d != <real>0.0 else <real>1.0
+        x = x if d != <real>0.0 else <real>0.0
+        lo = lo if d != <real>0.0 else <real>0.0
+        compensated_add(x, lo, &rest[j], &carry[j])
+        if y != NULL:
+            share = y[j] * keep + spread
+            share = -d * share if share != <real>0.0 else <real>0.0
+            compensated_add(share, <real>0.0, &cost[j], &cost_carry[j])
+        elif spread != <real>0.0:
+            compensated_add(-d * spread, <real>0.0, &cost[j], &cost_carry[j])
+
+
+cdef inline void join_lanes(real* total, real* carry, real* hi, real* lo) noexcept nogil:
+    """The exact-to-rounding sum of LANES compensated sums, as hi + lo."""
+    cdef real x, error
+    cdef Py_ssize_t j
+    hi[0] = total[0]
+    lo[0] = -carry[0]
+    for j in range(1, LANES):
+        two_sum(hi[0], total[j], &x, &error)
+        hi[0] = x
+        lo[0] = lo[0] + (error - carry[j])
+
+
+cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
+    """More than FEW classes: along the row, LANES neighbours at a time."""
+    cdef real lane[LANES]
+    cdef real rest[LANES]
+    cdef real carry[LANES]
+    cdef real ties[LANES]
+    cdef real cost[LANES]
+    cdef real cost_carry[LANES]
+    cdef real value[ROWS]
+    cdef const real* y = <const real*>batch.target
+    cdef const real* targets = y
+    cdef const real* weights = <const real*>batch.weight
+    cdef real* curvature = <real*>batch.curvature
+    cdef real* per_sample = <real*>batch.per_sample
+    cdef real* low = <real*>batch.scratch
+    cdef real* z
+    cdef Py_ssize_t K = batch.outputs
+    cdef Py_ssize_t whole = K - K % LANES
+    cdef real keep = <real>(1.0 - batch.parameter)
+    cdef real spread = <real>(batch.parameter / <double>K)
+    cdef real top, s, s_lo, d, d_lo, x, lo, inverse, inverse_low, own, loss, weight
+    cdef Py_ssize_t i, j, k, code = 0, filled = 0
+    for i in range(batch.rows):
+        z = raw + i * K
+        for j in range(LANES):
+            lane[j] = z[j]
+            rest[j] = 0.0
+            carry[j] = 0.0
+            ties[j] = 0.0
+            cost[j] = 0.0
+            cost_carry[j] = 0.0
+        k = 0
+        while k < whole:
+            for j in range(LANES):
+                lane[j] = z[k + j] if z[k + j] > lane[j] else lane[j]
+            k += LANES
+        for k in range(whole, K):
+            lane[k - whole] = z[k] if z[k] > lane[k - whole] else lane[k - whole]
+        top = lane[0]
+        for j in range(1, LANES):
+            top = lane[j] if lane[j] > top else top
+        own = 0.0
+        if y == NULL:
+            code = batch.codes[i]
+            own = z[code]
+        else:
+            targets = y + i * K
+        k = 0
+        while k < whole:
+            softmax_strip(
+                z + k, low + k, targets + k if y != NULL else targets, LANES, top, keep, spread,
+                rest, carry, ties, cost, cost_carry,
+            )
+            k += LANES
+        softmax_strip(
+            z + whole, low + whole, targets + whole if y != NULL else targets, K - whole, top, keep, spread,
+            rest, carry, ties, cost, cost_carry,
+        )
+        join_lanes(rest, carry, &s, &s_lo)
+        x = -1.0
+        for j in range(LANES):
+            x += ties[j]
+        d_lo = s_lo
+        two_sum(s, x, &s, &s_lo)
+        s_lo = s_lo + d_lo
+        join_lanes(cost, cost_carry, &x, &lo)
+        if y == NULL:
+            # the code's own share: exact where it is all there is (no smoothing)
+            x = x + keep * (top - own if own != top else <real>0.0)
+        loss = log1p_positive(s, s_lo) + (x + lo)
+        two_sum(<real>1.0, s, &d, &d_lo)
+        d_lo = d_lo + s_lo
+        reciprocal(d, d_lo, &inverse, &inverse_low)
+        if y == NULL and batch.parameter == 0.0:
+            x = s if own == top else d - z[code]
+            lo = s_lo if own == top else d_lo - low[code]
+            own = -(x * inverse + (lo * inverse + x * inverse_low))
+        for k in range(K):
+            z[k] = z[k] * inverse + (low[k] * inverse + z[k] * inverse_low)
+        if curvature != NULL:
+            for k in range(K):
+                curvature[i * K + k] = z[k]
+        if y != NULL:
+            for k in range(K):
+                z[k] = z[k] - (targets[k] * keep + spread)
+        elif batch.parameter == 0.0:
+            z[code] = own
+        else:
+            for k in range(K):
+                z[k] = z[k] - spread
+            z[code] = z[code] - keep
+        if per_sample != NULL:
+            per_sample[i] = loss
+        if weights != NULL:
+            weight = weights[i]
+            loss = loss * weight if weight != <real>0.0 else <real>0.0
+            for k in range(K):
+                z[k] = z[k] * weight if weight != <real>0.0 else <real>0.0
+        value[filled] = loss
+        filled += 1
+        if filled == ROWS:
+            add_to(batch.sums, batch.sums + 1, lane_sum(value, filled))
+            filled = 0
+    add_to(batch.sums, batch.sums + 1, lane_sum(value, filled))
+
+
+cdef inline Py_ssize_t cross_entropy_rows(real* raw, Batch* batch) noexcept nogil:
+    """Cross-entropy of a softmax. codes, or target: probability rows; parameter: label smoothing.
+
+    curvature: the probabilities p, unweighted; a row's Hessian is weight * (diag(p) - p p').
+    """
+    cdef Py_ssize_t bad = bad_code(batch)
+    if bad >= 0:
+        return bad
+    clear_sums(batch)
+    if batch.outputs <= FEW:
+        softmax_few(raw, batch)
+    else:
+        softmax_many(raw, batch)
+    return -1
+
+
+# The table: one entry per kernel and dtype ---------------------------------------------------------------
+
+cdef Py_ssize_t log_loss_f32(Batch* batch) noexcept nogil:
+    return log_loss_rows(<float*>batch.raw, batch)
+
+cdef Py_ssize_t log_loss_f64(Batch* batch) noexcept nogil:
+    return log_loss_rows(<double*>batch.raw, batch)
+
+cdef Py_ssize_t cross_entropy_f32(Batch* batch) noexcept nogil:
+    return cross_entropy_rows(<float*>batch.raw, batch)
+
+cdef Py_ssize_t cross_entropy_f64(Batch* batch) noexcept nogil:
+    return cross_entropy_rows(<double*>batch.raw, batch)
+
+cdef Py_ssize_t squared_error_f32(Batch* batch) noexcept nogil:
+    return squared_error_rows(<float*>batch.raw, batch)
+
+cdef Py_ssize_t squared_error_f64(Batch* batch) noexcept nogil:
+    return squared_error_rows(<double*>batch.raw, batch)
+
+cdef Py_ssize_t root_mean_squared_error_f32(Batch* batch) noexcept nogil:
+    return root_mean_squared_error_rows(<float*>batch.raw, batch)
+
+cdef Py_ssize_t root_mean_squared_error_f64(Batch* batch) noexcept nogil:
+    return root_mean_squared_error_rows(<double*>batch.raw, batch)
+
+
+cdef object capsule(batch_kernel kernel):
+    return PyCapsule_New(<void*>kernel, "sklloss.batch_kernel", NULL)
+
+
+def table():
+    """Kernels by name and dtype, as capsules that sklloss.kernels._driver can call."""
+    return {
+        ("log_loss", "float32"): capsule(log_loss_f32),
+        ("log_loss", "float64"): capsule(log_loss_f64),
+        ("cross_entropy", "float32"): capsule(cross_entropy_f32),
+        ("cross_entropy", "float64"): capsule(cross_entropy_f64),
+        ("squared_error", "float32"): capsule(squared_error_f32),
+        ("squared_error", "float64"): capsule(squared_error_f64),
+        ("root_mean_squared_error", "float32"): capsule(root_mean_squared_error_f32),
+        ("root_mean_squared_error", "float64"): capsule(root_mean_squared_error_f64),
+    }
