@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -18,6 +19,8 @@ DIRECTIVES = {
 # -O3 vectorises. The -fno flags let the compiler drop bookkeeping (errno, floating-point traps) that
 # blocks vector code; neither changes a result. Never -ffast-math: it would, for the whole process.
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+
+KERNELS = Path(__file__).parent / "sklloss" / "kernels"
 
 X86_64 = {
     "baseline": ["-march=x86-64-v2"],
@@ -45,8 +48,9 @@ def extensions():
         for name, flags in targets().items()
     ]
     found += [
-        Extension(f"sklloss.kernels.{name}", [f"sklloss/kernels/{name}.pyx"], extra_compile_args=FLAGS)
-        for name in ("_cpu", "_driver")
+        Extension(f"sklloss.kernels.{path.stem}", [f"sklloss/kernels/{path.name}"], extra_compile_args=FLAGS)
+        for path in sorted(KERNELS.glob("*.pyx"))
+        if not path.stem.startswith("_build_")
     ]
     return found
 

@@ -1,0 +1,111 @@
+"""What the groups share: options, one worker per rival, progress lines and the rows measured so far."""
+
+import sys
+import time
+
+import measure
+import problems
+import rivals
+
+OURS = rivals.OURS
+
+
+class Session:
+    """Workers are started when first used; rows are kept as they come, so that an interrupted run has them."""
+
+    def __init__(self, options, results):
+        self.options = options
+        self.results = results
+        self.rows = []
+        self.notes = []
+        self.begin = time.perf_counter()
+        self.workers = {}
+        for rival in rivals.RIVALS.values():
+            if options["rivals"] and rival.name not in (*options["rivals"], OURS):
+                continue
+            why = rival.absent()
+            if why:
+                self.note(f"{rival.name}: {why}")
+            else:
+                self.workers[rival.name] = measure.Worker(rival, options)
+
+    @property
+    def quick(self):
+        return self.options["quick"]
+
+    def say(self, line):
+        """Progress, to stderr."""
+        print(f"[{time.perf_counter() - self.begin:6.1f} s] {line}", file=sys.stderr, flush=True)
+
+    def note(self, line):
+        """Something the reader of the report should know."""
+        self.notes.append(line)
+        self.say(line)
+
+    def add(self, **row):
+        self.rows.append(row)
+
+    def specs(self, group):
+        """The group's problems that this run asks for."""
+        chosen, left_out = problems.selected(
+            group, quick=self.quick, data=self.options["data"], only=self.options["only"]
+        )
+        for line in left_out:
+            self.note(f"left out {line}")
+        return chosen
+
+    def problem(self, spec):
+        """Load a problem here, or note why it cannot be and return None."""
+        try:
+            return problems.load(spec.name, self.options["data"])
+        except Exception as error:  # a bad file costs its problem, not the run
+            self.note(f"left out {spec.name}: {type(error).__name__}: {error}")
+            return None
+
+    def entrants(self, name):
+        """(rival, way) for everyone who can do the problem, ours first; errors become rows."""
+        found = []
+        for rival, worker in list(self.workers.items()):
+            try:
+                found += [(rival, way) for way in worker.ask("ways", name)]
+            except measure.RivalError as error:
+                self.add(problem=name, rival=rival, way="", error=str(error))
+                self.note(f"{rival} on {name}: {error}")
+                if self.workers[rival].process is None:  # it cannot even start
+                    del self.workers[rival]
+        return found
+
+    def time(self, rival, name, way, setting, *, number=1, least=0.0, limit=600.0):
+        return self.workers[rival].ask("time", name, way, setting, number, least, limit=limit)
+
+    def about(self):
+        """Versions and threads of the rivals whose process is up."""
+        said = {}
+        for rival, worker in self.workers.items():
+            if worker.process is not None:
+                try:
+                    said[rival] = worker.ask("about", limit=30.0)
+                except measure.RivalError as error:
+                    said[rival] = {"error": str(error)}
+        return said
+
+    def close(self):
+        for worker in self.workers.values():
+            worker.close()
+
+
+def finish(row, answers, base):
+    """Put times, and ratios to ours of the same rounds, into a row."""
+    good = [a for a in answers if isinstance(a, dict)]
+    errors = [str(a) for a in answers if not isinstance(a, dict)]
+    if errors:
+        row["error"] = errors[0]
+    if good:
+        row["times"] = [a["seconds"] for a in good]
+        row["seconds"], row["least"], row["most"] = measure.spread(row["times"])
+        row["warned"] = sorted({kind for a in good for kind in a["warned"]})
+        if base and row["rival"] == OURS and row.get("role") == "base":
+            row["ratio"] = [1.0, 1.0, 1.0]
+        elif base:
+            row["ratio"] = list(measure.spread(measure.ratios(row["times"], base)))
+    return row

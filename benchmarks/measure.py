@@ -1,0 +1,186 @@
+"""Timing: every rival in a process of its own, turns taken in alternation, ratios pair by pair.
+
+A process per rival keeps one library's thread pools and patches away from another's, lets a run be cut off
+at its time limit, and turns a crash into a line in the table.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import warnings
+
+import problems
+import rivals
+
+
+class RivalError(Exception):
+    """A rival raised, died or took too long; the message says which."""
+
+
+class Worker:
+    """One rival's process; started when first asked, and again after it was lost."""
+
+    def __init__(self, rival, options):
+        self.rival = rival
+        self.options = options
+        self.process = None
+
+    def _start(self):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        before = {key: os.environ.get(key) for key in self.rival.env}
+        os.environ.update(self.rival.env)
+        try:
+            self.process = context.Process(
+                target=_serve, args=(theirs, self.rival.name, self.options), daemon=True
+            )
+            self.process.start()
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
+        theirs.close()
+
+    def ask(self, what, *args, limit=600.0):
+        """Ask the process for something, waiting at most ``limit`` seconds."""
+        if self.process is None:
+            self._start()
+            self.ask("ready", limit=120.0)
+        try:
+            self.connection.send((what, args))
+            if not self.connection.poll(limit):
+                self.close()
+                raise RivalError(f"not done after {limit:.0f} s")
+            answer, failed = self.connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self.process.join(5)
+            code = self.process.exitcode
+            self.close()
+            raise RivalError(f"the process died (exit code {code})") from None
+        if failed:
+            raise RivalError(failed)
+        return answer
+
+    def close(self):
+        """End the process; the next `ask` starts a new one."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.connection.close()
+            self.process = None
+
+
+def _serve(connection, name, options):
+    """The other end of a Worker: answer until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries that print would garble the table
+    desk = _Desk(rivals.get(name), options)
+    while True:
+        try:
+            what, args = connection.recv()
+        except EOFError:
+            return
+        try:
+            reply = (getattr(desk, what)(*args), None)
+        except Exception as error:
+            reply = (None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        connection.send(reply)
+
+
+class _Desk:
+    """What a worker can be asked."""
+
+    def __init__(self, rival, options):
+        self.rival = rival
+        self.options = options
+        self.problem = None
+        self.key = self.job = None
+
+    def ready(self):
+        self.rival.start()
+        return True
+
+    def about(self):
+        return self.rival.about()
+
+    def ways(self, name):
+        return self.rival.ways(self._load(name), self.options)
+
+    def ladder(self, name, way):
+        return self.rival.ladder(self._load(name), way)
+
+    def time(self, name, way, setting, number, least):
+        """Run ``number`` times, more until ``least`` seconds are spent; the median and what the last one found."""
+        key = (name, way, repr(setting))
+        if key != self.key:
+            self.job = None  # frees what it holds before the next one is made
+            self.job = self.rival.job(self._load(name), way, setting)
+            self.key = key
+        job, seconds = self.job, []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            while len(seconds) < number or (sum(seconds) < least and len(seconds) < 2000):
+                if job.setup is not None:
+                    job.setup()
+                begin = time.perf_counter()
+                result = job.run()
+                seconds.append(time.perf_counter() - begin)
+            found = job.read(result)
+        kinds = sorted({w.category.__name__ for w in caught} - {"FutureWarning", "DeprecationWarning"})
+        return {"seconds": median(seconds), "runs": len(seconds), "warned": kinds, **found}
+
+    def _load(self, name):
+        if self.problem is None or self.problem.name != name:
+            self.problem = self.job = self.key = None
+            self.problem = problems.load(name, self.options["data"])
+        return self.problem
+
+
+def median(values):
+    """The median of a few numbers."""
+    values = sorted(values)
+    half = len(values) // 2
+    return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+
+
+def spread(values):
+    """Median, least and largest."""
+    return median(values), min(values), max(values)
+
+
+def alternate(turns, rounds, limits, say=lambda line: None):
+    """Let each entrant take one turn a round: A B C, A B C, ...
+
+    Parameters
+    ----------
+    turns : dict of label to a function of the round's number that returns a dict with "seconds"
+    rounds : int
+    limits : dict of label to the number of rounds that entrant takes part in, where fewer
+    say : function of a line, for progress
+
+    Returns
+    -------
+    dict of label to a list with an answer for each round taken; one that failed ends with its RivalError
+    """
+    results = {label: [] for label in turns}
+    for number in range(rounds):
+        for label, turn in turns.items():
+            taken = results[label]
+            if number >= limits.get(label, rounds) or (taken and isinstance(taken[-1], RivalError)):
+                continue
+            say(f"round {number + 1} of {rounds}: {label}")
+            try:
+                taken.append(turn(number))
+            except RivalError as error:
+                taken.append(error)
+    return results
+
+
+def ratios(theirs, ours):
+    """Seconds of a rival by ours of the same round, for the rounds that both took."""
+    return [a / b for a, b in zip(theirs, ours, strict=False)]

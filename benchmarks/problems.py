@@ -1,0 +1,269 @@
+"""The problems: named, made from a fixed seed or read from a file, the same in every process.
+
+A problem is a function registered by `problem`; its name is how the command line, the workers and the
+tables speak of it. The classes below say what each group measures.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+FILES = {
+    "mnist": ("X", "y"),
+    "flights": ("X", "y"),
+    "diamonds": ("X", "y"),
+    "movies": ("X", "Y"),
+}
+
+
+@dataclass
+class KernelCase:
+    """Loss and gradient of one batch: raw scores (rows, outputs), and codes (rows,) or target like raw."""
+
+    loss: str  # "log_loss", "cross_entropy" or "half_squared_error"
+    raw: np.ndarray
+    target: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    name: str = ""
+
+
+@dataclass
+class LinearProblem:
+    """Minimise C * sum_i w_i loss_i + 0.5 ||coef||^2, the intercept unpenalised, to a gap of the optimum.
+
+    ``objective`` is "binary" (y in {0, 1}), "softmax" (y codes) or "multilabel" (y (n, L) of 0/1).
+    """
+
+    X: object
+    y: np.ndarray
+    objective: str
+    C: float = 1.0
+    weights: np.ndarray | None = None
+    gaps: tuple = (1e-4, 1e-6)
+    name: str = ""
+
+    @property
+    def sparse(self):
+        return hasattr(self.X, "tocsr")
+
+    @property
+    def outputs(self):
+        if self.objective == "multilabel":
+            return self.y.shape[1]
+        return 1 if self.objective == "binary" else int(self.y.max()) + 1
+
+
+@dataclass
+class SearchProblem:
+    """GridSearchCV over C with an estimator at its defaults."""
+
+    X: np.ndarray
+    y: np.ndarray
+    objective: str
+    Cs: np.ndarray
+    folds: int
+    name: str = ""
+
+
+@dataclass
+class NetworkProblem:
+    """Train a network on mini-batches with Adam for a fixed number of epochs, the same for all."""
+
+    X: np.ndarray
+    y: np.ndarray
+    hidden: tuple
+    batch_size: int
+    epochs: int
+    quick_epochs: int
+    loss: str = "squared_error"
+    learning_rate: float = 1e-3
+    alpha: float = 1e-4
+    name: str = ""
+
+
+@dataclass
+class Spec:
+    name: str
+    group: str
+    make: object
+    quick: bool
+    full: bool
+    needs: str | None
+    options: dict = field(default_factory=dict)
+
+
+PROBLEMS = {}
+
+
+def problem(group, name, *, quick=True, full=True, needs=None, **options):
+    """Register the decorated function; it is called with ``options``, and the file's arrays if it needs one."""
+
+    def register(make):
+        if name in PROBLEMS:
+            raise ValueError(f"two problems are called {name!r}")
+        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, options)
+        return make
+
+    return register
+
+
+def load(name, data=None):
+    """Make the problem of that name; ``data`` is the folder of the files."""
+    spec = PROBLEMS[name]
+    arrays = ()
+    if spec.needs:
+        with np.load(Path(data) / f"{spec.needs}.npz") as file:
+            missing = [key for key in FILES[spec.needs] if key not in file]
+            if missing:
+                raise ValueError(f"{spec.needs}.npz holds no array {', '.join(missing)}")
+            arrays = tuple(file[key] for key in FILES[spec.needs])
+    made = spec.make(*arrays, **spec.options)
+    made.name = name
+    return made
+
+
+def data_folder(given):
+    """The folder of the .npz files, or None; a ValueError says what is wrong with the one that was named."""
+    source = "--data" if given else "SKLLOSS_DATA"
+    given = given or os.environ.get("SKLLOSS_DATA")
+    if not given:
+        return None
+    folder = Path(given)
+    if not folder.is_dir():
+        raise ValueError(f"{source}: {given} is not a folder")
+    if not any((folder / f"{name}.npz").is_file() for name in FILES):
+        raise ValueError(f"{source}: {given} holds none of {', '.join(f'{name}.npz' for name in FILES)}")
+    return str(folder)
+
+
+def selected(group, *, quick, data, only=()):
+    """Specs of a group to run, and a line for each one that must be left out."""
+    chosen, left_out = [], []
+    for spec in PROBLEMS.values():
+        if spec.group != group or not (spec.quick if quick else spec.full):
+            continue
+        if only and not any(pattern in spec.name for pattern in only):
+            continue
+        if spec.needs and (data is None or not (Path(data) / f"{spec.needs}.npz").is_file()):
+            where = "no --data folder" if data is None else "not in the --data folder"
+            left_out.append(f"{spec.name}: needs {spec.needs}.npz ({where})")
+        else:
+            chosen.append(spec)
+    return chosen, left_out
+
+
+# Kernels
+
+
+def _kernel_case(loss, dtype, rows, outputs):
+    rng = np.random.default_rng(0)
+    raw = (3 * rng.standard_normal((rows, outputs))).astype(dtype)
+    if loss == "cross_entropy":
+        return KernelCase(loss, raw, codes=rng.integers(0, outputs, rows).astype(np.intp))
+    if loss == "log_loss":
+        return KernelCase(loss, raw, target=(rng.random((rows, outputs)) < 0.5).astype(dtype))
+    return KernelCase(loss, raw, target=rng.standard_normal((rows, outputs)).astype(dtype))
+
+
+for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2000)):
+    for _label, _loss, _rows, _outputs in (
+        ("log_loss", "log_loss", 1_000_000, 1),
+        ("softmax-10", "cross_entropy", 100_000, 10),
+        ("softmax-1000", "cross_entropy", _thousand, 1000),
+        ("half_squared_error", "half_squared_error", 1_000_000, 1),
+    ):
+        problem("kernels", f"{_label}-{_short}", loss=_loss, dtype=_dtype, rows=_rows, outputs=_outputs)(
+            _kernel_case
+        )
+
+
+# Linear estimators
+
+
+def _bundled(name):
+    import sklearn.datasets
+
+    return getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+
+
+def _standardised(X):
+    spread = X.std(axis=0)
+    return (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1)
+
+
+@problem("linear", "iris", source="iris")
+@problem("linear", "breast_cancer", source="breast_cancer")
+@problem("linear", "breast_cancer-scaled", source="breast_cancer", scaled=True)
+@problem("linear", "digits", source="digits")
+@problem("linear", "digits-scaled", source="digits", scaled=True)
+def _table(source, scaled=False):
+    X, y = _bundled(source)
+    X = np.ascontiguousarray(_standardised(X) if scaled else X, dtype=np.float64)
+    return LinearProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary")
+
+
+@problem("linear", "synthetic-1e5x20", rows=100_000, columns=20)
+@problem("linear", "synthetic-1e6x20", rows=1_000_000, columns=20, quick=False)
+def _synthetic_binary(rows, columns):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((rows, columns))
+    X[:, 1::2] += 0.5 * X[:, ::2]  # correlated pairs of columns
+    slope = rng.standard_normal(columns)
+    p = 1 / (1 + np.exp(-(X @ slope - 1)))
+    return LinearProblem(X, (rng.random(rows) < p).astype(np.intp), "binary")
+
+
+@problem("linear", "digits-search", quick=False, candidates=20, folds=5)
+@problem("linear", "digits-search-small", full=False, candidates=4, folds=3)
+def _digits_search(candidates, folds):
+    X, y = _bundled("digits")
+    return SearchProblem(X / 16, y.astype(np.intp), "softmax", np.logspace(-3, 3, candidates), folds)
+
+
+@problem("linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0)
+@problem("linear", "mnist-f32-C1e-3", needs="mnist", quick=False, C=1e-3)
+@problem("linear", "mnist-f64-C1e-3", needs="mnist", quick=False, C=1e-3, dtype="float64")
+def _mnist(X, y, C, dtype="float32"):
+    X = X[:60000].astype(dtype)
+    X /= 255
+    return LinearProblem(X, y[:60000].astype(np.intp), "softmax", C=C)
+
+
+@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64")
+@problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32")
+def _flights(X, y, dtype):
+    return LinearProblem(np.ascontiguousarray(X, dtype=dtype), y.astype(np.intp), "binary")
+
+
+@problem("linear", "movies-f64", needs="movies", quick=False)
+def _movies(X, Y):
+    return LinearProblem(np.ascontiguousarray(X, dtype=np.float64), Y.astype(np.intp), "multilabel")
+
+
+# Networks
+
+
+def _regression(rows, columns, dtype):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((rows, columns))
+    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.5 * np.abs(X[:, 3]) + X[:, 4:] @ rng.normal(0, 0.2, columns - 4)
+    y += 0.3 * rng.standard_normal(rows)
+    return X.astype(dtype), ((y - y.mean()) / y.std()).astype(dtype)
+
+
+@problem("mlp", "10-128-1-batch32-f32", dtype="float32", columns=10, hidden=(128,), batch_size=32)
+@problem("mlp", "10-128-1-batch32-f64", quick=False, dtype="float64", columns=10, hidden=(128,), batch_size=32)
+@problem("mlp", "100-100-1-batch200-f32", dtype="float32", columns=100, hidden=(100,), batch_size=200)
+def _synthetic_network(dtype, columns, hidden, batch_size):
+    X, y = _regression(20_000, columns, dtype)
+    return NetworkProblem(X, y, hidden, batch_size, epochs=10, quick_epochs=4)
+
+
+@problem("mlp", "diamonds-26-128-1-batch128-f32", needs="diamonds", quick=False)
+def _diamonds(X, y):
+    X = _standardised(X.astype(np.float64)).astype(np.float32)
+    y = np.log(y.astype(np.float64))
+    y = ((y - y.mean()) / y.std()).astype(np.float32)
+    return NetworkProblem(X, y, (128,), 128, epochs=5, quick_epochs=3)

@@ -1,0 +1,205 @@
+"""The report: rows as JSON, and as Markdown tables that read as text."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+OURS = "sklloss"
+
+TITLES = {
+    "kernels": "Kernels: loss and gradient of one batch, one thread",
+    "linear": "Linear classifiers: time to a gap of the optimum, (F - F*) / F*",
+    "defaults": "Linear classifiers at their defaults: time, and the gap that it bought",
+    "search": "GridSearchCV over C, estimators at their defaults",
+    "mlp": "Networks: one epoch, Adam, the same number of epochs for all",
+}
+
+
+def machine():
+    """What the figures were measured on."""
+    said = {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
+    said["cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    said["cpu"] = platform.processor() or "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        said["cpu"] = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        best = next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
+        if best:
+            said["cpu"] += f" ({best})"
+    for package in ("numpy", "scipy"):
+        said[package] = importlib.metadata.version(package)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "SKLLOSS_CPU"):
+        if os.environ.get(name):
+            said[name] = os.environ[name]
+    return said
+
+
+def document(session, about):
+    """All that is kept of a run."""
+    options = {key: value for key, value in session.options.items() if key != "data"}
+    return {
+        "machine": machine(),
+        "options": options,
+        "rivals": about,
+        "notes": session.notes,
+        "rows": [row for row in session.rows if row.get("group")] + [r for r in session.rows if not r.get("group")],
+    }
+
+
+def write_json(document, path):
+    """Write the document for programs."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def duration(seconds):
+    """Seconds in the unit that reads well."""
+    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1 or unit == "µs":
+            return f"{seconds * scale:.3g} {unit}"
+    return None
+
+
+def _spread(row):
+    if "seconds" not in row:
+        return "-"
+    text = duration(row["seconds"])
+    if len(row["times"]) > 1:
+        text += f" ({duration(row['least'])}-{duration(row['most'])})"
+    return text
+
+
+def _ratio(row):
+    if row is None or "ratio" not in row:
+        return "-"
+    middle, least, most = row["ratio"]
+    text = f"{middle:.3g}x"
+    return text if len(row["times"]) == 1 else f"{text} ({least:.3g}-{most:.3g})"
+
+
+def table(header, rows):
+    """A Markdown table with its columns aligned."""
+    cells = [[str(c).replace("|", "/") for c in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def _questions(rows):
+    """Rows by (problem, target), in the order measured."""
+    found = {}
+    for row in rows:
+        found.setdefault((row["problem"], row.get("target", "")), []).append(row)
+    return found
+
+
+def _timed(rows):
+    return [row for row in rows if "seconds" in row and "error" not in row]
+
+
+def _ours(rows):
+    return next((row for row in rows if row["rival"] == OURS and row.get("role") == "base"), None)
+
+
+def _fastest(rows, *, sklearn):
+    """The fastest rival's row: among scikit-learn's, or among the others'."""
+    theirs = [r for r in _timed(rows) if r["rival"] != OURS and (r["rival"] == "scikit-learn") == sklearn]
+    return min(theirs, key=lambda row: row["seconds"], default=None)
+
+
+def _named(row):
+    return "-" if row is None else f"{duration(row['seconds'])} {row['rival']} {row['way']}".strip()
+
+
+def summary(rows):
+    """One line per question: ours, the best of scikit-learn, the fastest of all others, and the ratios."""
+    lines = []
+    for (problem, target), these in _questions(rows).items():
+        ours, sk, other = _ours(these), _fastest(these, sklearn=True), _fastest(these, sklearn=False)
+        default = next(
+            (r for r in _timed(these) if r["rival"] == "scikit-learn" and r.get("role") == "default"), None
+        )
+        mine = "-" if ours is None else "fails" if "error" in ours else duration(ours["seconds"])
+        sk_way = "-" if sk is None else f"{duration(sk['seconds'])} {sk['way']}"
+        lines.append(
+            [problem, target, mine, _ratio(default), sk_way, _ratio(sk), _named(other), _ratio(other)]
+        )
+    header = ["problem", "at", "sklloss", "its default", "best of scikit-learn", "ratio", "fastest other", "ratio"]
+    if not any(line[3] != "-" for line in lines):
+        header, lines = header[:3] + header[4:], [line[:3] + line[4:] for line in lines]
+    return table(header, lines)
+
+
+def details(rows):
+    """Every row of a group."""
+    some = {key for row in rows for key in row}
+    header = ["problem", "at", "who", "how", "median (min-max)", "runs", "ratio (min-max)"]
+    extra = [key for key in ("gap", "loss", "score") if key in some]
+    lines = []
+    for row in rows:
+        way = row["way"] + (f" {row['setting']}" if row.get("setting") else "")
+        line = [row["problem"], row.get("target", ""), row["rival"], way, _spread(row), len(row.get("times", ())), _ratio(row)]
+        for key in extra:
+            value = row.get(key)
+            if value is None:
+                line.append("-")
+            elif key == "gap":
+                line.append(f"{value:.1e}" if value > 1e-15 else "0")
+            elif key == "loss":
+                line.append(f"{value[0]:.4g} ({value[1]:.4g}-{value[2]:.4g})")
+            else:
+                line.append(f"{value:.4f}")
+        line.append("; ".join([*row.get("warned", ()), *([row["error"]] if "error" in row else ())]))
+        lines.append(line)
+    return table([*header, *extra, "notes"], lines)
+
+
+def losses(rows):
+    """Where sklloss is slower than a rival, or fails: a line each."""
+    lines = []
+    for (problem, target), these in _questions(rows).items():
+        ours = _ours(these)
+        where = f"{problem} at {target}" if target else problem
+        if ours is not None and "error" in ours:
+            lines.append(f"- {where}: sklloss: {ours['error']}")
+            continue
+        for row in _timed(these):
+            if row["rival"] != OURS and row.get("ratio", [1])[0] < 1:
+                if "gap" in row and row["target"] == "defaults" and row["gap"] > max(1e-6, 2 * ours["gap"]):
+                    continue  # it stopped earlier, further from the optimum
+                lines.append(f"- {where}: {row['rival']} {row['way']} takes {row['ratio'][0]:.2f} of our time")
+    return lines
+
+
+def markdown(document):
+    """The whole report."""
+    rows = document["rows"]
+    parts = []
+    for group, title in TITLES.items():
+        these = [row for row in rows if row.get("group") == group]
+        if these:
+            parts += [f"## {title}", summary(these), details(these)]
+    slower = [line for group in TITLES for line in losses([r for r in rows if r.get("group") == group])]
+    if any(row["rival"] == OURS and "seconds" in row for row in rows):
+        parts.append("## Where sklloss is slower or fails")
+        parts.append("\n".join(slower) if slower else "Nowhere in this run.")
+    failed = [row for row in rows if not row.get("group")]
+    notes = [f"- {line}" for line in document["notes"]]
+    notes += [f"- {row['rival']} on {row['problem']}: {row['error']}" for row in failed]
+    if notes:
+        parts += ["## Notes", "\n".join(dict.fromkeys(notes))]
+    parts.append("## Machine")
+    facts = [f"- {key}: {value}" for key, value in document["machine"].items()]
+    for rival, said in document["rivals"].items():
+        facts.append(f"- {rival}: " + ", ".join(f"{key} {value}" for key, value in said.items()))
+    parts.append("\n".join(facts))
+    parts.append(
+        "A ratio is a rival's time by ours of the same round: above 1, sklloss is faster. Given are the median over "
+        "the rounds and, in brackets, the least and the largest."
+    )
+    return "\n\n".join(parts) + "\n"

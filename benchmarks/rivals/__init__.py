@@ -1,0 +1,20 @@
+"""One adapter per rival; to add one, write its file and name it here."""
+
+from rivals import liblinear_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
+
+_ALL = (
+    sklloss_.Sklloss(),
+    sklearn_.ScikitLearn(),
+    sklearn_.ScikitLearnOneThread(),
+    sklearnex_.Sklearnex(),
+    torch_.Torch(),
+    snapml_.SnapML(),
+    liblinear_.Liblinear(),
+)
+RIVALS = {rival.name: rival for rival in _ALL}
+OURS = _ALL[0].name
+
+
+def get(name):
+    """The adapter of that name."""
+    return RIVALS[name]

@@ -1,0 +1,99 @@
+"""What an adapter gives: which problems it can do, in which ways, and one job to be timed."""
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import problems
+
+
+@dataclass
+class Job:
+    """``setup()`` untimed before each run, ``run()`` timed, ``read(result)`` untimed after the last."""
+
+    run: Any
+    read: Any
+    setup: Any = None
+
+
+class Rival:
+    """An adapter. Imports its library inside methods only: the benchmark's own process never loads it.
+
+    A *way* is one manner of doing a problem (a solver, a build); the first that `ways` names is the one that a
+    user gets who asks for nothing. A *setting* is one rung of a way's `ladder`, loose to tight; None stands
+    for the library's defaults.
+    """
+
+    name = ""
+    module = ""  # what to import
+    packages = ()  # distributions whose versions the report lists
+    env = {}  # noqa: RUF012  the process's environment, where it differs
+    defaults = True  # whether it has an estimator whose defaults a user would take
+
+    def absent(self):
+        """Say in one line why this rival cannot run, else None."""
+        if importlib.util.find_spec(self.module) is None:
+            return f"{self.packages[0]} is not installed"
+        return None
+
+    def start(self):
+        """Run first in the rival's process."""
+        __import__(self.module)
+
+    def about(self):
+        """Versions, and the thread pools that its process holds."""
+        said = {package: importlib.metadata.version(package) for package in self.packages}
+        try:
+            from threadpoolctl import threadpool_info
+        except ImportError:
+            return said
+        pools = [(p["internal_api"], p["num_threads"], p.get("architecture")) for p in threadpool_info()]
+        said["threads"] = ", ".join(f"{api} {n}" + (f" ({arch})" if arch else "") for api, n, arch in pools)
+        return said
+
+    def ways(self, problem, options):
+        """The ways to do the problem, () if it cannot."""
+        return self._of(problem, "ways")(problem, options)
+
+    def ladder(self, problem, way):
+        """Settings from loose to tight."""
+        return self._of(problem, "ladder")(problem, way)
+
+    def job(self, problem, way, setting):
+        """The work, ready to be timed."""
+        return self._of(problem, "job")(problem, way, setting)
+
+    def _of(self, problem, what):
+        kind = {
+            problems.KernelCase: "kernel",
+            problems.LinearProblem: "linear",
+            problems.SearchProblem: "search",
+            problems.NetworkProblem: "network",
+        }[type(problem)]
+        return getattr(self, f"{kind}_{what}", lambda *args: ())
+
+
+def read_linear(model):
+    """What the judge needs of a fitted classifier in scikit-learn's manner."""
+    n_iter = getattr(model, "n_iter_", None)
+    return {
+        "coef": model.coef_,
+        "intercept": model.intercept_,
+        "n_iter": None if n_iter is None else int(max(n_iter, default=0) if hasattr(n_iter, "__len__") else n_iter),
+    }
+
+
+def read_network(model):
+    """Weights of a fitted network in scikit-learn's manner."""
+    return {"coefs": list(model.coefs_), "intercepts": list(model.intercepts_)}
+
+
+def read_search(search):
+    """What a search found."""
+    return {"score": float(search.best_score_), "best": {k: float(v) for k, v in search.best_params_.items()}}
+
+
+def tolerances(first, last):
+    """Powers of ten from 10**first down to 10**last."""
+    return [{"tol": 10.0**k} for k in range(first, last - 1, -1)]

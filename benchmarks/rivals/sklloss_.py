@@ -1,0 +1,109 @@
+"""sklloss itself: the base of every ratio."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+from rivals.base import Job, Rival, read_linear, read_network, read_search, tolerances
+
+
+class Sklloss(Rival):
+    name = "sklloss"
+    module = "sklloss"
+    packages = ("scikit-learn",)
+
+    def absent(self):
+        self._find()
+        if importlib.util.find_spec("sklloss") is None:
+            return "sklloss is neither installed nor built in place"
+        return None
+
+    def start(self):
+        self._find()
+        import sklloss  # noqa: F401
+
+    @staticmethod
+    def _find():
+        """An installed sklloss wins; else the tree that this file is in, if built in place."""
+        if importlib.util.find_spec("sklloss") is None:
+            sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+    def about(self):
+        import sklloss
+        from sklloss import kernels
+
+        said = super().about()
+        said["sklloss"] = getattr(sklloss, "__version__", "unknown")
+        said["kernels"] = f"{kernels.chosen} ({kernels.reason})"
+        return said
+
+    def kernel_ways(self, case, options):
+        from sklloss import kernels
+
+        others = [build for build in kernels.available() if build != kernels.chosen]
+        return (kernels.chosen, *(others if options["builds"] else ()))
+
+    def kernel_job(self, case, way, setting):
+        from sklloss import kernels
+
+        name = {"half_squared_error": "squared_error"}.get(case.loss, case.loss)
+        kernel = kernels.table_of(way)[name, case.raw.dtype.name]
+        parameter = 0.5 if case.loss == "half_squared_error" else 0.0
+        raw, per_sample = case.raw.copy(), np.empty(len(case.raw), case.raw.dtype)
+        evaluate, target, codes = kernels.evaluate, case.target, case.codes
+        return Job(
+            # The kernel works in place; the scores are put back outside the timed part.
+            setup=lambda: np.copyto(raw, case.raw),
+            run=lambda: evaluate(kernel, raw, target, codes, None, parameter, per_sample),
+            read=lambda total: {"loss": float(per_sample.sum(dtype=np.float64))},
+        )
+
+    def _classifier(self, objective):
+        import sklloss
+
+        return sklloss.SoftmaxClassifier if objective == "softmax" else sklloss.LogisticClassifier
+
+    def linear_ways(self, problem, options):
+        return ("auto",) if options["quick"] else ("auto", "newton-cholesky", "lbfgs")
+
+    def linear_ladder(self, problem, way):
+        return tolerances(-1, -12)
+
+    def linear_job(self, problem, way, setting):
+        Classifier = self._classifier(problem.objective)
+        given = {} if setting is None else {"solver": way, "max_iter": 100_000, **setting}
+        return Job(
+            lambda: Classifier(C=problem.C, **given).fit(problem.X, problem.y, problem.weights), read_linear
+        )
+
+    def search_ways(self, problem, options):
+        return ("defaults",)
+
+    def search_job(self, problem, way, setting):
+        from sklearn.model_selection import GridSearchCV
+
+        model = self._classifier(problem.objective)()
+        return Job(
+            lambda: GridSearchCV(model, {"C": problem.Cs}, cv=problem.folds).fit(problem.X, problem.y), read_search
+        )
+
+    def network_ways(self, problem, options):
+        return ("adam",)
+
+    def network_job(self, problem, way, setting):
+        import sklloss
+
+        return Job(
+            lambda: sklloss.MLPRegressor(
+                problem.hidden,
+                batch_size=problem.batch_size,
+                learning_rate_init=problem.learning_rate,
+                alpha=problem.alpha,
+                max_iter=setting["epochs"],
+                n_iter_no_change=setting["epochs"] + 1,
+                tol=0.0,
+                random_state=setting["seed"],
+            ).fit(problem.X, problem.y),
+            read_network,
+        )

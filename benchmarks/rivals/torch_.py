@@ -1,0 +1,157 @@
+"""torch: loops that a careful user writes by hand. Full-batch L-BFGS, and Adam over shuffled slices."""
+
+import numpy as np
+from rivals.base import Job, Rival
+
+
+class Torch(Rival):
+    name = "torch"
+    module = "torch"
+    packages = ("torch",)
+    defaults = False
+
+    def start(self):
+        import torch
+
+        self.threads = torch.get_num_threads()
+
+    def about(self):
+        return {**super().about(), "torch threads": self.threads}
+
+    def kernel_ways(self, case, options):
+        return ("forward and backward",)
+
+    def kernel_job(self, case, way, setting):
+        import torch
+        import torch.nn.functional as F
+
+        torch.set_num_threads(1)
+        raw = torch.from_numpy(case.raw.copy()).requires_grad_()
+        if case.loss == "cross_entropy":
+            y = torch.from_numpy(case.codes)
+            forward = lambda: F.cross_entropy(raw, y, reduction="sum")  # noqa: E731
+        elif case.loss == "log_loss":
+            y = torch.from_numpy(case.target)
+            forward = lambda: F.binary_cross_entropy_with_logits(raw, y, reduction="sum")  # noqa: E731
+        else:
+            y = torch.from_numpy(case.target)
+            forward = lambda: 0.5 * F.mse_loss(raw, y, reduction="sum")  # noqa: E731
+
+        def run():
+            loss = forward()
+            (gradient,) = torch.autograd.grad(loss, raw)
+            return loss, gradient
+
+        return Job(run, lambda found: {"loss": float(found[0])})
+
+    def linear_ways(self, problem, options):
+        if problem.sparse:
+            return ()
+        small = problem.X.size < 1_000_000
+        return ("L-BFGS", "L-BFGS, 1 thread") if small else ("L-BFGS",)
+
+    def linear_ladder(self, problem, way):
+        return [{"max_iter": n} for n in (20, 50, 100, 200, 500, 1000, 2000, 5000)]
+
+    def linear_job(self, problem, way, setting):
+        import torch
+        import torch.nn.functional as F
+
+        torch.set_num_threads(1 if way.endswith("1 thread") else self.threads)
+        X = torch.from_numpy(problem.X)
+        softmax = problem.objective == "softmax"
+        y = torch.from_numpy(problem.y if softmax else problem.y.reshape(len(X), -1).astype(problem.X.dtype))
+        weight = None if problem.weights is None else torch.from_numpy(problem.weights.astype(problem.X.dtype))
+        total = float(len(X) if weight is None else problem.weights.sum())
+        penalty = 0.5 / (problem.C * total)
+
+        def data_loss(raw):
+            if softmax:
+                each = F.cross_entropy(raw, y, reduction="sum" if weight is None else "none")
+            elif weight is None:
+                each = F.binary_cross_entropy_with_logits(raw, y, reduction="sum")
+            else:
+                each = F.binary_cross_entropy_with_logits(raw, y, reduction="none").sum(dim=1)
+            return (each if weight is None else each @ weight) / total
+
+        def run():
+            W = torch.zeros(X.shape[1], problem.outputs, dtype=X.dtype, requires_grad=True)
+            b = torch.zeros(problem.outputs, dtype=X.dtype, requires_grad=True)
+            optimizer = torch.optim.LBFGS(
+                [W, b],
+                max_iter=setting["max_iter"],
+                tolerance_grad=1e-12,
+                tolerance_change=0.0,
+                history_size=10,
+                line_search_fn="strong_wolfe",
+            )
+
+            def closure():
+                optimizer.zero_grad()
+                loss = data_loss(torch.addmm(b, X, W)) + penalty * (W * W).sum()
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+            return W, b, optimizer
+
+        return Job(
+            run,
+            lambda found: {
+                "coef": found[0].detach().numpy().T,
+                "intercept": found[1].detach().numpy(),
+                "n_iter": found[2].state[found[2]._params[0]]["n_iter"],
+            },
+        )
+
+    def network_ways(self, problem, options):
+        return ("fused Adam", "fused Adam, 1 thread")
+
+    def network_job(self, problem, way, setting):
+        import torch
+
+        torch.set_num_threads(1 if way.endswith("1 thread") else self.threads)
+        X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y).reshape(-1, 1)
+        return Job(lambda: _train(problem, X, y, setting), _read_network)
+
+
+def _train(problem, X, y, setting):
+    import torch
+    from torch import nn
+
+    torch.manual_seed(setting["seed"])
+    sizes = (X.shape[1], *problem.hidden, 1)
+    layers = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layer = nn.Linear(inputs, outputs, dtype=X.dtype)
+        # scikit-learn's start, so that all compare after the same epochs
+        bound = np.sqrt(6 / (inputs + outputs))
+        nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.uniform_(layer.bias, -bound, bound)
+        layers += [layer, nn.ReLU()]
+    net = nn.Sequential(*layers[:-1])
+    weights = [layer.weight for layer in net if isinstance(layer, nn.Linear)]
+    biases = [layer.bias for layer in net if isinstance(layer, nn.Linear)]
+    optimizer = torch.optim.Adam(
+        [{"params": weights, "weight_decay": problem.alpha / problem.batch_size}, {"params": biases}],
+        lr=problem.learning_rate,
+        fused=True,
+    )
+    loss_function = nn.MSELoss()
+    for _ in range(setting["epochs"]):
+        order = torch.randperm(len(X))
+        shuffled, target = X[order], y[order]
+        for batch, wanted in zip(shuffled.split(problem.batch_size), target.split(problem.batch_size), strict=True):
+            optimizer.zero_grad()
+            loss = 0.5 * loss_function(net(batch), wanted)
+            loss.backward()
+            optimizer.step()
+    return net
+
+
+def _read_network(net):
+    linear = [layer for layer in net if hasattr(layer, "weight")]
+    return {
+        "coefs": [layer.weight.detach().numpy().T for layer in linear],
+        "intercepts": [layer.bias.detach().numpy() for layer in linear],
+    }

@@ -1,0 +1,502 @@
+"""The one place where X, y, weights and a validation set are checked and coded.
+
+What leaves this room is trusted by everything below: shapes agree, numbers are finite, weights are not
+negative, codes are in range, and X, targets and weights share one dtype.
+"""
+
+import contextlib
+import math
+import numbers
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import validate_data
+
+DTYPES = (np.float64, np.float32)
+
+
+# Parameters -----------------------------------------------------------------------------------------
+
+
+def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False):
+    """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
+    below = value <= low if open_low else value < low
+    above = value >= high if open_high else value > high
+    if below or above or math.isnan(value):
+        bounds = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        raise ValueError(f"{name} must be in {bounds}, got {value!r}")
+    return float(value)
+
+
+def check_integer(name, value, low, *, infinity=False):
+    """A whole number of at least ``low`` (or infinity, where it has a meaning)."""
+    if infinity and isinstance(value, numbers.Real) and value == math.inf:
+        return math.inf
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value!r}")
+    return int(value)
+
+
+def check_choice(name, value, choices):
+    """One of a few strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_flag(name, value):
+    """True or False, also as NumPy's or as 0 and 1."""
+    if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+@contextlib.contextmanager
+def unchanged_on_error(estimator):
+    """Give an estimator back the attributes that it had, whatever ends the block early.
+
+    Fitted arrays are replaced and never written to, so a shallow copy holds the whole state.
+    """
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+# Rows -----------------------------------------------------------------------------------------------
+
+
+def check_X(estimator, X, *, reset, name="X"):
+    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable."""
+    if name == "X":
+        X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
+    else:
+        with _named(name):
+            X = validate_data(estimator, X, reset=False, accept_sparse="csr", dtype=DTYPES)
+    return usable_layout(X)
+
+
+def usable_layout(X):
+    """X with rows or columns contiguous in memory, or CSR in canonical form."""
+    if scipy.sparse.issparse(X):
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        return X
+    steps = X.strides
+    size = X.itemsize
+    rows_usable = steps[1] == size and steps[0] >= size * X.shape[1]
+    columns_usable = steps[0] == size and steps[1] >= size * X.shape[0]
+    aligned = X.flags.aligned and steps[0] % size == 0 and steps[1] % size == 0
+    return X if aligned and (rows_usable or columns_usable) else np.ascontiguousarray(X)
+
+
+@contextlib.contextmanager
+def _named(name):
+    """Errors about 'X' that are about the validation rows say so."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def check_weight(weight, n_samples, dtype, name="sample_weight"):
+    """Weights as an array of shape (n_samples,), or None.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, a weight is negative, NaN or infinite, or all are zero.
+    """
+    if weight is None:
+        return None
+    if isinstance(weight, numbers.Number):
+        weight = np.full(n_samples, weight)
+    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
+    if weight.ndim != 1:
+        raise ValueError(f"{name} must have shape ({n_samples},), got an array of shape {weight.shape}")
+    if weight.shape[0] != n_samples:
+        raise ValueError(f"{name} must have shape ({n_samples},), got {weight.shape[0]} weights")
+    if weight.size and weight.min() < 0:
+        row = int(np.argmax(weight < 0))
+        raise ValueError(f"{name} must not be negative, got {weight[row]} in row {row}")
+    if not weight.any():
+        raise ValueError(f"{name} must not be all zero")
+    with np.errstate(over="ignore", under="ignore"):
+        cast = weight.astype(dtype)
+    if not np.isfinite(cast).all() or not cast.any():
+        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of X")
+    return cast
+
+
+def check_validation_arguments(X_val, y_val, sample_weight_val):
+    """True if a validation set was given whole; half of one is an error."""
+    if (X_val is None) != (y_val is None):
+        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise ValueError(f"{given} is given without {missing}")
+    if X_val is None and sample_weight_val is not None:
+        raise ValueError("sample_weight_val is given without X_val and y_val")
+    return X_val is not None
+
+
+def _array_of(y, name, n_samples):
+    """Y as an array of numbers or labels without NaN, n_samples long; 1-D or 2-D, a sparse matrix made dense."""
+    if y is None:
+        raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
+    if scipy.sparse.issparse(y):
+        y = y.toarray()
+    elif hasattr(y, "toarray"):
+        y = y.toarray()
+    y = check_array(
+        y, ensure_2d=False, allow_nd=True, dtype=None, input_name=name, ensure_min_samples=0, ensure_min_features=0
+    )
+    if y.ndim == 0 or y.ndim > 2:
+        raise ValueError(f"{name} must be 1-D or 2-D, got an array of shape {y.shape}")
+    if y.ndim == 2 and y.shape[1] == 0:
+        raise ValueError(f"{name} has no columns")
+    if y.shape[0] != n_samples:
+        rows = name.replace("y", "X")
+        raise ValueError(f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return y
+
+
+# Regression -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionData:
+    """Checked rows of a regression: y and weight have X's dtype; y is (n, outputs)."""
+
+    X: object
+    y: np.ndarray
+    weight: np.ndarray | None
+    one_dimensional: bool
+
+
+def regression_data(estimator, X, y, sample_weight=None, *, reset=True):
+    """Check the training rows of a regressor.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else is held to them.
+    X : array-like, DataFrame or sparse matrix of shape (n, p)
+    y : array-like of shape (n,) or (n, outputs)
+    sample_weight : array-like of shape (n,), optional
+    reset : bool
+
+    Returns
+    -------
+    RegressionData
+    """
+    return _regression_data(estimator, X, y, sample_weight, reset, ("X", "y", "sample_weight"))
+
+
+def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs):
+    """The same for validation rows, which must have the training rows' columns; None if there are none."""
+    if not check_validation_arguments(X_val, y_val, sample_weight_val):
+        return None
+    data = _regression_data(
+        estimator, X_val, y_val, sample_weight_val, False, ("X_val", "y_val", "sample_weight_val")
+    )
+    if data.y.shape[1] != outputs:
+        raise ValueError(f"y_val has {data.y.shape[1]} outputs, y has {outputs}")
+    return data
+
+
+def _regression_data(estimator, X, y, sample_weight, reset, names):
+    X = check_X(estimator, X, reset=reset, name=names[0])
+    y = _array_of(y, names[1], X.shape[0])
+    if y.dtype.kind not in "biuf":
+        try:
+            y = y.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(y.reshape(y.shape[0], -1), dtype=X.dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{names[1]} is out of the range of {X.dtype.name}, the dtype of {names[0]}")
+    return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)
+
+
+# Classification -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTarget:
+    """A coded classification target, ready for a loss.
+
+    Attributes
+    ----------
+    kind : str
+        "binary" (one output), "softmax" (one output per class), "one-vs-rest" (likewise, sigmoids), or
+        "multilabel".
+    classes : ndarray
+    values : ndarray of shape (n, outputs) or None
+        Probabilities of each output, in X's dtype.
+    codes : ndarray of intp of shape (n,) or None
+        The class of each row, where ``values`` is None.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+        Sample weight times class weight.
+    outputs : int
+    """
+
+    kind: str
+    classes: np.ndarray
+    values: np.ndarray | None
+    codes: np.ndarray | None
+    weight: np.ndarray | None
+    outputs: int
+
+
+def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, classes=None, name="y"):
+    """Code y for independent sigmoids.
+
+    Parameters
+    ----------
+    y : array-like
+        Labels (n,), probabilities of the second class (n,), 0/1 multi-label (n, L), or probabilities (n, L).
+    n_samples : int
+        The number of rows of X.
+    weight : ndarray of shape (n,) or None
+        Checked sample weights.
+    class_weight : dict, "balanced", list of them for multi-label, or None
+    dtype : dtype
+        X's.
+    kind, classes
+        Of the training target, when y belongs to a validation set.
+    name : str
+        What errors call y.
+    """
+    y = _array_of(y, name, n_samples)
+    if y.ndim == 2:
+        return _multilabel_target(y, weight, class_weight, dtype, kind, classes, name)
+    if kind == "multilabel":
+        raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
+    if type_of_target(y, input_name=name) == "continuous":
+        if y.min() < 0 or y.max() > 1:
+            raise ValueError(
+                f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; "
+                f"got values from {y.min()} to {y.max()}"
+            )
+        if kind == "one-vs-rest":
+            raise ValueError(f"{name} holds probabilities, but the training labels had {len(classes)} classes")
+        classes = np.array([0, 1]) if classes is None else classes
+        return _binary_target(y.astype(np.float64), classes, weight, class_weight, dtype)
+    classes, codes = _label_codes(y, classes, name)
+    if len(classes) == 2:
+        return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
+    if not isinstance(class_weight, str):
+        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
+        return ClassTarget("one-vs-rest", classes, None, codes, weight, len(classes))
+    # "balanced" means balanced within each one-vs-rest problem, as if each were fitted alone
+    onehot = (codes[:, None] == np.arange(len(classes))).astype(np.float64)
+    values, weight = _mix_weights(onehot, weight, [_balanced(class_weight)] * len(classes), dtype)
+    return ClassTarget("one-vs-rest", classes, values, None, weight, len(classes))
+
+
+def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
+    """Code y for one softmax: labels (n,), or class probabilities (n, K) with rows that sum to 1.
+
+    Two classes give a "binary" target: the same model with one output.
+    """
+    columns = getattr(y, "columns", None)
+    y = _array_of(y, name, n_samples)
+    if y.ndim == 1:
+        if type_of_target(y, input_name=name) == "continuous":
+            raise ValueError(
+                f"Unknown label type: continuous. {name} must hold class labels, or class probabilities of "
+                f"shape (n, K); got real numbers of shape {y.shape}"
+            )
+        classes, codes = _label_codes(y, classes, name)
+        if len(classes) == 2:
+            return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
+        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
+        return ClassTarget("softmax", classes, None, codes, weight, len(classes))
+    y = _probability_rows(y, name)
+    if classes is None:
+        classes = np.arange(y.shape[1]) if columns is None else np.asarray(columns)
+        if columns is not None and classes.dtype == object and all(isinstance(c, str) for c in classes):
+            classes = classes.astype(str)
+        if len(set(classes.tolist())) != len(classes):
+            raise ValueError(f"the columns of {name} name the classes and must differ, got {classes.tolist()}")
+    elif len(classes) != y.shape[1]:
+        raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} classes")
+    class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
+    if class_weights is not None:
+        # A row written out once per class weighs class weight times probability there: in total the
+        # mixture m of the class weights, at the probabilities c_k y_k / m.
+        shares = y * class_weights
+        mixture = shares.sum(axis=1)
+        y = np.divide(shares, mixture[:, None], out=y.copy(), where=mixture[:, None] > 0)
+        weight = (_ones_or(weight, y.shape[0]) * mixture).astype(dtype)
+        _check_some_weight(weight)
+    if len(classes) == 2:
+        return ClassTarget("binary", classes, _column(y[:, 1], dtype), None, weight, 1)
+    return ClassTarget("softmax", classes, np.ascontiguousarray(y, dtype=dtype), None, weight, len(classes))
+
+
+def _label_codes(y, classes, name):
+    check_classification_targets(y)
+    if classes is None:
+        classes, codes = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"This estimator needs samples of at least 2 classes in {name}, but the data contains only "
+                f"one class: {classes[0]!r}"
+            )
+        return classes, codes.reshape(-1).astype(np.intp, copy=False)
+    codes = np.searchsorted(classes, y)
+    codes[codes == len(classes)] = 0
+    unknown = classes[codes] != y
+    if np.any(unknown):
+        raise ValueError(f"{name} contains labels that training did not have: {np.unique(y[unknown]).tolist()}")
+    return classes, codes.astype(np.intp, copy=False)
+
+
+def _probability_rows(y, name):
+    """2-D class probabilities in float64, or a ValueError that names the row."""
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is 2-D and must hold class probabilities, got dtype {y.dtype}")
+    tolerance = 1e-3 if y.dtype == np.float16 else 1e-5 if y.dtype == np.float32 else 1e-8
+    y = y.astype(np.float64)
+    if y.min() < 0:
+        row = int(np.argmax((y < 0).any(axis=1)))
+        raise ValueError(f"{name} must hold class probabilities; row {row} has a negative value: {y[row].min()}")
+    totals = y.sum(axis=1)
+    wrong = np.abs(totals - 1) > tolerance * max(1.0, math.sqrt(y.shape[1]))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"each row of {name} must sum to 1; row {row} sums to {totals[row]:.9g}. Divide the rows by "
+            "their sums, and pass the sums as sample_weight if they are meant as weights"
+        )
+    return y / totals[:, None]
+
+
+def _multilabel_target(y, weight, class_weight, dtype, kind, classes, name):
+    if kind not in (None, "multilabel"):
+        raise ValueError(f"{name} must have shape (n,) as in training, got shape {y.shape}")
+    if classes is not None and len(classes) != y.shape[1]:
+        raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} labels")
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is 2-D and must hold 0/1 labels or probabilities, got dtype {y.dtype}")
+    outside = (y < 0) | (y > 1)
+    if outside.any():
+        row = int(np.argmax(outside.any(axis=1)))
+        raise ValueError(
+            f"{name} is 2-D and must hold 0/1 labels or probabilities in [0, 1]; row {row} has "
+            f"{y[row][outside[row]][0]}"
+        )
+    outputs = y.shape[1]
+    if class_weight is None or isinstance(class_weight, (str, dict)):
+        class_weight = [class_weight] * outputs
+    elif len(class_weight) != outputs:
+        raise ValueError(f"class_weight has {len(class_weight)} entries, {name} has {outputs} labels")
+    values, weight = _mix_weights(y.astype(np.float64), weight, class_weight, dtype)
+    return ClassTarget("multilabel", np.arange(outputs), values, None, weight, outputs)
+
+
+def _binary_target(probability, classes, weight, class_weight, dtype):
+    values, weight = _mix_weights(probability[:, None], weight, [class_weight], dtype, classes)
+    weight = weight if weight is None or weight.ndim == 1 else np.ascontiguousarray(weight[:, 0])
+    return ClassTarget("binary", classes, values, None, weight, 1)
+
+
+def _mix_weights(probabilities, weight, class_weights, dtype, classes=(0, 1)):
+    """Fold class weights into soft targets and weights, label by label.
+
+    A row with probability y, written out as a 1 of weight y and a 0 of weight 1 - y, weighs in total
+    m = y c_1 + (1 - y) c_0, at the probability y c_1 / m.
+    """
+    n = probabilities.shape[0]
+    base = _ones_or(weight, n)
+    if all(one is None for one in class_weights):
+        return np.ascontiguousarray(probabilities, dtype=dtype), weight
+    values = probabilities.copy()
+    weights = np.empty_like(values)
+    for k, class_weight in enumerate(class_weights):
+        y = probabilities[:, k]
+        pair = _class_weights(class_weight, classes, np.array([base @ (1 - y), base @ y]))
+        zero, one = (1.0, 1.0) if pair is None else pair
+        mixture = y * one + (1 - y) * zero
+        values[:, k] = np.divide(y * one, mixture, out=y.copy(), where=mixture > 0)
+        weights[:, k] = mixture * base
+    weights = weights.astype(dtype)
+    _check_some_weight(weights)
+    return np.ascontiguousarray(values, dtype=dtype), weights
+
+
+def _weigh_codes(codes, classes, weight, class_weight, dtype):
+    masses = np.bincount(codes, weights=_ones_or(weight, len(codes)), minlength=len(classes))
+    class_weights = _class_weights(class_weight, classes, masses)
+    if class_weights is None:
+        return weight
+    weight = (_ones_or(weight, len(codes)) * class_weights[codes]).astype(dtype)
+    _check_some_weight(weight)
+    return weight
+
+
+def _class_weights(class_weight, classes, masses):
+    """The weight of each class, or None for all 1. masses: the sample weight that each class has."""
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        _balanced(class_weight)
+        with np.errstate(divide="ignore"):
+            weights = masses.sum() / (len(classes) * masses)
+        return np.where(masses > 0, weights, 0.0)
+    if not isinstance(class_weight, dict):
+        raise TypeError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
+    known = list(np.asarray(classes).tolist())
+    unknown = [key for key in class_weight if key not in known]
+    if unknown:
+        raise ValueError(f"class_weight has classes that y does not have: {unknown}; y has {known}")
+    weights = [class_weight.get(key, 1.0) for key in known]
+    return np.array([check_real(f"class_weight[{k!r}]", w, 0.0) for k, w in zip(known, weights)])
+
+
+def _balanced(class_weight):
+    if class_weight != "balanced":
+        raise ValueError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
+    return class_weight
+
+
+def _check_some_weight(weight):
+    if not np.isfinite(weight).all():
+        raise ValueError("class_weight and sample_weight multiply to a weight that is not finite")
+    if not weight.any():
+        raise ValueError("class_weight and sample_weight leave no row with a positive weight")
+
+
+def _ones_or(weight, n):
+    return np.ones(n) if weight is None else weight.astype(np.float64)
+
+
+def _column(values, dtype):
+    return np.ascontiguousarray(values[:, None], dtype=dtype)
+
+
+def hard_labels(y, kind, classes):
+    """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        if y.shape[1] != len(classes):
+            raise ValueError(f"y has {y.shape[1]} columns, but there are {len(classes)} classes")
+        return (y > 0.5).astype(int) if kind == "multilabel" else np.asarray(classes)[y.argmax(axis=1)]
+    if kind == "binary" and y.dtype.kind == "f" and type_of_target(y) == "continuous":
+        return np.asarray(classes)[(y > 0.5).astype(int)]
+    return y

@@ -1,0 +1,228 @@
+"""The rows of X in main memory, as linear models pass over them: NumPy or CSR, through the kernels."""
+
+import numpy as np
+import scipy.sparse
+
+from sklloss import kernels
+from sklloss.backends import threads
+from sklloss.kernels import _hessian, _sweep
+
+# A block of rows should stay in half of a common L2 cache between the two products that read it.
+BLOCK_BYTES = 1 << 18
+# Below this many multiplications a pass is over before a second thread has woken up.
+SMALL_WORK = 1 << 21
+# Chunks are what threads share; their number must not depend on how many threads there are.
+MOST_CHUNKS = 16
+CHUNK_BYTES = 1 << 26
+# Multiplications per number of a chunk's result.
+CHUNK_WORK = 256
+
+
+class Rows:
+    """X, targets and weights bound to a loss, ready for passes.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, p), rows or columns contiguous, or CSR matrix; float32 or float64
+    loss : Loss
+        Its kernel is looked up once, here.
+    values : ndarray of shape (n, outputs) or None
+        Targets in X's dtype.
+    codes : ndarray of intp of shape (n,) or None
+        Class codes where ``values`` is None. A separable loss sees them as 0/1 targets.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+    outputs : int
+    fit_intercept : bool
+    n_threads : int
+    """
+
+    def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1):
+        self.n, self.features = X.shape
+        self.dtype = X.dtype
+        self.outputs = outputs
+        self.fit_intercept = fit_intercept
+        self.width = self.features + bool(fit_intercept)
+        self.separable = loss.separable
+        self.sparse = scipy.sparse.issparse(X)
+        self._X = X
+        self._curvature = None
+        self._codes = codes
+        self._values = values
+        self._weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
+        self._per_output = weight is not None and weight.ndim == 2
+        self._expand = codes is not None and loss.separable
+        self._parameter = loss.kernel_parameter
+        self._kernel = kernels.get(loss.kernel, X.dtype)
+        self._kernel64 = kernels.get(loss.kernel, np.float64)
+        self._n_threads = n_threads
+        self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
+        self._arrays = (X,)
+        if self.sparse:
+            # the same integer type for both, whichever SciPy chose
+            index = np.result_type(X.indices.dtype, X.indptr.dtype)
+            self._arrays = (X.data, X.indices.astype(index, copy=False), X.indptr.astype(index, copy=False))
+
+    def value_and_gradient(self, coef, *, keep_curvature=False):
+        """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width), in float64.
+
+        ``coef`` is float64 of shape (outputs, width), the intercept last; the pass itself runs in X's
+        dtype, with sums over chunks in float64. ``keep_curvature`` holds on to what `product` needs.
+        """
+        w, b = self._split(coef)
+        bounds, block = self._gradient_cut(w)
+        gradient = np.empty((len(bounds) - 1, *w.shape), dtype=np.float64 if self.sparse else self.dtype)
+        shift = np.empty((len(gradient), self.outputs))
+        sums = np.empty((len(gradient), 2 * self.outputs))
+        curvature = None
+        if keep_curvature:
+            if self._curvature is None:
+                self._curvature = np.empty((self.n, self.outputs), dtype=self.dtype)
+            curvature = self._curvature
+        one_pass = _sweep.sparse_gradient if self.sparse else _sweep.dense_gradient
+
+        def work(first, last):
+            return one_pass(
+                self._kernel, *self._arrays, w, b, self._values, self._codes, self._weight, self._per_output,
+                self._expand, self._parameter, block, bounds, first, last, gradient, shift, sums, curvature,
+            )  # fmt: skip
+
+        self._run(work, len(gradient))
+        return self._total(sums), self._join(gradient, shift)
+
+    def product(self, direction):
+        """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""
+        v, b = self._split(direction)
+        bounds, block = self._gradient_cut(v)
+        product = np.empty((len(bounds) - 1, *v.shape), dtype=np.float64 if self.sparse else self.dtype)
+        shift = np.empty((len(product), self.outputs))
+        one_pass = _hessian.sparse_product if self.sparse else _hessian.dense_product
+
+        def work(first, last):
+            return one_pass(
+                *self._arrays, v, b, self._curvature, self._weight, not self.separable, block, bounds,
+                first, last, product, shift,
+            )  # fmt: skip
+
+        self._run(work, len(product))
+        return self._join(product, shift)
+
+    def hessian(self, coef, *, coupled=True):
+        """Loss sums, gradient and Hessian at ``coef``, all in float64 and computed in it.
+
+        The Hessian is (outputs, width, width) for a separable loss, else (1, outputs * width, outputs *
+        width), or without ``coupled`` its diagonal blocks (outputs, width, width). Its lower
+        triangles are filled.
+        """
+        coupled = coupled and not self.separable
+        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, self.width)
+        block = max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
+        bounds = self._cut(self.width * size * blocks, blocks * size * size, block)
+        gradient = np.empty((len(bounds) - 1, self.outputs, self.width))
+        sums = np.empty((len(gradient), 2 * self.outputs))
+        curvature = np.empty((len(gradient), blocks, size, size))
+        dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
+        no_index = np.empty(0, dtype=np.int32)
+        sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
+        coef = np.ascontiguousarray(coef)
+
+        def work(first, last):
+            return _hessian.hessian(
+                self._kernel64, dense, *sparse, coef, self._values, self._codes, self._weight, self._per_output,
+                self._expand, self.fit_intercept, coupled, not self.separable, self._parameter, block, bounds,
+                first, last, gradient, sums, curvature,
+            )  # fmt: skip
+
+        self._run(work, len(gradient))
+        if len(gradient) == 1:
+            return self._total(sums), gradient[0], curvature[0]
+        return self._total(sums), gradient.sum(axis=0), curvature.sum(axis=0)
+
+    def _split(self, coef):
+        """Coefficients and intercepts in X's dtype, as the passes want them."""
+        weights = coef[:, : self.features]
+        w = np.ascontiguousarray(weights.T if self.sparse else weights, dtype=self.dtype)
+        if not self.fit_intercept:
+            return w, np.zeros(self.outputs, dtype=self.dtype)
+        return w, np.ascontiguousarray(coef[:, -1], dtype=self.dtype)
+
+    def _join(self, partial, shift):
+        """Add the chunks' gradients in their order, in float64, and put the intercept's beside them."""
+        total = np.empty((self.outputs, self.width))
+        added = partial[0] if len(partial) == 1 else np.add.reduce(partial, axis=0, dtype=np.float64)
+        total[:, : self.features] = added.T if self.sparse else added
+        if self.fit_intercept:
+            total[:, -1] = shift.sum(axis=0)
+        return total
+
+    def _gradient_cut(self, w):
+        block = self._block()
+        return self._cut(self._row_numbers * self.outputs, w.size, block), block
+
+    def gram(self):
+        """X'WX of shape (width, width), lower triangle, with the intercept's column of ones.
+
+        Where weights differ by output, their mean over outputs counts.
+        """
+        weight = self._weight
+        if self._per_output:
+            weight = weight.reshape(self.n, self.outputs).mean(axis=1)
+        plain = _Unit()
+        rows = Rows(
+            self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
+            fit_intercept=self.fit_intercept, n_threads=self._n_threads,
+        )  # fmt: skip
+        return rows.hessian(np.zeros((1, self.width)))[2][0]
+
+    def squared_columns(self):
+        """The diagonal of X'WX, of shape (width,)."""
+        weight = np.ones(self.n) if self._weight is None else self._weight.astype(np.float64)
+        if self._per_output:
+            weight = weight.reshape(self.n, self.outputs).mean(axis=1)
+        diagonal = np.full(self.width, weight.sum())
+        if self.sparse:
+            diagonal[: self.features] = self._X.power(2).T @ weight
+        else:
+            block = self._block()
+            diagonal[: self.features] = 0.0
+            for first in range(0, self.n, block):
+                part = self._X[first : first + block].astype(np.float64)
+                diagonal[: self.features] += weight[first : first + block] @ (part * part)
+        return diagonal
+
+    def _total(self, sums):
+        total = sums[:, : self.outputs].sum(axis=0)
+        return total if self.separable else total[:1]
+
+    def _block(self):
+        """Rows per block: a multiple of 32, from the width of a row alone."""
+        row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
+        row += 2 * self.outputs * self.dtype.itemsize
+        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32), 4096))
+
+    def _cut(self, work_per_row, chunk_numbers, block):
+        """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""
+        chunks = 1
+        if work_per_row * self.n > SMALL_WORK:
+            most = min(
+                MOST_CHUNKS,
+                max(2, CHUNK_BYTES // (8 * chunk_numbers)),
+                self.n // block,
+                work_per_row * self.n // (CHUNK_WORK * chunk_numbers),
+            )
+            chunks = 1 << max(0, int(most).bit_length() - 1)
+        cuts = np.arange(chunks + 1, dtype=np.intp) * self.n // chunks
+        cuts[1:-1] = cuts[1:-1] // 32 * 32
+        return cuts
+
+    def _run(self, work, chunks):
+        for bad in threads.share(work, chunks, self._n_threads):
+            if bad >= 0:
+                raise ValueError(f"class code {self._codes[bad]} in row {bad} is not in [0, {self.outputs})")
+
+
+class _Unit:
+    """The loss of constant curvature 1, whose Hessian is the Gram matrix."""
+
+    separable = True
+    kernel = "squared_error"
+    kernel_parameter = 0.5

@@ -1,0 +1,355 @@
+"""Second derivatives over the rows of X: the Hessian itself, and its product with a direction.
+
+Blocks, chunks and threads are as in ``_sweep``.
+"""
+
+from cython cimport floating as real
+from libc.math cimport sqrt
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+from scipy.linalg.cython_blas cimport dsyrk
+
+from sklloss.kernels._batch cimport Batch, batch_kernel
+from sklloss.kernels._blas cimport gemm, gemv
+from sklloss.kernels._driver cimport kernel_of
+from sklloss.kernels._sweep cimport (
+    Space,
+    aim,
+    column_sums,
+    gather_sums,
+    index,
+    sparse_scatter,
+    sparse_scores,
+    take_space,
+)
+
+
+cdef inline void load_dense(
+    const real* x, Py_ssize_t row_step, Py_ssize_t column_step, bint shifted, double* z,
+    Py_ssize_t rows, Py_ssize_t features,
+) noexcept nogil:
+    """Rows of X in double, with a column of ones if there is an intercept."""
+    cdef Py_ssize_t i, j, width = features + (1 if shifted else 0)
+    if column_step == 1:
+        for i in range(rows):
+            for j in range(features):
+                z[i * width + j] = <double>x[i * row_step + j]
+    else:
+        for j in range(features):
+            for i in range(rows):
+                z[i * width + j] = <double>x[i * row_step + j * column_step]
+    if shifted:
+        for i in range(rows):
+            z[i * width + features] = 1.0
+
+
+cdef inline void load_sparse(
+    const real* value, const index* column, const index* indptr, bint shifted, double* z,
+    Py_ssize_t rows, Py_ssize_t features,
+) noexcept nogil:
+    cdef Py_ssize_t i, j, width = features + (1 if shifted else 0)
+    memset(z, 0, rows * width * sizeof(double))
+    for i in range(rows):
+        for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+            z[i * width + column[j]] = <double>value[j]
+        if shifted:
+            z[i * width + features] = 1.0
+
+
+cdef inline void scaled_rows(
+    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t out_step,
+    Py_ssize_t rows, Py_ssize_t width,
+) noexcept nogil:
+    """out[i] = sqrt(factor[i]) z[i], a negative factor counting as 0."""
+    cdef Py_ssize_t i, j
+    cdef double f
+    for i in range(rows):
+        f = factor[i * factor_step]
+        f = sqrt(f) if f > 0.0 else 0.0
+        for j in range(width):
+            out[i * out_step + j] = f * z[i * width + j]
+
+
+cdef inline void add_gram(double alpha, const double* z, Py_ssize_t ldz, int rows, int width, double* h, int ldh) noexcept nogil:
+    """h += alpha z' z, the lower triangle of a row-major h."""
+    cdef double one = 1.0
+    cdef int step = <int>ldz
+    dsyrk(b"U", b"N", &width, &rows, &alpha, <double*>z, &step, &one, h, &ldh)
+
+
+cdef void add_curvature(
+    Batch* batch, const double* z, double* work, Py_ssize_t width, bint coupled, double* h
+) noexcept nogil:
+    """Add a block's rows to the Hessian, from the curvature that the kernel left behind.
+
+    Separable outputs have a Hessian each, z' diag(curvature) z. The outputs of a softmax are
+    coupled: the Hessian of a row is weight * (diag(p) - p p') times z z', so the classes' own
+    blocks are added one by one, and the outer products subtracted at once, from rows p_k z side by side.
+    """
+    cdef Py_ssize_t K = batch.outputs, rows = batch.rows
+    cdef double* curvature = <double*>batch.curvature
+    cdef const double* weight = <const double*>batch.weight
+    cdef Py_ssize_t i, j, k, size = K * width
+    cdef double f
+    if not coupled:
+        for k in range(K):
+            scaled_rows(z, curvature + k, K, work, width, rows, width)
+            add_gram(1.0, work, width, <int>rows, <int>width, h + k * width * width, <int>width)
+        return
+    for i in range(rows):
+        f = sqrt(weight[i]) if weight != NULL else 1.0
+        for k in range(K):
+            for j in range(width):
+                work[i * size + k * width + j] = f * curvature[i * K + k] * z[i * width + j]
+    add_gram(-1.0, work, size, <int>rows, <int>size, h, <int>size)
+    for k in range(K):
+        if weight != NULL:
+            for i in range(rows):
+                curvature[i * K + k] *= weight[i]
+        scaled_rows(z, curvature + k, K, work, width, rows, width)
+        add_gram(1.0, work, width, <int>rows, <int>width, h + k * width * size + k * width, <int>size)
+
+
+def hessian(
+    capsule,
+    const real[:, :] X,
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const double[:, ::1] coef,
+    const real[:, ::1] target,
+    const Py_ssize_t[::1] codes,
+    const real[::1] weight,
+    bint weight_per_output,
+    bint expand,
+    bint shifted,
+    bint coupled,
+    bint softmax,
+    double parameter,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    double[:, :, ::1] gradient,
+    double[:, ::1] sums,
+    double[:, :, :, ::1] curvature,
+):
+    """Loss, gradient and Hessian over a range of chunks, all in double whatever X's dtype.
+
+    X is dense, or empty where (data, indices, indptr) hold a CSR matrix; a block of it is written out.
+    ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
+    ``curvature[c]`` is (outputs, width, width) for separable losses, or (1, outputs * width, outputs *
+    width) where the outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
+    is not asked to be coupled gets its diagonal blocks alone. ``capsule`` is the kernel for float64. Returns -1, or the first row with a code that is out of range.
+    """
+    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef Batch batch
+    cdef Space space
+    cdef bint sparse = X.shape[0] == 0
+    cdef Py_ssize_t outputs = coef.shape[0], width = coef.shape[1]
+    cdef Py_ssize_t features = width - (1 if shifted else 0)
+    cdef Py_ssize_t row_step = 0 if sparse else X.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t column_step = 0 if sparse else X.strides[1] // <Py_ssize_t>sizeof(real)
+    cdef const real* x = NULL
+    cdef const real* value = &data[0] if data.shape[0] else NULL
+    cdef const index* column = &indices[0] if indices.shape[0] else NULL
+    cdef const real* y = &target[0, 0] if target is not None else NULL
+    cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
+    cdef const real* s = &weight[0] if weight is not None else NULL
+    cdef double* w = <double*>&coef[0, 0]
+    cdef double* raw
+    cdef double* wide
+    cdef double* z
+    cdef double* work
+    cdef Py_ssize_t chunk, first, rows, i, bad = -1
+    cdef Py_ssize_t per_row = outputs if weight_per_output else 1
+    cdef Py_ssize_t size = outputs * width if coupled else width
+    cdef int d = <int>width, K = <int>outputs, m
+    if not sparse:
+        x = &X[0, 0]
+    z = <double*>malloc(block * (width + size) * sizeof(double))
+    if z == NULL or not take_space(&space, block, outputs, sizeof(double)):
+        free(z)
+        raise MemoryError()
+    with nogil:
+        work = z + block * width
+        raw = <double*>space.raw
+        batch.parameter = parameter
+        for chunk in range(chunk_first, chunk_last):
+            memset(&gradient[chunk, 0, 0], 0, outputs * width * sizeof(double))
+            memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
+            memset(&curvature[chunk, 0, 0, 0], 0, curvature.shape[1] * size * size * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                m = <int>rows
+                if sparse:
+                    load_sparse(value, column, &indptr[first], shifted, z, rows, features)
+                else:
+                    load_dense(x + first * row_step, row_step, column_step, shifted, z, rows, features)
+                gemm(b"T", b"N", K, m, d, w, d, z, d, <double>0.0, raw, K)
+                # the batch in double: X's dtype is that of the targets and weights too
+                aim(&batch, &space, <double*>NULL, c, <double*>NULL, weight_per_output, expand, first, rows, outputs)
+                if y != NULL:
+                    wide = <double*>space.target
+                    for i in range(rows * outputs):
+                        wide[i] = <double>y[first * outputs + i]
+                    batch.target = wide
+                if s != NULL:
+                    wide = <double*>space.weight
+                    for i in range(rows * per_row):
+                        wide[i] = <double>s[first * per_row + i]
+                    batch.weight = wide
+                batch.curvature = space.curvature
+                bad = kernel(&batch)
+                if bad >= 0:
+                    bad += first
+                    break
+                gather_sums(space.sums, &sums[chunk, 0], outputs)
+                gemm(b"N", b"T", d, K, m, z, d, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
+                if softmax and not coupled:
+                    for i in range(rows * outputs):
+                        raw = <double*>batch.curvature
+                        raw[i] = raw[i] * (1.0 - raw[i]) * (1.0 if s == NULL else <double>s[first + i // outputs])
+                    raw = <double*>space.raw
+                add_curvature(&batch, z, work, width, coupled, &curvature[chunk, 0, 0, 0])
+                first += rows
+            if bad >= 0:
+                break
+        free(space.memory)
+        free(z)
+    return bad
+
+
+# Hessian times a vector ---------------------------------------------------------------------------------
+
+cdef inline void bend(
+    real* raw, const real* curvature, const real* weight, bint coupled, Py_ssize_t rows, Py_ssize_t outputs
+) noexcept nogil:
+    """Raw directions become Hessian times direction, row by row.
+
+    Separable: curvature (with its weight) times direction. Softmax: weight * (diag(p) - p p') u.
+    """
+    cdef Py_ssize_t i, k
+    cdef real mean, w
+    if not coupled:
+        for i in range(rows * outputs):
+            raw[i] = raw[i] * curvature[i]
+        return
+    for i in range(rows):
+        mean = 0.0
+        for k in range(outputs):
+            mean = mean + curvature[i * outputs + k] * raw[i * outputs + k]
+        w = weight[i] if weight != NULL else <real>1.0
+        for k in range(outputs):
+            raw[i * outputs + k] = w * curvature[i * outputs + k] * (raw[i * outputs + k] - mean)
+
+
+def dense_product(
+    const real[:, :] X,
+    const real[:, ::1] direction,
+    const real[::1] intercept,
+    const real[:, ::1] curvature,
+    const real[::1] weight,
+    bint coupled,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    real[:, :, ::1] product,
+    double[:, ::1] shift,
+):
+    """Hessian times ``direction`` (outputs, features) and ``intercept`` (outputs,), chunk by chunk.
+
+    ``curvature`` (rows, outputs) is what a gradient pass at the same point left behind.
+    """
+    cdef Py_ssize_t outputs = direction.shape[0], features = direction.shape[1]
+    cdef bint by_rows = X.strides[1] == sizeof(real) and (X.strides[0] >= features * <Py_ssize_t>sizeof(real))
+    cdef Py_ssize_t step = (X.strides[0] if by_rows else X.strides[1]) // <Py_ssize_t>sizeof(real)
+    cdef real* x = <real*>&X[0, 0]
+    cdef real* v = <real*>&direction[0, 0]
+    cdef const real* s = NULL
+    cdef real* raw = <real*>malloc(block * outputs * sizeof(real))
+    cdef real* xb
+    cdef Py_ssize_t chunk, first, rows, i, k
+    cdef int ld = <int>max(step, 1)
+    cdef int p = <int>features, K = <int>outputs, m
+    if raw == NULL:
+        raise MemoryError()
+    with nogil:
+        for chunk in range(chunk_first, chunk_last):
+            memset(&product[chunk, 0, 0], 0, outputs * features * sizeof(real))
+            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                m = <int>rows
+                xb = x + (first * step if by_rows else first)
+                for i in range(rows):
+                    for k in range(outputs):
+                        raw[i * outputs + k] = intercept[k]
+                if outputs == 1:
+                    gemv(b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, v, <real>1.0, raw)
+                else:
+                    gemm(b"T", b"N" if by_rows else b"T", K, m, p, v, p, xb, ld, <real>1.0, raw, K)
+                if weight is not None and coupled:
+                    s = &weight[first]
+                bend(raw, &curvature[first, 0], s, coupled, rows, outputs)
+                column_sums(raw, &shift[chunk, 0], rows, outputs)
+                if outputs == 1:
+                    gemv(
+                        b"N" if by_rows else b"T", p if by_rows else m, m if by_rows else p, xb, ld, raw,
+                        <real>1.0, &product[chunk, 0, 0],
+                    )
+                else:
+                    gemm(
+                        b"N" if by_rows else b"T", b"T", p, K, m, xb, ld, raw, K,
+                        <real>1.0, &product[chunk, 0, 0], p,
+                    )
+                first += rows
+        free(raw)
+    return -1
+
+
+def sparse_product(
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const real[:, ::1] direction,
+    const real[::1] intercept,
+    const real[:, ::1] curvature,
+    const real[::1] weight,
+    bint coupled,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    double[:, :, ::1] product,
+    double[:, ::1] shift,
+):
+    """The same for a CSR X; ``direction`` and ``product[c]`` are (features, outputs)."""
+    cdef Py_ssize_t outputs = direction.shape[1], features = direction.shape[0]
+    cdef const real* v = &direction[0, 0]
+    cdef const real* value = &data[0] if data.shape[0] else NULL
+    cdef const index* column = &indices[0] if indices.shape[0] else NULL
+    cdef const real* s = NULL
+    cdef real* raw = <real*>malloc(block * outputs * sizeof(real))
+    cdef Py_ssize_t chunk, first, rows
+    if raw == NULL:
+        raise MemoryError()
+    with nogil:
+        for chunk in range(chunk_first, chunk_last):
+            memset(&product[chunk, 0, 0], 0, outputs * features * sizeof(double))
+            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                sparse_scores(value, column, &indptr[first], v, &intercept[0], raw, rows, outputs)
+                if weight is not None and coupled:
+                    s = &weight[first]
+                bend(raw, &curvature[first, 0], s, coupled, rows, outputs)
+                column_sums(raw, &shift[chunk, 0], rows, outputs)
+                sparse_scatter(value, column, &indptr[first], raw, &product[chunk, 0, 0], rows, outputs)
+                first += rows
+        free(raw)
+    return -1

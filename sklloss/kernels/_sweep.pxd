@@ -1,0 +1,141 @@
+# What the passes over the rows of X share: working memory, a block of rows as a batch, sparse products.
+
+from cython cimport floating as real
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport malloc
+from libc.string cimport memset
+
+from sklloss.kernels._batch cimport Batch
+
+ctypedef fused index:
+    int32_t
+    int64_t
+
+
+cdef struct Space:
+    # working memory of one call, for blocks of up to ``rows`` rows
+    char* memory
+    void* raw
+    void* target
+    void* curvature
+    void* scratch
+    void* weight
+    double* sums
+
+
+cdef inline bint take_space(Space* space, Py_ssize_t rows, Py_ssize_t outputs, Py_ssize_t size) noexcept nogil:
+    """Allocate for numbers of ``size`` bytes; False if there is no memory."""
+    cdef Py_ssize_t block = (rows * outputs * size + 63) // 64 * 64
+    cdef Py_ssize_t scratch = ((2 * outputs + 64) * size + 63) // 64 * 64
+    space.memory = <char*>malloc(4 * block + scratch + 2 * outputs * sizeof(double) + 64)
+    if space.memory == NULL:
+        return False
+    space.raw = space.memory
+    space.target = space.memory + block
+    space.curvature = space.memory + 2 * block
+    space.weight = space.memory + 3 * block
+    space.scratch = space.memory + 4 * block
+    space.sums = <double*>(space.memory + 4 * block + scratch)
+    return True
+
+
+cdef inline void one_hot(const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs) noexcept nogil:
+    cdef Py_ssize_t i
+    memset(target, 0, rows * outputs * sizeof(real))
+    for i in range(rows):
+        if <size_t>codes[i] < <size_t>outputs:
+            target[i * outputs + codes[i]] = 1.0
+
+
+cdef inline void gather_sums(const double* block, double* chunk, Py_ssize_t outputs) noexcept nogil:
+    """Add a block's sums to its chunk's, the rounding carried in the second half (Kahan)."""
+    cdef double y, t
+    cdef Py_ssize_t k
+    for k in range(outputs):
+        y = block[k] - chunk[outputs + k]
+        t = chunk[k] + y
+        chunk[outputs + k] = (t - chunk[k]) - y if t - t == 0.0 else 0.0
+        chunk[k] = t
+
+
+cdef inline void column_sums(const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    cdef Py_ssize_t i, k
+    for i in range(rows):
+        for k in range(columns):
+            total[k] += <double>x[i * columns + k]
+
+
+cdef inline void aim(
+    Batch* batch, Space* space, const real* target, const Py_ssize_t* codes, const real* weight,
+    bint weight_per_output, bint expand, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t outputs,
+) noexcept nogil:
+    """Point a batch at the rows [first, first + rows)."""
+    batch.raw = space.raw
+    batch.target = NULL
+    batch.codes = NULL
+    if codes == NULL and target == NULL:
+        pass
+    elif target != NULL:
+        batch.target = target + first * outputs
+    elif expand:
+        one_hot(codes + first, <real*>space.target, rows, outputs)
+        batch.target = space.target
+    else:
+        batch.codes = codes + first
+    batch.weight = NULL
+    if weight != NULL:
+        batch.weight = weight + (first * outputs if weight_per_output else first)
+    batch.weight_per_output = weight_per_output
+    batch.rows = rows
+    batch.outputs = outputs
+    batch.sums = space.sums
+    batch.scratch = space.scratch
+    batch.per_sample = NULL
+    batch.curvature = NULL
+    batch.context = NULL
+
+
+cdef inline void sparse_scores(
+    const real* value, const index* column, const index* indptr, const real* w, const real* intercept,
+    real* raw, Py_ssize_t rows, Py_ssize_t outputs,
+) noexcept nogil:
+    """raw = X w + intercept for CSR rows; w is (features, outputs)."""
+    cdef Py_ssize_t i, j, k
+    cdef real x, total
+    cdef real* row
+    if outputs == 1:
+        for i in range(rows):
+            total = intercept[0]
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                total = total + value[j] * w[column[j]]
+            raw[i] = total
+        return
+    for i in range(rows):
+        row = raw + i * outputs
+        for k in range(outputs):
+            row[k] = intercept[k]
+        for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+            x = value[j]
+            for k in range(outputs):
+                row[k] += x * w[<Py_ssize_t>column[j] * outputs + k]
+
+
+cdef inline void sparse_scatter(
+    const real* value, const index* column, const index* indptr, const real* raw, double* gradient,
+    Py_ssize_t rows, Py_ssize_t outputs,
+) noexcept nogil:
+    """gradient += X' raw for CSR rows; gradient is (features, outputs)."""
+    cdef Py_ssize_t i, j, k
+    cdef double r
+    cdef const real* row
+    for i in range(rows):
+        row = raw + i * outputs
+        if outputs == 1:
+            r = <double>row[0]
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                gradient[column[j]] += r * <double>value[j]
+        else:
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                r = <double>value[j]
+                for k in range(outputs):
+                    gradient[<Py_ssize_t>column[j] * outputs + k] += r * <double>row[k]

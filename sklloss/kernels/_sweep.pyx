@@ -1,0 +1,174 @@
+"""One pass over the rows of X for a linear model: block of rows -> raw scores -> kernel -> gradient.
+
+A block is small enough to stay in cache between the two products that read it, so X comes from memory
+once per pass. Blocks belong to chunks: each chunk adds up its own gradient and loss, and the caller
+adds the chunks in their order. Chunks are cut by the shape of the problem alone, so the result has
+the same bits however many threads share them. Every function here releases the GIL for its whole range.
+
+Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
+"""
+
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from sklloss.kernels._batch cimport Batch, batch_kernel
+from sklloss.kernels._blas cimport gemm, gemv
+from sklloss.kernels._driver cimport kernel_of
+
+
+def dense_gradient(
+    capsule,
+    const real[:, :] X,
+    const real[:, ::1] coef,
+    const real[::1] intercept,
+    const real[:, ::1] target,
+    const Py_ssize_t[::1] codes,
+    const real[::1] weight,
+    bint weight_per_output,
+    bint expand,
+    double parameter,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    real[:, :, ::1] gradient,
+    double[:, ::1] shift,
+    double[:, ::1] sums,
+    real[:, ::1] curvature,
+):
+    """Loss and gradient over the chunks [chunk_first, chunk_last) of a dense X, by rows or by columns.
+
+    Row i of chunk c lies in [bounds[c], bounds[c + 1]); ``gradient[c]`` (outputs, features), ``shift[c]``
+    (outputs, for the intercept) and ``sums[c]`` (2 * outputs) are overwritten, and ``curvature`` (rows,
+    outputs) if it is given. ``weight`` holds a number per row, or per row and output. ``expand`` makes
+    codes into 0/1 targets for a separable loss.
+    Returns -1, or the first row with a code that is out of range.
+    """
+    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef Batch batch
+    cdef Space space
+    cdef Py_ssize_t outputs = coef.shape[0], features = coef.shape[1]
+    cdef bint by_rows = X.strides[1] == sizeof(real) and (X.strides[0] >= features * <Py_ssize_t>sizeof(real))
+    cdef Py_ssize_t step = (X.strides[0] if by_rows else X.strides[1]) // <Py_ssize_t>sizeof(real)
+    cdef real* x = <real*>&X[0, 0]
+    cdef real* w = <real*>&coef[0, 0]
+    cdef real* raw
+    cdef const real* y = &target[0, 0] if target is not None else NULL
+    cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
+    cdef const real* s = &weight[0] if weight is not None else NULL
+    cdef Py_ssize_t chunk, first, rows, i, k, bad = -1
+    cdef int ld = <int>max(step, 1)
+    cdef int p = <int>features, K = <int>outputs, m
+    cdef real* xb
+    if not take_space(&space, block, outputs, sizeof(real)):
+        raise MemoryError()
+    with nogil:
+        raw = <real*>space.raw
+        batch.parameter = parameter
+        for chunk in range(chunk_first, chunk_last):
+            memset(&gradient[chunk, 0, 0], 0, outputs * features * sizeof(real))
+            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
+            memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                m = <int>rows
+                xb = x + (first * step if by_rows else first)
+                for i in range(rows):
+                    for k in range(outputs):
+                        raw[i * outputs + k] = intercept[k]
+                if outputs == 1:
+                    gemv(b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, w, <real>1.0, raw)
+                else:
+                    gemm(b"T", b"N" if by_rows else b"T", K, m, p, w, p, xb, ld, <real>1.0, raw, K)
+                aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
+                if curvature is not None:
+                    batch.curvature = &curvature[first, 0]
+                bad = kernel(&batch)
+                if bad >= 0:
+                    bad += first
+                    break
+                gather_sums(space.sums, &sums[chunk, 0], outputs)
+                column_sums(raw, &shift[chunk, 0], rows, outputs)
+                if outputs == 1:
+                    gemv(
+                        b"N" if by_rows else b"T", p if by_rows else m, m if by_rows else p, xb, ld, raw,
+                        <real>1.0, &gradient[chunk, 0, 0],
+                    )
+                else:
+                    gemm(
+                        b"N" if by_rows else b"T", b"T", p, K, m, xb, ld, raw, K,
+                        <real>1.0, &gradient[chunk, 0, 0], p,
+                    )
+                first += rows
+            if bad >= 0:
+                break
+        free(space.memory)
+    return bad
+
+
+def sparse_gradient(
+    capsule,
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const real[:, ::1] coef,
+    const real[::1] intercept,
+    const real[:, ::1] target,
+    const Py_ssize_t[::1] codes,
+    const real[::1] weight,
+    bint weight_per_output,
+    bint expand,
+    double parameter,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    double[:, :, ::1] gradient,
+    double[:, ::1] shift,
+    double[:, ::1] sums,
+    real[:, ::1] curvature,
+):
+    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature's row is contiguous."""
+    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef Batch batch
+    cdef Space space
+    cdef Py_ssize_t outputs = coef.shape[1], features = coef.shape[0]
+    cdef const real* w = &coef[0, 0]
+    cdef const real* value = &data[0] if data.shape[0] else NULL
+    cdef const index* column = &indices[0] if indices.shape[0] else NULL
+    cdef real* raw
+    cdef double* g
+    cdef const real* y = &target[0, 0] if target is not None else NULL
+    cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
+    cdef const real* s = &weight[0] if weight is not None else NULL
+    cdef Py_ssize_t chunk, first, rows, bad = -1
+    if not take_space(&space, block, outputs, sizeof(real)):
+        raise MemoryError()
+    with nogil:
+        raw = <real*>space.raw
+        batch.parameter = parameter
+        for chunk in range(chunk_first, chunk_last):
+            g = &gradient[chunk, 0, 0]
+            memset(g, 0, outputs * features * sizeof(double))
+            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
+            memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                sparse_scores(value, column, &indptr[first], w, &intercept[0], raw, rows, outputs)
+                aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
+                if curvature is not None:
+                    batch.curvature = &curvature[first, 0]
+                bad = kernel(&batch)
+                if bad >= 0:
+                    bad += first
+                    break
+                gather_sums(space.sums, &sums[chunk, 0], outputs)
+                column_sums(raw, &shift[chunk, 0], rows, outputs)
+                sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs)
+                first += rows
+            if bad >= 0:
+                break
+        free(space.memory)
+    return bad

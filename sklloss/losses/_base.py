@@ -1,0 +1,344 @@
+"""The base of all losses: one formula in, value, gradient, checks and kernels out."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from sklloss import kernels
+from sklloss.losses import _checks
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: the mean over rows of what a prediction costs, and its gradient.
+
+    A loss is immutable and holds its parameters only, nothing of the data: two losses of one class with
+    equal parameters are equal and hash alike. It is called as ``loss(y_true, raw, sample_weight=None)``
+    with raw the model's output before the link.
+
+    NumPy arrays (and lists) run the compiled kernel where the loss names one. Arrays of any other array API
+    namespace run the formula where they live, so that torch's autograd can differentiate the value.
+
+    raw is float32 or float64; integers in NumPy count as float64. Shapes never broadcast. NaN in raw gives
+    NaN, in the rows where it stands and in the mean; NaN in y_true or sample_weight is an error. A row of
+    weight 0 is left out, whatever raw is there.
+
+    Notes
+    -----
+    **A loss of one's own** is a subclass with one method, `formula`. It states the loss of each output and
+    its derivative over an array namespace ``xp`` (``numpy``, torch, ...) in arrays of raw's shape; every
+    method below, and every estimator, then works with it::
+
+        @dataclass(frozen=True)
+        class Cauchy(Loss):
+            scale: float = 1.0
+
+            def formula(self, xp, y, raw):
+                d = (raw - y) / self.scale
+                return xp.log1p(d * d), 2 * d / (1 + d * d) / self.scale
+
+    Class attributes say what kind of loss it is; the defaults are those of a regression loss:
+
+    ``target``
+        What y_true is: "values" (finite, raw's shape), "probabilities" (in [0, 1], raw's shape) or
+        "classes" (integer codes (n,) or probability rows (n, K), raw is (n, K)).
+    ``reduction``
+        Over the outputs of a row: "mean" (regression) or "sum" (log losses).
+    ``separable``
+        Whether each output costs by itself. If not, `formula` gets raw (n, K) and returns (n,) and (n, K).
+    ``additive``
+        Whether the loss is a mean over rows. If not, the loss overrides `mean_formula`.
+    ``kernel``
+        The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
+    ``name``
+        What `losses.get` knows it by, or None.
+
+    `inverse_link` (default: identity) turns raw into predictions; `check_values` may narrow the domain of
+    y_true.
+    """
+
+    name: ClassVar[str | None] = None
+    kernel: ClassVar[str | None] = None
+    target: ClassVar[str] = "values"
+    reduction: ClassVar[str] = "mean"
+    separable: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
+
+    @property
+    def kernel_parameter(self):
+        """The number that the kernel is parametrised by."""
+        return 0.0
+
+    # What a subclass states -------------------------------------------------------------------------
+
+    def formula(self, xp, y, raw):
+        """Loss and derivative, before any mean.
+
+        Parameters
+        ----------
+        xp : module
+            The array namespace of y and raw.
+        y : array
+            Of raw's dtype and shape; for ``target = "classes"`` also integer codes (n,).
+        raw : array of shape (n,) or (n, outputs)
+
+        Returns
+        -------
+        value : array
+            Of raw's shape; of shape (n,) if the loss is not separable.
+        gradient : array like raw
+            The derivative of value (of its sum, all else) with respect to raw.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define formula(self, xp, y, raw)")
+
+    def inverse_link(self, xp, raw):
+        """Predictions from raw, over an array namespace."""
+        return raw
+
+    def check_values(self, xp, y, outputs):
+        """Raise a ValueError, naming the row, if y is outside the loss's domain.
+
+        Parameters
+        ----------
+        xp : module
+            The array namespace of y.
+        y : array of real numbers
+            Its shape and kind of dtype are as ``target`` says.
+        outputs : int
+            The number of outputs of raw: 1 for raw of shape (n,).
+        """
+        if self.target == "probabilities":
+            _checks.probabilities(xp, y)
+        elif self.target == "values":
+            _checks.finite(xp, y)
+        elif y.ndim == 1:
+            _checks.codes(xp, y, outputs)
+        else:
+            _checks.probability_rows(xp, y)
+
+    # What a user calls ------------------------------------------------------------------------------
+
+    def __call__(self, y_true, raw, sample_weight=None):
+        """The weighted mean of the loss over rows, ``sum(w * loss) / sum(w)``.
+
+        Parameters
+        ----------
+        y_true : array
+            Labels, probabilities or values, as the class says.
+        raw : array of shape (n,) or (n, outputs), float32 or float64
+            The model's output before the link.
+        sample_weight : array of shape (n,), optional
+            Finite, not negative, not all zero.
+
+        Returns
+        -------
+        float or 0-d array
+            A float for NumPy; otherwise a 0-d array of raw's namespace, device and dtype.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument, and the row where a value is at fault.
+        """
+        return self._evaluate(y_true, raw, sample_weight)[0]
+
+    def gradient(self, y_true, raw, sample_weight=None):
+        """The derivative of the weighted mean with respect to raw, in shape and dtype of raw.
+
+        Parameters are those of calling the loss.
+        """
+        return self._evaluate(y_true, raw, sample_weight)[1]
+
+    def value_and_gradient(self, y_true, raw, sample_weight=None):
+        """The weighted mean and its gradient, at the cost of the gradient alone.
+
+        Parameters are those of calling the loss.
+        """
+        return self._evaluate(y_true, raw, sample_weight)
+
+    def per_sample(self, y_true, raw):
+        """The loss of each row, of shape (n,): summed or averaged over outputs, as ``reduction`` says.
+
+        Raises
+        ------
+        TypeError
+            If the loss is not a mean over rows and so has no loss of a row.
+        """
+        if not self.additive:
+            raise TypeError(
+                f"{type(self).__name__} is not a mean over rows: a single row has no loss of its own"
+            )
+        xp, y, raw, _ = self._accept(y_true, raw, None)
+        if xp is np and self.kernel is not None:
+            return self._run_kernel(y, raw, None, wanted="per_sample")
+        with _quiet(xp):
+            return xp.astype(self._rows(xp, self.formula(xp, y, raw)[0]), raw.dtype)
+
+    def predict(self, raw):
+        """Predictions from raw scores, in shape and dtype of raw: the inverse link.
+
+        Parameters
+        ----------
+        raw : array of shape (n,) or (n, outputs), float32 or float64
+
+        Returns
+        -------
+        array like raw
+            Probabilities, or for a loss over values the values (raw itself where the link is the identity).
+        """
+        xp, raw = _checks.raw_scores(raw)
+        self._check_outputs(raw)
+        with _quiet(xp):
+            return self.inverse_link(xp, raw)
+
+    # What objectives and training loops call --------------------------------------------------------
+
+    def evaluate_batch(self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None):
+        """One unchecked NumPy batch, in place: the contract of `sklloss.kernels.evaluate`, kernel or not.
+
+        raw, of shape (rows, outputs) and C-contiguous, becomes ``weight * d loss / d raw``; the weighted
+        sum of the loss is returned. For a loss that is not a mean over rows, that is its value times the sum
+        of weights.
+        """
+        if self.kernel is not None:
+            kernel = kernels.get(self.kernel, raw.dtype)
+            return kernels.evaluate(
+                kernel, raw, target, codes, weight, self.kernel_parameter, per_sample, curvature
+            )
+        if curvature is not None:
+            raise ValueError(f"{type(self).__name__} has no kernel and states no curvature")
+        y = target if codes is None else codes
+        total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
+        with _quiet(np):
+            if per_sample is not None:
+                per_sample[...] = self._rows(np, self.formula(np, y, raw)[0])
+            if total == 0.0:
+                raw[...] = 0.0
+                return 0.0
+            value, gradient = self.mean_formula(np, y, raw, weight)
+            np.multiply(gradient, total, out=raw, casting="same_kind")
+            return float(value) * total
+
+    def mean_formula(self, xp, y, raw, weight=None):
+        """The weighted mean over rows and its gradient, from `formula` and unchecked.
+
+        Returns
+        -------
+        value : 0-d array
+            In float64 where the device has it.
+        gradient : array like raw
+        """
+        n = raw.shape[0]
+        wide = _checks.widest(xp, raw)
+        if weight is not None:
+            # Left-out rows are put to 0 first: inf * 0 would be NaN, and so would its automatic derivative.
+            kept = weight != 0
+            raw = xp.where(as_column(kept, raw), raw, 0.0)
+        value, gradient = self.formula(xp, y, raw)
+        rows = self._rows(xp, value)
+        parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
+        # A sum of n numbers near the largest must not overflow where their mean does not.
+        scale = 2.0 ** -(n - 1).bit_length()
+        if weight is None:
+            return xp.sum(rows * scale) / (n * scale), gradient / (n * parts)
+        share = xp.astype(weight, wide) * scale
+        total = xp.sum(share)
+        mean = xp.sum(xp.where(kept, rows * share, 0.0)) / total
+        factor = xp.astype(share / (total * parts), raw.dtype)
+        return mean, xp.where(as_column(kept, raw), gradient * as_column(factor, raw), 0.0)
+
+    # Inside -----------------------------------------------------------------------------------------
+
+    def _rows(self, xp, value):
+        """The loss of each row, in float64 where the device has it, from what `formula` gives."""
+        wide = _checks.widest(xp, value)
+        if value.ndim == 1:
+            return xp.astype(value, wide)
+        rows = xp.sum(value, axis=1, dtype=wide)
+        return rows / value.shape[1] if self.reduction == "mean" else rows
+
+    def _check_outputs(self, raw):
+        if self.target == "classes" and (raw.ndim != 2 or raw.shape[1] < 2):
+            raise ValueError(
+                f"raw must have shape (n, K), K >= 2, a column for each class; it has {tuple(raw.shape)}"
+            )
+
+    def _accept(self, y_true, raw, sample_weight):
+        """Check everything; y_true comes back in raw's dtype (codes as int64), weights scaled."""
+        xp, raw = _checks.raw_scores(raw)
+        self._check_outputs(raw)
+        y = _checks.beside(xp, raw, y_true, "y_true")
+        if self.target == "classes":
+            _checks.class_target(xp, y, raw)
+        else:
+            _checks.same_shape(y, raw)
+        _checks.not_empty(raw)
+        self.check_values(xp, y, raw.shape[1] if raw.ndim == 2 else 1)
+        if self.target == "classes" and y.ndim == 1:
+            y = xp.astype(y, xp.int64)
+        elif y.dtype != raw.dtype:
+            with _quiet(xp):
+                y = xp.astype(y, raw.dtype)
+            if self.target == "values":
+                _checks.finite(xp, y, f" in raw's dtype, {raw.dtype}")
+        if sample_weight is not None:
+            sample_weight = _checks.beside(xp, raw, sample_weight, "sample_weight")
+            sample_weight = _checks.weights(xp, sample_weight, raw)
+        return xp, y, raw, sample_weight
+
+    def _evaluate(self, y_true, raw, sample_weight):
+        xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
+        if xp is np and self.kernel is not None:
+            return self._run_kernel(y, raw, weight)
+        with _quiet(xp):
+            value, gradient = self.mean_formula(xp, y, raw, weight)
+        return (float(value) if xp is np else xp.astype(value, raw.dtype)), gradient
+
+    def _run_kernel(self, y, raw, weight, wanted="mean"):
+        n = raw.shape[0]
+        shape = (n, -1)
+        # The kernel works in place, so it gets a copy.
+        scores = np.array(raw, order="C", copy=True).reshape(shape)
+        target = {}
+        if self.target == "classes" and y.ndim == 1:
+            target["codes"] = np.ascontiguousarray(y, dtype=np.intp)
+        else:
+            target["target"] = np.ascontiguousarray(y).reshape(shape)
+        if wanted == "per_sample":
+            rows = np.empty(n, dtype=raw.dtype)
+            self.evaluate_batch(scores, **target, per_sample=rows)
+            return rows
+        value = self.evaluate_batch(scores, **target, weight=weight)
+        total = float(n) if weight is None else float(np.sum(weight, dtype=np.float64))
+        if value == np.inf:
+            # The sum overflowed, or the loss is infinite: the formula takes the mean without the sum.
+            with _quiet(np):
+                value = float(self.mean_formula(np, y, raw, weight)[0])
+        else:
+            value = value / total
+        with _quiet(np):
+            scores /= total
+        return value, scores.reshape(raw.shape)
+
+
+def as_column(row_values, raw):
+    """Values by row, shaped to meet raw."""
+    return row_values[:, None] if raw.ndim == 2 else row_values
+
+
+def _quiet(xp):
+    """Overflow to infinity and its NaN are results here, not accidents: NumPy need not warn of them."""
+    return np.errstate(all="ignore") if xp is np else nullcontext()
+
+
+def unit_interval(value, name):
+    """A parameter in [0, 1) as a float."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number in [0, 1), got {value!r}") from None
+    if not 0.0 <= number < 1.0:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+    return number

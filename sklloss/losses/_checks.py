@@ -1,0 +1,207 @@
+"""What a loss accepts: namespace, dtype, shape and values, checked before anything is computed.
+
+Every error names the argument. Values are looked at in one reduction, so that arrays on a device are
+waited for once; the offending row is searched only when there is one.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_array
+
+_REAL = ("bool", "integral", "real floating")
+
+
+def _namespace(array):
+    """The array API namespace of an array; NumPy's own for what is or becomes a NumPy array."""
+    if is_array_api_obj(array) and not is_numpy_array(array):
+        return array_namespace(array)
+    return np
+
+
+def _label(xp):
+    return xp.__name__.removeprefix("array_api_compat.")
+
+
+def raw_scores(raw):
+    """The namespace of raw and raw itself: a float32 or float64 array, (n,) or (n, outputs)."""
+    xp = _namespace(raw)
+    if xp is np:
+        raw = np.asarray(raw)
+        if raw.dtype.kind in "biu":
+            raw = raw.astype(np.float64)
+        elif not raw.dtype.isnative:
+            raw = raw.astype(raw.dtype.newbyteorder("="))
+    if raw.dtype != xp.float32 and raw.dtype != xp.float64:
+        raise TypeError(f"raw must be float32 or float64, got {raw.dtype}")
+    if raw.ndim not in (1, 2):
+        raise ValueError(f"raw must have shape (n,) or (n, outputs), got {tuple(raw.shape)}")
+    if raw.ndim == 2 and raw.shape[1] == 0:
+        raise ValueError(f"raw has no outputs: its shape is {tuple(raw.shape)}")
+    return xp, raw
+
+
+def beside(xp, raw, array, name):
+    """The array under that name, as an array of real numbers in the namespace and on the device of raw."""
+    own = _namespace(array)
+    if own is not xp:
+        kind = _label(own) if is_array_api_obj(array) else type(array).__name__
+        raise TypeError(
+            f"{name} and raw must be arrays of one namespace; {name} is of {kind}, raw is of {_label(xp)}"
+        )
+    if xp is np:
+        array = np.asarray(array)
+    elif device(array) != device(raw):
+        raise ValueError(f"{name} is on device {device(array)}, raw is on device {device(raw)}")
+    if not xp.isdtype(array.dtype, _REAL):
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _whole(xp, array):
+    return xp.isdtype(array.dtype, ("bool", "integral"))
+
+
+def _comparable(xp, array):
+    """The array, booleans as numbers: a strict namespace does not order them."""
+    return xp.astype(array, xp.uint8) if xp.isdtype(array.dtype, "bool") else array
+
+
+def _first(xp, bad):
+    """Index of the first row with a true entry."""
+    rows = xp.any(bad, axis=1) if bad.ndim == 2 else bad
+    return int(xp.argmax(xp.astype(rows, xp.int32)))
+
+
+def _worst(array, bad, row):
+    """The first offending value of a row, for a message."""
+    if array.ndim == 1:
+        return array[row].item() if hasattr(array, "item") else float(array[row])
+    values, flags = array[row, ...], bad[row, ...]
+    column = next(k for k in range(flags.shape[0]) if bool(flags[k]))
+    return float(values[column])
+
+
+def same_shape(y, raw):
+    """Refuse shapes that differ: nothing is ever broadcast."""
+    if tuple(y.shape) != tuple(raw.shape):
+        raise ValueError(
+            f"y_true and raw must have one shape; y_true has {tuple(y.shape)}, raw has {tuple(raw.shape)}"
+        )
+
+
+def not_empty(raw):
+    """Refuse an empty batch, whose mean is not defined."""
+    if raw.shape[0] == 0:
+        raise ValueError("y_true and raw have no rows: the mean of no losses is not defined")
+
+
+def probabilities(xp, y):
+    """Refuse values outside [0, 1], NaN included."""
+    numbers = _comparable(xp, y)
+    bad = ~((numbers >= 0) & (numbers <= 1))
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(
+            f"y_true must hold labels or probabilities in [0, 1]; row {row} has {_worst(y, bad, row)}"
+        )
+
+
+def finite(xp, y, note=""):
+    """Refuse NaN and infinity."""
+    bad = ~xp.isfinite(y)
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(f"y_true must be finite{note}; row {row} has {_worst(y, bad, row)}")
+
+
+def codes(xp, y, outputs):
+    """Refuse codes outside [0, outputs)."""
+    numbers = _comparable(xp, y)
+    bad = (numbers < 0) | (numbers >= outputs)
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(f"y_true must hold class codes in [0, {outputs}); row {row} has {int(y[row])}")
+
+
+def probability_rows(xp, y):
+    """Refuse rows that are not finite and non-negative with sum 1.
+
+    The sum may miss 1 by the square root of the dtype's machine epsilon: 1.5e-8 in float64, 3.5e-4 in
+    float32.
+    """
+    if _whole(xp, y):
+        y = xp.astype(y, xp.float32)
+    tolerance = float(xp.finfo(y.dtype).eps) ** 0.5
+    total = xp.sum(y, axis=1)
+    bad = xp.any(~(y >= 0), axis=1) | ~(xp.abs(total - 1) <= tolerance)
+    if not bool(xp.any(bad)):
+        return
+    row = _first(xp, bad)
+    outside = ~(xp.isfinite(y) & (y >= 0))
+    if bool(xp.any(outside[row, ...])):
+        raise ValueError(
+            "y_true must hold class probabilities, finite and not negative; "
+            f"row {row} has {_worst(y, outside, row)}"
+        )
+    raise ValueError(
+        "y_true must hold class probabilities, each row summing to 1; "
+        f"row {row} sums to {float(total[row])}. Normalise the rows and pass their sums as sample_weight"
+    )
+
+
+def class_target(xp, y, raw):
+    """Refuse what is neither class codes (n,) nor probability rows of raw's shape. Looks at no value."""
+    n, outputs = raw.shape
+    if y.ndim == 1 and y.shape[0] == n:
+        if not _whole(xp, y):
+            raise TypeError(
+                f"y_true of shape {tuple(y.shape)} must hold integer class codes, got dtype {y.dtype}; "
+                f"class probabilities have shape {(n, outputs)}"
+            )
+    elif tuple(y.shape) != (n, outputs):
+        raise ValueError(
+            f"y_true must be class codes of shape {(n,)} or class probabilities of raw's shape "
+            f"{(n, outputs)}; it has shape {tuple(y.shape)}"
+        )
+
+
+def weights(xp, weight, raw):
+    """Row weights in raw's dtype, scaled so that the largest is 1 (NumPy: in [0.5, 1), exactly).
+
+    A mean does not depend on the scale, and so scaled neither a weighted loss nor the sum overflows.
+    """
+    n = raw.shape[0]
+    if tuple(weight.shape) != (n,):
+        raise ValueError(
+            f"sample_weight must have shape {(n,)}, one weight for each row; it has {tuple(weight.shape)}"
+        )
+    if _whole(xp, weight):
+        weight = xp.astype(weight, raw.dtype)
+    top = xp.max(weight)
+    if not bool(xp.all((weight >= 0) & xp.isfinite(weight)) & (top > 0)):
+        bad = ~((weight >= 0) & xp.isfinite(weight))
+        if bool(xp.any(bad)):
+            row = _first(xp, bad)
+            raise ValueError(
+                f"sample_weight must be finite and not negative; row {row} has {_worst(weight, bad, row)}"
+            )
+        raise ValueError("sample_weight is zero for all rows")
+    if xp is np:
+        # A power of two changes no digit.
+        weight = np.ldexp(weight.astype(np.float64), -int(np.frexp(np.float64(top))[1]))
+    else:
+        weight = weight / top
+    return xp.astype(weight, raw.dtype)
+
+
+@lru_cache(maxsize=64)
+def _has_float64(xp, where):
+    return "float64" in xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
+
+
+def widest(xp, array):
+    """float64 if the array's device has it, else its own dtype: what sums are carried in."""
+    if xp is np or array.dtype == xp.float64 or _has_float64(xp, device(array)):
+        return xp.float64
+    return array.dtype

@@ -1,0 +1,85 @@
+"""The log loss of independent sigmoids."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sklloss.losses._base import Loss, unit_interval
+from sklloss.losses._registry import register
+
+
+@register
+@dataclass(frozen=True)
+class LogLoss(Loss):
+    """Log loss (binary cross-entropy) of independent sigmoids.
+
+    With p = sigmoid(raw) the loss of one output is ``-y log p - (1 - y) log(1 - p)``, its gradient ``p - y``.
+    A row costs the sum over its outputs: the negative log likelihood of all its labels together.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1), default=0.0
+        y becomes ``y (1 - s) + s / 2``.
+
+    Notes
+    -----
+    y_true holds labels 0 and 1 (bool, int or float) or probabilities between, in the shape of raw: (n,), or
+    (n, L) for L labels that may hold together. `predict` gives the probability of label 1.
+
+    Written as ``log1p(exp(-|raw|)) + |raw| * (the probability that y gives to the losing side)``: nothing
+    cancels and nothing is clipped, a certain wrong answer costs |raw|. At infinite raw the loss is 0 where y
+    is certain and right, and infinite otherwise.
+
+    Examples
+    --------
+    >>> from sklloss.losses import LogLoss
+    >>> LogLoss()([1, 0], [50.0, 50.0])
+    25.0
+    """
+
+    label_smoothing: float = 0.0
+
+    name: ClassVar[str] = "log_loss"
+    kernel: ClassVar[str] = "log_loss"
+    target: ClassVar[str] = "probabilities"
+    reduction: ClassVar[str] = "sum"
+
+    def __post_init__(self):
+        object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
+
+    @property
+    def kernel_parameter(self):
+        """The label smoothing."""
+        return self.label_smoothing
+
+    def formula(self, xp, y, raw):
+        """See `Loss.formula`."""
+        y = y * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        above, size, e = _parts(xp, raw)
+        against = xp.where(above, 1.0 - y, y)
+        # 0 * inf is NaN: a side without probability costs nothing, however large the score.
+        cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
+        p, q = _sides(xp, above, e)
+        # p - y, but exact to the last digits also where p is near a certain y.
+        return xp.log1p(e) + cost, (1.0 - y) * p - y * q
+
+    def inverse_link(self, xp, raw):
+        """sigmoid(raw)."""
+        above, _, e = _parts(xp, raw)
+        return _sides(xp, above, e)[0]
+
+
+def _parts(xp, raw):
+    """Whether raw >= 0, then |raw| and exp(-|raw|).
+
+    |raw| is a choice between raw and -raw and not ``abs``, whose automatic derivative at 0 is 0: the
+    derivative of the loss at 0 is 1/2 - y.
+    """
+    above = raw >= 0
+    size = xp.where(above, raw, -raw)
+    return above, size, xp.exp(-size)
+
+
+def _sides(xp, above, e):
+    """The sigmoids of raw and of -raw, each with its relative accuracy."""
+    small, large = e / (1.0 + e), 1.0 / (1.0 + e)
+    return xp.where(above, large, small), xp.where(above, small, large)

@@ -1,0 +1,166 @@
+"""The objective of the linear estimators."""
+
+import numpy as np
+from scipy.linalg import lapack
+
+# Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
+WIDEST_GRAM = 2048
+# Up to this many columns it is worth having one such factor for each output, made anew at each point.
+WIDEST_BLOCKS = 256
+
+
+class LinearObjective:
+    """C * sum_i w_i loss_i(x_i . coef + intercept) + 0.5 ||coef||**2, the intercept unpenalised.
+
+    Parameters form an array of shape (problems, size). Outputs of a separable loss do not share
+    parameters: each is a problem of its own (size = width), and all are minimised side by side with one
+    pass over X. Outputs of a softmax are coupled: one problem (size = outputs * width). Within a
+    problem the parameters of an output follow each other, its intercept last.
+
+    Parameters
+    ----------
+    rows : Rows
+        X, targets, weights and the loss, bound to a backend.
+    C : float
+        Inverse strength of the penalty; ``inf`` for none.
+    """
+
+    def __init__(self, rows, C):
+        self.rows = rows
+        self.penalised = np.isfinite(C)
+        self.scale = float(C) if self.penalised else 1.0
+        self.problems = rows.outputs if rows.separable else 1
+        self.size = rows.width if rows.separable else rows.outputs * rows.width
+        self.shape = (self.problems, self.size)
+        self._point = self._fixed = None
+        # what rounding may add to a value, relatively: raw scores have X's precision
+        self.noise = 4 * float(np.finfo(rows.dtype).eps)
+        # 1 where the penalty acts: on coefficients, not on the intercept
+        ridge = np.full((rows.outputs, rows.width), float(self.penalised))
+        if rows.fit_intercept:
+            ridge[:, -1] = 0.0
+        self._ridge = ridge.reshape(self.shape)
+
+    def coef(self, w):
+        """The parameters as (outputs, width)."""
+        return w.reshape(self.rows.outputs, self.rows.width)
+
+    def value_and_gradient(self, w):
+        """Objective of each problem, (problems,), and its gradient, (problems, size)."""
+        sums, gradient = self.rows.value_and_gradient(self.coef(w))
+        return self._with_penalty(w, sums, gradient)
+
+    def hessian(self, w):
+        """Value, gradient and Hessian (problems, size, size), of which lower triangles are filled.
+
+        A softmax does not change when all its outputs shift alike. Where no penalty holds the shift,
+        the Hessian is singular along it; a multiple of its square is added there. The gradient has
+        no part along the shift, so Newton's step stays what it was.
+        """
+        sums, gradient, hessian = self.rows.hessian(self.coef(w))
+        value, gradient = self._with_penalty(w, sums, gradient)
+        hessian *= self.scale
+        diagonal = np.einsum("bii->bi", hessian)
+        if not self.rows.separable:
+            K, width = self.rows.outputs, self.rows.width
+            free = np.flatnonzero(self._ridge[0, :width] == 0.0)
+            if free.size:
+                blocks = hessian.reshape(K, width, K, width)
+                typical = diagonal.reshape(K, width)[:, free].mean(axis=0)
+                for row in range(K):
+                    for column in range(row + 1):
+                        blocks[row, free, column, free] += typical
+        diagonal += self._ridge
+        return value, gradient, hessian
+
+    def linearise(self, w):
+        """Value and gradient at w, which becomes the point of `product` and `curvature_preconditioner`."""
+        sums, gradient = self.rows.value_and_gradient(self.coef(w), keep_curvature=True)
+        self._point = w
+        return self._with_penalty(w, sums, gradient)
+
+    def product(self, direction):
+        """The Hessian at the last linearised point times a direction, of the parameters' shape."""
+        product = self.rows.product(self.coef(direction)).reshape(self.shape)
+        product *= self.scale
+        if self.penalised:
+            product += self._ridge * direction
+        return product
+
+    def curvature_preconditioner(self):
+        """As `preconditioner`, for the last linearised point.
+
+        While factors are small the Hessian's own diagonal blocks, one for each output, are
+        used; else the Gram matrix or its diagonal, which do not follow the point and are made once.
+        """
+        if self.rows.width <= WIDEST_BLOCKS:
+            _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
+            blocks *= self.scale
+            np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
+            return _BlockSolver(blocks)
+        if self._fixed is None:
+            self._fixed = self.preconditioner()
+        return self._fixed
+
+    def preconditioner(self):
+        """A function that solves with an approximate Hessian, for arrays of the parameters' shape."""
+        if self.rows.width <= WIDEST_GRAM:
+            # scale/4 * X'WX + penalty: the curvature at w = 0, shared by all outputs
+            matrix = 0.25 * self.scale * self.rows.gram()
+            np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
+            return _BlockSolver(matrix[None])
+        diagonal = 0.25 * self.scale * self.rows.squared_columns()
+        diagonal += self._ridge[0, : self.rows.width]
+        diagonal[diagonal == 0.0] = 1.0
+        return _DiagonalSolver(diagonal)
+
+    def _with_penalty(self, w, sums, gradient):
+        gradient = gradient.reshape(self.shape)
+        gradient *= self.scale
+        value = self.scale * sums
+        if self.penalised:
+            pull = self._ridge * w
+            value = value + 0.5 * np.einsum("bi,bi->b", pull, w)
+            gradient += pull
+        return value, gradient
+
+
+class _BlockSolver:
+    """Solves with a symmetric positive matrix for each output, given by their lower triangles.
+
+    A factor is of the matrix scaled to a unit diagonal, with a small ridge that makes constant and
+    duplicated columns harmless.
+    """
+
+    def __init__(self, blocks):
+        self._factors = []
+        for block in blocks:
+            diagonal = np.diagonal(block)
+            root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+            block = block / root / root[:, None]
+            np.einsum("ii->i", block)[:] = 1.0 + 1e-10
+            factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
+            if failed:
+                raise ValueError("X has values too large or too small to multiply: rescale its columns")
+            self._factors.append((factor, root))
+
+    def __call__(self, x):
+        rows = x.reshape(-1, len(self._factors[0][1]))
+        if len(self._factors) == 1:
+            factor, root = self._factors[0]
+            solution, _ = lapack.dpotrs(factor, (rows / root).T, lower=0)
+            return (solution.T / root).reshape(x.shape)
+        solution = np.empty_like(rows)
+        for k, (factor, root) in enumerate(self._factors):
+            solution[k] = lapack.dpotrs(factor, rows[k] / root, lower=0)[0] / root
+        return solution.reshape(x.shape)
+
+
+class _DiagonalSolver:
+    """The same with the diagonal alone, where the Gram matrix would be too large."""
+
+    def __init__(self, diagonal):
+        self._diagonal = diagonal
+
+    def __call__(self, x):
+        return (x.reshape(-1, len(self._diagonal)) / self._diagonal).reshape(x.shape)

@@ -1,0 +1,145 @@
+"""Limited-memory BFGS, preconditioned, over an array of independent problems."""
+
+import numpy as np
+
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted
+
+ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
+FLATTER = 0.9  # the slope after a step, against the slope before it (weak Wolfe)
+TRIALS = 50
+CAUTION = 0.1  # the approximate inverse Hessian underestimates the gap, by up to ten times where we looked
+
+
+def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
+    """Minimise a smooth objective by L-BFGS.
+
+    The two-loop recursion starts from the objective's preconditioner instead of a multiple of the
+    identity, so that neither the steps nor the stopping rule depend on the units of the features.
+
+    Parameters
+    ----------
+    objective : object with ``value_and_gradient`` and ``noise``, and ``preconditioner`` if it has one
+    w : ndarray of shape (problems, size)
+        Start.
+    tol : float
+        See `allowed_gap`; the Newton decrement is estimated with the L-BFGS approximation of the inverse
+        Hessian, and must be small twice in a row.
+    max_iter : int
+    memory : int
+        Number of past steps remembered.
+    callback : callable, optional
+        Called with ``(n_iter, w, value)`` after each iteration.
+
+    Returns
+    -------
+    Result
+
+    References
+    ----------
+    Nocedal and Wright, *Numerical Optimization*, 2nd ed., algorithms 7.4 and 7.5.
+    """
+    w = np.array(w, dtype=np.float64)
+    prepare = getattr(objective, "preconditioner", None)
+    precondition = prepare() if prepare is not None else np.copy
+    value, gradient = objective.value_and_gradient(w)
+    start = value
+    past = []
+    n_iter = np.zeros(len(w), dtype=int)
+    quiet = np.zeros(len(w), dtype=int)
+    converged = np.zeros(len(w), dtype=bool)
+    stuck = np.zeros(len(w), dtype=bool)
+    curve = [float(value.sum())]
+    for iteration in range(1, max_iter + 1):
+        active = ~(converged | stuck)
+        direction = -_inverse_hessian(gradient, past, precondition)
+        direction[~active] = 0.0
+        slope = _dot(gradient, direction)
+        quiet = np.where(-slope / 2 <= CAUTION * allowed_gap(value, start, tol), quiet + 1, 0)
+        converged |= active & (quiet >= 2)
+        active &= ~converged
+        if not active.any():
+            break
+        step, new_value, new_gradient = _line_search(objective, w, value, gradient, direction, slope, active)
+        still = active & (step == 0.0)
+        converged |= still & exhausted(slope, value)
+        stuck |= still & ~converged
+        moved = step[:, None] * direction
+        _remember(past, moved, new_gradient - gradient, precondition, memory)
+        w = w + moved
+        value, gradient = new_value, new_gradient
+        n_iter[active] = iteration
+        curve.append(float(value.sum()))
+        if callback is not None:
+            callback(iteration, w, value)
+        if np.all(converged | stuck):
+            break
+    return Result(w, value, n_iter, converged, curve)
+
+
+def _dot(a, b):
+    return np.einsum("bi,bi->b", a, b)
+
+
+def _remember(past, s, y, precondition, memory):
+    """Keep a step s and the change y of the gradient; a problem in which they disagree keeps nothing."""
+    sy = _dot(s, y)
+    solved = precondition(y)
+    yy = _dot(y, solved)
+    good = sy > 1e-14 * np.sqrt(np.maximum(_dot(s, s) * _dot(y, y), 0.0))
+    rho = np.divide(1.0, sy, out=np.zeros_like(sy), where=good)
+    scale = np.divide(sy, yy, out=np.zeros_like(sy), where=good & (yy > 0))
+    past.append((s, y, rho, scale))
+    if len(past) > memory:
+        past.pop(0)
+
+
+def _inverse_hessian(gradient, past, precondition):
+    """Approximate inverse Hessian times gradient, by the two-loop recursion for each problem."""
+    q = gradient.copy()
+    weights = []
+    for s, y, rho, _ in reversed(past):
+        a = rho * _dot(s, q)
+        q -= a[:, None] * y
+        weights.append(a)
+    q = precondition(q)
+    scale = np.ones(len(q))
+    for _, _, _, newer in past:
+        scale = np.where(newer > 0, newer, scale)
+    q *= scale[:, None]
+    for (s, y, rho, _), a in zip(past, reversed(weights)):
+        b = rho * _dot(y, q)
+        q += (a - b)[:, None] * s
+    return q
+
+
+def _line_search(objective, w, value, gradient, direction, slope, active):
+    """Steps that satisfy the weak Wolfe conditions, by doubling and bisection for each problem.
+
+    Where the change of the value drowns in its rounding, the slope alone decides (Hager and Zhang's
+    approximate Wolfe condition). A problem that finds no step gets 0.
+    """
+    step = np.where(active, 1.0, 0.0)
+    low = np.zeros_like(step)
+    high = np.full_like(step, np.inf)
+    searching = active & (slope < 0)
+    step[active & ~searching] = 0.0
+    noise = objective.noise * np.abs(value)
+    for _ in range(TRIALS):
+        new_value, new_gradient = objective.value_and_gradient(w + step[:, None] * direction)
+        new_slope = _dot(new_gradient, direction)
+        lower = new_value <= value + ENOUGH * step * slope
+        lower |= (new_value <= value + noise) & (new_slope <= (2 * ENOUGH - 1) * slope)
+        flat = new_slope >= FLATTER * slope
+        too_far = searching & ~lower
+        too_short = searching & lower & ~flat
+        searching = too_far | too_short
+        if not searching.any():
+            return step, new_value, new_gradient
+        high[too_far] = step[too_far]
+        low[too_short] = step[too_short]
+        bracketed = np.isfinite(high)
+        middle = np.where(bracketed, (low + np.where(bracketed, high, 0.0)) / 2, 2 * step)
+        step = np.where(searching, middle, step)
+    # a step that lowers the value is better than none, even where its slope is still steep
+    step[searching] = low[searching]
+    return step, *objective.value_and_gradient(w + step[:, None] * direction)

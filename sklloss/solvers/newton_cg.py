@@ -1,0 +1,115 @@
+"""Newton's method with its linear systems solved by preconditioned conjugate gradients."""
+
+import numpy as np
+
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted
+
+HALVINGS = 40
+ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
+LOOSEST = 0.25  # largest residual, relative to the gradient, that ends the inner iterations
+MOST_PRODUCTS = 250
+
+
+def newton_cg(objective, w, *, tol, max_iter, callback=None):
+    """Minimise a convex objective by truncated Newton steps.
+
+    A system is solved only as far as pays: loosely far from the optimum, and near it more and more
+    closely, by the fourth root of the relative gap, which keeps the convergence superlinear.
+
+    Parameters
+    ----------
+    objective : object with ``linearise``, ``product``, ``curvature_preconditioner`` and ``noise``
+    w : ndarray of shape (problems, size)
+        Start.
+    tol : float
+        See `allowed_gap`; the Newton decrement comes from the conjugate gradients.
+    max_iter : int
+        Most Newton steps.
+    callback : callable, optional
+        Called with ``(n_iter, w, value)`` after each step.
+
+    Returns
+    -------
+    Result
+
+    References
+    ----------
+    Nocedal and Wright, *Numerical Optimization*, 2nd ed., section 7.1.
+    """
+    w = np.array(w, dtype=np.float64)
+    value, gradient = objective.linearise(w)
+    start = value
+    n_iter = np.zeros(len(w), dtype=int)
+    converged = np.zeros(len(w), dtype=bool)
+    stuck = np.zeros(len(w), dtype=bool)
+    curve = [float(value.sum())]
+    for iteration in range(1, max_iter + 1):
+        active = ~(converged | stuck)
+        direction = _conjugate_gradients(objective, gradient, value, allowed_gap(value, start, tol), active)
+        decrement = -np.einsum("bi,bi->b", gradient, direction)
+        solved = active & (decrement / 2 <= allowed_gap(value, start, tol))
+        step, new = _damped_step(objective, w, value, direction, decrement, active)
+        still = active & (step == 0.0)
+        converged |= solved | (still & exhausted(decrement, value))
+        stuck |= still & ~converged
+        w = w + step[:, None] * direction
+        value, gradient = new
+        n_iter[active] = iteration
+        curve.append(float(value.sum()))
+        if callback is not None:
+            callback(iteration, w, value)
+        if np.all(converged | stuck):
+            break
+    return Result(w, value, n_iter, converged, curve)
+
+
+def _dot(a, b):
+    return np.einsum("bi,bi->b", a, b)
+
+
+def _conjugate_gradients(objective, gradient, value, gap, active):
+    """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end."""
+    solve = objective.curvature_preconditioner()
+    d = np.zeros_like(gradient)
+    residual = -gradient
+    z = solve(residual)
+    p = z.copy()
+    first = rz = _dot(residual, z)
+    # rz is about twice the gap of the objective: its square root is a distance to the optimum
+    distance = np.sqrt(np.maximum(first, 0.0) / np.maximum(np.abs(value), np.finfo(float).tiny))
+    forcing = np.minimum(LOOSEST, np.sqrt(distance))
+    # no closer than a tenth of the gap that would be left to the stopping rule
+    goal = np.maximum(forcing**2 * first, 0.1 * gap)
+    running = active & (first > 0)
+    for _ in range(MOST_PRODUCTS):
+        if not running.any():
+            break
+        p[~running] = 0.0
+        product = objective.product(p)
+        bend = _dot(p, product)
+        running &= bend > 0
+        length = np.divide(rz, bend, out=np.zeros_like(rz), where=running)
+        d += length[:, None] * p
+        residual -= length[:, None] * product
+        z = solve(residual)
+        newer = _dot(residual, z)
+        running &= newer > goal
+        ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
+        p = z + ratio[:, None] * p
+        rz = newer
+    return d
+
+
+def _damped_step(objective, w, value, direction, decrement, active):
+    """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does."""
+    step = np.where(active, 1.0, 0.0)
+    noise = objective.noise * np.abs(value)
+    for _ in range(HALVINGS):
+        new = objective.linearise(w + step[:, None] * direction)
+        # a NaN or infinite value is a rise too
+        rises = active & (step > 0) & ~(new[0] <= value - ENOUGH * step * decrement + noise)
+        if not rises.any():
+            return step, new
+        step[rises] /= 2
+    step[rises] = 0.0
+    return step, objective.linearise(w + step[:, None] * direction)

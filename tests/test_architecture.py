@@ -1,0 +1,220 @@
+"""The import rule: a room imports only from the rooms below it, and only what is public elsewhere.
+
+Read from the source, so that an import inside a function, under TYPE_CHECKING or by a constant name
+counts too.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "sklloss"
+
+# What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
+BELOW_ESTIMATORS = {"kernels", "losses", "backends", "objectives", "solvers", "_intake"}
+MAY_IMPORT = {
+    "kernels": set(),
+    "losses": {"kernels"},
+    "backends": {"kernels", "losses"},
+    "objectives": {"kernels", "losses", "backends"},
+    "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
+    "_intake": {"kernels", "losses", "backends"},
+    "linear": BELOW_ESTIMATORS,
+    "mlp": BELOW_ESTIMATORS,
+}
+TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
+# The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.
+PACKAGE = "__init__"
+
+_CYTHON_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+(?P<source>\.*[\w.]*)[ \t]+)?(?P<kind>c?import)[ \t]+"
+    r"(?P<names>\([^)]*\)|[^\n#]+)",
+    re.MULTILINE,
+)
+_TEXT = re.compile(r"#[^\n]*|(\"\"\"|''')[\s\S]*?\1")
+
+
+def _python_imports(text):
+    """(line, module, name or None, kind) of every import; relative modules keep their dots."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, None, "import"
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, "." * node.level + (node.module or ""), alias.name, "import"
+        elif isinstance(node, ast.Attribute):
+            chain = _dotted(node)
+            if chain.startswith("sklearn."):
+                yield node.lineno, chain, None, "attribute"
+        elif isinstance(node, ast.Call) and _dotted(node.func).endswith(("import_module", "__import__")):
+            name = _leading_constant(node.args[0]) if node.args else ""
+            if name:
+                yield node.lineno, name.rstrip("."), None, "import"
+
+
+def _dotted(node):
+    """``a.b.c`` of an attribute chain, "" for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def _leading_constant(node):
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _cython_imports(text):
+    blank = _TEXT.sub(lambda match: "\n" * match.group().count("\n"), text)
+    for match in _CYTHON_IMPORT.finditer(blank):
+        line = blank.count("\n", 0, match.start("kind")) + 1
+        names = [part.split()[0] for part in match["names"].strip("()").split(",") if part.strip()]
+        for name in names:
+            if match["source"] is None:
+                yield line, name, None, match["kind"]
+            else:
+                yield line, match["source"], name, match["kind"]
+
+
+def _absolute(module, path, root):
+    """A relative module as an absolute one."""
+    dots = len(module) - len(module.lstrip("."))
+    if not dots:
+        return module
+    package = [root.name, *path.relative_to(root).parent.parts]
+    base = package[: len(package) - dots + 1]
+    return ".".join([*base, module.lstrip(".")]).rstrip(".")
+
+
+def _room(path, root):
+    return path.relative_to(root).parts[0].split(".")[0]
+
+
+def _imported_room(module, name, root):
+    """The room of this package that an import reaches, or None when it leaves the package."""
+    parts = module.split(".") + ([name] if name else [])
+    if parts[0] != root.name:
+        return None
+    if len(parts) > 1 and ((root / parts[1]).is_dir() or (root / f"{parts[1]}.py").is_file()):
+        return parts[1]
+    return PACKAGE
+
+
+def _is_private(module, name):
+    parts = module.split(".") + ([name] if name else [])
+    return any(part.startswith("_") and not part.startswith("__") for part in parts)
+
+
+def violations(root):
+    """What breaks the rule in a source tree, as ``file:line: why``."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        if path.suffix not in {".py", ".pyx", ".pxd", ".pxi"}:
+            continue
+        room = _room(path, root)
+        where = path.relative_to(root.parent).as_posix()
+        if room not in MAY_IMPORT and room not in TOP:
+            found.append(f"{where}:1: {room} is in no room; give it a line in {Path(__file__).name}")
+            continue
+        read = _python_imports if path.suffix == ".py" else _cython_imports
+        for line, written, name, kind in read(path.read_text(encoding="utf-8")):
+            module = _absolute(written, path, root)
+            at = f"{where}:{line}"
+            what = f"{module}.{name}" if name else module
+            target = _imported_room(module, name, root)
+            if target is not None and room not in TOP and target != room and target not in MAY_IMPORT[room]:
+                found.append(f"{at}: {room} must not import {what}")
+            if module.split(".")[0] == "sklearn" and _is_private(module, name):
+                found.append(f"{at}: {what} is private to scikit-learn")
+            if kind == "cimport" and module.split(".")[0] == "numpy":
+                found.append(f"{at}: {what} ties the build to one NumPy")
+    return found
+
+
+def test_no_room_imports_upwards_or_what_is_private():
+    assert violations(ROOT) == []
+
+
+def test_every_room_is_there_to_be_checked():
+    checked = {_room(path, ROOT) for path in ROOT.rglob("*") if path.suffix in {".py", ".pyx"}}
+    assert checked >= set(MAY_IMPORT)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A package with every room in it and nothing wrong; `plant` puts a text into one of its files."""
+    root = tmp_path / "sklloss"
+    for room in ("kernels", "losses", "backends", "objectives", "solvers"):
+        (root / room).mkdir(parents=True)
+        (root / room / "__init__.py").touch()
+    for module in ("_intake", "linear", "mlp", "__init__", "__main__"):
+        (root / f"{module}.py").touch()
+    (root / "linear.py").write_text("from sklloss import kernels, losses\nfrom . import _intake\n")
+    (root / "__main__.py").write_text("import sklloss\nfrom sklloss import LogisticClassifier\n")
+
+    def plant(file, text):
+        (root / file).write_text(text)
+        return violations(root)
+
+    assert violations(root) == []
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("kernels/a.py", "import sklloss.losses", 1),
+        ("kernels/a.py", "import numpy\nfrom sklloss import losses", 2),
+        ("kernels/a.py", "from .. import losses", 1),
+        ("kernels/__init__.py", "from ..losses import LogLoss", 1),
+        ("losses/a.py", "def f():\n    from ..objectives import x", 2),
+        ("losses/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sklloss.mlp", 3),
+        ("backends/a.py", "import importlib\nimportlib.import_module('sklloss.solvers.adam')", 2),
+        ("backends/a.py", "import importlib\nimportlib.import_module(f'sklloss.solvers.{1}')", 2),
+        ("objectives/a.py", "from sklloss import LogisticClassifier", 1),
+        ("objectives/a.py", "import sklloss", 1),
+        ("solvers/a.py", "from sklloss.losses import LogLoss", 1),
+        ("solvers/a.py", "from sklloss import _intake", 1),
+        ("_intake.py", "from sklloss.objectives import linear", 1),
+        ("linear.py", "from . import mlp", 1),
+        ("mlp.py", "from .linear import LogisticClassifier", 1),
+        ("mlp.py", "import sklloss.__main__", 1),
+        ("kernels/a.pyx", '"""\nfrom sklloss.kernels import b"""\nfrom sklloss.losses cimport c', 3),
+        ("kernels/a.pxd", "from ..solvers._sweep cimport (\n    a,\n    b,\n)", 1),
+        ("kernels/a.pxi", "cimport sklloss.objectives", 1),
+        ("linear.py", "from sklearn._loss import HalfBinomialLoss", 1),
+        ("linear.py", "from sklearn.utils.validation import (\n    _check_sample_weight)", 1),
+        ("linear.py", "import sklearn.linear_model._base as b", 1),
+        ("__main__.py", "import sklearn\nsklearn.utils._param_validation.Interval", 2),
+        ("kernels/a.pyx", "cimport numpy as cnp", 1),
+        ("kernels/a.pyx", "from numpy cimport ndarray", 1),
+        ("kernels/a.pyx", "cdef f():\n    from sklloss.losses import LogLoss", 2),
+        ("stray.py", "", 1),
+    ],
+)
+def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
+    found = tree(file, text)
+    assert found, "nothing was found"
+    assert all(entry.startswith(f"sklloss/{file}:{line}: ") for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("losses/a.py", "from ..kernels import get\nfrom . import b\nimport numpy as np"),
+        ("solvers/a.pyx", "from scipy.linalg.cython_blas cimport dgemm\nfrom libc.math cimport sqrt"),
+        ("kernels/a.pyx", "import numpy as np\nfrom cython cimport floating"),
+        ("objectives/a.pyx", "from sklloss.kernels._driver cimport a, b  # from sklloss import mlp"),
+        ("linear.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
+        ("mlp.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
+    ],
+)
+def test_what_the_rule_allows_is_let_through(tree, file, text):
+    assert tree(file, text) == []
