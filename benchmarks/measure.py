@@ -115,7 +115,7 @@ class _Desk:
         return self.rival.ladder(self._load(name), way)
 
     def time(self, name, way, setting, number, least):
-        """Run ``number`` times, more until ``least`` seconds are spent; the median and what the last one found."""
+        """Run ``number`` times, and until ``least`` seconds are spent; the median, and what was found."""
         key = (name, way, repr(setting))
         if key != self.key:
             self.job = None  # frees what it holds before the next one is made

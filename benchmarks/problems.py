@@ -98,7 +98,7 @@ PROBLEMS = {}
 
 
 def problem(group, name, *, quick=True, full=True, needs=None, **options):
-    """Register the decorated function; it is called with ``options``, and the file's arrays if it needs one."""
+    """Register the decorated function, called with the arrays of the file it ``needs`` and ``options``."""
 
     def register(make):
         if name in PROBLEMS:
@@ -193,19 +193,20 @@ def _standardised(X):
     return (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
-@problem("linear", "iris", source="iris")
+# Decorators register from the bottom up.
+@problem("linear", "digits", source="digits", quick=False)
+@problem("linear", "digits-scaled", source="digits", scaled=True)
 @problem("linear", "breast_cancer", source="breast_cancer")
 @problem("linear", "breast_cancer-scaled", source="breast_cancer", scaled=True)
-@problem("linear", "digits", source="digits")
-@problem("linear", "digits-scaled", source="digits", scaled=True)
+@problem("linear", "iris", source="iris")
 def _table(source, scaled=False):
     X, y = _bundled(source)
     X = np.ascontiguousarray(_standardised(X) if scaled else X, dtype=np.float64)
     return LinearProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary")
 
 
-@problem("linear", "synthetic-1e5x20", rows=100_000, columns=20)
 @problem("linear", "synthetic-1e6x20", rows=1_000_000, columns=20, quick=False)
+@problem("linear", "synthetic-1e5x20", rows=100_000, columns=20)
 def _synthetic_binary(rows, columns):
     rng = np.random.default_rng(1)
     X = rng.standard_normal((rows, columns))
@@ -216,23 +217,23 @@ def _synthetic_binary(rows, columns):
 
 
 @problem("linear", "digits-search", quick=False, candidates=20, folds=5)
-@problem("linear", "digits-search-small", full=False, candidates=4, folds=3)
+@problem("linear", "digits-search-small", full=False, candidates=3, folds=2)
 def _digits_search(candidates, folds):
     X, y = _bundled("digits")
     return SearchProblem(X / 16, y.astype(np.intp), "softmax", np.logspace(-3, 3, candidates), folds)
 
 
 @problem("linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0)
-@problem("linear", "mnist-f32-C1e-3", needs="mnist", quick=False, C=1e-3)
 @problem("linear", "mnist-f64-C1e-3", needs="mnist", quick=False, C=1e-3, dtype="float64")
+@problem("linear", "mnist-f32-C1e-3", needs="mnist", quick=False, C=1e-3)
 def _mnist(X, y, C, dtype="float32"):
     X = X[:60000].astype(dtype)
     X /= 255
     return LinearProblem(X, y[:60000].astype(np.intp), "softmax", C=C)
 
 
-@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64")
 @problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32")
+@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64")
 def _flights(X, y, dtype):
     return LinearProblem(np.ascontiguousarray(X, dtype=dtype), y.astype(np.intp), "binary")
 
@@ -248,13 +249,15 @@ def _movies(X, Y):
 def _regression(rows, columns, dtype):
     rng = np.random.default_rng(2)
     X = rng.standard_normal((rows, columns))
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.5 * np.abs(X[:, 3]) + X[:, 4:] @ rng.normal(0, 0.2, columns - 4)
-    y += 0.3 * rng.standard_normal(rows)
+    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.5 * np.abs(X[:, 3])
+    y += X[:, 4:] @ rng.normal(0, 0.2, columns - 4) + 0.3 * rng.standard_normal(rows)
     return X.astype(dtype), ((y - y.mean()) / y.std()).astype(dtype)
 
 
 @problem("mlp", "10-128-1-batch32-f32", dtype="float32", columns=10, hidden=(128,), batch_size=32)
-@problem("mlp", "10-128-1-batch32-f64", quick=False, dtype="float64", columns=10, hidden=(128,), batch_size=32)
+@problem(
+    "mlp", "10-128-1-batch32-f64", quick=False, dtype="float64", columns=10, hidden=(128,), batch_size=32
+)
 @problem("mlp", "100-100-1-batch200-f32", dtype="float32", columns=100, hidden=(100,), batch_size=200)
 def _synthetic_network(dtype, columns, hidden, batch_size):
     X, y = _regression(20_000, columns, dtype)

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 BLOCK = 8192  # rows that are converted to float64 at a time
 EXACT_UP_TO = 2000  # unknowns up to which the Hessian is formed; beyond it, conjugate gradients
@@ -159,6 +160,12 @@ class _Newton:
 
 def solve(problem, say=lambda line: None, limit=900.0):
     """Minimise with Newton steps until float64 has no more to give; return F and an estimate of F - F*."""
+    # Two BLAS libraries' threads get into each other's way on small matrices.
+    with threadpool_limits(1 if problem.X.shape[0] * problem.X.shape[1] < 1_000_000 else None):
+        return _solve(problem, say, limit)
+
+
+def _solve(problem, say, limit):
     newton = _Newton(problem)
     exact = newton.shape[0] * newton.shape[1] <= EXACT_UP_TO and not problem.sparse
     theta = np.zeros(newton.shape)
@@ -181,8 +188,10 @@ def solve(problem, say=lambda line: None, limit=900.0):
         if left <= 1e-14 * value or time.perf_counter() - begin > limit:
             break
         length = 1.0
-        while (trial := newton.value(theta + length * step)) > value + 1e-4 * length * slope and length > 1e-10:
+        trial = newton.value(theta + step)
+        while trial > value + 1e-4 * length * slope and length > 1e-10:
             length /= 2
+            trial = newton.value(theta + length * step)
         stalled = stalled + 1 if trial >= value * (1 - 1e-15) else 0
         if trial < value:
             theta, value = theta + length * step, trial

@@ -24,9 +24,10 @@ def machine():
     said["cpu"] = platform.processor() or "unknown"
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = info.read_text().splitlines()
-        said["cpu"] = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        lines = [line.partition(":")[::2] for line in info.read_text().splitlines()]
+        facts = {key.strip(): value.strip() for key, value in lines}
+        said["cpu"] = facts.get("model name", said["cpu"])
+        flags = facts.get("flags", "").split()
         best = next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
         if best:
             said["cpu"] += f" ({best})"
@@ -46,7 +47,7 @@ def document(session, about):
         "options": options,
         "rivals": about,
         "notes": session.notes,
-        "rows": [row for row in session.rows if row.get("group")] + [r for r in session.rows if not r.get("group")],
+        "rows": session.rows,
     }
 
 
@@ -116,20 +117,35 @@ def _named(row):
     return "-" if row is None else f"{duration(row['seconds'])} {row['rival']} {row['way']}".strip()
 
 
+def _short(row):
+    if row is None:
+        return "-"
+    return "fails" if "error" in row else f"{duration(row['seconds'])}, {_ratio(row)}"
+
+
 def summary(rows):
     """One line per question: ours, the best of scikit-learn, the fastest of all others, and the ratios."""
     lines = []
     for (problem, target), these in _questions(rows).items():
         ours, sk, other = _ours(these), _fastest(these, sklearn=True), _fastest(these, sklearn=False)
         default = next(
-            (r for r in _timed(these) if r["rival"] == "scikit-learn" and r.get("role") == "default"), None
+            (r for r in these if r["rival"] == "scikit-learn" and r.get("role") == "default"), None
         )
         mine = "-" if ours is None else "fails" if "error" in ours else duration(ours["seconds"])
         sk_way = "-" if sk is None else f"{duration(sk['seconds'])} {sk['way']}"
         lines.append(
-            [problem, target, mine, _ratio(default), sk_way, _ratio(sk), _named(other), _ratio(other)]
+            [problem, target, mine, _short(default), sk_way, _ratio(sk), _named(other), _ratio(other)]
         )
-    header = ["problem", "at", "sklloss", "its default", "best of scikit-learn", "ratio", "fastest other", "ratio"]
+    header = [
+        "problem",
+        "at",
+        "sklloss",
+        "scikit-learn's default",
+        "its fastest",
+        "ratio",
+        "fastest other",
+        "ratio",
+    ]
     if not any(line[3] != "-" for line in lines):
         header, lines = header[:3] + header[4:], [line[:3] + line[4:] for line in lines]
     return table(header, lines)
@@ -143,7 +159,8 @@ def details(rows):
     lines = []
     for row in rows:
         way = row["way"] + (f" {row['setting']}" if row.get("setting") else "")
-        line = [row["problem"], row.get("target", ""), row["rival"], way, _spread(row), len(row.get("times", ())), _ratio(row)]
+        line = [row["problem"], row.get("target", ""), row["rival"], way, _spread(row)]
+        line += [len(row.get("times", ())), _ratio(row)]
         for key in extra:
             value = row.get(key)
             if value is None:
@@ -170,9 +187,10 @@ def losses(rows):
             continue
         for row in _timed(these):
             if row["rival"] != OURS and row.get("ratio", [1])[0] < 1:
-                if "gap" in row and row["target"] == "defaults" and row["gap"] > max(1e-6, 2 * ours["gap"]):
-                    continue  # it stopped earlier, further from the optimum
-                lines.append(f"- {where}: {row['rival']} {row['way']} takes {row['ratio'][0]:.2f} of our time")
+                share = f"{row['rival']} {row['way']} takes {row['ratio'][0]:.2f} of our time"
+                if row["target"] == "defaults" and "gap" in row:
+                    share += f", gap {row['gap']:.0e} against {ours['gap']:.0e}"
+                lines.append(f"- {where}: {share}")
     return lines
 
 
@@ -199,7 +217,7 @@ def markdown(document):
         facts.append(f"- {rival}: " + ", ".join(f"{key} {value}" for key, value in said.items()))
     parts.append("\n".join(facts))
     parts.append(
-        "A ratio is a rival's time by ours of the same round: above 1, sklloss is faster. Given are the median over "
-        "the rounds and, in brackets, the least and the largest."
+        "A ratio is a rival's time by ours of the same round: above 1, sklloss is faster. Given are the "
+        "median over the rounds and, in brackets, the least and the largest."
     )
     return "\n\n".join(parts) + "\n"

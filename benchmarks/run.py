@@ -21,11 +21,19 @@ def parse(arguments):
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("group", nargs="?", default="all", choices=[*GROUPS, "all"])
-    parser.add_argument("--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)")
-    parser.add_argument("--quick", action="store_true", help="small problems and few rounds: under 90 seconds")
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds of turns, instead of as many as time allows")
-    parser.add_argument("--only", metavar="PATTERN", help="problems whose name contains one of these, by commas")
-    parser.add_argument("--rivals", metavar="A,B", help=f"some of {', '.join(rivals.RIVALS)}; sklloss always runs")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small problems and few rounds: under 90 seconds"
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds of turns (default: as time allows)")
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="problems whose name contains one of these, by commas"
+    )
+    parser.add_argument(
+        "--rivals", metavar="A,B", help=f"some of {', '.join(rivals.RIVALS)}; sklloss always runs"
+    )
     parser.add_argument("--builds", action="store_true", help="kernels: every instruction set that runs here")
     parser.add_argument("--list", action="store_true", help="name the problems and stop")
     parser.add_argument("--out", metavar="FILE.json", help="where the rows go (default: results/latest.json)")
@@ -59,7 +67,8 @@ def main(arguments=None):
     if options.list:
         for spec in problems.PROBLEMS.values():
             size = "" if spec.quick and spec.full else "quick only" if spec.quick else "full only"
-            print(f"{spec.group:8} {spec.name:32} {size:11} {f'needs {spec.needs}.npz' if spec.needs else ''}".rstrip())
+            needs = f"needs {spec.needs}.npz" if spec.needs else ""
+            print(f"{spec.group:8} {spec.name:32} {size:11} {needs}".rstrip())
         return 0
     keep = ("data", "quick", "repeat", "only", "rivals", "builds")
     session = Session({key: getattr(options, key) for key in keep}, RESULTS)

@@ -150,15 +150,19 @@ def check_validation_arguments(X_val, y_val, sample_weight_val):
 
 
 def _array_of(y, name, n_samples):
-    """Y as an array of numbers or labels without NaN, n_samples long; 1-D or 2-D, a sparse matrix made dense."""
+    """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
     if scipy.sparse.issparse(y):
         y = y.toarray()
-    elif hasattr(y, "toarray"):
-        y = y.toarray()
     y = check_array(
-        y, ensure_2d=False, allow_nd=True, dtype=None, input_name=name, ensure_min_samples=0, ensure_min_features=0
+        y,
+        ensure_2d=False,
+        allow_nd=True,
+        dtype=None,
+        input_name=name,
+        ensure_min_samples=0,
+        ensure_min_features=0,
     )
     if y.ndim == 0 or y.ndim > 2:
         raise ValueError(f"{name} must be 1-D or 2-D, got an array of shape {y.shape}")
@@ -166,7 +170,9 @@ def _array_of(y, name, n_samples):
         raise ValueError(f"{name} has no columns")
     if y.shape[0] != n_samples:
         rows = name.replace("y", "X")
-        raise ValueError(f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}")
+        raise ValueError(
+            f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}"
+        )
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return y
@@ -293,7 +299,9 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
                 f"got values from {y.min()} to {y.max()}"
             )
         if kind == "one-vs-rest":
-            raise ValueError(f"{name} holds probabilities, but the training labels had {len(classes)} classes")
+            raise ValueError(
+                f"{name} holds probabilities, but the training labels had {len(classes)} classes"
+            )
         classes = np.array([0, 1]) if classes is None else classes
         return _binary_target(y.astype(np.float64), classes, weight, class_weight, dtype)
     classes, codes = _label_codes(y, classes, name)
@@ -332,7 +340,9 @@ def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, n
         if columns is not None and classes.dtype == object and all(isinstance(c, str) for c in classes):
             classes = classes.astype(str)
         if len(set(classes.tolist())) != len(classes):
-            raise ValueError(f"the columns of {name} name the classes and must differ, got {classes.tolist()}")
+            raise ValueError(
+                f"the columns of {name} name the classes and must differ, got {classes.tolist()}"
+            )
     elif len(classes) != y.shape[1]:
         raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} classes")
     class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
@@ -363,7 +373,9 @@ def _label_codes(y, classes, name):
     codes[codes == len(classes)] = 0
     unknown = classes[codes] != y
     if np.any(unknown):
-        raise ValueError(f"{name} contains labels that training did not have: {np.unique(y[unknown]).tolist()}")
+        raise ValueError(
+            f"{name} contains labels that training did not have: {np.unique(y[unknown]).tolist()}"
+        )
     return classes, codes.astype(np.intp, copy=False)
 
 
@@ -375,7 +387,9 @@ def _probability_rows(y, name):
     y = y.astype(np.float64)
     if y.min() < 0:
         row = int(np.argmax((y < 0).any(axis=1)))
-        raise ValueError(f"{name} must hold class probabilities; row {row} has a negative value: {y[row].min()}")
+        raise ValueError(
+            f"{name} must hold class probabilities; row {row} has a negative value: {y[row].min()}"
+        )
     totals = y.sum(axis=1)
     wrong = np.abs(totals - 1) > tolerance * max(1.0, math.sqrt(y.shape[1]))
     if wrong.any():

@@ -6,16 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-PACKAGES = (
-    "sklloss",
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "array-api-compat",
-    "joblib",
-    "threadpoolctl",
-    "Cython",
-)
+PACKAGES = ("scikit-learn", "numpy", "scipy", "array-api-compat", "joblib", "threadpoolctl")
 OPTIONAL = ("torch", "pandas", "polars")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "SCIPY_ARRAY_API")
 
@@ -63,6 +54,10 @@ def _cores():
 
 
 def _packages():
+    import sklloss
+
+    # Not asked of the installer: a source tree need not be installed, and may not be what is.
+    yield "sklloss", f"{sklloss.__version__} [{os.path.dirname(sklloss.__file__)}]"
     for package in PACKAGES:
         yield package, version_of(package)
     for package in OPTIONAL:

@@ -1,7 +1,6 @@
 """Linear classifiers: parameters, targets and fitted attributes; the numerics are in the rooms below."""
 
 import dataclasses
-import math
 import numbers
 import warnings
 
@@ -112,7 +111,9 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val):
         loss = self._check_parameters()
         n_threads = threads.count(self.n_threads)
-        earlier = (getattr(self, "coef_", None), getattr(self, "intercept_", None)) if self.warm_start else None
+        earlier = (
+            (getattr(self, "coef_", None), getattr(self, "intercept_", None)) if self.warm_start else None
+        )
         X = check_X(self, X, reset=True)
         weight = check_weight(sample_weight, X.shape[0], X.dtype)
         target = self._target(y, X.shape[0], weight, X.dtype)
@@ -159,16 +160,22 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         loss = losses.get(self.loss)
         smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         if not isinstance(loss, type(losses.get(self._default_loss))):
-            raise ValueError(f"loss {self.loss!r} does not fit {type(self).__name__}; use {self._default_loss!r}")
+            raise ValueError(
+                f"loss {self.loss!r} does not fit {type(self).__name__}; use {self._default_loss!r}"
+            )
         if smoothing:
             if loss.label_smoothing not in (0, smoothing):
                 raise ValueError(f"label_smoothing={smoothing} contradicts loss={loss!r}; set one of them")
             loss = dataclasses.replace(loss, label_smoothing=smoothing)
         check_real("C", self.C, 0, open_low=True)
         if check_real("l1_ratio", self.l1_ratio, 0, 1) != 0:
-            raise ValueError(f"l1_ratio={self.l1_ratio} asks for an L1 penalty; only L2 (l1_ratio=0) is supported")
+            raise ValueError(
+                f"l1_ratio={self.l1_ratio} asks for an L1 penalty; only L2 (l1_ratio=0) is supported"
+            )
         if self.dual is not False:
-            raise ValueError(f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False")
+            raise ValueError(
+                f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
+            )
         if self.intercept_scaling != 1:
             raise ValueError(
                 f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which is not here; "
@@ -223,7 +230,9 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         if result.converged.all():
             return
         if result.n_iter.max(initial=0) >= self.max_iter:
-            what = f"stopped after max_iter={self.max_iter} iterations. Increase max_iter, or scale the features"
+            what = (
+                f"stopped after max_iter={self.max_iter} iterations. Increase max_iter, or scale the features"
+            )
         else:
             what = "found no further step. Scale the features, or increase tol"
         warnings.warn(
@@ -362,8 +371,9 @@ class _Watch:
 class LogisticClassifier(_LinearClassifier):
     """Logistic regression: independent sigmoids of linear scores, with a log loss each.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, scikit-learn's `LogisticRegression` objective, to within
-    1e-6 of its optimum at the default ``tol``, whatever the units of the features.
+    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, the objective of scikit-learn's
+    `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the units of
+    the features.
 
     Parameters
     ----------
@@ -388,10 +398,11 @@ class LogisticClassifier(_LinearClassifier):
         (over 0 and 1) for each label. Soft labels count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
         Not used by the solvers so far, which draw no random numbers.
-    solver : {"auto", "newton-cholesky", "lbfgs"}, default="auto"
+    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs"}, default="auto"
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
-        parameters. "lbfgs" takes many cheap passes, preconditioned. "auto" takes "newton-cholesky" for
-        up to 1024 parameters per problem; ``solver_`` says which.
+        parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
+        "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
+        for up to 200 parameters per output, else "newton-cg"; ``solver_`` says which.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -498,8 +509,9 @@ class LogisticClassifier(_LinearClassifier):
 class SoftmaxClassifier(_LinearClassifier):
     """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, scikit-learn's `LogisticRegression` objective, to within
-    1e-6 of its optimum at the default ``tol``, whatever the units of the features.
+    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, the objective of scikit-learn's
+    `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the units of
+    the features.
 
     Parameters
     ----------
@@ -523,10 +535,11 @@ class SoftmaxClassifier(_LinearClassifier):
         count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
         Not used by the solvers so far, which draw no random numbers.
-    solver : {"auto", "newton-cholesky", "lbfgs"}, default="auto"
+    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs"}, default="auto"
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
-        parameters. "lbfgs" takes many cheap passes, preconditioned. "auto" takes "newton-cholesky" for
-        up to 1024 parameters (classes times features); ``solver_`` says which.
+        parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
+        "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
+        for up to 200 parameters (classes times features), else "newton-cg"; ``solver_`` says which.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0

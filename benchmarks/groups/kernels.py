@@ -8,6 +8,10 @@ import reference
 from groups.session import OURS, finish
 
 
+def _turn(session, name, rival, way, least):
+    return lambda _: session.time(rival, name, way, None, number=3, least=least, limit=60.0)
+
+
 def run(session):
     for spec in session.specs("kernels"):
         case = session.problem(spec)
@@ -17,12 +21,7 @@ def run(session):
         close = 1e-10 if case.raw.dtype.itemsize == 8 else 1e-4
         entrants = session.entrants(spec.name)
         least = 0.05 if session.quick else 0.15
-        turns = {
-            (rival, way): lambda _, rival=rival, way=way: session.time(
-                rival, spec.name, way, None, number=3, least=least, limit=60.0
-            )
-            for rival, way in entrants
-        }
+        turns = {key: _turn(session, spec.name, *key, least) for key in entrants}
         session.say(f"{spec.name}: {', '.join(f'{rival} {way}' for rival, way in entrants)}")
         rounds = session.options["repeat"] or (5 if session.quick else 9)
         measure.alternate(turns, 1, {})  # warms caches and pools up

@@ -1,8 +1,8 @@
 """Linear classifiers: the time to a given gap of the optimum, and what the defaults give.
 
-For each rival and each of its solvers a ladder of settings is climbed, loose to tight, one fit each, until the
-tightest gap is reached or the time limit is. The cheapest setting that reached a gap is then timed in turns with
-the others. Of each rival run its default solver and its fastest.
+For each rival and each of its solvers a ladder of settings is climbed, loose to tight, one fit each, until
+the tightest gap is reached or the time limit is. The cheapest setting that reached a gap is then timed in
+turns with the others. Of each rival run its default solver and its fastest.
 """
 
 import measure
@@ -10,6 +10,7 @@ import reference
 
 from groups.session import OURS, finish
 
+CLOSE = 1.5  # a solver that took this much longer than its rival's fastest may be it: the turns will tell
 SLOW = 5  # an entrant this many times slower than the fastest takes one turn only, if it is long
 
 
@@ -22,6 +23,12 @@ def run(session):
             _search(session, spec.name)
         else:
             _problem(session, problem)
+
+
+def _base(results, entrants):
+    """Our seconds, round by round, in our default way."""
+    key = next(((rival, way) for rival, way in entrants if rival == OURS), None)
+    return [answer["seconds"] for answer in results.get(key, []) if isinstance(answer, dict)]
 
 
 def _turn(session, rival, name, way, setting, limit):
@@ -53,7 +60,7 @@ def _problem(session, problem):
     name = problem.name
     session.say(f"{name}: {problem.X.shape[0]} x {problem.X.shape[1]}, {problem.objective}, C={problem.C:g}")
     optimum = reference.Optimum(problem, session.results, session.say)
-    limit = 8.0 if session.quick else 150.0
+    limit = 3.0 if session.quick else 150.0
     entrants = session.entrants(name)
     default_way = {}
     for rival, way in entrants:
@@ -65,7 +72,7 @@ def _problem(session, problem):
     if values and optimum.improve(min(values)):
         session.note(f"{name}: a rival went below the reference; its objective is F* now")
     _defaults(session, problem, default_way, optimum, limit)
-    for gap in problem.gaps:
+    for gap in sorted(problem.gaps)[:1] if session.quick else problem.gaps:
         _to_gap(session, name, gap, optimum, ladders, default_way, limit)
 
 
@@ -77,7 +84,7 @@ def _judge(problem, found):
 
 def _climb(session, problem, rival, way, optimum, limit):
     rungs, spent = [], 0.0
-    goal = min(problem.gaps)
+    goal, least = min(problem.gaps), 0.01 if session.quick else 0.1
     try:
         ladder = session.workers[rival].ask("ladder", problem.name, way)
         # The first fit in a process pays for imports and pools; it is no rung.
@@ -85,11 +92,12 @@ def _climb(session, problem, rival, way, optimum, limit):
         for setting in ladder:
             rung = {"setting": setting}
             rungs.append(rung)
-            rung.update(_judge(problem, session.time(rival, problem.name, way, setting, limit=limit)))
+            found = session.time(rival, problem.name, way, setting, least=least, limit=limit)
+            rung.update(_judge(problem, found))
             spent += rung["seconds"]
             if optimum.gap(rung["F"]) <= goal:
                 break
-            if spent > 2 * limit:
+            if spent > (limit if session.quick else 2 * limit):
                 raise measure.RivalError(f"gap {optimum.gap(rung['F']):.0e} after {spent:.0f} s of attempts")
     except measure.RivalError as error:
         rungs.append({"setting": rungs[-1]["setting"] if rungs else None, "error": str(error)})
@@ -119,7 +127,8 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
         default = default_way[rival]
         chosen = {default} if default in reached else set()
         if reached:
-            chosen.add(min(reached, key=lambda way: reached[way]["seconds"]))
+            least = min(rung["seconds"] for rung in reached.values())
+            chosen |= {way for way, rung in reached.items() if rung["seconds"] <= CLOSE * least}
         for way in sorted(chosen, key=lambda way: way != default):
             rung = reached[way]
             entries.append({"key": (rival, way), "setting": rung["setting"], "seconds": rung["seconds"]})
@@ -141,8 +150,8 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
             )
     if not entries:
         return
-    results = _in_turns(session, name, entries, 3 * limit)
-    base = [a["seconds"] for a in results.get((OURS, default_way.get(OURS)), []) if isinstance(a, dict)]
+    results = _in_turns(session, name, entries, 2 * limit)
+    base = _base(results, default_way.items())
     for rival, way, rung in rows:
         default = way == default_way[rival]
         row = {
@@ -168,17 +177,23 @@ def _defaults(session, problem, default_way, optimum, limit):
         try:
             first[rival] = _judge(problem, session.time(rival, problem.name, way, None, limit=limit))
         except measure.RivalError as error:
-            session.add(
-                group="defaults", problem=problem.name, target="defaults", rival=rival, way="", error=str(error)
-            )
+            row = {
+                "group": "defaults",
+                "problem": problem.name,
+                "target": "defaults",
+                "rival": rival,
+                "way": way,
+            }
+            role = "base" if rival == OURS else "default"
+            session.add(**row, role=role, error=str(error))
             continue
         entries.append({"key": (rival, way), "setting": None, "seconds": first[rival]["seconds"]})
     if not entries:
         return
     if optimum.improve(min(found["F"] for found in first.values())):
         session.note(f"{problem.name}: defaults went below the reference; that is F* now")
-    results = _in_turns(session, problem.name, entries, 3 * limit)
-    base = [a["seconds"] for (rival, _), r in results.items() if rival == OURS for a in r if isinstance(a, dict)]
+    results = _in_turns(session, problem.name, entries, 2 * limit)
+    base = _base(results, default_way.items())
     for (rival, way), answers in results.items():
         row = {"group": "defaults", "problem": problem.name, "target": "defaults", "rival": rival, "way": way}
         row["role"] = "base" if rival == OURS else "default"
@@ -194,7 +209,7 @@ def _search(session, name):
     rounds = session.options["repeat"] or (1 if session.quick else 3)
     turns = {(rival, way): _turn(session, rival, name, way, None, limit) for rival, way in entrants}
     results = measure.alternate(turns, rounds, {}, lambda line: session.say(f"{name}: {line}"))
-    base = [a["seconds"] for (rival, _), r in results.items() if rival == OURS for a in r if isinstance(a, dict)]
+    base = _base(results, entrants)
     for (rival, way), answers in results.items():
         row = {"group": "search", "problem": name, "target": "defaults", "rival": rival, "way": way}
         row["role"] = "base" if rival == OURS else "default"

@@ -1,4 +1,4 @@
-"""Networks: seconds for an epoch, and the training loss after the same number of epochs over several seeds."""
+"""Networks: seconds for an epoch, and the training loss after the same epochs over several seeds."""
 
 import measure
 import reference

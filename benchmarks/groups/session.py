@@ -11,7 +11,7 @@ OURS = rivals.OURS
 
 
 class Session:
-    """Workers are started when first used; rows are kept as they come, so that an interrupted run has them."""
+    """Workers start when first used; rows are kept as they come, so that an interrupted run has them."""
 
     def __init__(self, options, results):
         self.options = options
@@ -43,6 +43,7 @@ class Session:
         self.say(line)
 
     def add(self, **row):
+        """Keep a row."""
         self.rows.append(row)
 
     def specs(self, group):
@@ -76,6 +77,7 @@ class Session:
         return found
 
     def time(self, rival, name, way, setting, *, number=1, least=0.0, limit=600.0):
+        """Have a rival run a job; its answer is of `measure._Desk.time`."""
         return self.workers[rival].ask("time", name, way, setting, number, least, limit=limit)
 
     def about(self):
@@ -90,6 +92,7 @@ class Session:
         return said
 
     def close(self):
+        """End all workers."""
         for worker in self.workers.values():
             worker.close()
 

@@ -5,6 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import problems
 
 
@@ -20,9 +21,9 @@ class Job:
 class Rival:
     """An adapter. Imports its library inside methods only: the benchmark's own process never loads it.
 
-    A *way* is one manner of doing a problem (a solver, a build); the first that `ways` names is the one that a
-    user gets who asks for nothing. A *setting* is one rung of a way's `ladder`, loose to tight; None stands
-    for the library's defaults.
+    A *way* is one manner of doing a problem (a solver, a build); the first that `ways` names is the one that
+    a user gets who asks for nothing. A *setting* is one rung of a way's `ladder`, loose to tight; None
+    stands for the library's defaults.
     """
 
     name = ""
@@ -76,11 +77,11 @@ class Rival:
 
 def read_linear(model):
     """What the judge needs of a fitted classifier in scikit-learn's manner."""
-    n_iter = getattr(model, "n_iter_", None)
+    n_iter = np.ravel(getattr(model, "n_iter_", []))
     return {
         "coef": model.coef_,
         "intercept": model.intercept_,
-        "n_iter": None if n_iter is None else int(max(n_iter, default=0) if hasattr(n_iter, "__len__") else n_iter),
+        "n_iter": int(n_iter.max()) if n_iter.size else None,
     }
 
 

@@ -1,6 +1,7 @@
 """scikit-learn: every solver of LogisticRegression with this objective, MLPRegressor, and its loss module."""
 
 import numpy as np
+
 from rivals.base import Job, Rival, read_linear, read_network, read_search, tolerances
 
 NEWTON_CHOLESKY_UP_TO = 3000  # unknowns; its Hessian grows with their square
@@ -67,12 +68,8 @@ class ScikitLearn(Rival):
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV
 
-        return Job(
-            lambda: GridSearchCV(LogisticRegression(), {"C": problem.Cs}, cv=problem.folds).fit(
-                problem.X, problem.y
-            ),
-            read_search,
-        )
+        search = GridSearchCV(LogisticRegression(), {"C": problem.Cs}, cv=problem.folds)
+        return Job(lambda: search.fit(problem.X, problem.y), read_search)
 
     def network_ways(self, problem, options):
         return ("adam",)
@@ -101,8 +98,6 @@ class ScikitLearnOneThread(ScikitLearn):
     name = "scikit-learn-1-blas-thread"
     env = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}  # noqa: RUF012
     kernel_ways = linear_ways = network_ways = staticmethod(lambda problem, options: ())
-
-
 
 
 def _read_ovr(model):

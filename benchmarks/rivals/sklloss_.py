@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from rivals.base import Job, Rival, read_linear, read_network, read_search, tolerances
 
 
@@ -42,21 +43,25 @@ class Sklloss(Rival):
         from sklloss import kernels
 
         others = [build for build in kernels.available() if build != kernels.chosen]
-        return (kernels.chosen, *(others if options["builds"] else ()))
+        # The first also writes each row's loss, as scikit-learn does; torch, like a fit, makes the sum only.
+        return (kernels.chosen, f"{kernels.chosen}, sum only", *(others if options["builds"] else ()))
 
     def kernel_job(self, case, way, setting):
         from sklloss import kernels
 
         name = {"half_squared_error": "squared_error"}.get(case.loss, case.loss)
-        kernel = kernels.table_of(way)[name, case.raw.dtype.name]
+        kernel = kernels.table_of(way.split(",")[0])[name, case.raw.dtype.name]
         parameter = 0.5 if case.loss == "half_squared_error" else 0.0
-        raw, per_sample = case.raw.copy(), np.empty(len(case.raw), case.raw.dtype)
+        raw = case.raw.copy()
+        per_sample = None if way.endswith("sum only") else np.empty(len(raw), raw.dtype)
         evaluate, target, codes = kernels.evaluate, case.target, case.codes
         return Job(
             # The kernel works in place; the scores are put back outside the timed part.
             setup=lambda: np.copyto(raw, case.raw),
             run=lambda: evaluate(kernel, raw, target, codes, None, parameter, per_sample),
-            read=lambda total: {"loss": float(per_sample.sum(dtype=np.float64))},
+            read=lambda total: {
+                "loss": total if per_sample is None else float(per_sample.sum(dtype=np.float64))
+            },
         )
 
     def _classifier(self, objective):
@@ -83,10 +88,8 @@ class Sklloss(Rival):
     def search_job(self, problem, way, setting):
         from sklearn.model_selection import GridSearchCV
 
-        model = self._classifier(problem.objective)()
-        return Job(
-            lambda: GridSearchCV(model, {"C": problem.Cs}, cv=problem.folds).fit(problem.X, problem.y), read_search
-        )
+        search = GridSearchCV(self._classifier(problem.objective)(), {"C": problem.Cs}, cv=problem.folds)
+        return Job(lambda: search.fit(problem.X, problem.y), read_search)
 
     def network_ways(self, problem, options):
         return ("adam",)

@@ -1,6 +1,9 @@
 """torch: loops that a careful user writes by hand. Full-batch L-BFGS, and Adam over shuffled slices."""
 
+import itertools
+
 import numpy as np
+
 from rivals.base import Job, Rival
 
 
@@ -23,19 +26,19 @@ class Torch(Rival):
 
     def kernel_job(self, case, way, setting):
         import torch
-        import torch.nn.functional as F
+        from torch.nn import functional
 
         torch.set_num_threads(1)
         raw = torch.from_numpy(case.raw.copy()).requires_grad_()
         if case.loss == "cross_entropy":
             y = torch.from_numpy(case.codes)
-            forward = lambda: F.cross_entropy(raw, y, reduction="sum")  # noqa: E731
+            forward = lambda: functional.cross_entropy(raw, y, reduction="sum")  # noqa: E731
         elif case.loss == "log_loss":
             y = torch.from_numpy(case.target)
-            forward = lambda: F.binary_cross_entropy_with_logits(raw, y, reduction="sum")  # noqa: E731
+            forward = lambda: functional.binary_cross_entropy_with_logits(raw, y, reduction="sum")  # noqa: E731
         else:
             y = torch.from_numpy(case.target)
-            forward = lambda: 0.5 * F.mse_loss(raw, y, reduction="sum")  # noqa: E731
+            forward = lambda: 0.5 * functional.mse_loss(raw, y, reduction="sum")  # noqa: E731
 
         def run():
             loss = forward()
@@ -47,31 +50,33 @@ class Torch(Rival):
     def linear_ways(self, problem, options):
         if problem.sparse:
             return ()
-        small = problem.X.size < 1_000_000
-        return ("L-BFGS", "L-BFGS, 1 thread") if small else ("L-BFGS",)
+        if problem.X.size >= 1_000_000:
+            return ("L-BFGS",)
+        return ("L-BFGS, 1 thread",) if options["quick"] else ("L-BFGS", "L-BFGS, 1 thread")
 
     def linear_ladder(self, problem, way):
         return [{"max_iter": n} for n in (20, 50, 100, 200, 500, 1000, 2000, 5000)]
 
     def linear_job(self, problem, way, setting):
         import torch
-        import torch.nn.functional as F
+        from torch.nn import functional
 
         torch.set_num_threads(1 if way.endswith("1 thread") else self.threads)
         X = torch.from_numpy(problem.X)
         softmax = problem.objective == "softmax"
-        y = torch.from_numpy(problem.y if softmax else problem.y.reshape(len(X), -1).astype(problem.X.dtype))
-        weight = None if problem.weights is None else torch.from_numpy(problem.weights.astype(problem.X.dtype))
+        dtype = problem.X.dtype
+        y = torch.from_numpy(problem.y if softmax else problem.y.reshape(len(X), -1).astype(dtype))
+        weight = None if problem.weights is None else torch.from_numpy(problem.weights.astype(dtype))
         total = float(len(X) if weight is None else problem.weights.sum())
         penalty = 0.5 / (problem.C * total)
 
         def data_loss(raw):
             if softmax:
-                each = F.cross_entropy(raw, y, reduction="sum" if weight is None else "none")
+                each = functional.cross_entropy(raw, y, reduction="sum" if weight is None else "none")
             elif weight is None:
-                each = F.binary_cross_entropy_with_logits(raw, y, reduction="sum")
+                each = functional.binary_cross_entropy_with_logits(raw, y, reduction="sum")
             else:
-                each = F.binary_cross_entropy_with_logits(raw, y, reduction="none").sum(dim=1)
+                each = functional.binary_cross_entropy_with_logits(raw, y, reduction="none").sum(dim=1)
             return (each if weight is None else each @ weight) / total
 
         def run():
@@ -122,7 +127,7 @@ def _train(problem, X, y, setting):
     torch.manual_seed(setting["seed"])
     sizes = (X.shape[1], *problem.hidden, 1)
     layers = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layer = nn.Linear(inputs, outputs, dtype=X.dtype)
         # scikit-learn's start, so that all compare after the same epochs
         bound = np.sqrt(6 / (inputs + outputs))
@@ -140,8 +145,8 @@ def _train(problem, X, y, setting):
     loss_function = nn.MSELoss()
     for _ in range(setting["epochs"]):
         order = torch.randperm(len(X))
-        shuffled, target = X[order], y[order]
-        for batch, wanted in zip(shuffled.split(problem.batch_size), target.split(problem.batch_size), strict=True):
+        batches = X[order].split(problem.batch_size), y[order].split(problem.batch_size)
+        for batch, wanted in zip(*batches, strict=True):
             optimizer.zero_grad()
             loss = 0.5 * loss_function(net(batch), wanted)
             loss.backward()

@@ -127,9 +127,9 @@ class Rows:
 
         def work(first, last):
             return _hessian.hessian(
-                self._kernel64, dense, *sparse, coef, self._values, self._codes, self._weight, self._per_output,
-                self._expand, self.fit_intercept, coupled, not self.separable, self._parameter, block, bounds,
-                first, last, gradient, sums, curvature,
+                self._kernel64, dense, *sparse, coef, self._values, self._codes, self._weight,
+                self._per_output, self._expand, self.fit_intercept, coupled, not self.separable,
+                self._parameter, block, bounds, first, last, gradient, sums, curvature,
             )  # fmt: skip
 
         self._run(work, len(gradient))

@@ -39,7 +39,9 @@ def _choose():
             raise ValueError(f"SKLLOSS_CPU={forced!r} is not one of {', '.join(reversed(BUILDS))}")
         if forced not in usable:
             why = "this CPU does not have it" if _installed(forced) else "it was not built"
-            raise ValueError(f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}")
+            raise ValueError(
+                f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}"
+            )
         return forced, "SKLLOSS_CPU asks for it"
     missing = [build for build in _cpu.supported() if build not in usable]
     if missing:

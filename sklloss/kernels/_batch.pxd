@@ -8,8 +8,9 @@ cdef struct Batch:
     const void* weight       # (rows,), or (rows, outputs) if weight_per_output; or NULL for 1
     void* curvature          # (rows, outputs) out, or NULL; see each kernel
     void* per_sample         # (rows,) out: the unweighted loss of a row; or NULL
-    double* sums             # out: weighted loss summed over rows, per output if the loss is separable, else in
-                             # sums[0]; room for 2 * outputs, the second half holds what rounding left over
+    # out: the weighted loss summed over rows, per output if the loss is separable, else in sums[0]. There is
+    # room for 2 * outputs numbers; the second half holds what rounding left over.
+    double* sums
     void* scratch            # room for 2 * outputs + 64 numbers of raw's dtype
     Py_ssize_t rows
     Py_ssize_t outputs

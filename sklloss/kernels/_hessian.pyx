@@ -70,7 +70,9 @@ cdef inline void scaled_rows(
             out[i * out_step + j] = f * z[i * width + j]
 
 
-cdef inline void add_gram(double alpha, const double* z, Py_ssize_t ldz, int rows, int width, double* h, int ldh) noexcept nogil:
+cdef inline void add_gram(
+    double alpha, const double* z, Py_ssize_t ldz, int rows, int width, double* h, int ldh
+) noexcept nogil:
     """h += alpha z' z, the lower triangle of a row-major h."""
     cdef double one = 1.0
     cdef int step = <int>ldz
@@ -140,7 +142,8 @@ def hessian(
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
     ``curvature[c]`` is (outputs, width, width) for separable losses, or (1, outputs * width, outputs *
     width) where the outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
-    is not asked to be coupled gets its diagonal blocks alone. ``capsule`` is the kernel for float64. Returns -1, or the first row with a code that is out of range.
+    is not asked to be coupled gets its diagonal blocks alone. ``capsule`` is the kernel for float64.
+    Returns -1, or the first row with a code that is out of range.
     """
     cdef batch_kernel kernel = kernel_of(capsule)
     cdef Batch batch
@@ -189,7 +192,10 @@ def hessian(
                     load_dense(x + first * row_step, row_step, column_step, shifted, z, rows, features)
                 gemm(b"T", b"N", K, m, d, w, d, z, d, <double>0.0, raw, K)
                 # the batch in double: X's dtype is that of the targets and weights too
-                aim(&batch, &space, <double*>NULL, c, <double*>NULL, weight_per_output, expand, first, rows, outputs)
+                aim(
+                    &batch, &space, <double*>NULL, c, <double*>NULL, weight_per_output, expand,
+                    first, rows, outputs,
+                )
                 if y != NULL:
                     wide = <double*>space.target
                     for i in range(rows * outputs):
@@ -210,7 +216,9 @@ def hessian(
                 if softmax and not coupled:
                     for i in range(rows * outputs):
                         raw = <double*>batch.curvature
-                        raw[i] = raw[i] * (1.0 - raw[i]) * (1.0 if s == NULL else <double>s[first + i // outputs])
+                        raw[i] = raw[i] * (1.0 - raw[i])
+                        if s != NULL:
+                            raw[i] = raw[i] * <double>s[first + i // outputs]
                     raw = <double*>space.raw
                 add_curvature(&batch, z, work, width, coupled, &curvature[chunk, 0, 0, 0])
                 first += rows
@@ -289,7 +297,10 @@ def dense_product(
                     for k in range(outputs):
                         raw[i * outputs + k] = intercept[k]
                 if outputs == 1:
-                    gemv(b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, v, <real>1.0, raw)
+                    gemv(
+                        b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, v,
+                        <real>1.0, raw,
+                    )
                 else:
                     gemm(b"T", b"N" if by_rows else b"T", K, m, p, v, p, xb, ld, <real>1.0, raw, K)
                 if weight is not None and coupled:

@@ -23,7 +23,9 @@ cdef struct Space:
     double* sums
 
 
-cdef inline bint take_space(Space* space, Py_ssize_t rows, Py_ssize_t outputs, Py_ssize_t size) noexcept nogil:
+cdef inline bint take_space(
+    Space* space, Py_ssize_t rows, Py_ssize_t outputs, Py_ssize_t size
+) noexcept nogil:
     """Allocate for numbers of ``size`` bytes; False if there is no memory."""
     cdef Py_ssize_t block = (rows * outputs * size + 63) // 64 * 64
     cdef Py_ssize_t scratch = ((2 * outputs + 64) * size + 63) // 64 * 64
@@ -39,7 +41,9 @@ cdef inline bint take_space(Space* space, Py_ssize_t rows, Py_ssize_t outputs, P
     return True
 
 
-cdef inline void one_hot(const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs) noexcept nogil:
+cdef inline void one_hot(
+    const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs
+) noexcept nogil:
     cdef Py_ssize_t i
     memset(target, 0, rows * outputs * sizeof(real))
     for i in range(rows):
@@ -58,7 +62,9 @@ cdef inline void gather_sums(const double* block, double* chunk, Py_ssize_t outp
         chunk[k] = t
 
 
-cdef inline void column_sums(const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+cdef inline void column_sums(
+    const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
     cdef Py_ssize_t i, k
     for i in range(rows):
         for k in range(columns):

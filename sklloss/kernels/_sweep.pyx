@@ -78,7 +78,10 @@ def dense_gradient(
                     for k in range(outputs):
                         raw[i * outputs + k] = intercept[k]
                 if outputs == 1:
-                    gemv(b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, w, <real>1.0, raw)
+                    gemv(
+                        b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, w,
+                        <real>1.0, raw,
+                    )
                 else:
                     gemm(b"T", b"N" if by_rows else b"T", K, m, p, w, p, xb, ld, <real>1.0, raw, K)
                 aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
@@ -129,7 +132,7 @@ def sparse_gradient(
     double[:, ::1] sums,
     real[:, ::1] curvature,
 ):
-    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature's row is contiguous."""
+    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous."""
     cdef batch_kernel kernel = kernel_of(capsule)
     cdef Batch batch
     cdef Space space

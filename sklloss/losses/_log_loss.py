@@ -53,14 +53,16 @@ class LogLoss(Loss):
 
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""
-        y = y * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
+        # Smoothed apart: 1 - y of a smoothed y near 1 would lose digits.
+        y, not_y = y * keep + spread, (1.0 - y) * keep + spread
         above, size, e = _parts(xp, raw)
-        against = xp.where(above, 1.0 - y, y)
+        against = xp.where(above, not_y, y)
         # 0 * inf is NaN: a side without probability costs nothing, however large the score.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
         p, q = _sides(xp, above, e)
         # p - y, but exact to the last digits also where p is near a certain y.
-        return xp.log1p(e) + cost, (1.0 - y) * p - y * q
+        return xp.log1p(e) + cost, not_y * p - y * q
 
     def inverse_link(self, xp, raw):
         """sigmoid(raw)."""

@@ -32,7 +32,7 @@ class LinearObjective:
         self.problems = rows.outputs if rows.separable else 1
         self.size = rows.width if rows.separable else rows.outputs * rows.width
         self.shape = (self.problems, self.size)
-        self._point = self._fixed = None
+        self._point = None
         # what rounding may add to a value, relatively: raw scores have X's precision
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
         # 1 where the penalty acts: on coefficients, not on the intercept
@@ -74,7 +74,7 @@ class LinearObjective:
         return value, gradient, hessian
 
     def linearise(self, w):
-        """Value and gradient at w, which becomes the point of `product` and `curvature_preconditioner`."""
+        """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
         sums, gradient = self.rows.value_and_gradient(self.coef(w), keep_curvature=True)
         self._point = w
         return self._with_penalty(w, sums, gradient)
@@ -87,25 +87,14 @@ class LinearObjective:
             product += self._ridge * direction
         return product
 
-    def curvature_preconditioner(self):
-        """As `preconditioner`, for the last linearised point.
-
-        While factors are small the Hessian's own diagonal blocks, one for each output, are
-        used; else the Gram matrix or its diagonal, which do not follow the point and are made once.
-        """
-        if self.rows.width <= WIDEST_BLOCKS:
-            _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
-            blocks *= self.scale
-            np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
-            return _BlockSolver(blocks)
-        if self._fixed is None:
-            self._fixed = self.preconditioner()
-        return self._fixed
-
     def preconditioner(self):
-        """A function that solves with an approximate Hessian, for arrays of the parameters' shape."""
+        """A function that solves with an approximate Hessian, for arrays of the parameters' shape.
+
+        It is the curvature at w = 0, scale/4 * X'WX + penalty, shared by all outputs: for one pass over
+        X and one factor, a solver becomes indifferent to the units of the features and to their
+        correlation. Where the matrix would be too large, its diagonal stands in.
+        """
         if self.rows.width <= WIDEST_GRAM:
-            # scale/4 * X'WX + penalty: the curvature at w = 0, shared by all outputs
             matrix = 0.25 * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
             return _BlockSolver(matrix[None])
@@ -113,6 +102,23 @@ class LinearObjective:
         diagonal += self._ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
         return _DiagonalSolver(diagonal)
+
+    def local_preconditioner(self):
+        """As `preconditioner`, from the Hessian's own diagonal blocks at the last linearised point.
+
+        None where a factor for each output would cost more than it saves.
+        """
+        if self.rows.width > WIDEST_BLOCKS:
+            return None
+        _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
+        blocks *= self.scale
+        np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
+        return _BlockSolver(blocks)
+
+    @property
+    def local_cost(self):
+        """What `local_preconditioner` costs, in products with the Hessian."""
+        return max(8, self.rows.width // 4)
 
     def _with_penalty(self, w, sums, gradient):
         gradient = gradient.reshape(self.shape)

@@ -18,7 +18,9 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
 
     Parameters
     ----------
-    objective : object with ``linearise``, ``product``, ``curvature_preconditioner`` and ``noise``
+    objective : LinearObjective or alike
+        With ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``, ``local_cost`` and
+        ``noise``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -43,9 +45,12 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
+    solve = objective.preconditioner()
     for iteration in range(1, max_iter + 1):
         active = ~(converged | stuck)
-        direction = _conjugate_gradients(objective, gradient, value, allowed_gap(value, start, tol), active)
+        direction, products = _conjugate_gradients(
+            objective, solve, gradient, value, allowed_gap(value, start, tol), active
+        )
         decrement = -np.einsum("bi,bi->b", gradient, direction)
         solved = active & (decrement / 2 <= allowed_gap(value, start, tol))
         step, new = _damped_step(objective, w, value, direction, decrement, active)
@@ -60,6 +65,9 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
             callback(iteration, w, value)
         if np.all(converged | stuck):
             break
+        if products > objective.local_cost:
+            # the system has moved away from its preconditioner
+            solve = objective.local_preconditioner() or solve
     return Result(w, value, n_iter, converged, curve)
 
 
@@ -67,9 +75,11 @@ def _dot(a, b):
     return np.einsum("bi,bi->b", a, b)
 
 
-def _conjugate_gradients(objective, gradient, value, gap, active):
-    """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end."""
-    solve = objective.curvature_preconditioner()
+def _conjugate_gradients(objective, solve, gradient, value, gap, active):
+    """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end.
+
+    Returns d and the number of products with the Hessian.
+    """
     d = np.zeros_like(gradient)
     residual = -gradient
     z = solve(residual)
@@ -81,9 +91,9 @@ def _conjugate_gradients(objective, gradient, value, gap, active):
     # no closer than a tenth of the gap that would be left to the stopping rule
     goal = np.maximum(forcing**2 * first, 0.1 * gap)
     running = active & (first > 0)
-    for _ in range(MOST_PRODUCTS):
-        if not running.any():
-            break
+    products = 0
+    while running.any() and products < MOST_PRODUCTS:
+        products += 1
         p[~running] = 0.0
         product = objective.product(p)
         bend = _dot(p, product)
@@ -97,7 +107,7 @@ def _conjugate_gradients(objective, gradient, value, gap, active):
         ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
         p = z + ratio[:, None] * p
         rz = newer
-    return d
+    return d, products
 
 
 def _damped_step(objective, w, value, direction, decrement, active):

@@ -1,0 +1,480 @@
+"""Drives a fully connected network over batches of rows: forward, loss kernel, backward, optimiser step.
+
+Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases.
+A batch is worked through in blocks of rows that stay in cache, and no loop over batches holds the GIL,
+allocates memory or meets a Python object; every so often it asks whether the user pressed Ctrl-C.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cython cimport floating as real
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+from sklloss.kernels._batch cimport Batch, batch_kernel
+from sklloss.kernels._driver cimport kernel_of
+from sklloss.kernels._network_types cimport (
+    IDENTITY,
+    LOGISTIC,
+    RELU,
+    TANH,
+    LayerKernels,
+    Step,
+    step_kernel,
+)
+
+ACTIVATIONS = {"identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU}
+
+include "_network_passes.pxi"
+
+
+cdef const LayerKernels* layers_of(capsule) except NULL:
+    return <const LayerKernels*>PyCapsule_GetPointer(capsule, "sklloss.layer_kernels")
+
+
+cdef const void* matrix(array, bint single, Py_ssize_t rows, Py_ssize_t columns, name) except? NULL:
+    """The address of a C-contiguous (rows, columns) array of the right dtype."""
+    cdef const float[:, ::1] floats
+    cdef const double[:, ::1] doubles
+    if array.shape != (rows, columns):
+        raise ValueError(f"{name} must have shape {(rows, columns)}, got {array.shape}")
+    if single:
+        floats = array
+        return &floats[0, 0]
+    doubles = array
+    return &doubles[0, 0]
+
+
+cdef void* vector(array, bint single, Py_ssize_t size, name) except? NULL:
+    """The address of a writable, contiguous array of that many numbers of the right dtype."""
+    cdef float[::1] floats
+    cdef double[::1] doubles
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape {(size,)}, got {array.shape}")
+    if single:
+        floats = array
+        return &floats[0]
+    doubles = array
+    return &doubles[0]
+
+
+cdef class Rows:
+    """The rows of X with targets and weights, held for the networks that read them.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, features), float32 or float64
+    target : ndarray of shape (n, outputs), optional
+        Values or probabilities, of X's dtype, C-contiguous.
+    weight : ndarray of shape (n,), optional
+        Of X's dtype.
+    codes : ndarray of intp of shape (n,), optional
+        Class codes, for a loss that takes them in place of ``target``.
+    """
+
+    cdef Table table
+    cdef readonly Py_ssize_t n
+    cdef readonly Py_ssize_t features
+    cdef readonly Py_ssize_t outputs
+    cdef readonly object dtype
+    cdef bint single
+    cdef object keep
+
+    def __init__(self, X, target=None, weight=None, codes=None):
+        cdef const float[:, :] floats
+        cdef const double[:, :] doubles
+        cdef const float[::1] float_values
+        cdef const double[::1] double_values
+        cdef const int32_t[::1] columns
+        cdef const int64_t[::1] starts
+        cdef const Py_ssize_t[::1] classes
+        cdef Table* table = &self.table
+        self.n, self.features = X.shape
+        self.dtype = X.dtype
+        if X.dtype not in (np.float32, np.float64):
+            raise ValueError(f"X must be float32 or float64, got {X.dtype}")
+        self.single = X.dtype == np.float32
+        memset(table, 0, sizeof(Table))
+        table.sparse = scipy.sparse.issparse(X)
+        if table.sparse:
+            index = np.ascontiguousarray(X.indices, dtype=np.int32)
+            pointer = np.ascontiguousarray(X.indptr, dtype=np.int64)
+            values = np.ascontiguousarray(X.data)
+            stored = min(len(index), len(values))
+            if pointer[0] != 0 or pointer[self.n] > stored or np.any(np.diff(pointer) < 0):
+                raise ValueError("X is not a valid CSR matrix: its row pointers do not fit its values")
+            if len(index) and (index.min() < 0 or index.max() >= self.features):
+                raise ValueError("X is not a valid CSR matrix: a column index is out of range")
+            columns = index
+            starts = pointer
+            table.columns = &columns[0]
+            table.starts = &starts[0]
+            if self.single:
+                float_values = values
+                table.x = &float_values[0]
+            else:
+                double_values = values
+                table.x = &double_values[0]
+            X = (index, pointer, values)
+        elif self.single:
+            floats = X
+            table.x = &floats[0, 0]
+            table.row_step = floats.strides[0] // <Py_ssize_t>sizeof(float)
+            table.column_step = floats.strides[1] // <Py_ssize_t>sizeof(float)
+        else:
+            doubles = X
+            table.x = &doubles[0, 0]
+            table.row_step = doubles.strides[0] // <Py_ssize_t>sizeof(double)
+            table.column_step = doubles.strides[1] // <Py_ssize_t>sizeof(double)
+        self.outputs = 0
+        if target is not None:
+            self.outputs = target.shape[1]
+            table.target = matrix(target, self.single, self.n, self.outputs, "target")
+        if codes is not None:
+            if codes.shape != (self.n,):
+                raise ValueError(f"codes must have shape {(self.n,)}, got {codes.shape}")
+            classes = codes
+            table.codes = &classes[0]
+        if weight is not None:
+            table.weight = matrix(weight[:, None], self.single, self.n, 1, "weight")
+        self.keep = (X, target, weight, codes)
+
+
+# A loss that is Python code ----------------------------------------------------------------------------
+
+cdef Py_ssize_t python_loss(Batch* batch) noexcept nogil:
+    with gil:
+        return call_python(batch)
+
+
+cdef Py_ssize_t call_python(Batch* batch) noexcept:
+    """-1, or -2 if the loss raised; the error then waits in the context."""
+    context = <object>batch.context
+    cdef Py_ssize_t i
+    for i in range(batch.outputs):
+        batch.sums[i] = 0.0
+    try:
+        target = codes = weight = None
+        if batch.codes != NULL:
+            codes = np.asarray(<Py_ssize_t[:batch.rows]>batch.codes)
+        if context["single"]:
+            raw = np.asarray(<float[:batch.rows, :batch.outputs]>batch.raw)
+            if batch.target != NULL:
+                target = np.asarray(<float[:batch.rows, :batch.outputs]>batch.target)
+            if batch.weight != NULL:
+                weight = np.asarray(<float[:batch.rows]>batch.weight)
+        else:
+            raw = np.asarray(<double[:batch.rows, :batch.outputs]>batch.raw)
+            if batch.target != NULL:
+                target = np.asarray(<double[:batch.rows, :batch.outputs]>batch.target)
+            if batch.weight != NULL:
+                weight = np.asarray(<double[:batch.rows]>batch.weight)
+        batch.sums[0] = context["function"](raw, target, codes, weight)
+    except BaseException as error:
+        context["error"] = error
+        return -2
+    return -1
+
+
+cdef class Network:
+    """A fully connected network with a loss on top, and the memory that it works in.
+
+    One instance serves one thread at a time.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Inputs, units of each hidden layer, outputs.
+    activation : str
+        Of the hidden layers, a key of ``ACTIVATIONS``.
+    dtype : float32 or float64
+    layers : PyCapsule
+        The kernels of that dtype, from a build's ``network_table()``.
+    loss : PyCapsule or callable, optional
+        A loss kernel of that dtype; or ``f(raw, target, codes, weight)``, which overwrites raw scores with
+        the gradient of the weighted sum of losses and returns that sum.
+    parameter : float
+        What the loss is parametrised by.
+    additive : bool
+        True if the loss of a batch is the sum over its rows; a callable is asked for whole batches always.
+    """
+
+    cdef Plan plan
+    cdef list memory
+    cdef list working
+    cdef object context
+    cdef object dtype
+    cdef bint single
+    cdef bint has_loss
+    cdef Py_ssize_t room
+    cdef Py_ssize_t gathered
+    cdef Py_ssize_t scored
+    cdef readonly tuple widths
+
+    def __init__(
+        self, widths, activation, dtype, layers, loss=None, *, double parameter=0.0, bint additive=True
+    ):
+        cdef Plan* plan = &self.plan
+        cdef Py_ssize_t layer, at = 0
+        memset(plan, 0, sizeof(Plan))
+        self.dtype = np.dtype(dtype)
+        self.single = self.dtype == np.float32
+        self.widths = tuple(int(width) for width in widths)
+        if len(self.widths) < 2 or min(self.widths) < 1 or max(self.widths) > 2**31 - 1:
+            raise ValueError(f"widths must be two or more positive integers, got {self.widths}")
+        self.memory = []
+        self.working = []
+        plan.kernels = layers_of(layers)
+        plan.activation = ACTIVATIONS[activation]
+        plan.layers = len(self.widths) - 1
+        plan.widths = <Py_ssize_t*>self._take(self.memory, (plan.layers + 1) * sizeof(Py_ssize_t))
+        plan.coef_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.bias_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        for layer in range(plan.layers + 1):
+            plan.widths[layer] = self.widths[layer]
+        for layer in range(plan.layers):
+            plan.coef_at[layer] = at
+            at += plan.widths[layer] * plan.widths[layer + 1]
+            plan.row_work += 3.0 * <double>plan.widths[layer] * <double>plan.widths[layer + 1]
+        plan.coefs = at
+        for layer in range(plan.layers):
+            plan.bias_at[layer] = at
+            at += plan.widths[layer + 1]
+        plan.size = at
+        plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.batch.outputs = plan.widths[plan.layers]
+        plan.batch.parameter = parameter
+        plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
+        plan.batch.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
+        plan.additive = additive
+        self.has_loss = loss is not None
+        if callable(loss):
+            plan.loss = python_loss
+            plan.additive = False
+            self.context = {"function": loss, "single": self.single}
+            plan.batch.context = <void*>self.context
+        elif loss is not None:
+            plan.loss = kernel_of(loss)
+
+    @property
+    def size(self):
+        """How many parameters there are; the first ``coefs`` of them are weights, the rest biases."""
+        return self.plan.size
+
+    @property
+    def coefs(self):
+        """How many weights there are."""
+        return self.plan.coefs
+
+    cdef char* _take(self, list store, size_t size) except NULL:
+        """Zeroed memory on a cache line of its own, as long-lived as the list that it is put into."""
+        block = bytearray(size + 64)
+        store.append(block)
+        cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
+        return <char*>((address + 63) & ~<size_t>63)
+
+    cdef int _reserve(self, Py_ssize_t rows, bint gather, bint gradient) except -1:
+        """Working memory for batches of up to ``rows`` rows; nothing to do if it is there."""
+        cdef Plan* plan = &self.plan
+        cdef Py_ssize_t layer, item = self.dtype.itemsize, total = 0, hidden = 1
+        cdef Py_ssize_t outputs = plan.batch.outputs
+        for layer in range(plan.layers + 1):
+            total += plan.widths[layer]
+            if 0 < layer < plan.layers:
+                hidden = max(hidden, plan.widths[layer])
+        cdef Py_ssize_t block = max(16, min(1024, <Py_ssize_t>CACHE // (item * total)))
+        if plan.gradient == NULL and gradient:
+            plan.gradient = self._take(self.memory, plan.size * item)
+        if self.room == 0 or min(block, rows) > self.room:
+            self.room = min(block, max(rows, 1))
+            plan.block = block
+            self.working = []
+            for layer in range(plan.layers + 1):
+                plan.active[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
+            for layer in range(2):
+                plan.delta[layer] = self._take(self.working, self.room * hidden * item)
+        if gather and rows > self.gathered:
+            self.gathered = rows
+            plan.target = self._take(self.memory, rows * outputs * item)
+            plan.weight = self._take(self.memory, rows * item)
+            plan.codes = <Py_ssize_t*>self._take(self.memory, rows * sizeof(Py_ssize_t))
+        if not plan.additive and rows > max(self.scored, block):
+            self.scored = rows
+            plan.raw = self._take(self.memory, rows * outputs * item)
+        return 0
+
+    cdef int _check(self, Rows rows, bint targets) except -1:
+        if rows.single != self.single:
+            raise ValueError(f"X is {rows.dtype}, the network is {self.dtype}")
+        if rows.features != self.widths[0]:
+            raise ValueError(f"X has {rows.features} columns, the network takes {self.widths[0]}")
+        if not targets:
+            return 0
+        if not self.has_loss:
+            raise ValueError("this network was made without a loss")
+        if rows.table.target == NULL and rows.table.codes == NULL:
+            raise ValueError("the rows have no targets")
+        if rows.table.target != NULL and rows.outputs != self.plan.batch.outputs:
+            raise ValueError(f"the target has {rows.outputs} columns, the network {self.plan.batch.outputs}")
+        return 0
+
+    def epoch(
+        self,
+        Rows rows,
+        const Py_ssize_t[::1] order,
+        Py_ssize_t batch_rows,
+        parameters,
+        *,
+        optimiser,
+        const double[::1] rates,
+        first,
+        second=None,
+        double penalty=0.0,
+        double decay=0.0,
+        double decay_second=0.0,
+        double epsilon=0.0,
+        bint nesterov=False,
+    ):
+        """One optimiser step for each batch of rows; parameters and moments change in place.
+
+        Parameters
+        ----------
+        rows : Rows
+        order : array of intp, or None for the rows as they lie
+        batch_rows : int
+            Rows per batch; the last may be shorter.
+        parameters : array of shape (size,)
+        optimiser : {"adam", "sgd"}
+        rates : array of float
+            The learning rate of each batch.
+        first, second : array of shape (size,)
+            First and second moments, or the velocity alone for "sgd".
+        penalty : float
+            alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
+            sample weights.
+        decay, decay_second, epsilon, nesterov
+            As the optimiser names them: see ``Step``.
+
+        Returns
+        -------
+        float
+            The penalised loss before each step, averaged over the batches by their numbers of rows.
+        """
+        cdef Plan* plan = &self.plan
+        cdef Step step
+        cdef const Py_ssize_t* start = NULL
+        cdef Py_ssize_t n = rows.n, i
+        cdef step_kernel kernel
+        cdef double result
+        self._check(rows, True)
+        if order is not None:
+            n = order.shape[0]
+            for i in range(n):
+                if not 0 <= order[i] < rows.n:
+                    raise ValueError(f"order has {order[i]}, but there are {rows.n} rows")
+        if n < 1 or batch_rows < 1:
+            raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
+        if rates.shape[0] != (n + batch_rows - 1) // batch_rows:
+            raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
+        if order is not None:
+            start = &order[0]
+        batch_rows = min(batch_rows, n)
+        self._reserve(batch_rows, order is not None, True)
+        step.parameters = vector(parameters, self.single, plan.size, "parameters")
+        step.first = vector(first, self.single, plan.size, "first")
+        step.second = NULL
+        if optimiser == "adam":
+            step.second = vector(second, self.single, plan.size, "second")
+            kernel = plan.kernels.adam
+        elif optimiser == "sgd":
+            kernel = plan.kernels.sgd
+        else:
+            raise ValueError(f"optimiser must be 'adam' or 'sgd', got {optimiser!r}")
+        step.gradient = plan.gradient
+        step.size = plan.size
+        step.penalised = plan.coefs
+        step.penalty = penalty
+        step.decay = decay
+        step.decay_second = decay_second
+        step.epsilon = epsilon
+        step.nesterov = nesterov
+        if self.single:
+            with nogil:
+                result = run_epoch(
+                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <float*>NULL
+                )
+        else:
+            with nogil:
+                result = run_epoch(
+                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <double*>NULL
+                )
+        return result
+
+    def loss_and_gradient(self, Rows rows, parameters, gradient=None):
+        """The loss summed by weight over all rows, and the sum of the weights.
+
+        Parameters
+        ----------
+        rows : Rows
+        parameters : array of shape (size,)
+        gradient : array of shape (size,), optional
+            Filled with the gradient of that sum.
+
+        Returns
+        -------
+        tuple of float
+        """
+        cdef Plan* plan = &self.plan
+        cdef double loss = 0.0, weights = 0.0
+        cdef bint wanted = gradient is not None
+        cdef void* p
+        cdef void* out = NULL
+        self._check(rows, True)
+        self._reserve(rows.n, False, wanted)
+        p = vector(parameters, self.single, plan.size, "parameters")
+        if wanted:
+            out = vector(gradient, self.single, plan.size, "gradient")
+        if rows.n == 0:
+            raise ValueError("there are no rows")
+        if self.single:
+            with nogil:
+                run_batch(plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, &loss, &weights)
+        else:
+            with nogil:
+                run_batch(plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, &loss, &weights)
+        if wanted:
+            memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
+        return loss, weights
+
+    def predict(self, Rows rows, parameters):
+        """Raw scores of shape (n, outputs)."""
+        cdef Plan* plan = &self.plan
+        cdef void* p
+        cdef void* scores
+        self._check(rows, False)
+        self._reserve(rows.n, False, False)
+        out = np.empty((rows.n, self.plan.batch.outputs), dtype=self.dtype)
+        p = vector(parameters, self.single, plan.size, "parameters")
+        scores = vector(out.reshape(-1), self.single, out.size, "out")
+        if self.single:
+            with nogil:
+                run_predict(plan, &rows.table, rows.n, <const float*>p, <float*>scores)
+        else:
+            with nogil:
+                run_predict(plan, &rows.table, rows.n, <const double*>p, <double*>scores)
+        return out
+
+
+def apply_layer(layers, z, bias, activation):
+    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does: for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = z.dtype == np.float32
+    kernels.activate(
+        <void*>matrix(z, single, z.shape[0], z.shape[1], "z"),
+        vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
+    )

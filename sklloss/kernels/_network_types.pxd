@@ -1,0 +1,62 @@
+# What the training loop of _network.pyx and the kernels of _network.pxi share. One structure of function
+# pointers per dtype and build, so that the loop is compiled once and the arithmetic once per instruction set.
+
+from libc.stdint cimport int32_t, int64_t
+
+cdef enum Activation:
+    IDENTITY = 0
+    LOGISTIC = 1
+    TANH = 2
+    RELU = 3
+
+# One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
+# over a batch; what is descended is (gradient + penalty * parameters) * inverse.
+cdef struct Step:
+    void* parameters
+    const void* gradient
+    void* first              # first moments (adam) or velocities (sgd)
+    void* second             # second moments (adam), or NULL
+    Py_ssize_t size
+    Py_ssize_t penalised     # the leading parameters that the penalty applies to
+    double penalty
+    double inverse           # 1 / sum of the batch's weights
+    double rate
+    double decay             # beta_1 (adam) or momentum (sgd)
+    double decay_second      # beta_2
+    double epsilon
+    bint nesterov
+
+ctypedef void (*step_kernel)(const Step* step) noexcept nogil
+
+cdef struct LayerKernels:
+    # z = f(z + bias) in place; z is (rows, width)
+    void (*activate)(
+        void* z, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
+    ) noexcept nogil
+    # delta *= f'(z) in place, given f(z); its column sums are added to bias_gradient
+    void (*backward)(
+        void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width,
+        int activation
+    ) noexcept nogil
+    # out = x @ coef for CSR rows; row r of the batch is rows_at[r], or first + r where rows_at is NULL
+    void (*sparse_forward)(
+        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
+        Py_ssize_t first, Py_ssize_t rows, const void* coef, Py_ssize_t width, void* out
+    ) noexcept nogil
+    # gradient += x.T @ delta
+    void (*sparse_backward)(
+        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
+        Py_ssize_t first, Py_ssize_t rows, const void* delta, Py_ssize_t width, void* gradient
+    ) noexcept nogil
+    # out = x @ coef for one output
+    void (*forward_one)(
+        const void* x, Py_ssize_t step, const void* coef, void* out, Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # gradient += x.T @ delta, and where below is not NULL below = outer(delta, coef)
+    void (*backward_one)(
+        const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
+        Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    double (*squares)(const void* x, Py_ssize_t n) noexcept nogil
+    step_kernel adam
+    step_kernel sgd

@@ -1,0 +1,134 @@
+"""The objective of the neural networks: a loss over a fully connected network, with an L2 penalty."""
+
+import importlib
+import itertools
+
+import numpy as np
+
+from sklloss import kernels
+from sklloss.backends.threads import single_threaded_blas
+from sklloss.kernels import _network
+from sklloss.kernels._network import Rows
+
+ACTIVATIONS = tuple(_network.ACTIVATIONS)
+
+# Rows that are brought to another dtype at a time.
+CAST_ROWS = 4096
+
+
+class NetworkObjective:
+    """The weighted mean of a loss, plus alpha / 2 times the squared weights over the sum of sample weights.
+
+    Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases,
+    which are not penalised.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Inputs, units of each hidden layer, outputs.
+    activation : {"identity", "logistic", "tanh", "relu"}
+        Of the hidden layers.
+    dtype : float32 or float64
+    loss : Loss, optional
+        None for a network that only predicts.
+    alpha : float
+    """
+
+    def __init__(self, widths, activation, dtype, loss=None, alpha=0.0):
+        self.widths = tuple(widths)
+        self.dtype = np.dtype(dtype)
+        self.alpha = float(alpha)
+        function, parameter, additive = None, 0.0, True
+        if loss is not None and loss.kernel is not None:
+            function, parameter = kernels.get(loss.kernel, dtype), loss.kernel_parameter
+            additive = loss.additive
+        elif loss is not None:
+            function = loss.evaluate_batch
+        build = importlib.import_module(f"sklloss.kernels._build_{kernels.chosen}")
+        layers = build.network_table()[self.dtype.name]
+        self._network = _network.Network(
+            self.widths, activation, self.dtype, layers, function, parameter=parameter, additive=additive
+        )
+        self.size = self._network.size
+        self.coefs = self._network.coefs
+
+    def rows(self, X, target=None, weight=None, codes=None):
+        """Rows of X with their targets, ready for passes; none of them is copied."""
+        return Rows(X, target, weight, codes)
+
+    def epoch(self, rows, order, batch_size, parameters, **step):
+        """Change parameters by one optimiser step per batch; the objective before each step, averaged."""
+        return self._network.epoch(rows, order, batch_size, parameters, penalty=self.alpha, **step)
+
+    def loss(self, rows, parameters):
+        """The weighted mean of the loss, without the penalty."""
+        with single_threaded_blas():
+            total, weights = self._network.loss_and_gradient(rows, parameters)
+        return total / weights
+
+    def value_and_gradient(self, rows, parameters):
+        """The objective over all rows as one batch, and its gradient."""
+        gradient = np.empty_like(parameters)
+        with single_threaded_blas():
+            total, weights = self._network.loss_and_gradient(rows, parameters, gradient)
+        coefs = parameters[: self.coefs]
+        gradient[: self.coefs] += self.alpha * coefs
+        gradient /= weights
+        squares = float(np.dot(coefs.astype(np.float64, copy=False), coefs))
+        return (total + 0.5 * self.alpha * squares) / weights, gradient
+
+    def predict(self, X, parameters):
+        """Raw scores of shape (n, outputs), worked out in blocks of rows."""
+        with single_threaded_blas():
+            if X.dtype == self.dtype:
+                return self._network.predict(Rows(X), parameters)
+            scores = np.empty((X.shape[0], self.widths[-1]), dtype=self.dtype)
+            for first in range(0, X.shape[0], CAST_ROWS):
+                block = Rows(X[first : first + CAST_ROWS].astype(self.dtype))
+                scores[first : first + CAST_ROWS] = self._network.predict(block, parameters)
+            return scores
+
+
+def initial_parameters(widths, activation, random_state, dtype):
+    """Glorot and Bengio's uniform start, drawn layer by layer: weights, then biases.
+
+    Parameters
+    ----------
+    widths : sequence of int
+    activation : str
+    random_state : RandomState
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+        Flat, as `NetworkObjective` has it.
+
+    References
+    ----------
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
+    """
+    factor = 2.0 if activation == "logistic" else 6.0
+    coefs, intercepts = [], []
+    for inputs, outputs in itertools.pairwise(widths):
+        bound = np.sqrt(factor / (inputs + outputs))
+        coefs.append(random_state.uniform(-bound, bound, (inputs, outputs)))
+        intercepts.append(random_state.uniform(-bound, bound, outputs))
+    return pack(coefs, intercepts, dtype)
+
+
+def pack(coefs, intercepts, dtype):
+    """Weight matrices and biases as a new flat vector."""
+    return np.concatenate([np.ravel(part) for part in (*coefs, *intercepts)], dtype=dtype)
+
+
+def unpack(parameters, widths):
+    """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+    coefs, intercepts, at = [], [], 0
+    for inputs, outputs in itertools.pairwise(widths):
+        coefs.append(parameters[at : at + inputs * outputs].reshape(inputs, outputs).copy())
+        at += inputs * outputs
+    for outputs in widths[1:]:
+        intercepts.append(parameters[at : at + outputs].copy())
+        at += outputs
+    return coefs, intercepts

@@ -1,0 +1,77 @@
+"""SciPy's L-BFGS-B for objectives without curvature to lean on: a network's loss over all rows at once."""
+
+import warnings
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from sklloss.backends.threads import single_threaded_blas
+
+
+def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
+    """Minimise a smooth function, with the stopping rules of scikit-learn's networks.
+
+    Parameters
+    ----------
+    function : callable
+        Of a parameter vector like ``parameters``; gives value and gradient.
+    parameters : ndarray of shape (size,)
+        Start.
+    tol : float
+        The largest component of the gradient at the end.
+    max_iter, max_fun : int
+        Most iterations and most calls of ``function``.
+    callback : callable, optional
+        Called with value and parameters after each iteration.
+
+    Returns
+    -------
+    parameters : ndarray
+        Of the start's dtype.
+    value : float
+    n_iter : int
+
+    Raises
+    ------
+    ValueError
+        If the value is NaN or infinite at the end.
+    """
+    dtype = parameters.dtype
+    last = [np.nan]
+
+    def evaluate(w):
+        value, gradient = function(w.astype(dtype, copy=False))
+        last[0] = value
+        return value, gradient.astype(np.float64, copy=False)
+
+    def after_iteration(w):
+        # the last point that the line search tried is the one it took
+        callback(last[0], w.astype(dtype, copy=False))
+
+    with single_threaded_blas():
+        found = minimize(
+            evaluate,
+            parameters.astype(np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            callback=None if callback is None else after_iteration,
+            options={"gtol": tol, "maxiter": max_iter, "maxfun": max_fun},
+        )
+    value = float(found.fun)
+    if not np.isfinite(value) or not np.isfinite(found.x).all():
+        raise ValueError(
+            f"the training loss became {value} after {found.nit} iterations of L-BFGS: bring X and y to a "
+            "common scale (such as with StandardScaler)"
+        )
+    n_iter = min(int(found.nit), max_iter)
+    # in float32 a line search ends where rounding hides what is left: that is as far as it goes
+    rounded = found.status == 2 and dtype == np.float32 and n_iter > 0
+    if found.status != 0 and not rounded:
+        warnings.warn(
+            f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}): {found.message}. "
+            "Increase max_iter or max_fun, or scale the data",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return found.x.astype(dtype, copy=False), value, n_iter

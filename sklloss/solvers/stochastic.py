@@ -1,0 +1,273 @@
+"""Stochastic gradient descent over mini-batches: Adam, and SGD with momentum.
+
+An optimiser here is its hyperparameters. What it remembers from batch to batch (moments, the learning
+rate that it has come down to) is its state, a dict of arrays and plain numbers.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import shuffle as shuffled
+
+from sklloss.backends.threads import single_threaded_blas
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, with its bias correction in the learning rate.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", 2015, section 2.
+    """
+
+    learning_rate_init: float = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    name = "adam"
+
+    def start(self, size, dtype):
+        """The state before the first batch."""
+        return {
+            "solver": self.name,
+            "steps": 0,
+            "first": np.zeros(size, dtype),
+            "second": np.zeros(size, dtype),
+        }
+
+    def resume(self, state):
+        """A copy of a state that this optimiser left earlier, or None if it cannot go on from there."""
+        return _copied(state) if state is not None and state["solver"] == self.name else None
+
+    def epoch(self, objective, rows, order, batch_size, parameters, state):
+        """Run one epoch; parameters and state change in place."""
+        batches = -(-(rows.n if order is None else len(order)) // batch_size)
+        t = np.arange(state["steps"] + 1, state["steps"] + batches + 1, dtype=np.float64)
+        state["steps"] += batches
+        rates = self.learning_rate_init * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
+        return objective.epoch(
+            rows, order, batch_size, parameters, optimiser=self.name, rates=rates,
+            first=state["first"], second=state["second"],
+            decay=self.beta_1, decay_second=self.beta_2, epsilon=self.epsilon,
+        )  # fmt: skip
+
+    def epoch_ends(self, state, seen):
+        """Adjust the learning rate after an epoch."""
+
+    def stalls(self, state):
+        """Whether to stop now that progress has stalled, and what to say about it."""
+        return True, "Stopping."
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum, by default Nesterov's.
+
+    ``learning_rate``: "constant"; "invscaling" divides by ``seen ** power_t`` after each epoch, ``seen``
+    being the rows seen so far plus one; "adaptive" divides by 5 each time progress stalls and stops
+    below 1e-6.
+    """
+
+    learning_rate_init: float = 0.001
+    learning_rate: str = "constant"
+    power_t: float = 0.5
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+
+    name = "sgd"
+
+    def start(self, size, dtype):
+        """The state before the first batch."""
+        return {
+            "solver": self.name,
+            "learning_rate_init": self.learning_rate_init,
+            "learning_rate": self.learning_rate_init,
+            "first": np.zeros(size, dtype),
+        }
+
+    def resume(self, state):
+        """A copy of a state that this optimiser left earlier, or None if it cannot go on from there."""
+        if state is None or state["solver"] != self.name:
+            return None
+        state = _copied(state)
+        if state["learning_rate_init"] != self.learning_rate_init:
+            state["learning_rate"] = state["learning_rate_init"] = self.learning_rate_init
+        return state
+
+    def epoch(self, objective, rows, order, batch_size, parameters, state):
+        """Run one epoch; parameters and state change in place."""
+        batches = -(-(rows.n if order is None else len(order)) // batch_size)
+        return objective.epoch(
+            rows, order, batch_size, parameters, optimiser=self.name,
+            rates=np.full(batches, state["learning_rate"]), first=state["first"],
+            decay=self.momentum, nesterov=self.nesterovs_momentum,
+        )  # fmt: skip
+
+    def epoch_ends(self, state, seen):
+        """Adjust the learning rate after an epoch."""
+        if self.learning_rate == "invscaling":
+            state["learning_rate"] = self.learning_rate_init / (seen + 1) ** self.power_t
+
+    def stalls(self, state):
+        """Whether to stop now that progress has stalled, and what to say about it."""
+        if self.learning_rate != "adaptive":
+            return True, "Stopping."
+        if state["learning_rate"] <= 1e-6:
+            return True, "Learning rate too small. Stopping."
+        state["learning_rate"] /= 5.0
+        return False, f"Setting learning rate to {state['learning_rate']:f}"
+
+
+def _copied(state):
+    return {name: part.copy() if isinstance(part, np.ndarray) else part for name, part in state.items()}
+
+
+@dataclass
+class History:
+    """What a training remembers between epochs and, for a warm start, between calls.
+
+    Attributes
+    ----------
+    seen : int
+        Rows seen so far.
+    loss_curve : list of float
+    best_loss : float
+    stalled : int
+        Epochs in a row without progress.
+    validation_loss_curve : list of float
+    validation_scores : list of float
+    best_validation_score : float
+    """
+
+    seen: int = 0
+    loss_curve: list = field(default_factory=list)
+    best_loss: float = math.inf
+    stalled: int = 0
+    validation_loss_curve: list = field(default_factory=list)
+    validation_scores: list = field(default_factory=list)
+    best_validation_score: float = -math.inf
+
+
+def train(
+    objective,
+    rows,
+    order,
+    parameters,
+    optimiser,
+    state,
+    history,
+    *,
+    batch_size,
+    max_iter,
+    shuffle=True,
+    random_state=None,
+    tol=1e-4,
+    n_iter_no_change=10,
+    verbose=False,
+    validate=None,
+    early_stopping=False,
+    single_epoch=False,
+):
+    """Train until progress stalls or ``max_iter`` epochs have passed.
+
+    Parameters
+    ----------
+    objective : object with ``epoch``
+        Such as `NetworkObjective`.
+    rows : Rows
+        That the objective takes.
+    order : ndarray of intp
+        The rows to train on, in their order before the first shuffle.
+    parameters : ndarray
+        Start; changed in place.
+    optimiser : Adam or SGD
+    state : dict
+        The optimiser's; changed in place.
+    history : History
+        Changed in place.
+    batch_size, max_iter : int
+    shuffle : bool
+        Shuffle the order of the epoch before, each epoch.
+    random_state : RandomState
+    tol, n_iter_no_change : float
+        More than ``n_iter_no_change`` epochs in a row that gain less than ``tol`` are a stall.
+    verbose : bool
+        Print the progress.
+    validate : callable, optional
+        Called with the parameters after each epoch; gives the validation loss, and a score or None.
+    early_stopping : bool
+        Judge progress by the validation score, not by the training loss.
+    single_epoch : bool
+        End after one epoch, without a word about convergence.
+
+    Returns
+    -------
+    parameters : ndarray
+        With ``early_stopping`` those of the best epoch, else the last ones.
+    n_iter : int
+        Epochs run.
+
+    Raises
+    ------
+    ValueError
+        If the loss becomes NaN or infinite.
+    """
+    best = parameters.copy() if early_stopping else parameters
+    n = len(order)
+    # One batch is the same whatever its order, and rows as they lie need no gathering.
+    gather = batch_size < n or n < rows.n
+    for epoch in range(1, max_iter + 1):
+        if shuffle:
+            order = shuffled(order, random_state=random_state)
+        with single_threaded_blas():
+            loss = optimiser.epoch(objective, rows, order if gather else None, batch_size, parameters, state)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss became {loss} in epoch {epoch}: training diverges. Try a smaller "
+                "learning_rate_init, and bring X and y to a common scale (such as with StandardScaler)"
+            )
+        history.seen += n
+        history.loss_curve.append(loss)
+        if verbose:
+            print(f"Iteration {epoch}, loss = {loss:.8f}")
+        if validate is not None:
+            validation_loss, score = validate(parameters)
+            history.validation_loss_curve.append(validation_loss)
+        if early_stopping:
+            history.validation_scores.append(score)
+            if verbose:
+                print(f"Validation score: {score:f}")
+            history.stalled = history.stalled + 1 if score < history.best_validation_score + tol else 0
+            if score > history.best_validation_score:
+                history.best_validation_score = score
+                best = parameters.copy()
+        else:
+            history.stalled = history.stalled + 1 if loss > history.best_loss - tol else 0
+            history.best_loss = min(history.best_loss, loss)
+        optimiser.epoch_ends(state, history.seen)
+        if history.stalled > n_iter_no_change:
+            stop, message = optimiser.stalls(state)
+            if verbose:
+                what = "Validation score" if early_stopping else "Training loss"
+                print(
+                    f"{what} did not improve more than tol={tol:f} for {n_iter_no_change} consecutive "
+                    f"epochs. {message}"
+                )
+            if stop:
+                break
+            history.stalled = 0
+        if single_epoch:
+            break
+        if epoch == max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+    return best if early_stopping else parameters, epoch

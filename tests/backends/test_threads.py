@@ -1,0 +1,305 @@
+"""Threads: the same bits for any number of them, nothing left behind, safe under fork and under each other."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import scipy.sparse
+import threadpoolctl
+
+from sklloss import LogisticClassifier, SoftmaxClassifier
+from sklloss.backends import threads
+from sklloss.backends.rows import SMALL_WORK
+
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+
+
+def large(K, dtype=np.float64):
+    """Enough work for several chunks."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40_001, 61 if K == 2 else 21)).astype(dtype)
+    y = (X[:, :1] @ np.linspace(-1, 1, K)[None] + rng.gumbel(size=(len(X), K))).argmax(axis=1)
+    assert X.size * (1 if K == 2 else K) > SMALL_WORK
+    return X, y
+
+
+@pytest.fixture(scope="module", params=[np.float64, np.float32], ids=["float64", "float32"])
+def problems(request):
+    return {K: large(K, request.param) for K in (2, 3)}
+
+
+def blas_threads():
+    return [(lib["filepath"], lib["num_threads"]) for lib in threadpoolctl.threadpool_info()]
+
+
+# The same bits ------------------------------------------------------------------------------------------
+
+
+LAYOUTS = {"by rows": np.ascontiguousarray, "by columns": np.asfortranarray, "CSR": scipy.sparse.csr_array}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("K", [2, 3])
+def test_any_number_of_threads_gives_the_same_bits(problems, K, layout, solver):
+    X, y = problems[K]
+    X = LAYOUTS[layout](X)
+    estimator = LogisticClassifier if K == 2 else SoftmaxClassifier
+    weight = np.random.default_rng(1).uniform(size=len(y))
+    fits = [estimator(solver=solver, n_threads=n).fit(X, y, weight) for n in (1, 2, 7)]
+    for model in fits[1:]:
+        np.testing.assert_array_equal(model.coef_, fits[0].coef_)
+        np.testing.assert_array_equal(model.intercept_, fits[0].intercept_)
+        assert model.loss_curve_ == fits[0].loss_curve_
+
+
+def test_the_bits_do_not_depend_on_how_many_threads_blas_has(problems):
+    X, y = problems[2]
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        one = LogisticClassifier(n_threads=2).fit(X, y)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        two = LogisticClassifier(n_threads=2).fit(X, y)
+    np.testing.assert_array_equal(one.coef_, two.coef_)
+
+
+def test_fits_in_several_threads_at_once_are_each_right(problems):
+    X, y = problems[3]
+    Cs = [1e-4, 1e-3, 1e-2, 1e-1]
+
+    def fit(C):
+        return SoftmaxClassifier(C=C, n_threads=2).fit(X, y).coef_
+
+    alone = [fit(C) for C in Cs]
+    before = blas_threads()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(fit, Cs))
+    for one, other in zip(alone, together):
+        np.testing.assert_array_equal(one, other)
+    assert blas_threads() == before
+
+
+# BLAS ---------------------------------------------------------------------------------------------------
+
+
+def test_blas_has_its_threads_back_after_a_fit_and_after_an_error(rng):
+    X, y = rng.normal(size=(50, 3)), np.arange(50) % 2
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        LogisticClassifier().fit(X, y)
+        assert blas_threads() == before
+        with pytest.raises(ValueError, match="y contains NaN"):
+            LogisticClassifier().fit(X, np.full(50, np.nan))
+        assert blas_threads() == before
+
+
+def blas_limits():
+    return {lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"}
+
+
+def test_blas_is_held_to_one_thread_until_the_last_block_ends():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold():
+            with threads.single_threaded_blas():
+                inside.set()
+                leave.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert inside.wait(60)
+        with pytest.raises(ZeroDivisionError), threads.single_threaded_blas():
+            assert blas_limits() == {1}
+            raise ZeroDivisionError
+        assert blas_limits() == {1}
+        leave.set()
+        holder.join(60)
+        assert blas_limits() == {2}
+
+
+# Sharing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 5, 16])
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 40])
+def test_every_piece_is_worked_on_once_and_results_keep_their_order(pieces, n_threads):
+    seen = []
+
+    def work(first, last):
+        seen.extend(range(first, last))
+        return first, last
+
+    results = threads.share(work, pieces, n_threads)
+    assert sorted(seen) == list(range(pieces))
+    assert results == sorted(results)
+    assert len(results) <= max(1, min(pieces, n_threads))
+
+
+def test_one_piece_stays_in_the_callers_thread():
+    assert threads.share(lambda first, last: threading.get_ident(), 1, 8) == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("failing", [0, 3])
+def test_an_error_in_any_thread_comes_out_after_all_have_ended(failing):
+    ended = []
+
+    def work(first, last):
+        if first <= failing < last:
+            raise ZeroDivisionError(first)
+        ended.append(first)
+
+    with pytest.raises(ZeroDivisionError):
+        threads.share(work, 4, 4)
+    assert len(ended) == 3
+    assert len(threads.share(lambda first, last: first, 4, 4)) == 4
+
+
+# How many -----------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads.count() == 3
+    assert threads.count(5) == 5
+    assert threads.count(np.int64(2)) == 2
+    assert threads.count(-1) == 3
+    assert threads.count(-2) == 2
+    assert threads.count(-100) == 1
+    for unusable in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unusable)
+        assert threads.count() >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert threads.count() == 4
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= threads.count() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)])
+def test_bad_numbers_of_threads(bad, error):
+    with pytest.raises(error, match="n_threads"):
+        threads.count(bad)
+
+
+# Fork ---------------------------------------------------------------------------------------------------
+
+
+def run(code):
+    """Run a program in a process of its own, so that a deadlock is a failure and not the end of the tests."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+PROBLEM = """
+    import multiprocessing, os, threading
+    import numpy as np
+    from sklloss import LogisticClassifier
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40_000, 60))
+    y = X[:, 0] + rng.normal(size=len(X)) > 0
+    def fit():
+        return LogisticClassifier(n_threads=2).fit(X, y).coef_
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_of_a_threaded_parent_fits():
+    out = run(
+        PROBLEM
+        + """
+    expected = fit()
+    def child():
+        assert np.array_equal(fit(), expected)
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=child) for _ in range(2)]
+    for process in children:
+        process.start()
+    for process in children:
+        process.join(60)
+        assert process.exitcode == 0, process.exitcode
+    assert np.array_equal(fit(), expected)
+    print("fitted")
+    """
+    )
+    assert out == "fitted\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_child_forked_in_the_middle_of_a_fit_fits_and_has_blas_to_itself():
+    out = run(
+        PROBLEM
+        + """
+    import threadpoolctl
+    from sklloss.backends import threads
+    threadpoolctl.threadpool_limits(2, user_api="blas")
+    inside, leave = threading.Event(), threading.Event()
+    def hold():
+        with threads.single_threaded_blas():
+            fit()
+            inside.set()
+            leave.wait(60)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert inside.wait(60)
+    def child():
+        fit()
+        limits = {lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"}
+        assert limits == {2}, limits
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    code = process.exitcode
+    if code is None:
+        process.kill()
+    leave.set()
+    holder.join(60)
+    assert code == 0, code
+    print("fitted")
+    """
+    )
+    assert out == "fitted\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_an_interrupt_in_the_middle_of_threaded_work_gives_everything_back():
+    out = run(
+        """
+    import signal
+    import numpy as np
+    import threadpoolctl
+    from sklloss import LogisticClassifier
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60_000, 60))
+    y = X[:, 0] + rng.normal(size=len(X)) > 0
+    model = LogisticClassifier(n_threads=2).fit(X, y)
+    before = {name: np.copy(value) for name, value in vars(model).items()}
+    limits = [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
+    interrupts = 0
+    for delay in np.linspace(0.001, 0.05, 25):
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        try:
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            for _ in range(1000):
+                LogisticClassifier(n_threads=2, tol=1e-12).fit(X, y)
+        except KeyboardInterrupt:
+            interrupts += 1
+        now = [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
+        assert now == limits, (delay, now, limits)
+    assert interrupts == 25
+    again = LogisticClassifier(n_threads=2).fit(X, y)
+    assert np.array_equal(again.coef_, before["coef_"])
+    print("done")
+    """
+    )
+    assert out == "done\n"

@@ -1,0 +1,146 @@
+"""Bad input is refused at the door, with the name of the argument and what is wrong with it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sklloss import losses
+
+LOG, CROSS, HALF = losses.LogLoss(), losses.CrossEntropy(), losses.HalfSquaredError()
+ROOT = losses.RootMeanSquaredError()
+Z = np.array([0.5, -1.0, 2.0])
+Z2 = np.array([[0.5, -1.0, 2.0], [1.0, 0.0, 0.0]])
+
+BAD = {
+    "column against vector": (LOG, (Z[:, None] > 0, Z), ValueError, "y_true has (3, 1), raw has (3,)"),
+    "vector against column": (HALF, (Z, Z[:, None]), ValueError, "y_true has (3,), raw has (3, 1)"),
+    "lengths": (ROOT, (Z[:2], Z), ValueError, "y_true has (2,), raw has (3,)"),
+    "scalar target": (HALF, (1.0, Z), ValueError, "y_true has (), raw has (3,)"),
+    "scalar raw": (HALF, (1.0, 2.0), ValueError, "raw must have shape (n,) or (n, outputs), got ()"),
+    "three dimensions": (HALF, (np.zeros((2, 2, 2)),) * 2, ValueError, "raw must have shape"),
+    "no rows": (LOG, ([], []), ValueError, "have no rows"),
+    "no outputs": (LOG, (np.zeros((3, 0)),) * 2, ValueError, "raw has no outputs"),
+    "no rows of classes": (CROSS, (np.zeros(0, int), np.zeros((0, 3))), ValueError, "have no rows"),
+    "float16 raw": (
+        LOG,
+        ([0, 1, 1], Z.astype(np.float16)),
+        TypeError,
+        "raw must be float32 or float64, got float16",
+    ),
+    "long double raw": (HALF, (Z, Z.astype(np.longdouble)), TypeError, "raw must be float32 or float64"),
+    "complex raw": (HALF, (Z, Z + 1j), TypeError, "raw must be float32 or float64, got complex128"),
+    "object raw": (HALF, (Z, Z.astype(object)), TypeError, "raw must be float32 or float64, got object"),
+    "string target": (LOG, (["a", "b", "c"], Z), TypeError, "y_true must hold real numbers, got dtype <U1"),
+    "complex target": (HALF, (Z + 1j, Z), TypeError, "y_true must hold real numbers, got dtype complex128"),
+    "label 2": (LOG, ([0, 1, 2], Z), ValueError, "in [0, 1]; row 2 has 2"),
+    "label -1": (LOG, ([-1, 1, 1], Z), ValueError, "in [0, 1]; row 0 has -1"),
+    "probability over 1": (LOG, ([0, 1 + 1e-15, 0], Z), ValueError, "row 1 has 1.000000000000001"),
+    "probability NaN": (LOG, ([0, np.nan, 0], Z), ValueError, "row 1 has nan"),
+    "label matrix": (LOG, (np.full((2, 3), 3.0), Z2), ValueError, "row 0 has 3.0"),
+    "value NaN": (HALF, ([0, 0, np.nan], Z), ValueError, "y_true must be finite; row 2 has nan"),
+    "value infinite": (ROOT, ([0, -np.inf, 1], Z), ValueError, "y_true must be finite; row 1 has -inf"),
+    "value too large": (
+        HALF,
+        ([0, 1e300, 0], Z.astype("f4")),
+        ValueError,
+        "finite in raw's dtype, float32; row 1",
+    ),
+    "one column": (CROSS, ([0, 0], Z2[:, :1]), ValueError, "raw must have shape (n, K), K >= 2"),
+    "vector of scores": (CROSS, ([0, 1, 1], Z), ValueError, "raw must have shape (n, K), K >= 2"),
+    "code K": (CROSS, ([0, 3], Z2), ValueError, "class codes in [0, 3); row 1 has 3"),
+    "code -1": (CROSS, ([-1, 0], Z2), ValueError, "class codes in [0, 3); row 0 has -1"),
+    "huge code": (
+        CROSS,
+        (np.array([0, 2**64 - 1], np.uint64), Z2),
+        ValueError,
+        "row 1 has 18446744073709551615",
+    ),
+    "float codes": (CROSS, ([0.0, 1.0], Z2), TypeError, "must hold integer class codes, got dtype float64"),
+    "column of codes": (CROSS, ([[0], [1]], Z2), ValueError, "it has shape (2, 1)"),
+    "codes of other length": (CROSS, ([0, 1, 1], Z2), ValueError, "class codes of shape (2,)"),
+    "rows of other width": (CROSS, (np.full((2, 2), 0.5), Z2), ValueError, "it has shape (2, 2)"),
+    "counts": (
+        CROSS,
+        ([[1, 0, 0], [2, 1, 1]], Z2),
+        ValueError,
+        "row 1 sums to 4.0. Normalise the rows and pass their",
+    ),
+    "sum misses": (CROSS, ([[0.5, 0.5, 1e-6], [1, 0, 0]], Z2), ValueError, "row 0 sums to 1.000001"),
+    "negative share": (CROSS, ([[1.5, -0.5, 0], [1, 0, 0]], Z2), ValueError, "not negative; row 0 has -0.5"),
+    "NaN share": (CROSS, ([[1, 0, 0], [np.nan, 1, 0]], Z2), ValueError, "row 1 has nan"),
+    "infinite share": (CROSS, ([[1, 0, 0], [np.inf, 1, 0]], Z2), ValueError, "row 1 has inf"),
+    "weight shape": (HALF, (Z, Z, [[1.0], [1.0], [1.0]]), ValueError, "sample_weight must have shape (3,)"),
+    "scalar weight": (
+        HALF,
+        (Z, Z, 1.0),
+        ValueError,
+        "sample_weight must have shape (3,), one weight for each row",
+    ),
+    "weight for each output": (
+        HALF,
+        (Z2, Z2, np.ones((2, 3))),
+        ValueError,
+        "sample_weight must have shape (2,)",
+    ),
+    "negative weight": (LOG, ([0, 1, 1], Z, [1, 1, -1]), ValueError, "not negative; row 2 has -1"),
+    "NaN weight": (CROSS, ([0, 1], Z2, [1, np.nan]), ValueError, "sample_weight must be finite"),
+    "infinite weight": (ROOT, (Z, Z, [1, np.inf, 1]), ValueError, "sample_weight must be finite"),
+    "no weight": (HALF, (Z, Z, np.zeros(3)), ValueError, "sample_weight is zero for all rows"),
+    "string weight": (HALF, (Z, Z, ["1", "1", "1"]), TypeError, "sample_weight must hold real numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case):
+    loss, arguments, error, message = BAD[case]
+    for method in (loss, loss.gradient, loss.value_and_gradient):
+        with pytest.raises(error, match=re.escape(message)):
+            method(*arguments)
+    if len(arguments) == 2 and loss.additive:
+        with pytest.raises(error, match=re.escape(message)):
+            loss.per_sample(*arguments)
+
+
+def test_rows_may_miss_1_by_the_rounding_of_their_dtype():
+    third = np.full((2, 3), np.float32(1 / 3))
+    tenths = np.float32([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])
+    for rows in (third, tenths, tenths.astype(np.float16)):
+        assert np.isfinite(CROSS(rows, Z2))
+        assert np.isfinite(CROSS(rows, Z2.astype(np.float32)))
+    assert np.isfinite(CROSS(np.array([[0.1, 0.7, 0.2], [1 / 3, 1 / 3, 1 / 3]]), Z2.astype(np.float32)))
+
+
+@pytest.mark.parametrize("kind", [losses.LogLoss, losses.CrossEntropy])
+@pytest.mark.parametrize("value", [-0.1, 1.0, 2, np.nan, np.inf])
+def test_smoothing_outside_its_range_is_refused_at_construction(kind, value):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
+        kind(label_smoothing=value)
+
+
+@pytest.mark.parametrize("value", ["a", None, [0.1, 0.2]])
+def test_smoothing_that_is_no_number_is_refused_at_construction(value):
+    with pytest.raises(TypeError, match=r"label_smoothing must be a number in \[0, 1\)"):
+        losses.LogLoss(label_smoothing=value)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown loss 'hinge'; known losses: .*cross_entropy, .*log_loss"):
+        losses.get("hinge")
+
+
+def test_a_class_is_not_a_loss():
+    with pytest.raises(TypeError, match=r"loss is the class LogLoss; give an object, LogLoss\(...\)"):
+        losses.get(losses.LogLoss)
+    with pytest.raises(TypeError, match="loss must be a name or a losses.Loss, got int: 3"):
+        losses.get(3)
+    with pytest.raises(TypeError, match="NoneType"):
+        losses.get(None)
+
+
+def test_predict_checks_its_scores():
+    with pytest.raises(TypeError, match="raw must be float32 or float64, got float16"):
+        LOG.predict(Z.astype(np.float16))
+    with pytest.raises(ValueError, match=r"raw must have shape \(n, K\)"):
+        CROSS.predict(Z)
+    assert CROSS.predict(np.zeros((0, 3))).shape == (0, 3)

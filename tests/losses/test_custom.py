@@ -1,0 +1,126 @@
+"""A loss of one's own is one method."""
+
+import pickle
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from sklloss import losses
+
+
+@dataclass(frozen=True)
+class Quartic(losses.Loss):
+    scale: float = 1.0
+
+    def formula(self, xp, y, raw):
+        d = (raw - y) / self.scale
+        return d**4, 4 * d**3 / self.scale
+
+
+class MarginSoftmax(losses.Loss):
+    """Not separable, without parameters: the square of 1 - p at the code."""
+
+    target = "classes"
+    separable = False
+    reduction = "sum"
+
+    def formula(self, xp, y, raw):
+        e = xp.exp(raw - xp.max(raw, axis=1, keepdims=True))
+        p = e / xp.sum(e, axis=1, keepdims=True)
+        own = xp.astype(y[:, None] == xp.arange(raw.shape[1])[None, :], raw.dtype)
+        rest = 1 - xp.sum(own * p, axis=1)
+        return rest**2, -2 * rest[:, None] * xp.sum(own * p, axis=1)[:, None] * (own - p)
+
+
+def documented():
+    """The loss that the docstring of Loss shows."""
+    text = losses.Loss.__doc__
+    start = text.index("        @dataclass(frozen=True)")
+    end = text.index("    Class attributes say", start)
+    scope = {"dataclass": dataclass, "Loss": losses.Loss, "__name__": __name__}
+    exec(textwrap.dedent(text[start:end]), scope)
+    return scope["Cauchy"]
+
+
+def numeric_gradient(loss, y, raw, weight=None):
+    """Differences of 4th order."""
+    gradient = np.empty_like(raw)
+    h = 1e-3
+    for i in np.ndindex(raw.shape):
+        values = []
+        for step in (-2, -1, 1, 2):
+            moved = raw.copy()
+            moved[i] += step * h
+            values.append(loss(y, moved, weight))
+        gradient[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    return gradient
+
+
+@pytest.mark.parametrize("make", [lambda: documented()(scale=2.0), lambda: Quartic(3.0), MarginSoftmax])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_method_gives_the_rest(make, weighted, rng):
+    loss = make()
+    classes = loss.target == "classes"
+    raw = rng.normal(size=(12, 3))
+    y = rng.integers(0, 3, 12) if classes else rng.normal(size=(12, 3))
+    w = rng.integers(0, 3, 12) if weighted else None
+    value, gradient = loss.value_and_gradient(y, raw, w)
+    assert type(value) is float
+    rows = loss.per_sample(y, raw)
+    assert value == pytest.approx(np.average(rows, weights=w), rel=1e-13)
+    np.testing.assert_allclose(gradient, numeric_gradient(loss, y, raw, w), atol=1e-9)
+    assert loss.gradient(y, raw.astype(np.float32)).dtype == np.float32
+    if not classes:
+        np.testing.assert_allclose(rows, loss.formula(np, y, raw)[0].mean(axis=1), rtol=1e-14)
+        with pytest.raises(ValueError, match="y_true must be finite"):
+            loss(np.full((12, 3), np.nan), raw)
+    with pytest.raises(ValueError, match="y_true"):
+        loss(y[:5], raw)
+
+
+def test_a_custom_loss_runs_in_place_like_a_kernel(rng):
+    loss = Quartic(2.0)
+    y, raw, w = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.integers(0, 3, 9).astype(float)
+    for weight in (None, w, np.zeros(9)):
+        scores, rows = raw.copy(), np.empty(9)
+        total = loss.evaluate_batch(scores, target=y, weight=weight, per_sample=rows)
+        weights = np.ones(9) if weight is None else weight
+        np.testing.assert_allclose(rows, loss.per_sample(y, raw))
+        assert total == pytest.approx(weights @ rows)
+        np.testing.assert_allclose(scores, weights[:, None] * loss.formula(np, y, raw)[1] / 2)
+    with pytest.raises(ValueError, match="states no curvature"):
+        loss.evaluate_batch(raw, target=y, curvature=np.empty_like(raw))
+
+
+def test_a_custom_loss_is_a_value():
+    assert Quartic() == Quartic(1.0) != Quartic(2.0)
+    assert MarginSoftmax() == MarginSoftmax()
+    assert MarginSoftmax() != losses.Loss()
+    assert repr(Quartic()) == "Quartic(scale=1.0)"
+    assert pickle.loads(pickle.dumps(losses.Loss())) == losses.Loss()
+    assert losses.get(Quartic(5.0)) == Quartic(5.0)
+    assert "Quartic" not in losses.names()
+
+
+def test_a_loss_without_a_formula_says_so():
+    class Empty(losses.Loss):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Empty must define formula"):
+        Empty()([1.0], [2.0])
+
+
+def test_the_domain_of_a_target_may_be_narrowed():
+    class Positive(Quartic):
+        def check_values(self, xp, y, outputs):
+            super().check_values(xp, y, outputs)
+            if bool(xp.any(y <= 0)):
+                raise ValueError("y_true must be positive")
+
+    assert Positive()([1.0], [1.0]) == 0.0
+    with pytest.raises(ValueError, match="must be positive"):
+        Positive()([0.0], [1.0])
+    with pytest.raises(ValueError, match="must be finite"):
+        Positive()([np.nan], [1.0])

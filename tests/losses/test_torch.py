@@ -1,0 +1,179 @@
+"""Losses as criteria of torch: values, analytic gradients and autograd."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from sklloss import losses
+
+torch = pytest.importorskip("torch")
+functional = pytest.importorskip("torch.nn.functional")
+
+
+def autograd(loss, y, raw, weight=None):
+    """Value and the gradient that torch derives from it."""
+    raw = raw.detach().clone().requires_grad_()
+    value = loss(y, raw, weight)
+    value.backward()
+    return value.detach(), raw.grad
+
+
+def awkward(batches, loss, form, dtype):
+    """A batch with zeros, ties of the largest score, confident rows and large scores."""
+    y, raw = batches.make(loss, form, n=40, dtype=dtype)
+    raw[0] = 0.0
+    raw[1] = -0.0
+    raw[2] = 4.0
+    raw[3] *= 30.0
+    raw[4] = -100.0
+    if raw.ndim == 2:
+        raw[5, :2] = 9.0
+        raw[6] = 0.0
+        raw[6, 1] = 60.0
+        raw[7, 0] = 300.0
+    return y, raw
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_gradients_and_autograd_agree_also_at_zero_and_at_ties(loss, dtype, batches, weights):
+    eps = np.finfo(dtype).eps
+    for form in batches.forms(loss):
+        y, raw = awkward(batches, loss, form, dtype)
+        ours, scores, w = (torch.from_numpy(a) for a in (y, raw, weights))
+        for weight, torch_weight in ((None, None), (weights, w)):
+            expected, slope = loss.value_and_gradient(y, raw, weight)
+            value, gradient = loss.value_and_gradient(ours, scores, torch_weight)
+            assert value.dtype == scores.dtype
+            assert value.shape == ()
+            assert float(value) == pytest.approx(expected, rel=10 * eps), form
+            scale = np.max(np.abs(slope))
+            np.testing.assert_allclose(gradient.numpy(), slope, rtol=50 * eps, atol=8 * eps * scale)
+            value, gradient = autograd(loss, ours, scores, torch_weight)
+            assert float(value) == pytest.approx(expected, rel=10 * eps)
+            np.testing.assert_allclose(
+                gradient.numpy(), slope, rtol=50 * eps, atol=8 * eps * scale, err_msg=form
+            )
+
+
+def test_autograd_keeps_the_digits_of_a_confident_row():
+    raw = torch.tensor([[60.0, 0.0, 0.0]], dtype=torch.float64)
+    _, gradient = autograd(losses.CrossEntropy(), torch.tensor([0]), raw)
+    np.testing.assert_allclose(gradient[0, 0].item(), -2 * np.exp(-60.0), rtol=1e-14)
+    _, gradient = autograd(losses.LogLoss(), torch.tensor([1]), torch.tensor([60.0], dtype=torch.float64))
+    np.testing.assert_allclose(gradient[0].item(), -np.exp(-60.0), rtol=1e-14)
+
+
+def test_autograd_has_no_nan_at_infinite_scores():
+    inf = float("inf")
+    raw = torch.tensor([inf, -inf, inf, -inf])
+    value, gradient = autograd(losses.LogLoss(), torch.tensor([1, 0, 0, 1]), raw)
+    assert value == inf
+    assert gradient.tolist() == [0.0, 0.0, 0.25, -0.25]
+    rows = torch.tensor([[inf, 0.0, 1.0], [-inf, 0.0, 0.0], [inf, inf, 0.0]])
+    _, gradient = autograd(losses.CrossEntropy(), torch.tensor([0, 1, 0]), rows)
+    assert not gradient.isnan().any()
+    np.testing.assert_allclose(gradient[:2].numpy(), [[0, 0, 0], [0, -1 / 6, 1 / 6]], rtol=1e-6)
+
+
+def test_autograd_leaves_out_a_row_of_weight_zero_whatever_its_scores(loss, batches):
+    for _, y, raw in batches.all(loss):
+        raw[3], raw[5] = np.inf, np.nan
+        weight = np.ones(40)
+        weight[[3, 5]] = 0.0
+        _, gradient = autograd(loss, *(torch.from_numpy(a) for a in (y, raw, weight)))
+        np.testing.assert_allclose(gradient.numpy(), loss.gradient(y, raw, weight), rtol=1e-11, atol=1e-15)
+
+
+def test_the_root_of_no_error_has_gradient_zero_in_autograd():
+    y = torch.tensor([1.0, 2.0])
+    value, gradient = autograd(losses.RootMeanSquaredError(), y, y)
+    assert value == 0.0
+    assert gradient.tolist() == [0.0, 0.0]
+
+
+def test_second_derivatives(loss, batches):
+    for form in batches.forms(loss):
+        if form == "many":
+            continue
+        y, raw = batches.make(loss, form, n=4)
+        ours, scores = torch.from_numpy(y), torch.from_numpy(raw).requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, y=ours: loss(y, z), scores)
+        assert torch.autograd.gradgradcheck(lambda z, y=ours: loss(y, z), scores)
+
+
+def test_a_target_may_be_differentiated_too(batches):
+    y, raw = (torch.from_numpy(a) for a in batches.make(losses.LogLoss(), "hard", n=6))
+    y.requires_grad_()
+    losses.LogLoss()(y, raw).backward()
+    np.testing.assert_allclose(y.grad.numpy(), -raw.numpy() / 6, rtol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_that_of_torch(smoothing, batches):
+    loss = losses.CrossEntropy(smoothing)
+    for form in ("codes", "rows", "many"):
+        y, raw = (torch.from_numpy(a) for a in batches.make(loss, form))
+        value, gradient = autograd(loss, y, raw)
+        theirs = raw.clone().requires_grad_()
+        expected = functional.cross_entropy(theirs, y, label_smoothing=smoothing)
+        expected.backward()
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-13, atol=0)
+        torch.testing.assert_close(gradient, theirs.grad, rtol=1e-11, atol=1e-15)
+
+
+def test_log_loss_and_squared_error_are_those_of_torch(batches):
+    pairs = [
+        (losses.LogLoss(), functional.binary_cross_entropy_with_logits),
+        (losses.MeanSquaredError(), functional.mse_loss),
+        (losses.RootMeanSquaredError(), lambda raw, y: functional.mse_loss(raw, y).sqrt()),
+    ]
+    for loss, theirs in pairs:
+        for form in batches.forms(loss):
+            y, raw = (torch.from_numpy(a) for a in batches.make(loss, form))
+            value, gradient = autograd(loss, y, raw)
+            # torch averages log losses over labels, ours add up
+            outputs = raw.shape[1] if raw.ndim == 2 and loss.reduction == "sum" else 1
+            other = raw.clone().requires_grad_()
+            expected = theirs(other, y) * outputs
+            expected.backward()
+            torch.testing.assert_close(value, expected.detach(), rtol=1e-13, atol=0)
+            torch.testing.assert_close(gradient, other.grad, rtol=1e-11, atol=1e-15)
+
+
+def test_a_network_trains_alike_on_our_criterion_and_on_that_of_torch():
+    X, y = load_digits(return_X_y=True)
+    X = torch.from_numpy(X[:256].reshape(-1, 1, 8, 8) / 16).float()
+    y = torch.from_numpy(y[:256])
+    curves = []
+    for criterion in (losses.CrossEntropy(), lambda y, raw: functional.cross_entropy(raw, y)):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 3), torch.nn.ReLU(),
+            torch.nn.Flatten(), torch.nn.Linear(128, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10),
+        )  # fmt: skip
+        optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+        curve = []
+        for _ in range(25):
+            for rows in torch.arange(256).split(64):
+                optimiser.zero_grad()
+                value = criterion(y[rows], net(X[rows]))
+                value.backward()
+                optimiser.step()
+            curve.append(float(value.detach()))
+        curves.append(curve)
+    assert curves[0][-1] < 0.2 < curves[0][0]
+    # float32 rounding grows over the steps; the first ones are the same
+    np.testing.assert_allclose(curves[0][:3], curves[1][:3], rtol=1e-3)
+    assert curves[1][-1] < 0.2
+
+
+def test_numpy_beside_torch_is_refused():
+    raw = torch.tensor([1.0, 2.0])
+    with pytest.raises(TypeError, match="y_true is of numpy, raw is of torch"):
+        losses.LogLoss()(np.array([0.0, 1.0]), raw)
+    with pytest.raises(TypeError, match="y_true is of torch, raw is of numpy"):
+        losses.LogLoss()(torch.tensor([0.0, 1.0]), np.array([1.0, 2.0]))
+    with pytest.raises(TypeError, match=r"raw must be float32 or float64, got torch.bfloat16"):
+        losses.LogLoss()(torch.tensor([0.0, 1.0]), raw.bfloat16())
+    with pytest.raises(ValueError, match="on device meta"):
+        losses.LogLoss()(torch.tensor([0.0, 1.0], device="meta"), raw)
