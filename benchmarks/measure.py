@@ -26,8 +26,12 @@ class Worker:
         self.rival = rival
         self.options = options
         self.process = None
+        self.ready = False
 
-    def _start(self):
+    def begin(self):
+        """Start the process, if it is not up, without waiting for its imports."""
+        if self.process is not None:
+            return
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         before = {key: os.environ.get(key) for key in self.rival.env}
@@ -44,26 +48,39 @@ class Worker:
                 else:
                     os.environ[key] = value
         theirs.close()
+        self.connection.send(("ready", ()))
 
     def ask(self, what, *args, limit=600.0):
         """Ask the process for something, waiting at most ``limit`` seconds."""
-        if self.process is None:
-            self._start()
-            self.ask("ready", limit=120.0)
+        self.begin()
+        if not self.ready:
+            self.ready = True
+            self._answer("ready", 120.0)
         try:
             self.connection.send((what, args))
+        except (BrokenPipeError, ConnectionResetError):
+            self._died()
+        return self._answer(what, limit)
+
+    def _answer(self, what, limit):
+        try:
             if not self.connection.poll(limit):
                 self.close()
-                raise RivalError(f"not done after {limit:.0f} s")
+                raise RivalError(f"{what}: not done after {limit:.0f} s")
             answer, failed = self.connection.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            self.process.join(5)
-            code = self.process.exitcode
-            self.close()
-            raise RivalError(f"the process died (exit code {code})") from None
+        except (EOFError, ConnectionResetError):
+            self._died()
         if failed:
+            if what == "ready":
+                self.close()
             raise RivalError(failed)
         return answer
+
+    def _died(self):
+        self.process.join(5)
+        code = self.process.exitcode
+        self.close()
+        raise RivalError(f"the process died (exit code {code})") from None
 
     def close(self):
         """End the process; the next `ask` starts a new one."""
@@ -72,6 +89,7 @@ class Worker:
             self.process.join()
             self.connection.close()
             self.process = None
+            self.ready = False
 
 
 def _serve(connection, name, options):
@@ -158,7 +176,7 @@ def alternate(turns, rounds, limits, say=lambda line: None):
 
     Parameters
     ----------
-    turns : dict of label to a function of the round's number that returns a dict with "seconds"
+    turns : dict of (rival, way) to a function of the round's number that returns a dict with "seconds"
     rounds : int
     limits : dict of label to the number of rounds that entrant takes part in, where fewer
     say : function of a line, for progress
@@ -173,7 +191,7 @@ def alternate(turns, rounds, limits, say=lambda line: None):
             taken = results[label]
             if number >= limits.get(label, rounds) or (taken and isinstance(taken[-1], RivalError)):
                 continue
-            say(f"round {number + 1} of {rounds}: {label}")
+            say(f"round {number + 1} of {rounds}: {' '.join(label)}")
             try:
                 taken.append(turn(number))
             except RivalError as error:

@@ -197,7 +197,7 @@ def _standardised(X):
 @problem("linear", "digits", source="digits", quick=False)
 @problem("linear", "digits-scaled", source="digits", scaled=True)
 @problem("linear", "breast_cancer", source="breast_cancer")
-@problem("linear", "breast_cancer-scaled", source="breast_cancer", scaled=True)
+@problem("linear", "breast_cancer-scaled", source="breast_cancer", scaled=True, quick=False)
 @problem("linear", "iris", source="iris")
 def _table(source, scaled=False):
     X, y = _bundled(source)

@@ -147,6 +147,7 @@ def summary(rows):
         "ratio",
     ]
     if not any(line[3] != "-" for line in lines):
+        header[4] = "scikit-learn"
         header, lines = header[:3] + header[4:], [line[:3] + line[4:] for line in lines]
     return table(header, lines)
 

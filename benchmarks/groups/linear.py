@@ -25,6 +25,10 @@ def run(session):
             _problem(session, problem)
 
 
+def _progress(session, name):
+    return lambda line: session.say(f"{name}: {line}")
+
+
 def _base(results, entrants):
     """Our seconds, round by round, in our default way."""
     key = next(((rival, way) for rival, way in entrants if rival == OURS), None)
@@ -60,7 +64,7 @@ def _problem(session, problem):
     name = problem.name
     session.say(f"{name}: {problem.X.shape[0]} x {problem.X.shape[1]}, {problem.objective}, C={problem.C:g}")
     optimum = reference.Optimum(problem, session.results, session.say)
-    limit = 3.0 if session.quick else 150.0
+    limit = 2.0 if session.quick else 150.0
     entrants = session.entrants(name)
     default_way = {}
     for rival, way in entrants:
@@ -97,8 +101,8 @@ def _climb(session, problem, rival, way, optimum, limit):
             spent += rung["seconds"]
             if optimum.gap(rung["F"]) <= goal:
                 break
-            if spent > (limit if session.quick else 2 * limit):
-                raise measure.RivalError(f"gap {optimum.gap(rung['F']):.0e} after {spent:.0f} s of attempts")
+            if spent > 2 * limit or 2 * rung["seconds"] > limit:
+                raise measure.RivalError(f"gap {optimum.gap(rung['F']):.0e} after {spent:.1f} s of attempts")
     except measure.RivalError as error:
         rungs.append({"setting": rungs[-1]["setting"] if rungs else None, "error": str(error)})
     reached = [optimum.gap(rung["F"]) for rung in rungs if "F" in rung]
@@ -208,7 +212,7 @@ def _search(session, name):
     session.say(f"{name}: {', '.join(rival for rival, _ in entrants)}")
     rounds = session.options["repeat"] or (1 if session.quick else 3)
     turns = {(rival, way): _turn(session, rival, name, way, None, limit) for rival, way in entrants}
-    results = measure.alternate(turns, rounds, {}, lambda line: session.say(f"{name}: {line}"))
+    results = measure.alternate(turns, rounds, {}, _progress(session, name))
     base = _base(results, entrants)
     for (rival, way), answers in results.items():
         row = {"group": "search", "problem": name, "target": "defaults", "rival": rival, "way": way}

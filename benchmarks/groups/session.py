@@ -66,6 +66,8 @@ class Session:
     def entrants(self, name):
         """(rival, way) for everyone who can do the problem, ours first; errors become rows."""
         found = []
+        for worker in self.workers.values():
+            worker.begin()  # all at once: they import side by side
         for rival, worker in list(self.workers.items()):
             try:
                 found += [(rival, way) for way in worker.ask("ways", name)]

@@ -39,6 +39,8 @@ class ScikitLearn(Rival):
         return OneVsRestClassifier(model) if problem.objective == "multilabel" else model
 
     def linear_ways(self, problem, options):
+        if options["quick"]:
+            return ("lbfgs", "newton-cholesky" if problem.outputs == 1 else "newton-cg")
         ways = ["lbfgs", "newton-cg"]
         unknowns = (problem.X.shape[1] + 1) * (1 if problem.objective == "multilabel" else problem.outputs)
         if unknowns <= NEWTON_CHOLESKY_UP_TO and not problem.sparse:
@@ -79,7 +81,7 @@ class ScikitLearn(Rival):
 
         return Job(
             lambda: MLPRegressor(
-                problem.hidden,
+                hidden_layer_sizes=problem.hidden,
                 batch_size=problem.batch_size,
                 learning_rate_init=problem.learning_rate,
                 alpha=problem.alpha,

@@ -18,4 +18,4 @@ class Sklearnex(ScikitLearn):
         return OneVsRestClassifier(model) if problem.objective == "multilabel" else model
 
     def linear_ways(self, problem, options):
-        return ("lbfgs", "newton-cg")
+        return ("lbfgs",) if options["quick"] else ("lbfgs", "newton-cg")

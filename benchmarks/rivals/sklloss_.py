@@ -99,7 +99,7 @@ class Sklloss(Rival):
 
         return Job(
             lambda: sklloss.MLPRegressor(
-                problem.hidden,
+                hidden_layer_sizes=problem.hidden,
                 batch_size=problem.batch_size,
                 learning_rate_init=problem.learning_rate,
                 alpha=problem.alpha,

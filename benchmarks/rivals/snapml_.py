@@ -23,8 +23,9 @@ class SnapML(Rival):
     def linear_ways(self, problem, options):
         if problem.objective != "binary" or problem.weights is not None or problem.sparse:
             return ()
-        slow = () if options["quick"] else ("dual, larger intercept column",)
-        return ("dual", "primal, own intercept column", *slow)
+        if options["quick"]:
+            return ("dual",)
+        return ("dual", "dual, larger intercept column", "primal, own intercept column")
 
     def linear_ladder(self, problem, way):
         return tolerances(-2, -9)

@@ -76,7 +76,8 @@ cdef void take_rows(
     if table.sparse:
         return
     # BLAS wants rows that do not overlap, and a step that is an int
-    if order == NULL and table.column_step == 1 and features <= table.row_step < 2147483648:
+    cdef bint apart = table.row_step >= features and table.row_step <= 2147483647
+    if order == NULL and table.column_step == 1 and apart:
         plan.x = x + first * table.row_step
         plan.x_step = table.row_step
         return

@@ -6,7 +6,8 @@ from sklloss.solvers._stopping import Result, allowed_gap, exhausted
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
-LOOSEST = 0.25  # largest residual, relative to the gradient, that ends the inner iterations
+LOOSEST = 0.3  # a system may be left with this share of its decrease undone
+CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
 MOST_PRODUCTS = 250
 
 
@@ -48,11 +49,12 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     solve = objective.preconditioner()
     for iteration in range(1, max_iter + 1):
         active = ~(converged | stuck)
-        direction, products = _conjugate_gradients(
+        direction, products, reached = _conjugate_gradients(
             objective, solve, gradient, value, allowed_gap(value, start, tol), active
         )
         decrement = -np.einsum("bi,bi->b", gradient, direction)
-        solved = active & (decrement / 2 <= allowed_gap(value, start, tol))
+        # a system that was given up on understates the decrement
+        solved = active & reached & (decrement / 2 <= allowed_gap(value, start, tol))
         step, new = _damped_step(objective, w, value, direction, decrement, active)
         still = active & (step == 0.0)
         converged |= solved | (still & exhausted(decrement, value))
@@ -78,19 +80,16 @@ def _dot(a, b):
 def _conjugate_gradients(objective, solve, gradient, value, gap, active):
     """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end.
 
-    Returns d and the number of products with the Hessian.
+    Returns d, the number of products with the Hessian, and which problems got as far as they should.
     """
     d = np.zeros_like(gradient)
     residual = -gradient
     z = solve(residual)
     p = z.copy()
-    first = rz = _dot(residual, z)
-    # rz is about twice the gap of the objective: its square root is a distance to the optimum
-    distance = np.sqrt(np.maximum(first, 0.0) / np.maximum(np.abs(value), np.finfo(float).tiny))
-    forcing = np.minimum(LOOSEST, np.sqrt(distance))
-    # no closer than a tenth of the gap that would be left to the stopping rule
-    goal = np.maximum(forcing**2 * first, 0.1 * gap)
-    running = active & (first > 0)
+    rz = _dot(residual, z)
+    size = np.maximum(np.abs(value), np.finfo(float).tiny)
+    lowered = np.zeros_like(rz)
+    running = active & (rz > 0)
     products = 0
     while running.any() and products < MOST_PRODUCTS:
         products += 1
@@ -101,13 +100,21 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
         length = np.divide(rz, bend, out=np.zeros_like(rz), where=running)
         d += length[:, None] * p
         residual -= length[:, None] * product
+        # Each product lowers the model by half of length * rz. What is left is taken for as many times
+        # the last decrease as there were products (Nash and Sofer): a measure that, unlike the residual,
+        # does not depend on how good the preconditioner is.
+        decrease = 0.5 * length * rz
+        lowered += decrease
+        left = products * decrease
+        distance = np.sqrt(lowered / size)
+        running &= (left > np.minimum(LOOSEST, np.sqrt(distance)) * lowered) & (left > CLOSEST * gap)
         z = solve(residual)
         newer = _dot(residual, z)
-        running &= newer > goal
+        running &= newer > 0
         ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
         p = z + ratio[:, None] * p
         rz = newer
-    return d, products
+    return d, products, ~running
 
 
 def _damped_step(objective, w, value, direction, decrement, active):

@@ -6,12 +6,14 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 import threadpoolctl
 
+import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.backends import threads
 from sklloss.backends.rows import SMALL_WORK
@@ -35,6 +37,21 @@ def problems(request):
 
 def blas_threads():
     return [(lib["filepath"], lib["num_threads"]) for lib in threadpoolctl.threadpool_info()]
+
+
+def run(code, **environment):
+    """Run a program in a process of its own, so that a deadlock is a failure and not the end of the tests."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(sklloss.__file__).parents[1],
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 # The same bits ------------------------------------------------------------------------------------------
@@ -97,29 +114,48 @@ def test_blas_has_its_threads_back_after_a_fit_and_after_an_error(rng):
         assert blas_threads() == before
 
 
-def blas_limits():
-    return {lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"}
-
-
-def test_blas_is_held_to_one_thread_until_the_last_block_ends():
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        inside, leave = threading.Event(), threading.Event()
-
-        def hold():
-            with threads.single_threaded_blas():
-                inside.set()
-                leave.wait(60)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        assert inside.wait(60)
-        with pytest.raises(ZeroDivisionError), threads.single_threaded_blas():
-            assert blas_limits() == {1}
-            raise ZeroDivisionError
-        assert blas_limits() == {1}
+@pytest.mark.parametrize("main_fits_first", [False, True])
+@pytest.mark.parametrize("first_out", ["main", "other"])
+def test_blas_is_held_to_one_thread_until_the_last_of_overlapping_blocks_ends(first_out, main_fits_first):
+    # In a process of its own: threadpoolctl lets the first thread that asks control OpenBLAS, and no other.
+    out = run(
+        f"""
+    import threading
+    import numpy as np
+    import scipy.linalg
+    import threadpoolctl
+    from sklloss.backends import threads
+    def limits():
+        return {{lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"}}
+    if {main_fits_first}:
+        with threads.single_threaded_blas():
+            assert limits() == {{1}}, limits()
+    assert limits() == {{2}}, limits()
+    inside, leave = threading.Event(), threading.Event()
+    def hold():
+        with threads.single_threaded_blas():
+            inside.set()
+            leave.wait(60)
+    other = threading.Thread(target=hold)
+    other.start()
+    assert inside.wait(60)
+    assert limits() == {{1}}, limits()
+    with threads.single_threaded_blas():
+        assert limits() == {{1}}, limits()
+        if {first_out == "other"}:
+            leave.set()
+            other.join(60)
+            assert limits() == {{1}}, limits()
+    if {first_out == "main"}:
+        assert limits() == {{1}}, limits()
         leave.set()
-        holder.join(60)
-        assert blas_limits() == {2}
+        other.join(60)
+    assert limits() == {{2}}, limits()
+    print("restored")
+    """,
+        OPENBLAS_NUM_THREADS="2",
+    )
+    assert out == "restored\n"
 
 
 # Sharing ------------------------------------------------------------------------------------------------
@@ -186,19 +222,6 @@ def test_bad_numbers_of_threads(bad, error):
 
 
 # Fork ---------------------------------------------------------------------------------------------------
-
-
-def run(code):
-    """Run a program in a process of its own, so that a deadlock is a failure and not the end of the tests."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 PROBLEM = """

@@ -125,21 +125,21 @@ def test_smoothing_that_is_no_number_is_refused_at_construction(value):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown loss 'hinge'; known losses: .*cross_entropy, .*log_loss"):
+    with pytest.raises(ValueError, match=r"unknown loss 'hinge'; known losses: .*cross_entropy, .*log_loss"):
         losses.get("hinge")
 
 
 def test_a_class_is_not_a_loss():
     with pytest.raises(TypeError, match=r"loss is the class LogLoss; give an object, LogLoss\(...\)"):
         losses.get(losses.LogLoss)
-    with pytest.raises(TypeError, match="loss must be a name or a losses.Loss, got int: 3"):
+    with pytest.raises(TypeError, match=r"loss must be a name or a losses.Loss, got int: 3"):
         losses.get(3)
-    with pytest.raises(TypeError, match="NoneType"):
+    with pytest.raises(TypeError, match=r"NoneType"):
         losses.get(None)
 
 
 def test_predict_checks_its_scores():
-    with pytest.raises(TypeError, match="raw must be float32 or float64, got float16"):
+    with pytest.raises(TypeError, match=r"raw must be float32 or float64, got float16"):
         LOG.predict(Z.astype(np.float16))
     with pytest.raises(ValueError, match=r"raw must have shape \(n, K\)"):
         CROSS.predict(Z)

@@ -1,0 +1,221 @@
+"""The network's kernels: activations against mpmath, and every way to pass over the rows against NumPy."""
+
+import importlib
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.sparse
+
+from sklloss import kernels
+from sklloss.kernels import _network
+
+BUILDS = kernels.available()
+DTYPES = [np.float64, np.float32]
+
+
+def layers(dtype, build=kernels.chosen):
+    return importlib.import_module(f"sklloss.kernels._build_{build}").network_table()[np.dtype(dtype).name]
+
+
+def network(widths, activation="tanh", dtype=np.float64, kernel="squared_error", **kwargs):
+    loss = None if kernel is None else kernels.get(kernel, dtype) if isinstance(kernel, str) else kernel
+    return _network.Network(widths, activation, dtype, layers(dtype), loss, parameter=0.5, **kwargs)
+
+
+def forward(X, parameters, widths, activation):
+    """Outputs of each layer, in float64."""
+    functions = {
+        "identity": lambda z: z,
+        "relu": lambda z: np.maximum(z, 0),
+        "tanh": np.tanh,
+        "logistic": lambda z: 1 / (1 + np.exp(-z)),
+    }
+    shapes = list(zip(widths[:-1], widths[1:]))
+    at, bias = 0, sum(a * b for a, b in shapes)
+    outputs = [X]
+    for k, (a, b) in enumerate(shapes):
+        z = outputs[-1] @ parameters[at : at + a * b].reshape(a, b) + parameters[bias : bias + b]
+        at, bias = at + a * b, bias + b
+        outputs.append(z if k == len(shapes) - 1 else functions[activation](z))
+    return outputs
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3)])
+def test_activations_stay_within_their_stated_bound_over_the_whole_range(build, dtype, activation, bound, rng):
+    z = np.concatenate(
+        [
+            rng.uniform(-1, 1, 2000) * 10.0 ** rng.uniform(-3, 1.5, 2000),
+            10.0 ** rng.uniform(-37, 3, 300),
+            [0.0, 1e-38, 20.0, -20.0, 88.0, -88.0],
+        ]
+    ).astype(dtype)
+    out = z.copy()[None]
+    _network.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation)
+    with mpmath.workdps(60):
+        if activation == "tanh":
+            exact = [mpmath.tanh(mpmath.mpf(float(v))) for v in z]
+        else:
+            exact = [1 / (1 + mpmath.exp(-mpmath.mpf(float(v)))) for v in z]
+        spacing = np.spacing(np.abs(np.array([float(v) for v in exact]).astype(dtype)))
+        ulp = [abs(mpmath.mpf(float(o)) - e) / mpmath.mpf(float(s)) for o, e, s in zip(out[0], exact, spacing)]
+    assert max(ulp) <= bound
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", list(_network.ACTIVATIONS))
+def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
+    z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
+    _network.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
+    limits = {"identity": (np.inf, -np.inf), "relu": (np.inf, 0), "tanh": (1, -1), "logistic": (1, 0)}
+    assert tuple(z[0, :2]) == limits[activation]
+    assert np.isnan(z[0, 2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", list(_network.ACTIVATIONS))
+@pytest.mark.parametrize("widths", [(5, 1), (5, 3), (5, 7, 1), (5, 33, 4, 2), (5, 1, 3)])
+def test_predictions_equal_numpy(activation, dtype, widths, rng):
+    X = rng.standard_normal((70, 5)).astype(dtype)
+    net = network(widths, activation, dtype, kernel=None)
+    parameters = rng.standard_normal(net.size).astype(dtype)
+    expected = forward(X.astype(float), parameters.astype(float), widths, activation)[-1]
+    tolerance = 1e-12 if dtype is np.float64 else 2e-5
+    np.testing.assert_allclose(net.predict(_network.Rows(X), parameters), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", [(6, 1), (6, 9, 2)])
+def test_all_layouts_of_X_give_the_same_loss_and_gradient(widths, dtype, rng):
+    dense = rng.standard_normal((50, 6)).astype(dtype)
+    dense[rng.random(dense.shape) < 0.6] = 0
+    wide = np.zeros((50, 11), dtype=dtype)
+    wide[:, :6] = dense
+    csr = scipy.sparse.csr_array(dense)
+    longer = csr.copy()
+    longer.indices, longer.indptr = longer.indices.astype(np.int64), longer.indptr.astype(np.int64)
+    target = rng.standard_normal((50, widths[-1])).astype(dtype)
+    weight = rng.random(50).astype(dtype)
+    net = network(widths, dtype=dtype)
+    parameters = rng.standard_normal(net.size).astype(dtype)
+    results = []
+    for X in (dense, np.asfortranarray(dense), wide[:, :6], csr, longer):
+        gradient = np.empty_like(parameters)
+        loss, weights = net.loss_and_gradient(_network.Rows(X, target, weight), parameters, gradient)
+        assert weights == pytest.approx(weight.sum(), rel=1e-6)
+        results.append((loss, gradient))
+    tolerance = 1e-12 if dtype is np.float64 else 1e-5
+    for loss, gradient in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=tolerance)
+        np.testing.assert_allclose(gradient, results[0][1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kernel", ["squared_error", "root_mean_squared_error"])
+def test_many_blocks_of_rows_equal_one(kernel, rng):
+    # wide enough that a block holds a few dozen rows only
+    widths = (4000, 20000, 1)
+    X = rng.standard_normal((40, 4000)) / 60
+    target = rng.standard_normal((40, 1))
+    weight = rng.random(40) + 0.1
+    net = network(widths, kernel=kernel, additive=kernel == "squared_error")
+    parameters = rng.standard_normal(net.size) / 100
+    gradient = np.empty_like(parameters)
+    loss, weights = net.loss_and_gradient(_network.Rows(X, target, weight), parameters, gradient)
+    hidden, raw = forward(X, parameters, widths, "tanh")[1:]
+    error = raw - target
+    if kernel == "squared_error":
+        expected, delta = 0.5 * (weight @ error**2).item(), error * weight[:, None]
+    else:
+        root = np.sqrt((weight @ error**2).item() / weight.sum())
+        expected, delta = root * weight.sum(), error * weight[:, None] / root
+    assert loss == pytest.approx(expected, rel=1e-10)
+    assert weights == pytest.approx(weight.sum(), rel=1e-14)
+    at = 4000 * 20000
+    np.testing.assert_allclose(gradient[at : at + 20000], (hidden.T @ delta)[:, 0], rtol=1e-8, atol=1e-12)
+    assert gradient[-1] == pytest.approx(delta.sum(), rel=1e-9)
+    back = (delta @ parameters[at : at + 20000][None]) * (1 - hidden**2)
+    np.testing.assert_allclose(gradient[at + 20000 : -1], back.sum(axis=0), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(gradient[: 5 * 20000].reshape(5, -1), X[:, :5].T @ back, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
+    X = rng.standard_normal((37, 4))
+    target, weight = rng.standard_normal((37, 2)), rng.random(37)
+    order = rng.permutation(37)[:30].astype(np.intp)
+    results = []
+    for rows, sequence in (((X, target, weight), order), ((X[order], target[order], weight[order]), None)):
+        net = network((4, 6, 2))
+        x = scipy.sparse.csr_array(rows[0]) if sparse else rows[0]
+        parameters = np.linspace(-1, 1, net.size)
+        loss = net.epoch(
+            _network.Rows(x, *rows[1:]), sequence, 8, parameters, optimiser="sgd", rates=np.full(4, 0.1),
+            first=np.zeros(net.size), penalty=0.3, decay=0.9, nesterov=True,
+        )  # fmt: skip
+        results.append((loss, parameters))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_class_codes_reach_the_loss(rng):
+    X, codes = rng.standard_normal((20, 3)), rng.integers(0, 4, 20)
+    net = _network.Network((3, 4), "relu", np.float64, layers(np.float64), kernels.get("cross_entropy", np.float64))
+    parameters = rng.standard_normal(net.size)
+    loss, _ = net.loss_and_gradient(_network.Rows(X, codes=codes.astype(np.intp)), parameters)
+    raw = X @ parameters[:12].reshape(3, 4) + parameters[12:]
+    expected = (np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(20), codes]).sum()
+    assert loss == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match=r"class code 4 is not in \[0, 4\)"):
+        net.loss_and_gradient(_network.Rows(X, codes=np.full(20, 4, dtype=np.intp)), parameters)
+
+
+def test_an_error_in_a_python_loss_comes_out_as_it_is(rng):
+    def fails(raw, target, codes, weight):
+        raise LookupError("no such target")
+
+    net = network((3, 2), kernel=fails)
+    rows = _network.Rows(rng.standard_normal((5, 3)), np.zeros((5, 2)))
+    with pytest.raises(LookupError, match="no such target"):
+        net.loss_and_gradient(rows, np.zeros(net.size))
+
+
+def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
+    X, target = rng.standard_normal((9, 3)), np.zeros((9, 1))
+    net = network((3, 1))
+    rows = _network.Rows(X, target)
+    right = np.zeros(net.size)
+    step = {"optimiser": "sgd", "first": np.zeros(net.size)}
+    with pytest.raises(ValueError, match="parameters must have shape"):
+        net.loss_and_gradient(rows, np.zeros(7))
+    with pytest.raises(ValueError, match="dtype"):
+        net.loss_and_gradient(rows, np.zeros(net.size, dtype=np.float32))
+    with pytest.raises(ValueError, match="X is float32"):
+        net.predict(_network.Rows(X.astype(np.float32)), right)
+    with pytest.raises(ValueError, match="X has 2 columns"):
+        net.predict(_network.Rows(X[:, :2].copy()), right)
+    with pytest.raises(ValueError, match="the rows have no targets"):
+        net.loss_and_gradient(_network.Rows(X), right)
+    with pytest.raises(ValueError, match="the target has 2 columns"):
+        net.loss_and_gradient(_network.Rows(X, np.zeros((9, 2))), right)
+    with pytest.raises(ValueError, match="target must have shape"):
+        _network.Rows(X, np.zeros((8, 1)))
+    with pytest.raises(ValueError, match="float32 or float64"):
+        _network.Rows(np.zeros((3, 3), dtype=int))
+    with pytest.raises(ValueError, match="order has 9"):
+        net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, rates=np.ones(1), **step)
+    with pytest.raises(ValueError, match="one number for each batch"):
+        net.epoch(rows, None, 2, right, rates=np.ones(4), **step)
+    with pytest.raises(ValueError, match="optimiser must be"):
+        net.epoch(rows, None, 9, right, rates=np.ones(1), optimiser="rprop", first=np.zeros(net.size))
+    with pytest.raises(ValueError, match="without a loss"):
+        network((3, 1), kernel=None).loss_and_gradient(rows, right)
+    with pytest.raises(ValueError, match="positive integers"):
+        network((3, 0, 1))
+    broken = scipy.sparse.csr_array(X)
+    broken.indices = broken.indices.copy()
+    broken.indices[0] = 3
+    with pytest.raises(ValueError, match="column index is out of range"):
+        _network.Rows(broken)

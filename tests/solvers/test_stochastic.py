@@ -1,0 +1,183 @@
+"""The stochastic solvers: their steps against the papers' formulas, and the rules of training."""
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from sklloss import losses
+from sklloss.objectives.network import NetworkObjective
+from sklloss.solvers.lbfgsb import lbfgsb
+from sklloss.solvers.stochastic import SGD, Adam, History, train
+
+
+class Quadratic:
+    """Stands for a network: records what it is asked, and gives a scripted loss per epoch."""
+
+    def __init__(self, curve=()):
+        self.curve = list(curve)
+        self.orders = []
+
+    def epoch(self, rows, order, batch_size, parameters, **step):
+        self.orders.append(None if order is None else order.copy())
+        parameters += 1.0
+        return self.curve.pop(0)
+
+
+class FiveRows:
+    n = 5
+
+
+def run(curve, optimiser=None, state=None, **kwargs):
+    optimiser = optimiser or SGD()
+    history = History()
+    objective = Quadratic(curve)
+    defaults = {"batch_size": 2, "max_iter": len(curve), "random_state": np.random.RandomState(0)}
+    state = state if state is not None else optimiser.start(1, np.float64)
+    parameters, n_iter = train(
+        objective, FiveRows, np.arange(5), np.zeros(1), optimiser, state, history, **{**defaults, **kwargs}
+    )
+    return parameters, n_iter, history, state, objective
+
+
+def linear(rng, dtype=np.float64):
+    """A linear model on one row: its gradient is simple enough to write down."""
+    X, y = rng.standard_normal((1, 3)).astype(dtype), np.ones((1, 1), dtype)
+    objective = NetworkObjective((3, 1), "relu", dtype, losses.get("squared_error"), alpha=0.5)
+    parameters = rng.standard_normal(4).astype(dtype)
+
+    def gradient(p):
+        error = X[0] @ p[:3] + p[3] - 1
+        return np.append(error * X[0] + 0.5 * p[:3], error)
+
+    return objective, objective.rows(X, y), parameters, gradient
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_adam_takes_the_steps_of_the_paper(dtype, rng):
+    objective, rows, parameters, gradient = linear(rng, dtype)
+    adam = Adam(0.1, 0.8, 0.95, 1e-6)
+    state = adam.start(4, dtype)
+    p, m, v = parameters.astype(float), np.zeros(4), np.zeros(4)
+    for t in range(1, 8):
+        adam.epoch(objective, rows, None, 1, parameters, state)
+        g = gradient(p)
+        m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
+        rate = 0.1 * np.sqrt(1 - 0.95**t) / (1 - 0.8**t)
+        p = p - rate * m / (np.sqrt(v) + 1e-6)
+    np.testing.assert_allclose(parameters, p, rtol=1e-12 if dtype is np.float64 else 1e-4)
+    np.testing.assert_allclose(state["second"], v, rtol=1e-12 if dtype is np.float64 else 1e-4)
+    assert state["steps"] == 7
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_takes_the_steps_of_momentum(momentum, nesterov, rng):
+    objective, rows, parameters, gradient = linear(rng)
+    sgd = SGD(0.05, momentum=momentum, nesterovs_momentum=nesterov)
+    state = sgd.start(4, np.float64)
+    p, v = parameters.copy(), np.zeros(4)
+    for _ in range(7):
+        sgd.epoch(objective, rows, None, 1, parameters, state)
+        g = gradient(p)
+        v = momentum * v - 0.05 * g
+        p = p + (momentum * v - 0.05 * g if nesterov else v)
+    np.testing.assert_allclose(parameters, p, rtol=1e-12)
+
+
+def test_training_stops_after_more_epochs_without_progress_than_allowed():
+    _, n_iter, history, *_ = run([3.0, 2.0, 2.0, 1.99995, 2.0, 0.0], n_iter_no_change=2)
+    assert n_iter == 5
+    assert history.best_loss == 1.99995
+    assert history.seen == 25
+
+
+def test_too_few_epochs_are_a_convergence_warning_unless_one_was_asked_for():
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
+        run([3.0, 2.0])
+    _, n_iter, *_ = run([3.0, 2.0], single_epoch=True)
+    assert n_iter == 1
+
+
+def test_the_adaptive_rate_falls_at_each_stall_and_ends_training_when_small():
+    sgd = SGD(4e-6, "adaptive")
+    _, n_iter, _, state, _ = run([1.0] * 20, sgd, tol=0.1, n_iter_no_change=1)
+    assert state["learning_rate"] == pytest.approx(4e-6 / 5)
+    assert n_iter == 5  # a first epoch, then two stalls of two epochs
+
+
+def test_invscaling_divides_by_the_rows_seen():
+    sgd = SGD(0.5, "invscaling", power_t=0.25)
+    with pytest.warns(ConvergenceWarning):
+        *_, state, _ = run([3.0, 2.0], sgd)
+    assert state["learning_rate"] == pytest.approx(0.5 / 11**0.25)
+
+
+def test_each_epoch_shuffles_the_order_of_the_one_before():
+    with pytest.warns(ConvergenceWarning):
+        *_, objective = run([3.0, 2.0, 1.0])
+    assert all(sorted(order) == list(range(5)) for order in objective.orders)
+    assert len({tuple(order) for order in objective.orders}) == 3
+    with pytest.warns(ConvergenceWarning):
+        *_, objective = run([3.0, 2.0], shuffle=False)
+    assert [list(order) for order in objective.orders] == [list(range(5))] * 2
+
+
+def test_early_stopping_returns_the_parameters_of_the_best_epoch():
+    scores = iter([0.1, 0.5, 0.3, 0.2, 0.4])
+    parameters, n_iter, history, *_ = run(
+        [5.0, 4.0, 3.0, 2.0, 1.0],
+        early_stopping=True,
+        n_iter_no_change=1,
+        validate=lambda p: (float(p[0]), next(scores)),
+    )
+    assert n_iter == 4
+    assert parameters.tolist() == [2.0]
+    assert history.best_validation_score == 0.5
+    assert history.validation_scores == [0.1, 0.5, 0.3, 0.2]
+    assert history.validation_loss_curve == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_names_the_epoch_and_a_remedy(bad):
+    with pytest.raises(ValueError, match=r"became (nan|inf) in epoch 2.*learning_rate_init"):
+        run([1.0, bad, 0.5])
+
+
+def test_a_state_is_resumed_only_by_its_own_optimiser():
+    state = Adam().start(3, np.float64)
+    resumed = Adam().resume(state)
+    assert resumed is not state
+    assert not np.shares_memory(resumed["first"], state["first"])
+    assert SGD().resume(state) is None
+    assert Adam().resume(None) is None
+    slower = SGD(0.1, "adaptive").resume({**SGD(0.2).start(3, np.float64), "learning_rate": 0.04})
+    assert slower["learning_rate"] == 0.1  # a new initial rate starts the schedule anew
+    same = SGD(0.2, "adaptive").resume({**SGD(0.2).start(3, np.float64), "learning_rate": 0.04})
+    assert same["learning_rate"] == 0.04
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_lbfgsb_finds_the_minimum_of_a_quadratic(dtype, rng):
+    scales = np.array([1.0, 10.0, 100.0])
+    seen = []
+    x, value, n_iter = lbfgsb(
+        lambda p: (float(scales @ (p - 1.0) ** 2), (2 * scales * (p - 1)).astype(dtype)),
+        np.zeros(3, dtype),
+        tol=1e-6,
+        max_iter=100,
+        max_fun=1000,
+        callback=lambda value, p: seen.append(value),
+    )
+    assert x.dtype == dtype
+    np.testing.assert_allclose(x, 1.0, rtol=1e-4)
+    assert len(seen) == n_iter
+    assert seen[-1] == value
+
+
+def test_lbfgsb_warns_when_it_runs_out_of_iterations_or_evaluations():
+    def valley(p):
+        return float(np.sum(p**4)), 4 * p**3
+
+    for limits in ({"max_iter": 2, "max_fun": 1000}, {"max_iter": 100, "max_fun": 2}):
+        with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
+            lbfgsb(valley, np.full(4, 3.0), tol=1e-12, **limits)
