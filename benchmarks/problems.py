@@ -54,6 +54,11 @@ class LinearProblem:
             return self.y.shape[1]
         return 1 if self.objective == "binary" else int(self.y.max()) + 1
 
+    @property
+    def unknowns(self):
+        """Size of the largest system that Newton's method has to solve; several labels are separate ones."""
+        return (self.X.shape[1] + 1) * (self.outputs if self.objective == "softmax" else 1)
+
 
 @dataclass
 class SearchProblem:

@@ -56,6 +56,8 @@ class _BaseMLP(BaseEstimator):
         check_integer("max_iter", self.max_iter, 1)
         check_integer("max_fun", self.max_fun, 1)
         check_integer("n_iter_no_change", self.n_iter_no_change, 1, infinity=True)
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_integer("verbose", self.verbose, 0)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             check_flag(name, getattr(self, name))
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True)

@@ -4,7 +4,6 @@ import _thread
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
 import threadpoolctl
@@ -112,7 +111,10 @@ BAD_Y = {
     "None": (lambda y: None, "y to be passed|y cannot be None"),
     "NaN": (lambda y: changed(y, 7, np.nan), "y contains NaN"),
     "infinity": (lambda y: changed(y, 7, np.inf), "y contains infinity"),
-    "None among labels": (lambda y: np.array(["a", None] * (N // 2), dtype=object), "y|[Uu]nknown label type"),
+    "None among labels": (
+        lambda y: np.array(["a", None] * (N // 2), dtype=object),
+        "y|[Uu]nknown label type",
+    ),
     "too few": (lambda y: y[:-1], "y .*40 and 39"),
     "none": (lambda y: y[:0], "y .*40 and 0"),
     "one class": (lambda y: y * 0, "2 classes.*one"),
@@ -133,18 +135,22 @@ BAD_Y = {
 def test_bad_y(estimator, case):
     X, y = good()
     make, message = BAD_Y[case]
-    error = (ValueError, TypeError) if case in ("mixed types", "a scalar", "None among labels") else ValueError
+    error = (
+        (ValueError, TypeError) if case in ("mixed types", "a scalar", "None among labels") else ValueError
+    )
     assert_rejected(estimator, lambda model: model.fit(X, make(y)), error, message)
 
 
 def test_probabilities_of_one_class_are_no_target_of_a_softmax():
     X, y = good()
-    assert_rejected(SoftmaxClassifier, lambda m: m.fit(X, y / 2.5), ValueError, "Unknown label type: continuous.*y")
+    assert_rejected(
+        SoftmaxClassifier, lambda m: m.fit(X, y / 2.5), ValueError, "Unknown label type: continuous.*y"
+    )
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.001, 1 + 1e-6])
 def test_rows_that_do_not_sum_to_one_are_named_with_what_to_do(factor):
-    X, y = good()
+    X, _ = good()
     P = np.random.default_rng(1).dirichlet(np.ones(3), size=N)
     P[17] *= factor
     message = r"each row of y must sum to 1; row 17 sums to .*sample_weight"
@@ -162,9 +168,12 @@ def test_rows_that_sum_to_one_as_well_as_their_dtype_can_are_accepted(dtype):
 
 
 def test_columns_of_one_name_are_an_error():
+    pd = pytest.importorskip("pandas")
     X, _ = good()
     P = pd.DataFrame(np.full((N, 3), 1 / 3), columns=["a", "b", "a"])
-    assert_rejected(SoftmaxClassifier, lambda m: m.fit(X, P), ValueError, "columns of y|[Uu]nique column names")
+    assert_rejected(
+        SoftmaxClassifier, lambda m: m.fit(X, P), ValueError, "columns of y|[Uu]nique column names"
+    )
 
 
 # Weights ------------------------------------------------------------------------------------------------
@@ -204,7 +213,10 @@ def test_weights_beyond_float32_are_an_error_there(estimator):
     X = X.astype(np.float32)
     for weight in (np.full(N, 1e300), np.full(N, 1e-300)):
         assert_rejected(
-            estimator, lambda m, w=weight: m.fit(X, y, w), ValueError, "sample_weight is out of the range of float32"
+            estimator,
+            lambda m, w=weight: m.fit(X, y, w),
+            ValueError,
+            "sample_weight is out of the range of float32",
         )
 
 
@@ -307,9 +319,15 @@ def test_label_smoothing_in_two_places_must_agree(estimator):
 def test_numpy_scalars_are_good_parameters(estimator):
     X, y = good()
     model = estimator(
-        C=np.float32(1), tol=np.float64(1e-4), max_iter=np.int64(100), fit_intercept=np.True_, warm_start=np.False_,
-        l1_ratio=np.float64(0), n_threads=np.int32(2), label_smoothing=np.float32(0),
-    )  # fmt: skip
+        C=np.float32(1),
+        tol=np.float64(1e-4),
+        max_iter=np.int64(100),
+        fit_intercept=np.True_,
+        warm_start=np.False_,
+        l1_ratio=np.float64(0),
+        n_threads=np.int32(2),
+        label_smoothing=np.float32(0),
+    )
     np.testing.assert_array_equal(model.fit(X, y).coef_, estimator().fit(X, y).coef_)
 
 
@@ -365,8 +383,14 @@ def test_bad_targets_of_score(estimator):
 
 def test_hard_labels_are_what_predict_would_say():
     assert hard_labels(np.array([0.2, 0.7]), "binary", np.array([0, 1])).tolist() == [0, 1]
-    assert hard_labels(np.array([[0.2, 0.8], [0.7, 0.3]]), "softmax", np.array(["a", "b"])).tolist() == ["b", "a"]
-    assert hard_labels(np.array([[0.2, 0.8], [0.7, 0.6]]), "multilabel", np.arange(2)).tolist() == [[0, 1], [1, 1]]
+    assert hard_labels(np.array([[0.2, 0.8], [0.7, 0.3]]), "softmax", np.array(["a", "b"])).tolist() == [
+        "b",
+        "a",
+    ]
+    assert hard_labels(np.array([[0.2, 0.8], [0.7, 0.6]]), "multilabel", np.arange(2)).tolist() == [
+        [0, 1],
+        [1, 1],
+    ]
     assert hard_labels(["x", "y"], "binary", np.array(["x", "y"])).tolist() == ["x", "y"]
 
 

@@ -27,7 +27,7 @@ SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
 
 
 def objective(X, P, coef, intercept, C, weight=None, *, softmax=False):
-    """C * sum_i w_i loss_i + ||coef||**2 / 2 in extended precision; P holds target probabilities (n, outputs)."""
+    """C * sum_i w_i loss_i + ||coef||**2 / 2 in extended precision; P: probabilities (n, outputs)."""
     X, P, coef, intercept = (np.asarray(a, dtype=np.longdouble) for a in (X, P, coef, intercept))
     Z = X @ coef.T + intercept
     if softmax:
@@ -148,7 +148,9 @@ def test_the_two_references_agree():
     )
     X, y = table("wine", True, np.float64)
     np.testing.assert_allclose(
-        best_of_scikit_learn("wine", True, np.float64, 1.0), optimum(X, one_hot(y), 1.0, softmax=True), rtol=1e-12
+        best_of_scikit_learn("wine", True, np.float64, 1.0),
+        optimum(X, one_hot(y), 1.0, softmax=True),
+        rtol=1e-12,
     )
 
 
@@ -219,7 +221,7 @@ def test_more_parameters_than_a_hessian_should_have_reach_the_optimum_by_another
     assert model.solver_ not in ("auto", "newton-cholesky")
     other = SoftmaxClassifier(solver="newton-cholesky").fit(X, y)
     assert gap(model, X, one_hot(y), other.loss_, softmax=True) < GAP
-    reference = LogisticRegression(tol=1e-8, max_iter=5000).fit(X, y)
+    reference = LogisticRegression(tol=1e-10, solver="newton-cholesky").fit(X, y)
     best = objective(X, one_hot(y), reference.coef_, reference.intercept_, 1.0, softmax=True)
     assert abs(gap(other, X, one_hot(y), best, softmax=True)) < GAP
 

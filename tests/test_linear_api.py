@@ -1,11 +1,9 @@
-"""What a user of scikit-learn relies on: layouts of X, attributes, persistence, warm starts, validation sets."""
+"""What users of scikit-learn rely on: layouts of X, attributes, persistence, warm starts, validation."""
 
 import inspect
 import pickle
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 import scipy.sparse
 from sklearn.base import clone
@@ -104,7 +102,9 @@ def with_duplicates(X):
         for _ in range(2):
             data.append(X.data[first:last][::-1] / 2)
             indices.append(X.indices[first:last][::-1])
-    return scipy.sparse.csr_array((np.concatenate(data), np.concatenate(indices), 2 * X.indptr), shape=X.shape)
+    return scipy.sparse.csr_array(
+        (np.concatenate(data), np.concatenate(indices), 2 * X.indptr), shape=X.shape
+    )
 
 
 SPARSE = {
@@ -151,9 +151,10 @@ def test_the_callers_arrays_are_left_alone(rng):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+@pytest.mark.parametrize("library", ["pandas", "polars"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_frames_teach_their_column_names(rng, frame, estimator):
+def test_frames_teach_their_column_names(rng, library, estimator):
+    frame = pytest.importorskip(library).DataFrame
     X, y = problem(rng)
     names = [f"column {k}" for k in range(5)]
     X_frame = frame(dict(zip(names, X.T)))
@@ -271,6 +272,7 @@ def test_new_parameters_count_at_the_next_fit(rng, estimator):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_second_fit_forgets_the_first(rng, estimator):
+    pd = pytest.importorskip("pandas")
     X, y = problem(rng)
     model = estimator().fit(pd.DataFrame(X, columns=list("abcde")), y)
     model.fit(X, y, X_val=X, y_val=y)
@@ -418,7 +420,9 @@ def test_the_validation_curve_of_soft_and_two_class_targets(rng):
 def test_pipeline_and_grid_search():
     X, y = load_breast_cancer(return_X_y=True)
     grid = {"logisticclassifier__C": [0.01, 0.1, 1.0]}
-    search = GridSearchCV(make_pipeline(StandardScaler(), LogisticClassifier()), grid, cv=3, error_score="raise")
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticClassifier()), grid, cv=3, error_score="raise"
+    )
     reference = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8)),
         {"logisticregression__C": [0.01, 0.1, 1.0]},

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import problems
 
+NEWTON_CHOLESKY_UP_TO = 3000  # unknowns up to which it is tried; its Hessian grows with their square
+
 
 @dataclass
 class Job:

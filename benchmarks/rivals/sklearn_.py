@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from rivals.base import Job, Rival, read_linear, read_network, read_search, tolerances
-
-NEWTON_CHOLESKY_UP_TO = 3000  # unknowns; its Hessian grows with their square
+from rivals.base import NEWTON_CHOLESKY_UP_TO, Job, Rival, read_linear, read_network, read_search, tolerances
 
 
 class ScikitLearn(Rival):
@@ -42,8 +40,7 @@ class ScikitLearn(Rival):
         if options["quick"]:
             return ("lbfgs", "newton-cholesky" if problem.outputs == 1 else "newton-cg")
         ways = ["lbfgs", "newton-cg"]
-        unknowns = (problem.X.shape[1] + 1) * (1 if problem.objective == "multilabel" else problem.outputs)
-        if unknowns <= NEWTON_CHOLESKY_UP_TO and not problem.sparse:
+        if problem.unknowns <= NEWTON_CHOLESKY_UP_TO and not problem.sparse:
             ways.append("newton-cholesky")
         if problem.sparse:
             ways.append("saga")

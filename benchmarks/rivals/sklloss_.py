@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rivals.base import Job, Rival, read_linear, read_network, read_search, tolerances
+from rivals.base import NEWTON_CHOLESKY_UP_TO, Job, Rival, read_linear, read_network, read_search, tolerances
 
 
 class Sklloss(Rival):
@@ -70,7 +70,10 @@ class Sklloss(Rival):
         return sklloss.SoftmaxClassifier if objective == "softmax" else sklloss.LogisticClassifier
 
     def linear_ways(self, problem, options):
-        return ("auto",) if options["quick"] else ("auto", "newton-cholesky", "lbfgs")
+        if options["quick"]:
+            return ("auto",)
+        small = problem.unknowns <= NEWTON_CHOLESKY_UP_TO
+        return ("auto", "lbfgs", "newton-cholesky") if small else ("auto", "lbfgs")
 
     def linear_ladder(self, problem, way):
         return tolerances(-1, -12)

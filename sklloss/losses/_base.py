@@ -88,8 +88,8 @@ class Loss:
         -------
         value : array
             Of raw's shape; of shape (n,) if the loss is not separable.
-        gradient : array like raw
-            The derivative of value (of its sum, all else) with respect to raw.
+        gradient : array like raw, or a function of no arguments that returns it
+            The derivative of value by raw. A function is called only when the gradient is asked for.
         """
         raise NotImplementedError(f"{type(self).__name__} must define formula(self, xp, y, raw)")
 
@@ -142,7 +142,7 @@ class Loss:
         ValueError, TypeError
             Naming the argument, and the row where a value is at fault.
         """
-        return self._evaluate(y_true, raw, sample_weight)[0]
+        return self._evaluate(y_true, raw, sample_weight, with_gradient=False)[0]
 
     def gradient(self, y_true, raw, sample_weight=None):
         """The derivative of the weighted mean with respect to raw, in shape and dtype of raw.
@@ -190,6 +190,10 @@ class Loss:
         """
         xp, raw = _checks.raw_scores(raw)
         self._check_outputs(raw)
+        if xp is np and self._link_in_place is not None:
+            scores = np.array(raw, order="C", copy=True)
+            self._link_in_place(scores.reshape(-1, 1) if raw.ndim == 1 else scores)
+            return scores
         with _quiet(xp):
             return self.inverse_link(xp, raw)
 
@@ -221,7 +225,7 @@ class Loss:
             np.multiply(gradient, total, out=raw, casting="same_kind")
             return float(value) * total
 
-    def mean_formula(self, xp, y, raw, weight=None):
+    def mean_formula(self, xp, y, raw, weight=None, *, with_gradient=True):
         """The weighted mean over rows and its gradient, from `formula` and unchecked.
 
         Returns
@@ -229,6 +233,7 @@ class Loss:
         value : 0-d array
             In float64 where the device has it.
         gradient : array like raw
+            None if not ``with_gradient``.
         """
         n = raw.shape[0]
         wide = _checks.widest(xp, raw)
@@ -239,17 +244,36 @@ class Loss:
         value, gradient = self.formula(xp, y, raw)
         rows = self._rows(xp, value)
         parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
+        if with_gradient:
+            gradient = gradient() if callable(gradient) else gradient
+        else:
+            gradient = None
         # A sum of n numbers near the largest must not overflow where their mean does not.
-        scale = 2.0 ** -(n - 1).bit_length()
+        scale = 1.0 if wide != raw.dtype else 2.0 ** -(n - 1).bit_length()
         if weight is None:
-            return xp.sum(rows * scale) / (n * scale), gradient / (n * parts)
+            mean = xp.sum(rows if scale == 1.0 else rows * scale) / (n * scale)
+            return mean, (gradient / (n * parts) if with_gradient else None)
         share = xp.astype(weight, wide) * scale
         total = xp.sum(share)
         mean = xp.sum(xp.where(kept, rows * share, 0.0)) / total
-        factor = xp.astype(share / (total * parts), raw.dtype)
-        return mean, xp.where(as_column(kept, raw), gradient * as_column(factor, raw), 0.0)
+        if with_gradient:
+            factor = xp.astype(share / (total * parts), raw.dtype)
+            gradient = xp.where(as_column(kept, raw), gradient * as_column(factor, raw), 0.0)
+        return mean, gradient
 
     # Inside -----------------------------------------------------------------------------------------
+
+    # A method that turns C-contiguous NumPy scores (n, outputs) into predictions, by a kernel.
+    _link_in_place = None
+
+    def __init_subclass__(cls, **options):
+        """A kernel computes the formula beside it: a subclass that states another formula has no kernel."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if ("formula" in own or "mean_formula" in own) and "kernel" not in own:
+            cls.kernel = None
+        if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:
+            cls._link_in_place = None
 
     def _rows(self, xp, value):
         """The loss of each row, in float64 where the device has it, from what `formula` gives."""
@@ -288,12 +312,12 @@ class Loss:
             sample_weight = _checks.weights(xp, sample_weight, raw)
         return xp, y, raw, sample_weight
 
-    def _evaluate(self, y_true, raw, sample_weight):
+    def _evaluate(self, y_true, raw, sample_weight, with_gradient=True):
         xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, weight)
         with _quiet(xp):
-            value, gradient = self.mean_formula(xp, y, raw, weight)
+            value, gradient = self.mean_formula(xp, y, raw, weight, with_gradient=with_gradient)
         return (float(value) if xp is np else xp.astype(value, raw.dtype)), gradient
 
     def _run_kernel(self, y, raw, weight, wanted="mean"):
@@ -315,7 +339,7 @@ class Loss:
         if value == np.inf:
             # The sum overflowed, or the loss is infinite: the formula takes the mean without the sum.
             with _quiet(np):
-                value = float(self.mean_formula(np, y, raw, weight)[0])
+                value = float(self.mean_formula(np, y, raw, weight, with_gradient=False)[0])
         else:
             value = value / total
         with _quiet(np):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from array_api_compat import device
 
+from sklloss import kernels
 from sklloss.losses._base import Loss, unit_interval
 from sklloss.losses._registry import register
 
@@ -73,16 +75,27 @@ class CrossEntropy(Loss):
         cost = xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
         value = xp.log1p(rest[:, 0]) + cost
         total = 1.0 + rest
-        if codes and not self.label_smoothing:
+
+        def gradient():
+            if not codes or self.label_smoothing:
+                return e / total - y
             # At the code, p - 1 is minus the probability of all others: S keeps its digits, p - 1 would not.
             others = xp.where(behind == 0, rest, total - e)
-            return value, xp.where(own, -others, e) / total
-        return value, e / total - y
+            return xp.where(own, -others, e) / total
+
+        return value, gradient
 
     def inverse_link(self, xp, raw):
         """softmax(raw) over the last axis."""
         _, e, rest = _parts(xp, raw)
         return e / (1.0 + rest)
+
+    def _link_in_place(self, scores):
+        # The kernel's curvature is the probabilities. Any code will do.
+        codes = np.zeros(scores.shape[0], dtype=np.intp)
+        p = np.empty_like(scores)
+        kernels.evaluate(kernels.get(self.kernel, scores.dtype), scores, codes=codes, curvature=p)
+        scores[...] = p
 
 
 def _parts(xp, raw):

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
+from sklloss import kernels
 from sklloss.losses._base import Loss, unit_interval
 from sklloss.losses._registry import register
 
@@ -53,21 +56,31 @@ class LogLoss(Loss):
 
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""
-        keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
-        # Smoothed apart: 1 - y of a smoothed y near 1 would lose digits.
-        y, not_y = y * keep + spread, (1.0 - y) * keep + spread
+        not_y = 1.0 - y
+        if self.label_smoothing:
+            # Each by itself: 1 - y of a smoothed y near 1 would lose digits.
+            keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
+            y, not_y = y * keep + spread, not_y * keep + spread
         above, size, e = _parts(xp, raw)
         against = xp.where(above, not_y, y)
         # 0 * inf is NaN: a side without probability costs nothing, however large the score.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
-        p, q = _sides(xp, above, e)
-        # p - y, but exact to the last digits also where p is near a certain y.
-        return xp.log1p(e) + cost, not_y * p - y * q
+
+        def gradient():
+            p, q = _sides(xp, above, e)
+            # p - y, but exact to the last digits also where p is near a certain y.
+            return not_y * p - y * q
+
+        return xp.log1p(e) + cost, gradient
 
     def inverse_link(self, xp, raw):
         """sigmoid(raw)."""
         above, _, e = _parts(xp, raw)
         return _sides(xp, above, e)[0]
+
+    def _link_in_place(self, scores):
+        # The gradient at y = 0 is the probability.
+        kernels.evaluate(kernels.get(self.kernel, scores.dtype), scores, target=np.zeros_like(scores))
 
 
 def _parts(xp, raw):

@@ -95,7 +95,7 @@ class RootMeanSquaredError(Loss):
     kernel: ClassVar[str] = "root_mean_squared_error"
     additive: ClassVar[bool] = False
 
-    def mean_formula(self, xp, y, raw, weight=None):
+    def mean_formula(self, xp, y, raw, weight=None, *, with_gradient=True):
         """See `Loss.mean_formula`."""
         wide = _checks.widest(xp, raw)
         d = xp.astype(raw, wide) - xp.astype(y, wide)
@@ -122,5 +122,7 @@ class RootMeanSquaredError(Loss):
         # The root's derivative at 0 is infinite, so 0 is never under it.
         root = xp.sqrt(xp.where(exact, 1.0, mean))
         value = xp.where(exact, 0.0, root * unit)
+        if not with_gradient:
+            return value, None
         gradient = u * share / (root * total * parts)
         return value, xp.astype(xp.where(xp.isinf(largest), xp.nan, gradient), raw.dtype)

@@ -72,6 +72,6 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
             f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}): {found.message}. "
             "Increase max_iter or max_fun, or scale the data",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return found.x.astype(dtype, copy=False), value, n_iter

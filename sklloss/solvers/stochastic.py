@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import shuffle as shuffled
 
 from sklloss.backends.threads import single_threaded_blas
 
@@ -153,6 +152,7 @@ class History:
     best_validation_score: float = -math.inf
 
 
+@single_threaded_blas()
 def train(
     objective,
     rows,
@@ -223,9 +223,9 @@ def train(
     gather = batch_size < n or n < rows.n
     for epoch in range(1, max_iter + 1):
         if shuffle:
-            order = shuffled(order, random_state=random_state)
-        with single_threaded_blas():
-            loss = optimiser.epoch(objective, rows, order if gather else None, batch_size, parameters, state)
+            # the draws of sklearn.utils.shuffle
+            order = order[random_state.permutation(n)]
+        loss = optimiser.epoch(objective, rows, order if gather else None, batch_size, parameters, state)
         if not math.isfinite(loss):
             raise ValueError(
                 f"the training loss became {loss} in epoch {epoch}: training diverges. Try a smaller "
@@ -268,6 +268,6 @@ def train(
                 f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
     return best if early_stopping else parameters, epoch

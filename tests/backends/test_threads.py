@@ -1,4 +1,4 @@
-"""Threads: the same bits for any number of them, nothing left behind, safe under fork and under each other."""
+"""Threads: the same bits for any number of them, nothing left behind, safe under fork and each other."""
 
 import os
 import subprocess
@@ -131,25 +131,26 @@ def test_blas_is_held_to_one_thread_until_the_last_of_overlapping_blocks_ends(fi
         with threads.single_threaded_blas():
             assert limits() == {{1}}, limits()
     assert limits() == {{2}}, limits()
-    inside, leave = threading.Event(), threading.Event()
+    inside, leave, left, end = (threading.Event() for _ in range(4))
     def hold():
         with threads.single_threaded_blas():
             inside.set()
             leave.wait(60)
-    other = threading.Thread(target=hold)
-    other.start()
+        left.set()
+        end.wait(60)  # as a pool's thread lives on
+    threading.Thread(target=hold, daemon=True).start()
     assert inside.wait(60)
     assert limits() == {{1}}, limits()
     with threads.single_threaded_blas():
         assert limits() == {{1}}, limits()
         if {first_out == "other"}:
             leave.set()
-            other.join(60)
+            assert left.wait(60)
             assert limits() == {{1}}, limits()
     if {first_out == "main"}:
         assert limits() == {{1}}, limits()
         leave.set()
-        other.join(60)
+        assert left.wait(60)
     assert limits() == {{2}}, limits()
     print("restored")
     """,
@@ -215,7 +216,9 @@ def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeyp
     assert 1 <= threads.count() <= os.cpu_count()
 
 
-@pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("bad", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
+)
 def test_bad_numbers_of_threads(bad, error):
     with pytest.raises(error, match="n_threads"):
         threads.count(bad)
@@ -265,15 +268,13 @@ def test_a_child_forked_in_the_middle_of_a_fit_fits_and_has_blas_to_itself():
         + """
     import threadpoolctl
     from sklloss.backends import threads
-    threadpoolctl.threadpool_limits(2, user_api="blas")
     inside, leave = threading.Event(), threading.Event()
     def hold():
         with threads.single_threaded_blas():
             fit()
             inside.set()
             leave.wait(60)
-    holder = threading.Thread(target=hold)
-    holder.start()
+    threading.Thread(target=hold, daemon=True).start()
     assert inside.wait(60)
     def child():
         fit()
@@ -285,11 +286,10 @@ def test_a_child_forked_in_the_middle_of_a_fit_fits_and_has_blas_to_itself():
     code = process.exitcode
     if code is None:
         process.kill()
-    leave.set()
-    holder.join(60)
     assert code == 0, code
     print("fitted")
-    """
+    """,
+        OPENBLAS_NUM_THREADS="2",
     )
     assert out == "fitted\n"
 

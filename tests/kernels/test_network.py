@@ -1,6 +1,7 @@
 """The network's kernels: activations against mpmath, and every way to pass over the rows against NumPy."""
 
 import importlib
+import itertools
 
 import mpmath
 import numpy as np
@@ -31,7 +32,7 @@ def forward(X, parameters, widths, activation):
         "tanh": np.tanh,
         "logistic": lambda z: 1 / (1 + np.exp(-z)),
     }
-    shapes = list(zip(widths[:-1], widths[1:]))
+    shapes = list(itertools.pairwise(widths))
     at, bias = 0, sum(a * b for a, b in shapes)
     outputs = [X]
     for k, (a, b) in enumerate(shapes):
@@ -44,7 +45,9 @@ def forward(X, parameters, widths, activation):
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3)])
-def test_activations_stay_within_their_stated_bound_over_the_whole_range(build, dtype, activation, bound, rng):
+def test_activations_stay_within_their_stated_bound_over_the_whole_range(
+    build, dtype, activation, bound, rng
+):
     z = np.concatenate(
         [
             rng.uniform(-1, 1, 2000) * 10.0 ** rng.uniform(-3, 1.5, 2000),
@@ -60,7 +63,9 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(build, 
         else:
             exact = [1 / (1 + mpmath.exp(-mpmath.mpf(float(v)))) for v in z]
         spacing = np.spacing(np.abs(np.array([float(v) for v in exact]).astype(dtype)))
-        ulp = [abs(mpmath.mpf(float(o)) - e) / mpmath.mpf(float(s)) for o, e, s in zip(out[0], exact, spacing)]
+        ulp = [
+            abs(mpmath.mpf(float(o)) - e) / mpmath.mpf(float(s)) for o, e, s in zip(out[0], exact, spacing)
+        ]
     assert max(ulp) <= bound
 
 
@@ -84,7 +89,9 @@ def test_predictions_equal_numpy(activation, dtype, widths, rng):
     parameters = rng.standard_normal(net.size).astype(dtype)
     expected = forward(X.astype(float), parameters.astype(float), widths, activation)[-1]
     tolerance = 1e-12 if dtype is np.float64 else 2e-5
-    np.testing.assert_allclose(net.predict(_network.Rows(X), parameters), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        net.predict(_network.Rows(X), parameters), expected, rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,9 +122,10 @@ def test_all_layouts_of_X_give_the_same_loss_and_gradient(widths, dtype, rng):
 
 @pytest.mark.parametrize("kernel", ["squared_error", "root_mean_squared_error"])
 def test_many_blocks_of_rows_equal_one(kernel, rng):
-    # wide enough that a block holds a few dozen rows only
-    widths = (4000, 20000, 1)
-    X = rng.standard_normal((40, 4000)) / 60
+    # so wide that a block holds 16 rows
+    inputs, hidden_units = 200, 33000
+    widths = (inputs, hidden_units, 1)
+    X = rng.standard_normal((40, inputs)) / 14
     target = rng.standard_normal((40, 1))
     weight = rng.random(40) + 0.1
     net = network(widths, kernel=kernel, additive=kernel == "squared_error")
@@ -133,12 +141,15 @@ def test_many_blocks_of_rows_equal_one(kernel, rng):
         expected, delta = root * weight.sum(), error * weight[:, None] / root
     assert loss == pytest.approx(expected, rel=1e-10)
     assert weights == pytest.approx(weight.sum(), rel=1e-14)
-    at = 4000 * 20000
-    np.testing.assert_allclose(gradient[at : at + 20000], (hidden.T @ delta)[:, 0], rtol=1e-8, atol=1e-12)
+    at = inputs * hidden_units
+    out = parameters[at : at + hidden_units]
+    np.testing.assert_allclose(
+        gradient[at : at + hidden_units], (hidden.T @ delta)[:, 0], rtol=1e-8, atol=1e-12
+    )
     assert gradient[-1] == pytest.approx(delta.sum(), rel=1e-9)
-    back = (delta @ parameters[at : at + 20000][None]) * (1 - hidden**2)
-    np.testing.assert_allclose(gradient[at + 20000 : -1], back.sum(axis=0), rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(gradient[: 5 * 20000].reshape(5, -1), X[:, :5].T @ back, rtol=1e-7, atol=1e-12)
+    back = (delta @ out[None]) * (1 - hidden**2)
+    np.testing.assert_allclose(gradient[at + hidden_units : -1], back.sum(axis=0), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(gradient[:at].reshape(inputs, -1), X.T @ back, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -162,7 +173,9 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
 
 def test_class_codes_reach_the_loss(rng):
     X, codes = rng.standard_normal((20, 3)), rng.integers(0, 4, 20)
-    net = _network.Network((3, 4), "relu", np.float64, layers(np.float64), kernels.get("cross_entropy", np.float64))
+    net = _network.Network(
+        (3, 4), "relu", np.float64, layers(np.float64), kernels.get("cross_entropy", np.float64)
+    )
     parameters = rng.standard_normal(net.size)
     loss, _ = net.loss_and_gradient(_network.Rows(X, codes=codes.astype(np.intp)), parameters)
     raw = X @ parameters[:12].reshape(3, 4) + parameters[12:]

@@ -104,6 +104,20 @@ def test_a_custom_loss_is_a_value():
     assert "Quartic" not in losses.names()
 
 
+def test_a_subclass_with_another_formula_has_no_kernel():
+    class Doubled(losses.LogLoss):
+        def formula(self, xp, y, raw):
+            value, gradient = super().formula(xp, y, raw)
+            return 2 * value, 2 * gradient()
+
+        def inverse_link(self, xp, raw):
+            return raw
+
+    y, raw = [1.0, 0.0], [0.5, 3.0]
+    assert Doubled()(y, raw) == pytest.approx(2 * losses.LogLoss()(y, raw), rel=1e-14)
+    assert Doubled().predict(raw).tolist() == raw
+
+
 def test_a_loss_without_a_formula_says_so():
     class Empty(losses.Loss):
         pass

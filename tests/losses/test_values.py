@@ -297,3 +297,11 @@ def test_the_registry_knows_losses_by_name():
 def test_only_the_root_has_no_loss_of_a_row():
     with pytest.raises(TypeError, match="RootMeanSquaredError is not a mean over rows"):
         losses.RootMeanSquaredError().per_sample([0.0], [1.0])
+
+
+def test_predictions_of_the_kernel_are_those_of_the_formula(loss, batches):
+    for _, _, raw in batches.all(loss, scale=20.0):
+        for scores in (raw, raw.astype(np.float32), np.asfortranarray(raw)):
+            expected = loss.inverse_link(np, scores)
+            tolerance = 8 * np.finfo(scores.dtype).eps
+            np.testing.assert_allclose(loss.predict(scores), expected, rtol=tolerance)

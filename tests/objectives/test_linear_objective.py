@@ -1,0 +1,242 @@
+"""The linear objective against a formula, its derivatives against differences, for every kind of target."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from sklloss import losses
+from sklloss.backends.rows import Rows
+from sklloss.objectives import linear
+from sklloss.objectives.linear import LinearObjective
+
+N, P, K = 70, 4, 3
+KINDS = ["binary", "multilabel", "one-vs-rest", "softmax codes", "softmax rows"]
+WEIGHTS = ["none", "rows", "outputs"]
+
+
+def data(kind, weights, dtype):
+    """(X, loss, values, codes, weight, probabilities (n, outputs)) of a target of a kind."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, P))
+    X[rng.uniform(size=X.shape) < 0.4] = 0
+    loss = losses.CrossEntropy() if kind.startswith("softmax") else losses.LogLoss()
+    values, codes, outputs = None, None, K
+    if kind == "binary":
+        outputs = 1
+        values = rng.uniform(size=(N, 1))
+    elif kind == "multilabel":
+        values = rng.uniform(size=(N, K))
+    elif kind == "softmax rows":
+        values = rng.dirichlet(np.ones(K), size=N)
+    else:
+        codes = rng.integers(0, K, size=N)
+    probabilities = np.eye(K)[codes] if values is None else values.astype(dtype).astype(np.float64)
+    weight = {
+        "none": None,
+        "rows": rng.uniform(size=N),
+        "outputs": rng.uniform(size=(N, outputs)),
+    }[weights]
+    if values is not None:
+        values = values.astype(dtype)
+    if weight is not None:
+        weight = weight.astype(dtype)
+    return X.astype(dtype), loss, values, codes, weight, probabilities
+
+
+def objective(kind, weights, dtype, fit_intercept, C, container=np.asarray, smoothing=0.0):
+    X, loss, values, codes, weight, probabilities = data(kind, weights, dtype)
+    if smoothing:
+        loss = type(loss)(label_smoothing=smoothing)
+        probabilities = probabilities * (1 - smoothing) + smoothing / (K if kind.startswith("softmax") else 2)
+    rows = Rows(
+        container(X), loss, values, codes, weight, probabilities.shape[1], fit_intercept=fit_intercept
+    )
+    reference = (np.asarray(X, dtype=np.float64), probabilities, weight, kind.startswith("softmax"))
+    return LinearObjective(rows, C), reference
+
+
+def reference_value(w, reference, fit_intercept, C):
+    """Summed over problems, in extended precision so that differences of it are exact enough."""
+    X, probabilities, weight, softmax = reference
+    w = np.asarray(w, dtype=np.longdouble).reshape(probabilities.shape[1], -1)
+    coef = w[:, :P]
+    Z = X @ coef.T + (w[:, P] if fit_intercept else 0)
+    weight = 1 if weight is None else np.asarray(weight, dtype=np.longdouble)
+    if softmax:
+        loss = np.log(np.exp(Z).sum(axis=1)) - (probabilities * Z).sum(axis=1)
+    else:
+        loss = np.log1p(np.exp(Z)) - probabilities * Z
+        if np.ndim(weight) == 1:
+            weight = weight[:, None]
+    total = (weight * loss).sum()
+    return total if np.isinf(C) else C * total + (coef**2).sum() / 2
+
+
+def differences(f, w, h):
+    """Central differences, with the fourth-order formula."""
+    gradient = np.empty(w.shape, dtype=np.longdouble)
+    for index in np.ndindex(w.shape):
+        step = np.zeros_like(w)
+        step[index] = h
+        gradient[index] = (8 * (f(w + step) - f(w - step)) - (f(w + 2 * step) - f(w - 2 * step))) / (12 * h)
+    return gradient
+
+
+def full(hessian):
+    lower = np.tril(hessian)
+    return lower + np.swapaxes(np.tril(hessian, -1), 1, 2)
+
+
+CASES = [
+    (kind, weights)
+    for kind, weights in itertools.product(KINDS, WEIGHTS)
+    if not (kind.startswith("softmax") and weights == "outputs")
+]
+CONTAINERS = {
+    "by rows": np.ascontiguousarray,
+    "by columns": np.asfortranarray,
+    "CSR": scipy.sparse.csr_matrix,
+    "CSR int64": lambda X: _int64(scipy.sparse.csr_array(X)),
+}
+
+
+def _int64(X):
+    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    return X
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("C", [0.7, np.inf])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+def test_value_and_gradient_are_those_of_the_formula(kind, weights, fit_intercept, C, dtype, container):
+    made, reference = objective(kind, weights, dtype, fit_intercept, C, CONTAINERS[container])
+    w = np.random.default_rng(1).normal(size=made.shape)
+    value, gradient = made.value_and_gradient(w)
+    assert value.shape == (made.problems,)
+    assert gradient.shape == made.shape == w.shape
+    assert value.dtype == gradient.dtype == np.float64
+
+    def f(w):
+        return reference_value(w, reference, fit_intercept, C)
+
+    rtol = 1e-12 if dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(value.sum(), float(f(w)), rtol=rtol)
+    expected = differences(f, w.astype(np.longdouble), 1e-4).astype(np.float64)
+    np.testing.assert_allclose(gradient, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("C", [0.7, np.inf])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+def test_hessian_and_its_products_are_differences_of_the_gradient(
+    kind, weights, fit_intercept, C, dtype, container
+):
+    made, reference = objective(kind, weights, dtype, fit_intercept, C, CONTAINERS[container])
+    exact, _ = objective(kind, weights, np.float64, fit_intercept, C)
+    if dtype == np.float32:  # the same numbers, whose gradient is exact enough to be differenced
+        X, loss, values, codes, weight, p = data(kind, weights, dtype)
+        wide = [None if a is None else a.astype(np.float64) for a in (X, values, weight)]
+        exact = LinearObjective(
+            Rows(wide[0], loss, wide[1], codes, wide[2], p.shape[1], fit_intercept=fit_intercept), C
+        )
+    w = np.random.default_rng(1).normal(size=made.shape)
+    value, gradient, hessian = made.hessian(w)
+    hessian = full(hessian)
+    assert hessian.shape == (made.problems, made.size, made.size)
+    # rows of probabilities in float32 sum to 1 only so far
+    rtol = 1e-7 if kind == "softmax rows" and dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(value.sum(), float(reference_value(w, reference, fit_intercept, C)), rtol=rtol)
+    np.testing.assert_allclose(gradient, exact.value_and_gradient(w)[1], rtol=1e-10, atol=1e-12)
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        v = rng.normal(size=made.shape)
+        if made.problems == 1 and made.rows.outputs > 1:
+            # where nothing holds the common shift of a softmax, the Hessian is changed along it
+            v = v.reshape(K, -1)
+            v = (v - v.mean(axis=0)).reshape(made.shape)
+        h = 1e-3
+        ahead, behind = exact.value_and_gradient(w + h * v)[1], exact.value_and_gradient(w - h * v)[1]
+        far, back = exact.value_and_gradient(w + 2 * h * v)[1], exact.value_and_gradient(w - 2 * h * v)[1]
+        expected = (8 * (ahead - behind) - (far - back)) / (12 * h)
+        found = np.einsum("bij,bj->bi", hessian, v)
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
+        made.linearise(w)
+        tolerance = 1e-8 if dtype == np.float64 else 1e-5
+        product = made.product(v)
+        np.testing.assert_allclose(product, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("C", [0.7, np.inf])
+def test_the_hessian_of_a_softmax_is_regular_along_the_common_shift(C):
+    made, _ = objective("softmax codes", "none", np.float64, True, C)
+    w = np.random.default_rng(1).normal(size=made.shape)
+    _, gradient, hessian = made.hessian(w)
+    eigenvalues = np.linalg.eigvalsh(full(hessian)[0])
+    assert eigenvalues.min() > 1e-3
+    shift = np.zeros((K, made.rows.width))
+    shift[:, -1] = 1
+    assert abs(shift.reshape(made.shape)[0] @ gradient[0]) < 1e-10
+    step = np.linalg.solve(full(hessian)[0], gradient[0])
+    assert abs(step @ shift.ravel()) < 1e-10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_label_smoothing_is_the_objective_of_smoothed_targets(kind):
+    made, reference = objective(kind, "rows", np.float64, True, 0.7, smoothing=0.3)
+    w = np.random.default_rng(1).normal(size=made.shape)
+    expected = float(reference_value(w, reference, True, 0.7))
+    np.testing.assert_allclose(made.value_and_gradient(w)[0].sum(), expected, rtol=1e-12)
+    np.testing.assert_allclose(made.hessian(w)[0].sum(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("container", ["by rows", "CSR"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights, fit_intercept, container):
+    made, reference = objective(kind, weights, np.float64, fit_intercept, 0.7, CONTAINERS[container])
+    X, probabilities, weight, _ = reference
+    A = np.column_stack([X, np.ones(N)]) if fit_intercept else X
+    weight = np.ones(N) if weight is None else weight if weight.ndim == 1 else weight.mean(axis=1)
+    ridge = np.ones(A.shape[1])
+    ridge[P:] = 0
+    matrix = 0.7 / 4 * A.T @ (weight[:, None] * A) + np.diag(ridge)
+    x = np.random.default_rng(1).normal(size=made.shape)
+    each = x.reshape(probabilities.shape[1], -1)
+    np.testing.assert_allclose(
+        made.preconditioner()(x).reshape(each.shape), np.linalg.solve(matrix, each.T).T, rtol=1e-7
+    )
+    monkeypatch.setattr(linear, "WIDEST_GRAM", 0)
+    np.testing.assert_allclose(
+        made.preconditioner()(x).reshape(each.shape), each / np.diagonal(matrix), rtol=1e-12
+    )
+    w = np.random.default_rng(2).normal(size=made.shape)
+    made.linearise(w)
+    solve = made.local_preconditioner()
+    hessian = full(made.hessian(w)[2])
+    if made.problems > 1 or made.rows.outputs == 1:
+        np.testing.assert_allclose(np.einsum("bij,bj->bi", hessian, solve(x)), x, rtol=1e-6, atol=1e-8)
+    else:
+        d = A.shape[1]
+        for k in range(K):
+            block = hessian[0, k * d : (k + 1) * d, k * d : (k + 1) * d].copy()
+            if fit_intercept:  # taken back: what holds the common shift
+                plain = w.reshape(K, d)
+                Z = A @ plain.T
+                Q = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+                block = 0.7 * (A * (weight * Q[:, k] * (1 - Q[:, k]))[:, None]).T @ A + np.diag(ridge)
+            np.testing.assert_allclose(
+                block @ solve(x).reshape(K, d)[k], x.reshape(K, d)[k], rtol=1e-6, atol=1e-8
+            )
+
+
+def test_an_infinite_C_means_no_penalty():
+    made, _ = objective("binary", "none", np.float64, True, np.inf)
+    assert not made.penalised
+    made, _ = objective("binary", "none", np.float64, True, 1e300)
+    assert made.penalised

@@ -1,0 +1,169 @@
+"""L-BFGS: line search, memory, problems side by side, and the stopping rule."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from sklloss.solvers._stopping import allowed_gap, exhausted
+from sklloss.solvers.lbfgs import lbfgs
+
+
+class Rosenbrock:
+    """A curved valley for each problem: not convex, and hard without curvature."""
+
+    noise = 1e-15
+
+    def __init__(self, steepness):
+        self.steepness = np.asarray(steepness, dtype=float)
+
+    def value_and_gradient(self, w):
+        s = self.steepness
+        bend = w[:, 1] - w[:, 0] ** 2
+        value = 1 + s * bend**2 + (1 - w[:, 0]) ** 2
+        gradient = np.column_stack([-4 * s * bend * w[:, 0] - 2 * (1 - w[:, 0]), 2 * s * bend])
+        return value, gradient
+
+
+class Quadratic:
+    """(w - target)' H (w - target) / 2 + 1."""
+
+    noise = 1e-15
+
+    def __init__(self, H, target):
+        self.H, self.target = H, target
+
+    def value_and_gradient(self, w):
+        d = w - self.target
+        g = np.einsum("bij,bj->bi", self.H, d)
+        return 1 + np.einsum("bi,bi->b", d, g) / 2, g
+
+
+class Preconditioned(Quadratic):
+    def preconditioner(self):
+        return lambda x: np.stack([np.linalg.solve(H, v) for H, v in zip(self.H, x)])
+
+
+def quadratic(rng, kind=Quadratic, count=2, size=6):
+    roots = rng.normal(size=(count, size + 2, size)) * np.logspace(-1, 1, size)
+    H = np.einsum("bni,bnj->bij", roots, roots)
+    return kind(H, rng.normal(size=(count, size)))
+
+
+def test_it_follows_curved_valleys_side_by_side():
+    result = lbfgs(Rosenbrock([1.0, 100.0]), np.array([[-1.2, 1.0], [-1.2, 1.0]]), tol=1e-7, max_iter=500)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.w, 1, rtol=1e-5)
+    assert result.n_iter[0] != result.n_iter[1]
+
+
+def test_it_takes_no_more_passes_than_scipy(rng):
+    objective = quadratic(rng, count=1, size=20)
+    passes = {"mine": 0, "theirs": 0}
+    reached = {"mine": None, "theirs": None}
+
+    class Counting:
+        noise = 1e-15
+
+        def __init__(self, whose):
+            self.whose = whose
+
+        def value_and_gradient(self, w):
+            value, gradient = objective.value_and_gradient(w)
+            passes[self.whose] += 1
+            if value[0] - 1 < 1e-6 and reached[self.whose] is None:
+                reached[self.whose] = passes[self.whose]
+            return value, gradient
+
+    theirs = Counting("theirs")
+    mine = lbfgs(Counting("mine"), np.zeros((1, 20)), tol=1e-5, max_iter=5000)
+    scipy.optimize.minimize(
+        lambda x: tuple(part[0] for part in theirs.value_and_gradient(x[None])),
+        np.zeros(20),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 10_000, "maxfun": 100_000},
+    )
+    assert mine.converged.all()
+    np.testing.assert_allclose(mine.value[0], 1, rtol=1e-7)
+    assert reached["mine"] < 1.5 * reached["theirs"]
+
+
+def test_a_problem_that_has_ended_does_not_move_on(rng):
+    objective = quadratic(rng)
+    start = objective.target.copy()
+    start[1] += 3
+    result = lbfgs(objective, start, tol=1e-6, max_iter=500)
+    assert result.converged.all()
+    np.testing.assert_array_equal(result.w[0], objective.target[0])
+    np.testing.assert_allclose(result.w[1], objective.target[1], atol=1e-4)
+    assert result.n_iter[0] <= 2 < result.n_iter[1]
+
+
+def test_an_exact_preconditioner_makes_it_newtons_method(rng):
+    objective = quadratic(rng, Preconditioned)
+    result = lbfgs(objective, np.zeros((2, 6)), tol=1e-6, max_iter=50)
+    assert result.n_iter.max() <= 3
+    np.testing.assert_allclose(result.w, objective.target, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("memory", [1, 3, 10, 100])
+def test_any_memory_converges(rng, memory):
+    objective = quadratic(rng)
+    result = lbfgs(objective, np.zeros((2, 6)), tol=1e-6, max_iter=5000, memory=memory)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, 1, rtol=1e-9)
+
+
+def test_curve_callback_and_start():
+    seen = []
+    start = np.array([[-1.2, 1.0]])
+    kept = start.copy()
+    result = lbfgs(
+        Rosenbrock([100.0]), start, tol=1e-6, max_iter=500, callback=lambda i, w, v: seen.append((i, v.sum()))
+    )
+    np.testing.assert_array_equal(start, kept)
+    assert [i for i, _ in seen] == list(range(1, result.n_iter.max() + 1))
+    assert [v for _, v in seen] == result.curve[1:]
+    assert np.all(np.diff(result.curve) <= 1e-14)
+    assert result.curve[-1] == result.value.sum()
+    none = lbfgs(Rosenbrock([100.0]), start, tol=1e-6, max_iter=0)
+    np.testing.assert_array_equal(none.w, start)
+    assert not none.converged.any()
+
+
+class Cliff(Quadratic):
+    def value_and_gradient(self, w):
+        value, gradient = super().value_and_gradient(w)
+        beyond = np.abs(w).max(axis=1) > 2
+        value[beyond], gradient[beyond] = np.nan, np.nan
+        return value, gradient
+
+
+def test_a_step_to_where_the_objective_is_not_a_number_is_cut():
+    objective = Cliff(np.eye(3)[None] * 1e4, np.full((1, 3), 1.5))
+    result = lbfgs(objective, np.zeros((1, 3)), tol=1e-6, max_iter=100)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.w, 1.5, rtol=1e-4)
+
+
+class Wrong(Quadratic):
+    """A gradient that points uphill: no step lowers the value."""
+
+    def value_and_gradient(self, w):
+        value, gradient = super().value_and_gradient(w)
+        return value, -gradient
+
+
+def test_no_step_at_all_is_not_convergence(rng):
+    objective = quadratic(rng, Wrong)
+    result = lbfgs(objective, np.zeros((2, 6)), tol=1e-6, max_iter=50)
+    assert not result.converged.any()
+    np.testing.assert_array_equal(result.w, 0)
+    assert np.isfinite(result.value).all()
+
+
+def test_the_allowed_gap_is_relative_until_the_objective_vanishes():
+    np.testing.assert_allclose(allowed_gap(np.array([5.0]), np.array([10.0]), 1e-3), [5e-6])
+    np.testing.assert_allclose(allowed_gap(np.array([0.0]), np.array([10.0]), 1e-3), [1e-14])
+    assert exhausted(np.array([1e-9]), np.array([1.0])).all()
+    assert not exhausted(np.array([1e-3]), np.array([1.0])).any()

@@ -1,0 +1,209 @@
+"""Newton's method: its linear algebra, its damping, and problems side by side."""
+
+import numpy as np
+import pytest
+
+from sklloss.solvers.newton import newton_cholesky, solve_positive
+from sklloss.solvers.newton_cg import newton_cg
+
+
+class Convex:
+    """sum_i s_i log cosh(a_i . w - t_i) + ridge / 2 ||w||**2 for each problem, with all a solver needs."""
+
+    noise = 1e-15
+    local_cost = 10**9
+
+    def __init__(self, A, t, scale=1.0, ridge=0.0):
+        self.A, self.t, self.scale, self.ridge = A, t, scale, ridge
+
+    def _parts(self, w):
+        r = np.einsum("bni,bi->bn", self.A, w) - self.t
+        value = self.scale * np.logaddexp(r, -r).sum(axis=1) + self.ridge / 2 * (w**2).sum(axis=1)
+        slope = np.tanh(r)
+        gradient = self.scale * np.einsum("bni,bn->bi", self.A, slope) + self.ridge * w
+        return value, gradient, 1 - slope**2
+
+    def value_and_gradient(self, w):
+        return self._parts(w)[:2]
+
+    def hessian(self, w):
+        value, gradient, curvature = self._parts(w)
+        hessian = self.scale * np.einsum("bni,bn,bnj->bij", self.A, curvature, self.A)
+        np.einsum("bii->bi", hessian)[:] += self.ridge
+        return value, gradient, np.tril(hessian)
+
+    def linearise(self, w):
+        value, gradient, self._curvature = self._parts(w)
+        return value, gradient
+
+    def product(self, v):
+        bent = np.einsum("bni,bi->bn", self.A, v) * self._curvature
+        return self.scale * np.einsum("bni,bn->bi", self.A, bent) + self.ridge * v
+
+    def preconditioner(self):
+        return np.copy
+
+    def local_preconditioner(self):
+        return None
+
+
+def problems(rng, count=3):
+    A = rng.normal(size=(count, 40, 5)) * np.array([1, 10, 0.1])[:count, None, None]
+    return Convex(A, rng.normal(size=(count, 40)) * 5)
+
+
+METHODS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_problems_side_by_side_end_where_each_ends_alone(rng, name):
+    objective = problems(rng)
+    result = METHODS[name](objective, np.zeros((3, 5)), tol=1e-8, max_iter=100)
+    assert result.converged.all()
+    for k in range(3):
+        alone = Convex(objective.A[k : k + 1], objective.t[k : k + 1])
+        single = METHODS[name](alone, np.zeros((1, 5)), tol=1e-8, max_iter=100)
+        assert single.converged.all()
+        np.testing.assert_allclose(result.w[k], single.w[0], rtol=1e-5, atol=1e-8)
+        assert np.abs(alone.value_and_gradient(single.w)[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_curve_never_rises_from_a_start_far_away(rng, name):
+    objective = problems(rng)
+    result = METHODS[name](objective, np.full((3, 5), 3.0), tol=1e-8, max_iter=200)
+    assert result.converged.all()
+    assert np.all(np.diff(result.curve) <= 1e-12 * result.curve[0])
+    assert len(result.curve) == result.n_iter.max() + 1
+    np.testing.assert_allclose(result.curve[-1], result.value.sum(), rtol=1e-15)
+    np.testing.assert_allclose(result.value, objective.value_and_gradient(result.w)[0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_callbacks_see_every_iteration(rng, name):
+    seen = []
+
+    def callback(iteration, w, value):
+        seen.append((iteration, w.copy(), float(value.sum())))
+
+    result = METHODS[name](problems(rng), np.zeros((3, 5)), tol=1e-4, max_iter=100, callback=callback)
+    assert [iteration for iteration, _, _ in seen] == list(range(1, result.n_iter.max() + 1))
+    assert [value for _, _, value in seen] == result.curve[1:]
+    np.testing.assert_array_equal(seen[-1][1], result.w)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_start_is_not_written_to_and_no_iterations_return_it(rng, name):
+    start = rng.normal(size=(3, 5))
+    kept = start.copy()
+    METHODS[name](problems(rng), start, tol=1e-4, max_iter=5)
+    np.testing.assert_array_equal(start, kept)
+    result = METHODS[name](problems(rng), start, tol=1e-4, max_iter=0)
+    np.testing.assert_array_equal(result.w, kept)
+    assert not result.converged.any()
+    assert len(result.curve) == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("ridge", [0.0, 1e-8])
+def test_a_singular_hessian_is_no_obstacle(rng, name, ridge):
+    A = rng.normal(size=(1, 40, 3))
+    wide = np.concatenate([A, A[:, :, :1], np.zeros((1, 40, 1)), A[:, :, 1:2] + A[:, :, 2:]], axis=2)
+    t = rng.normal(size=(1, 40)) * 3
+    best = newton_cholesky(Convex(A, t), np.zeros((1, 3)), tol=1e-10, max_iter=100).value
+    result = METHODS[name](Convex(wide, t, ridge=ridge), np.zeros((1, 6)), tol=1e-6, max_iter=100)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, best, rtol=1e-6)
+    assert np.abs(result.w).max() < 1e3
+
+
+class Cliff(Convex):
+    """Not a number beyond a distance: a step into it must be cut."""
+
+    def _parts(self, w):
+        value, gradient, curvature = super()._parts(w)
+        beyond = np.abs(w).max(axis=1) > 50
+        value[beyond] = np.nan
+        gradient[beyond] = np.nan
+        return value, gradient, curvature
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_to_where_the_objective_is_not_a_number_is_cut(name):
+    A = np.eye(2)[None] * 1.0
+    # at |r| = 4 the curvature is 1e-3 and a full Newton step overshoots by far
+    objective = Cliff(A, np.zeros((1, 2)))
+    result = METHODS[name](objective, np.full((1, 2), 4.0), tol=1e-8, max_iter=100)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.w, 0, atol=1e-6)
+
+
+class Broken(Convex):
+    """A Hessian of NaN at the second point."""
+
+    def hessian(self, w):
+        value, gradient, hessian = super().hessian(w)
+        if np.any(w != 0):
+            hessian[:] = np.nan
+        return value, gradient, hessian
+
+
+def test_a_hessian_of_nan_ends_at_the_last_good_point_without_convergence(rng):
+    objective = Broken(rng.normal(size=(1, 40, 3)) * 3, rng.normal(size=(1, 40)) * 9)
+    result = newton_cholesky(objective, np.zeros((1, 3)), tol=1e-10, max_iter=50)
+    assert np.isfinite(result.w).all()
+    assert np.isfinite(result.value).all()
+    assert not result.converged.any()
+
+
+# solve_positive -----------------------------------------------------------------------------------------
+
+
+def positive(rng, n):
+    root = rng.normal(size=(n + 3, n))
+    return root.T @ root
+
+
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_solve_positive_reads_the_lower_triangle_only(rng, n):
+    matrix, rhs = positive(rng, n), rng.normal(size=n)
+    lower = np.tril(matrix)
+    lower[np.triu_indices(n, 1)] = np.nan
+    kept = lower.copy()
+    np.testing.assert_allclose(solve_positive(lower, rhs), np.linalg.solve(matrix, rhs), rtol=1e-9)
+    np.testing.assert_array_equal(lower, kept)
+
+
+def test_solve_positive_does_not_mind_units(rng):
+    matrix, rhs = positive(rng, 6), rng.normal(size=6)
+    unit = 10.0 ** np.array([-12, -6, 0, 0, 6, 12])
+    expected = np.linalg.solve(matrix, rhs)
+    found = solve_positive(matrix * unit * unit[:, None], rhs * unit)
+    np.testing.assert_allclose(found * unit, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("case", ["rank one short", "zero row", "zero", "slightly indefinite"])
+def test_solve_positive_of_a_singular_matrix_solves_what_can_be_solved(rng, case):
+    root = rng.normal(size=(9, 5))
+    if case == "rank one short":
+        root[:, 4] = root[:, 0] - 2 * root[:, 1]
+    elif case == "zero row":
+        root[:, 2] = 0
+    elif case == "zero":
+        root[:] = 0
+    matrix = root.T @ root
+    if case == "slightly indefinite":
+        values, vectors = np.linalg.eigh(matrix)
+        values[0] = -1e-13
+        matrix = vectors * values @ vectors.T
+        rhs = vectors[:, 1:] @ rng.normal(size=4)
+    else:
+        rhs = matrix @ rng.normal(size=5)
+    found = solve_positive(np.tril(matrix), rhs)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(matrix @ found, rhs, rtol=1e-5, atol=1e-6)
+    assert rhs @ found >= 0
+
+
+def test_solve_positive_of_nan_is_nan_and_ends():
+    assert np.isnan(solve_positive(np.full((3, 3), np.nan), np.ones(3))).all()

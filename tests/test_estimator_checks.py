@@ -1,0 +1,21 @@
+"""scikit-learn's own checks, with none expected to fail."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import sklloss
+
+ESTIMATORS = [
+    sklloss.LogisticClassifier(),
+    sklloss.LogisticClassifier(solver="lbfgs", n_threads=2),
+    sklloss.SoftmaxClassifier(),
+    sklloss.SoftmaxClassifier(solver="lbfgs", n_threads=2),
+]
+if hasattr(sklloss, "MLPRegressor"):
+    ESTIMATORS.append(sklloss.MLPRegressor(max_iter=200))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_accepts_the_estimator(estimator, check):
+    check(estimator)
