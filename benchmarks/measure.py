@@ -66,7 +66,7 @@ class Worker:
         try:
             if not self.connection.poll(limit):
                 self.close()
-                raise RivalError(f"{what}: not done after {limit:.0f} s")
+                raise RivalError(f"not done after {limit:.0f} s")
             answer, failed = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._died()

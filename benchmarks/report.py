@@ -43,7 +43,7 @@ def document(session, about):
     """All that is kept of a run."""
     options = {key: value for key, value in session.options.items() if key != "data"}
     return {
-        "machine": machine(),
+        "machine": {**machine(), "load at start": round(session.load, 2)},
         "options": options,
         "rivals": about,
         "notes": session.notes,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
@@ -418,6 +418,10 @@ def _multilabel_target(y, weight, class_weight, dtype, kind, classes, name):
     outputs = y.shape[1]
     if class_weight is None or isinstance(class_weight, (str, dict)):
         class_weight = [class_weight] * outputs
+    elif not isinstance(class_weight, (list, tuple)):
+        raise TypeError(
+            f'class_weight must be a dict, "balanced", a list of them or None, got {class_weight!r}'
+        )
     elif len(class_weight) != outputs:
         raise ValueError(f"class_weight has {len(class_weight)} entries, {name} has {outputs} labels")
     values, weight = _mix_weights(y.astype(np.float64), weight, class_weight, dtype)
@@ -476,11 +480,16 @@ def _class_weights(class_weight, classes, masses):
     if not isinstance(class_weight, dict):
         raise TypeError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
     known = list(np.asarray(classes).tolist())
+    missing = [key for key in known if key not in class_weight]
     unknown = [key for key in class_weight if key not in known]
-    if unknown:
-        raise ValueError(f"class_weight has classes that y does not have: {unknown}; y has {known}")
+    if missing and unknown:
+        # Weights for classes that are not in this y are fine, in a fold of a cross-validation, say; beside
+        # classes without a weight they look like a mistake.
+        raise ValueError(f"class_weight has no weight for the classes {missing}, but has some for {unknown}")
     weights = [class_weight.get(key, 1.0) for key in known]
-    return np.array([check_real(f"class_weight[{k!r}]", w, 0.0) for k, w in zip(known, weights)])
+    return np.array(
+        [check_real(f"class_weight[{k!r}]", w, 0.0, open_high=True) for k, w in zip(known, weights)]
+    )
 
 
 def _balanced(class_weight):
@@ -507,6 +516,7 @@ def _column(values, dtype):
 def hard_labels(y, kind, classes):
     """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    assert_all_finite(y, input_name="y")
     if y.ndim == 2 and y.shape[1] > 1:
         if y.shape[1] != len(classes):
             raise ValueError(f"y has {y.shape[1]} columns, but there are {len(classes)} classes")

@@ -91,8 +91,8 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 counts as the row given twice, 0 leaves it out.
         X_val, y_val, sample_weight_val : array-like, default=None
-            A validation set. Its mean loss after each iteration becomes ``validation_loss_curve_``;
-            it has no influence on the fit.
+            A validation set. Its mean loss after each iteration, weighted by ``sample_weight_val``
+            alone, becomes ``validation_loss_curve_``; it has no influence on the fit.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
                 f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which is not here; "
                 "the intercept is not penalised, leave it at 1"
             )
-        check_real("tol", self.tol, 0, open_low=True)
+        check_real("tol", self.tol, 0)
         check_integer("max_iter", self.max_iter, 0)
         check_flag("fit_intercept", self.fit_intercept)
         check_flag("warm_start", self.warm_start)
@@ -227,9 +227,11 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         return "newton-cholesky" if objective.size <= LARGEST_HESSIAN else "newton-cg"
 
     def _warn_unless_solved(self, result, solver):
-        if result.converged.all():
+        if result.vanished.any():
+            what = "found classes that can be separated without error, and stopped far out"
+        elif result.converged.all():
             return
-        if result.n_iter.max(initial=0) >= self.max_iter:
+        elif result.n_iter.max(initial=0) >= self.max_iter:
             what = (
                 f"stopped after max_iter={self.max_iter} iterations. Increase max_iter, or scale the features"
             )
@@ -356,7 +358,7 @@ class _Watch:
         self.callback = self._after
         self._rows = rows
         self._objective = objective
-        self._total = rows.n if target.weight is None else float(target.weight.mean() * rows.n)
+        self._total = rows.n if target.weight is None else float(target.weight.sum(dtype=np.float64))
 
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
@@ -494,9 +496,10 @@ class LogisticClassifier(_LinearClassifier):
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
-        kind, classes = (None, None) if like is None else (like.kind, like.classes)
+        if like is None:
+            return logistic_target(y, n_samples, weight, self.class_weight, dtype)
         return logistic_target(
-            y, n_samples, weight, self.class_weight, dtype, kind=kind, classes=classes, name=name
+            y, n_samples, weight, None, dtype, kind=like.kind, classes=like.classes, name=name
         )
 
     def __sklearn_tags__(self):
@@ -631,5 +634,6 @@ class SoftmaxClassifier(_LinearClassifier):
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
-        classes = None if like is None else like.classes
-        return softmax_target(y, n_samples, weight, self.class_weight, dtype, classes=classes, name=name)
+        if like is None:
+            return softmax_target(y, n_samples, weight, self.class_weight, dtype)
+        return softmax_target(y, n_samples, weight, None, dtype, classes=like.classes, name=name)

@@ -1,5 +1,6 @@
 """What the groups share: options, one worker per rival, progress lines and the rows measured so far."""
 
+import os
 import sys
 import time
 
@@ -20,6 +21,12 @@ class Session:
         self.notes = []
         self.begin = time.perf_counter()
         self.workers = {}
+        self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        if self.load > 0.5:
+            self.note(
+                f"the machine was busy at the start (load {self.load:.1f}): times are inflated, those of "
+                "threaded rivals most; measure again on an idle one"
+            )
         for rival in rivals.RIVALS.values():
             if options["rivals"] and rival.name not in (*options["rivals"], OURS):
                 continue

@@ -66,11 +66,11 @@ class Rows:
         """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width), in float64.
 
         ``coef`` is float64 of shape (outputs, width), the intercept last; the pass itself runs in X's
-        dtype, with sums over chunks in float64. ``keep_curvature`` holds on to what `product` needs.
+        dtype, with sums over blocks in float64. ``keep_curvature`` holds on to what `product` needs.
         """
         w, b = self._split(coef)
         bounds, block = self._gradient_cut(w)
-        gradient = np.empty((len(bounds) - 1, *w.shape), dtype=np.float64 if self.sparse else self.dtype)
+        gradient = np.empty((len(bounds) - 1, *w.shape))
         shift = np.empty((len(gradient), self.outputs))
         sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = None
@@ -93,7 +93,7 @@ class Rows:
         """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""
         v, b = self._split(direction)
         bounds, block = self._gradient_cut(v)
-        product = np.empty((len(bounds) - 1, *v.shape), dtype=np.float64 if self.sparse else self.dtype)
+        product = np.empty((len(bounds) - 1, *v.shape))
         shift = np.empty((len(product), self.outputs))
         one_pass = _hessian.sparse_product if self.sparse else _hessian.dense_product
 
@@ -146,9 +146,9 @@ class Rows:
         return w, np.ascontiguousarray(coef[:, -1], dtype=self.dtype)
 
     def _join(self, partial, shift):
-        """Add the chunks' gradients in their order, in float64, and put the intercept's beside them."""
+        """Add the chunks' gradients in their order and put the intercept's beside them."""
         total = np.empty((self.outputs, self.width))
-        added = partial[0] if len(partial) == 1 else np.add.reduce(partial, axis=0, dtype=np.float64)
+        added = partial[0] if len(partial) == 1 else partial.sum(axis=0)
         total[:, : self.features] = added.T if self.sparse else added
         if self.fit_intercept:
             total[:, -1] = shift.sum(axis=0)
@@ -197,7 +197,7 @@ class Rows:
         """Rows per block: a multiple of 32, from the width of a row alone."""
         row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
         row += 2 * self.outputs * self.dtype.itemsize
-        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32), 4096))
+        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32), 1024))
 
     def _cut(self, work_per_row, chunk_numbers, block):
         """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""

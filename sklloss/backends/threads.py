@@ -14,15 +14,18 @@ import threadpoolctl
 
 _lock = threading.Lock()
 _pools = {}
-_blas = {"controller": None, "limiter": None, "users": 0}
+_blas = {"libraries": None, "before": [], "users": 0}
 
 
 def _after_fork():
-    # A forked child has none of the parent's threads; its pools would wait for ever.
+    # A forked child has none of the parent's threads: its pools would wait for ever, and a fit under way
+    # in the parent will not end here.
     global _lock
     _lock = threading.Lock()
     _pools.clear()
-    _blas.update(users=0, limiter=None)
+    if _blas["users"]:
+        _blas["users"] = 0
+        _lift_limit()
 
 
 if hasattr(os, "register_at_fork"):
@@ -63,19 +66,35 @@ def single_threaded_blas():
     and the last one lifts it.
     """
     with _lock:
+        if _blas["users"] == 0:
+            _limit()
         _blas["users"] += 1
-        if _blas["users"] == 1:
-            if _blas["controller"] is None:
-                _blas["controller"] = threadpoolctl.ThreadpoolController()
-            _blas["limiter"] = _blas["controller"].limit(limits=1, user_api="blas")
     try:
         yield
     finally:
         with _lock:
             _blas["users"] -= 1
-            if _blas["users"] == 0 and _blas["limiter"] is not None:
-                _blas["limiter"].restore_original_limits()
-                _blas["limiter"] = None
+            if _blas["users"] == 0:
+                _lift_limit()
+
+
+def _limit():
+    if _blas["libraries"] is None:
+        controllers = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+        # threadpoolctl >= 3.7 lets one thread of the process control OpenBLAS, for as long as that thread
+        # lives. Here any thread may come first and any may leave last, so the library is called itself.
+        _blas["libraries"] = [
+            (library, getattr(library, "_real_set_num_threads", library.set_num_threads))
+            for library in controllers
+        ]
+    _blas["before"] = [library.num_threads for library, _ in _blas["libraries"]]
+    for _, set_threads in _blas["libraries"]:
+        set_threads(1)
+
+
+def _lift_limit():
+    for (_, set_threads), number in zip(_blas["libraries"], _blas["before"]):
+        set_threads(number)
 
 
 def share(work, pieces, n_threads):

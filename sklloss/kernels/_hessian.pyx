@@ -10,12 +10,14 @@ from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dsyrk
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
-from sklloss.kernels._blas cimport gemm, gemv
+from sklloss.kernels._blas cimport gemm
 from sklloss.kernels._driver cimport kernel_of
 from sklloss.kernels._sweep cimport (
     Space,
     aim,
     column_sums,
+    dense_scatter,
+    dense_scores,
     gather_sums,
     index,
     sparse_scatter,
@@ -192,7 +194,7 @@ def hessian(
                     load_dense(x + first * row_step, row_step, column_step, shifted, z, rows, features)
                 gemm(b"T", b"N", K, m, d, w, d, z, d, <double>0.0, raw, K)
                 # the batch in double: X's dtype is that of the targets and weights too
-                aim(
+                bad = aim(
                     &batch, &space, <double*>NULL, c, <double*>NULL, weight_per_output, expand,
                     first, rows, outputs,
                 )
@@ -207,7 +209,8 @@ def hessian(
                         wide[i] = <double>s[first * per_row + i]
                     batch.weight = wide
                 batch.curvature = space.curvature
-                bad = kernel(&batch)
+                if bad < 0:
+                    bad = kernel(&batch)
                 if bad >= 0:
                     bad += first
                     break
@@ -264,7 +267,7 @@ def dense_product(
     const Py_ssize_t[::1] bounds,
     Py_ssize_t chunk_first,
     Py_ssize_t chunk_last,
-    real[:, :, ::1] product,
+    double[:, :, ::1] product,
     double[:, ::1] shift,
 ):
     """Hessian times ``direction`` (outputs, features) and ``intercept`` (outputs,), chunk by chunk.
@@ -278,47 +281,33 @@ def dense_product(
     cdef real* v = <real*>&direction[0, 0]
     cdef const real* s = NULL
     cdef real* raw = <real*>malloc(block * outputs * sizeof(real))
+    cdef real* part = <real*>malloc(outputs * features * sizeof(real))
     cdef real* xb
-    cdef Py_ssize_t chunk, first, rows, i, k
+    cdef Py_ssize_t chunk, first, rows
     cdef int ld = <int>max(step, 1)
     cdef int p = <int>features, K = <int>outputs, m
-    if raw == NULL:
+    if raw == NULL or part == NULL:
+        free(raw)
+        free(part)
         raise MemoryError()
     with nogil:
         for chunk in range(chunk_first, chunk_last):
-            memset(&product[chunk, 0, 0], 0, outputs * features * sizeof(real))
+            memset(&product[chunk, 0, 0], 0, outputs * features * sizeof(double))
             memset(&shift[chunk, 0], 0, outputs * sizeof(double))
             first = bounds[chunk]
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
                 m = <int>rows
                 xb = x + (first * step if by_rows else first)
-                for i in range(rows):
-                    for k in range(outputs):
-                        raw[i * outputs + k] = intercept[k]
-                if outputs == 1:
-                    gemv(
-                        b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, v,
-                        <real>1.0, raw,
-                    )
-                else:
-                    gemm(b"T", b"N" if by_rows else b"T", K, m, p, v, p, xb, ld, <real>1.0, raw, K)
+                dense_scores(xb, by_rows, ld, v, &intercept[0], raw, m, p, K)
                 if weight is not None and coupled:
                     s = &weight[first]
                 bend(raw, &curvature[first, 0], s, coupled, rows, outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
-                if outputs == 1:
-                    gemv(
-                        b"N" if by_rows else b"T", p if by_rows else m, m if by_rows else p, xb, ld, raw,
-                        <real>1.0, &product[chunk, 0, 0],
-                    )
-                else:
-                    gemm(
-                        b"N" if by_rows else b"T", b"T", p, K, m, xb, ld, raw, K,
-                        <real>1.0, &product[chunk, 0, 0], p,
-                    )
+                dense_scatter(xb, by_rows, ld, raw, part, &product[chunk, 0, 0], m, p, K)
                 first += rows
         free(raw)
+        free(part)
     return -1
 
 

@@ -6,6 +6,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport sqrt
+from libc.string cimport memcpy
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._formulas cimport (
@@ -28,18 +29,22 @@ cdef enum:
 # Sums ------------------------------------------------------------------------------------------------
 
 cdef inline double lane_sum(const real* value, Py_ssize_t n) noexcept nogil:
-    """Sum in double: eight running sums, then their pairwise sum."""
-    cdef double lane[8]
-    cdef Py_ssize_t i, j
-    cdef Py_ssize_t whole = n - n % 8
-    for j in range(8):
-        lane[j] = 0.0
-    for i in range(0, whole, 8):
-        for j in range(8):
-            lane[j] += <double>value[i + j]
-    for i in range(whole, n):
-        lane[i - whole] += <double>value[i]
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]))
+    """Sum in double, by halves."""
+    cdef double part[TILE]
+    cdef Py_ssize_t i
+    cdef Py_ssize_t half = (n + 1) // 2
+    if n == 0:
+        return 0.0
+    part[half - 1] = <double>value[half - 1]
+    for i in range(n - half):
+        part[i] = <double>value[i] + <double>value[half + i]
+    n = half
+    while n > 1:
+        half = (n + 1) // 2
+        for i in range(n - half):
+            part[i] += part[half + i]
+        n = half
+    return part[0]
 
 
 cdef inline void add_to(double* total, double* carry, double x) noexcept nogil:
@@ -87,7 +92,9 @@ cdef inline void collect(real* value, Batch* batch, Py_ssize_t first, Py_ssize_t
     """Take up n unweighted losses: per sample as they are, in the sums by weight. Overwrites value."""
     cdef real* per_sample = <real*>batch.per_sample
     cdef Py_ssize_t i, row, column
-    if per_sample != NULL:
+    if per_sample != NULL and batch.outputs == 1:
+        memcpy(per_sample + first, value, n * sizeof(real))
+    elif per_sample != NULL:
         row = first // batch.outputs
         column = first - row * batch.outputs
         for i in range(n):
@@ -113,27 +120,29 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
 
     curvature: weight * p (1 - p).
     """
+    cdef real e[TILE]
+    cdef real low[TILE]
     cdef real value[TILE]
-    cdef real bend[TILE]
     cdef const real* y = <const real*>batch.target
     cdef real* curvature = <real*>batch.curvature
     cdef real keep = <real>(1.0 - batch.parameter)
     cdef real spread = <real>(0.5 * batch.parameter)
-    cdef real gradient
     cdef Py_ssize_t first, i, n
     cdef Py_ssize_t total = batch.rows * batch.outputs
     clear_sums(batch)
     first = 0
     while first < total:
         n = min(<Py_ssize_t>TILE, total - first)
+        # Two loops, because one would be a chain of operations longer than a processor looks ahead.
         for i in range(n):
-            value[i] = log_loss(raw[first + i], y[first + i] * keep + spread, &gradient, &bend[i])
-            raw[first + i] = gradient
+            exp_nonpositive(-abs(raw[first + i]), &e[i], &low[i])
+        for i in range(n):
+            value[i] = log_loss(&raw[first + i], y[first + i] * keep + spread, &e[i], low[i])
         weigh(raw + first, batch, first, n)
         if curvature != NULL:
-            weigh(bend, batch, first, n)
             for i in range(n):
-                curvature[first + i] = bend[i]
+                curvature[first + i] = e[i] * (<real>1.0 - e[i])
+            weigh(curvature + first, batch, first, n)
         collect(value, batch, first, n)
         first += TILE
     return -1

@@ -6,6 +6,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch
+from sklloss.kernels._blas cimport gemm, gemv
 
 ctypedef fused index:
     int32_t
@@ -41,14 +42,17 @@ cdef inline bint take_space(
     return True
 
 
-cdef inline void one_hot(
+cdef inline Py_ssize_t one_hot(
     const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs
 ) noexcept nogil:
+    """Write codes as rows of zeros with a one. Returns -1, or the first row whose code is out of range."""
     cdef Py_ssize_t i
     memset(target, 0, rows * outputs * sizeof(real))
     for i in range(rows):
-        if <size_t>codes[i] < <size_t>outputs:
-            target[i * outputs + codes[i]] = 1.0
+        if <size_t>codes[i] >= <size_t>outputs:
+            return i
+        target[i * outputs + codes[i]] = 1.0
+    return -1
 
 
 cdef inline void gather_sums(const double* block, double* chunk, Py_ssize_t outputs) noexcept nogil:
@@ -71,11 +75,12 @@ cdef inline void column_sums(
             total[k] += <double>x[i * columns + k]
 
 
-cdef inline void aim(
+cdef inline Py_ssize_t aim(
     Batch* batch, Space* space, const real* target, const Py_ssize_t* codes, const real* weight,
     bint weight_per_output, bint expand, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t outputs,
 ) noexcept nogil:
-    """Point a batch at the rows [first, first + rows)."""
+    """Point a batch at the rows [first, first + rows). Returns -1, or the first row with a bad code."""
+    cdef Py_ssize_t bad = -1
     batch.raw = space.raw
     batch.target = NULL
     batch.codes = NULL
@@ -84,7 +89,7 @@ cdef inline void aim(
     elif target != NULL:
         batch.target = target + first * outputs
     elif expand:
-        one_hot(codes + first, <real*>space.target, rows, outputs)
+        bad = one_hot(codes + first, <real*>space.target, rows, outputs)
         batch.target = space.target
     else:
         batch.codes = codes + first
@@ -99,6 +104,7 @@ cdef inline void aim(
     batch.per_sample = NULL
     batch.curvature = NULL
     batch.context = NULL
+    return bad
 
 
 cdef inline void sparse_scores(
@@ -145,3 +151,46 @@ cdef inline void sparse_scatter(
                 r = <double>value[j]
                 for k in range(outputs):
                     gradient[<Py_ssize_t>column[j] * outputs + k] += r * <double>row[k]
+
+
+cdef inline void dense_scores(
+    real* x, bint by_rows, int step, real* w, const real* intercept, real* raw, int rows, int features, int outputs
+) noexcept nogil:
+    """raw = X w' + intercept for a block of rows; w is (outputs, features)."""
+    cdef int i, k
+    for i in range(rows):
+        for k in range(outputs):
+            raw[i * outputs + k] = intercept[k]
+    if outputs > 1:
+        gemm(
+            b"T", b"N" if by_rows else b"T", outputs, rows, features, w, features, x, step, <real>1.0,
+            raw, outputs,
+        )
+    elif by_rows:
+        gemv(b"T", features, rows, x, step, w, <real>1.0, raw)
+    else:
+        gemv(b"N", rows, features, x, step, w, <real>1.0, raw)
+
+
+cdef inline void dense_scatter(
+    real* x, bint by_rows, int step, real* raw, real* part, double* gradient, int rows, int features, int outputs
+) noexcept nogil:
+    """gradient += raw' X for a block of rows, in double: a float block is added up in ``part`` first."""
+    cdef real* target = part
+    cdef real keep = 0.0
+    cdef Py_ssize_t i
+    if real is double:
+        target = gradient
+        keep = 1.0
+    if outputs > 1:
+        gemm(
+            b"N" if by_rows else b"T", b"T", features, outputs, rows, x, step, raw, outputs, keep,
+            target, features,
+        )
+    elif by_rows:
+        gemv(b"N", features, rows, x, step, raw, keep, target)
+    else:
+        gemv(b"T", rows, features, x, step, raw, keep, target)
+    if real is float:
+        for i in range(<Py_ssize_t>outputs * features):
+            gradient[i] += <double>part[i]

@@ -8,11 +8,10 @@ the same bits however many threads share them. Every function here releases the 
 Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
 """
 
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
-from sklloss.kernels._blas cimport gemm, gemv
 from sklloss.kernels._driver cimport kernel_of
 
 
@@ -31,7 +30,7 @@ def dense_gradient(
     const Py_ssize_t[::1] bounds,
     Py_ssize_t chunk_first,
     Py_ssize_t chunk_last,
-    real[:, :, ::1] gradient,
+    double[:, :, ::1] gradient,
     double[:, ::1] shift,
     double[:, ::1] sums,
     real[:, ::1] curvature,
@@ -56,17 +55,19 @@ def dense_gradient(
     cdef const real* y = &target[0, 0] if target is not None else NULL
     cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
     cdef const real* s = &weight[0] if weight is not None else NULL
-    cdef Py_ssize_t chunk, first, rows, i, k, bad = -1
+    cdef Py_ssize_t chunk, first, rows, bad = -1
     cdef int ld = <int>max(step, 1)
     cdef int p = <int>features, K = <int>outputs, m
     cdef real* xb
-    if not take_space(&space, block, outputs, sizeof(real)):
+    cdef real* part = <real*>malloc(outputs * features * sizeof(real))
+    if part == NULL or not take_space(&space, block, outputs, sizeof(real)):
+        free(part)
         raise MemoryError()
     with nogil:
         raw = <real*>space.raw
         batch.parameter = parameter
         for chunk in range(chunk_first, chunk_last):
-            memset(&gradient[chunk, 0, 0], 0, outputs * features * sizeof(real))
+            memset(&gradient[chunk, 0, 0], 0, outputs * features * sizeof(double))
             memset(&shift[chunk, 0], 0, outputs * sizeof(double))
             memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
             first = bounds[chunk]
@@ -74,39 +75,23 @@ def dense_gradient(
                 rows = min(block, bounds[chunk + 1] - first)
                 m = <int>rows
                 xb = x + (first * step if by_rows else first)
-                for i in range(rows):
-                    for k in range(outputs):
-                        raw[i * outputs + k] = intercept[k]
-                if outputs == 1:
-                    gemv(
-                        b"T" if by_rows else b"N", p if by_rows else m, m if by_rows else p, xb, ld, w,
-                        <real>1.0, raw,
-                    )
-                else:
-                    gemm(b"T", b"N" if by_rows else b"T", K, m, p, w, p, xb, ld, <real>1.0, raw, K)
-                aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
+                dense_scores(xb, by_rows, ld, w, &intercept[0], raw, m, p, K)
+                bad = aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
                 if curvature is not None:
                     batch.curvature = &curvature[first, 0]
-                bad = kernel(&batch)
+                if bad < 0:
+                    bad = kernel(&batch)
                 if bad >= 0:
                     bad += first
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
-                if outputs == 1:
-                    gemv(
-                        b"N" if by_rows else b"T", p if by_rows else m, m if by_rows else p, xb, ld, raw,
-                        <real>1.0, &gradient[chunk, 0, 0],
-                    )
-                else:
-                    gemm(
-                        b"N" if by_rows else b"T", b"T", p, K, m, xb, ld, raw, K,
-                        <real>1.0, &gradient[chunk, 0, 0], p,
-                    )
+                dense_scatter(xb, by_rows, ld, raw, part, &gradient[chunk, 0, 0], m, p, K)
                 first += rows
             if bad >= 0:
                 break
         free(space.memory)
+        free(part)
     return bad
 
 
@@ -160,10 +145,11 @@ def sparse_gradient(
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
                 sparse_scores(value, column, &indptr[first], w, &intercept[0], raw, rows, outputs)
-                aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
+                bad = aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
                 if curvature is not None:
                     batch.curvature = &curvature[first, 0]
-                bad = kernel(&batch)
+                if bad < 0:
+                    bad = kernel(&batch)
                 if bad >= 0:
                     bad += first
                     break

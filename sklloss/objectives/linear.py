@@ -35,6 +35,9 @@ class LinearObjective:
         self._point = None
         # what rounding may add to a value, relatively: raw scores have X's precision
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
+        # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
+        # rounding up, along directions in which the objective does not change at all.
+        self._small_ridge = max(1e-10, 64 * float(np.finfo(rows.dtype).eps))
         # 1 where the penalty acts: on coefficients, not on the intercept
         ridge = np.full((rows.outputs, rows.width), float(self.penalised))
         if rows.fit_intercept:
@@ -97,7 +100,7 @@ class LinearObjective:
         if self.rows.width <= WIDEST_GRAM:
             matrix = 0.25 * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
-            return _BlockSolver(matrix[None])
+            return _BlockSolver(matrix[None], self._small_ridge)
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
         diagonal += self._ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
@@ -113,7 +116,7 @@ class LinearObjective:
         _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
-        return _BlockSolver(blocks)
+        return _BlockSolver(blocks, self._small_ridge)
 
     @property
     def local_cost(self):
@@ -138,13 +141,13 @@ class _BlockSolver:
     duplicated columns harmless.
     """
 
-    def __init__(self, blocks):
+    def __init__(self, blocks, ridge):
         self._factors = []
         for block in blocks:
             diagonal = np.diagonal(block)
             root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
             block = block / root / root[:, None]
-            np.einsum("ii->i", block)[:] = 1.0 + 1e-10
+            np.einsum("ii->i", block)[:] = 1.0 + ridge
             factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
             if failed:
                 raise ValueError("X has values too large or too small to multiply: rescale its columns")

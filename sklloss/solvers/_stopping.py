@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# An objective this small against its value at zero is at its end: the data are separable.
+# An unpenalised objective this small against its start has no minimum: the data are separable. Further
+# down its derivatives would drown in their rounding. With a penalty, only an intercept can run away.
 VANISHED = 1e-9
+VANISHED_PENALISED = 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +22,8 @@ class Result:
     converged : ndarray of bool of shape (problems,)
     curve : list of float
         The objective, summed over problems, at the start of each iteration and at the end.
+    vanished : ndarray of bool of shape (problems,)
+        The objective has no minimum and was followed until almost nothing was left of it.
     """
 
     w: np.ndarray
@@ -27,9 +31,10 @@ class Result:
     n_iter: np.ndarray
     converged: np.ndarray
     curve: list
+    vanished: np.ndarray
 
 
-def allowed_gap(value, start, tol):
+def allowed_gap(value, tol):
     """The objective gap F - F* at which a problem counts as solved: ``tol**2 * F``.
 
     Near the optimum F - F* is half the squared distance to it, measured by the curvature, so ``tol``
@@ -39,12 +44,20 @@ def allowed_gap(value, start, tol):
 
     Parameters
     ----------
-    value, start : ndarray of shape (problems,)
-        The objective now and where the solver began. A value that has all but vanished against the
-        start belongs to separable data, which have no finite optimum: it may count as solved.
+    value : ndarray of shape (problems,)
     tol : float
     """
-    return tol**2 * np.maximum(np.abs(value), VANISHED * np.abs(start))
+    return tol**2 * np.abs(value)
+
+
+def has_vanished(objective, value, start):
+    """Which problems have no minimum, and have come as near to its infimum as makes sense."""
+    return value <= (VANISHED_PENALISED if objective.penalised else VANISHED) * start
+
+
+def finite_or_zero(direction):
+    """The direction, with zeros for a problem whose direction is not a number: it gets no step."""
+    return np.where(np.isfinite(direction).all(axis=1, keepdims=True), direction, 0.0)
 
 
 def exhausted(decrement, value):

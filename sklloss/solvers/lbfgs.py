@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
 
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 FLATTER = 0.9  # the slope after a step, against the slope before it (weak Wolfe)
 TRIALS = 50
-CAUTION = 0.1  # the approximate inverse Hessian underestimates the gap, by up to ten times where we looked
+CAUTION = 0.1  # the approximate inverse Hessian may underestimate the gap
 
 
 def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
@@ -18,12 +18,14 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
 
     Parameters
     ----------
-    objective : object with ``value_and_gradient`` and ``noise``, and ``preconditioner`` if it has one
+    objective : LinearObjective or alike
+        With ``value_and_gradient``, ``noise`` and ``penalised``, and ``preconditioner`` if it has one.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
         See `allowed_gap`; the Newton decrement is estimated with the L-BFGS approximation of the inverse
-        Hessian, and must be small twice in a row.
+        Hessian, and must be small twice in a row, while ``memory`` steps together lower the
+        objective by no more.
     max_iter : int
     memory : int
         Number of past steps remembered.
@@ -43,19 +45,24 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     precondition = prepare() if prepare is not None else np.copy
     value, gradient = objective.value_and_gradient(w)
     start = value
-    past = []
+    past, earlier = [], []
     n_iter = np.zeros(len(w), dtype=int)
     quiet = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
     for iteration in range(1, max_iter + 1):
-        active = ~(converged | stuck)
-        direction = -_inverse_hessian(gradient, past, precondition)
+        active = ~(converged | stuck | has_vanished(objective, value, start))
+        direction = finite_or_zero(-_inverse_hessian(gradient, past, precondition))
         direction[~active] = 0.0
         slope = _dot(gradient, direction)
-        quiet = np.where(-slope / 2 <= CAUTION * allowed_gap(value, start, tol), quiet + 1, 0)
-        converged |= active & (quiet >= 2)
+        gap = allowed_gap(value, tol)
+        quiet = np.where((slope < 0) & (-slope / 2 <= CAUTION * gap), quiet + 1, 0)
+        # an estimate that is small by mistake does not go with a value that still falls
+        settled = -slope / 2 <= 1e-4 * gap
+        if len(earlier) == memory:
+            settled |= earlier[0] - value <= gap
+        converged |= active & ((quiet >= 2) & settled | (gradient == 0).all(axis=1))
         active &= ~converged
         if not active.any():
             break
@@ -65,15 +72,14 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
         stuck |= still & ~converged
         moved = step[:, None] * direction
         _remember(past, moved, new_gradient - gradient, precondition, memory)
+        earlier = [*earlier, value][-memory:]
         w = w + moved
         value, gradient = new_value, new_gradient
         n_iter[active] = iteration
         curve.append(float(value.sum()))
         if callback is not None:
             callback(iteration, w, value)
-        if np.all(converged | stuck):
-            break
-    return Result(w, value, n_iter, converged, curve)
+    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
 def _dot(a, b):

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
@@ -17,7 +17,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
 
     Parameters
     ----------
-    objective : object with ``hessian``, ``value_and_gradient`` and ``noise``
+    objective : object with ``hessian``, ``value_and_gradient``, ``noise`` and ``penalised``
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -38,17 +38,22 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
     for iteration in range(1, max_iter + 1):
-        active = ~(converged | stuck)
+        vanished = has_vanished(objective, value, start)
+        active = ~(converged | stuck | vanished)
+        if not active.any():
+            break
         direction = np.zeros_like(w)
         for k in np.flatnonzero(active):
             direction[k] = -solve_positive(hessian[k], gradient[k])
+        lost = ~np.isfinite(direction).all(axis=1)
+        direction = finite_or_zero(direction)
         decrement = -np.einsum("bi,bi->b", gradient, direction)
-        solved = decrement / 2 <= allowed_gap(value, start, tol)
+        solved = ~lost & (decrement / 2 <= allowed_gap(value, tol))
         # Near the end a step squares the error, so the last one is taken too: it needs no Hessian.
         final = bool(np.all(solved | ~active))
         step, new = _damped_step(objective, w, value, direction, decrement, active, final)
         still = active & (step == 0.0)
-        converged |= (active & solved) | (still & exhausted(decrement, value))
+        converged |= (active & solved) | (still & ~lost & exhausted(decrement, value))
         stuck |= still & ~converged
         w = w + step[:, None] * direction
         value, gradient, hessian = new
@@ -56,9 +61,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
         curve.append(float(value.sum()))
         if callback is not None:
             callback(iteration, w, value)
-        if np.all(converged | stuck):
-            break
-    return Result(w, value, n_iter, converged, curve)
+    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
 def _damped_step(objective, w, value, direction, decrement, active, final):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from sklloss.solvers._stopping import allowed_gap, exhausted
+from sklloss.solvers._stopping import allowed_gap, exhausted, has_vanished
 from sklloss.solvers.lbfgs import lbfgs
 
 
@@ -12,6 +12,7 @@ class Rosenbrock:
     """A curved valley for each problem: not convex, and hard without curvature."""
 
     noise = 1e-15
+    penalised = True
 
     def __init__(self, steepness):
         self.steepness = np.asarray(steepness, dtype=float)
@@ -28,6 +29,7 @@ class Quadratic:
     """(w - target)' H (w - target) / 2 + 1."""
 
     noise = 1e-15
+    penalised = True
 
     def __init__(self, H, target):
         self.H, self.target = H, target
@@ -63,6 +65,7 @@ def test_it_takes_no_more_passes_than_scipy(rng):
 
     class Counting:
         noise = 1e-15
+        penalised = True
 
         def __init__(self, whose):
             self.whose = whose
@@ -162,8 +165,12 @@ def test_no_step_at_all_is_not_convergence(rng):
     assert np.isfinite(result.value).all()
 
 
-def test_the_allowed_gap_is_relative_until_the_objective_vanishes():
-    np.testing.assert_allclose(allowed_gap(np.array([5.0]), np.array([10.0]), 1e-3), [5e-6])
-    np.testing.assert_allclose(allowed_gap(np.array([0.0]), np.array([10.0]), 1e-3), [1e-14])
+def test_the_allowed_gap_is_relative_and_an_objective_that_vanishes_has_no_minimum():
+    np.testing.assert_allclose(allowed_gap(np.array([5.0]), 1e-3), [5e-6])
     assert exhausted(np.array([1e-9]), np.array([1.0])).all()
     assert not exhausted(np.array([1e-3]), np.array([1.0])).any()
+    value, start = np.array([1e-8, 1e-10, 1e-16]), np.ones(3)
+    penalised, free = Rosenbrock([1.0]), Rosenbrock([1.0])
+    free.penalised = False
+    assert has_vanished(free, value, start).tolist() == [False, True, True]
+    assert has_vanished(penalised, value, start).tolist() == [False, False, True]

@@ -11,6 +11,7 @@ class Convex:
     """sum_i s_i log cosh(a_i . w - t_i) + ridge / 2 ||w||**2 for each problem, with all a solver needs."""
 
     noise = 1e-15
+    penalised = True
     local_cost = 10**9
 
     def __init__(self, A, t, scale=1.0, ridge=0.0):
