@@ -10,9 +10,11 @@ ESTIMATORS = [
     sklloss.LogisticClassifier(solver="lbfgs", n_threads=2),
     sklloss.SoftmaxClassifier(),
     sklloss.SoftmaxClassifier(solver="lbfgs", n_threads=2),
+    sklloss.SoftmaxClassifier(solver="newton-cg"),
+    sklloss.MLPRegressor(),
+    sklloss.MLPRegressor(solver="sgd", learning_rate_init=0.01),
+    sklloss.MLPRegressor(solver="lbfgs"),
 ]
-if hasattr(sklloss, "MLPRegressor"):
-    ESTIMATORS.append(sklloss.MLPRegressor(max_iter=200))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -172,8 +172,8 @@ cdef inline void logistic_parts(real z, real* small, real* large, real* log1p_e)
     large[0] = <real>1.0 - small[0]
 
 
-cdef inline real log_loss(real* z, real y, real* e, real low) noexcept nogil:
-    """-y log p - (1 - y) log(1 - p) for p = sigmoid(z), given e + low = exp(-|z|).
+cdef inline real log_loss(real* z, real y, real not_y, real* e, real low) noexcept nogil:
+    """-y log p - (1 - y) log(1 - p) for p = sigmoid(z), given e + low = exp(-|z|) and not_y = 1 - y.
 
     z becomes the derivative p - y and e the probability e / (1 + e) of the side that z speaks against. With
     the part a of y on that side the loss is log(1 + e) + a |z| and the derivative a - e / (1 + e), signed as z: all
@@ -183,7 +183,7 @@ cdef inline real log_loss(real* z, real y, real* e, real low) noexcept nogil:
     Error: loss 1.9 ULP (hard y: 1.6, near z = +-0.7); gradient 1.3 ULP for y in {0, 1}, and 1.5 ULP
     of the larger of p and y between.
     """
-    cdef real a = (<real>1.0 - y) if z[0] >= <real>0.0 else y
+    cdef real a = not_y if z[0] >= <real>0.0 else y
     # 0 * inf is NaN: a side without probability costs nothing, however large the score.
     cdef real loss = log1p_and_share(e[0], low, a * (abs(z[0]) if a != <real>0.0 else <real>0.0), e)
     cdef real slope = a - e[0]
@@ -204,6 +204,15 @@ cdef inline void compensated_add(real x, real x_lo, real* total, real* carry) no
     cdef real y = x + (x_lo - carry[0])
     cdef real t = total[0] + y
     carry[0] = (t - total[0]) - y
+    total[0] = t
+
+
+cdef inline void compensated_add_any(real x, real* total, real* carry) noexcept nogil:
+    """Kahan's summation of terms that may be infinite: an infinite sum stays so, where its carry is inf - inf."""
+    cdef real y = x - carry[0]
+    cdef real t = total[0] + y
+    y = (t - total[0]) - y
+    carry[0] = y if y == y else <real>0.0
     total[0] = t
 
 

@@ -5,12 +5,13 @@
 # and adds up the weighted loss in double, in an order that depends on the shape alone.
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._formulas cimport (
     compensated_add,
+    compensated_add_any,
     exp_nonpositive,
     log1p_positive,
     log_loss,
@@ -137,7 +138,11 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
         for i in range(n):
             exp_nonpositive(-abs(raw[first + i]), &e[i], &low[i])
         for i in range(n):
-            value[i] = log_loss(&raw[first + i], y[first + i] * keep + spread, &e[i], low[i])
+            # smoothed apart: 1 - y of a smoothed y near 1 would lose digits
+            value[i] = log_loss(
+                &raw[first + i], y[first + i] * keep + spread, (<real>1.0 - y[first + i]) * keep + spread,
+                &e[i], low[i],
+            )
         weigh(raw + first, batch, first, n)
         if curvature != NULL:
             for i in range(n):
@@ -252,106 +257,109 @@ cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
     return -1
 
 
+cdef inline void level_infinite(real* score, real* top, Py_ssize_t K) noexcept nogil:
+    """Rows whose maximum is infinite: what equals it becomes 0, all else -inf, the maximum 0."""
+    cdef Py_ssize_t r, k
+    for r in range(ROWS):
+        if top[r] - top[r] != 0.0 and top[r] == top[r]:
+            for k in range(K):
+                if score[k * ROWS + r] == top[r]:
+                    score[k * ROWS + r] = 0.0
+                elif score[k * ROWS + r] == score[k * ROWS + r]:
+                    score[k * ROWS + r] = -INFINITY
+            top[r] = 0.0
+
+
 cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
-    """Up to FEW classes: ROWS rows side by side, the class as the outer loop, so that every step is a vector."""
+    """Up to FEW classes: ROWS rows side by side, so that every step is a vector over rows."""
     cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then the gradient
     cdef real low[FEW * ROWS]      # its low part
     cdef real share[FEW * ROWS]    # the target probabilities, where the target is not a plain code
-    cdef real code[ROWS]
     cdef real top[ROWS]
-    cdef real rest[ROWS]
+    cdef real total[ROWS]
     cdef real carry[ROWS]
     cdef real ties[ROWS]
     cdef real cost[ROWS]
-    cdef real cost_carry[ROWS]
     cdef real own[ROWS]
     cdef real own_low[ROWS]
     cdef real inverse[ROWS]
     cdef real inverse_low[ROWS]
-    cdef real weight[ROWS]
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
-    cdef const real* weights = <const real*>batch.weight
+    cdef const real* weight = <const real*>batch.weight
     cdef real* curvature = <real*>batch.curvature
     cdef real* per_sample = <real*>batch.per_sample
     cdef Py_ssize_t K = batch.outputs
     cdef bint plain = y == NULL and batch.parameter == 0.0
     cdef real keep = <real>(1.0 - batch.parameter)
     cdef real spread = <real>(batch.parameter / <double>K)
-    cdef real x, lo, z, d, d_lo, s, s_lo, total
-    cdef Py_ssize_t first, n, r, k
+    cdef real x, lo, d, d_lo, s, s_lo
+    cdef Py_ssize_t first, n, r, k, infinite
+    for k in range(K * ROWS):
+        score[k] = 0.0
+        share[k] = 0.0
     for r in range(ROWS):
-        code[r] = 0.0
-        weight[r] = 0.0
+        cost[r] = 0.0
+        own[r] = 0.0
+        own_low[r] = 0.0
     first = 0
     while first < batch.rows:
         n = min(<Py_ssize_t>ROWS, batch.rows - first)
-        if n < ROWS:
-            for k in range(K * ROWS):
-                score[k] = 0.0
-                share[k] = 0.0
         for r in range(n):
             for k in range(K):
                 score[k * ROWS + r] = raw[(first + r) * K + k]
-        if y != NULL:
-            for r in range(n):
-                for k in range(K):
-                    share[k * ROWS + r] = y[(first + r) * K + k] * keep + spread
-        else:
-            for r in range(n):
-                code[r] = <real>batch.codes[first + r]
-            if not plain:
-                for k in range(K):
-                    for r in range(ROWS):
-                        share[k * ROWS + r] = (keep if code[r] == <real>k else <real>0.0) + spread
+        infinite = 0
         for r in range(ROWS):
             top[r] = score[r]
-            rest[r] = 0.0
+            total[r] = 0.0
             carry[r] = 0.0
             ties[r] = -1.0
-            cost[r] = 0.0
-            cost_carry[r] = 0.0
-            own[r] = 0.0
-            own_low[r] = 0.0
         for k in range(1, K):
             for r in range(ROWS):
                 top[r] = score[k * ROWS + r] if score[k * ROWS + r] > top[r] else top[r]
-        for k in range(K):
-            if plain:
-                for r in range(ROWS):
-                    z = score[k * ROWS + r]
-                    d = z - top[r] if z != top[r] else <real>0.0
-                    exp_nonpositive(d, &x, &lo)
-                    score[k * ROWS + r] = x
-                    low[k * ROWS + r] = lo
-                    cost[r] = -d if code[r] == <real>k else cost[r]
-                    own[r] = x if code[r] == <real>k else own[r]
-                    own_low[r] = lo if code[r] == <real>k else own_low[r]
-                    ties[r] += <real>0.0 if d != <real>0.0 else <real>1.0
-                    x = x if d != <real>0.0 else <real>0.0
-                    lo = lo if d != <real>0.0 else <real>0.0
-                    compensated_add(x, lo, &rest[r], &carry[r])
-            else:
-                for r in range(ROWS):
-                    z = score[k * ROWS + r]
-                    d = z - top[r] if z != top[r] else <real>0.0
-                    exp_nonpositive(d, &x, &lo)
-                    score[k * ROWS + r] = x
-                    low[k * ROWS + r] = lo
-                    z = share[k * ROWS + r]
-                    z = -d * z if z != <real>0.0 else <real>0.0
-                    compensated_add(z, <real>0.0, &cost[r], &cost_carry[r])
-                    ties[r] += <real>0.0 if d != <real>0.0 else <real>1.0
-                    x = x if d != <real>0.0 else <real>0.0
-                    lo = lo if d != <real>0.0 else <real>0.0
-                    compensated_add(x, lo, &rest[r], &carry[r])
-        if weights != NULL:
-            for r in range(n):
-                weight[r] = weights[first + r]
         for r in range(ROWS):
-            two_sum(rest[r], ties[r], &s, &s_lo)
+            infinite += 1 if top[r] - top[r] != 0.0 else 0
+        if infinite > 0:
+            level_infinite(score, top, K)
+        if plain:
+            for r in range(n):
+                cost[r] = top[r] - score[batch.codes[first + r] * ROWS + r]
+        else:
+            if y != NULL:
+                for r in range(n):
+                    for k in range(K):
+                        share[k * ROWS + r] = y[(first + r) * K + k] * keep + spread
+            else:
+                for r in range(n):
+                    for k in range(K):
+                        share[k * ROWS + r] = spread
+                    share[batch.codes[first + r] * ROWS + r] += keep
+            for k in range(K):
+                for r in range(ROWS):
+                    d = (top[r] - score[k * ROWS + r]) * share[k * ROWS + r]
+                    d = d if share[k * ROWS + r] != <real>0.0 else <real>0.0
+                    compensated_add_any(d, &total[r], &carry[r])
+            for r in range(ROWS):
+                cost[r] = total[r] - carry[r]
+                total[r] = 0.0
+                carry[r] = 0.0
+        for k in range(K):
+            for r in range(ROWS):
+                d = score[k * ROWS + r] - top[r]
+                exp_nonpositive(d, &x, &lo)
+                score[k * ROWS + r] = x
+                low[k * ROWS + r] = lo
+                ties[r] += <real>1.0 if d == <real>0.0 else <real>0.0
+                x = <real>0.0 if d == <real>0.0 else x
+                compensated_add(x, lo, &total[r], &carry[r])
+        if plain:
+            for r in range(n):
+                own[r] = score[batch.codes[first + r] * ROWS + r]
+                own_low[r] = low[batch.codes[first + r] * ROWS + r]
+        for r in range(ROWS):
+            two_sum(total[r], ties[r], &s, &s_lo)
             s_lo = s_lo - carry[r]
-            value[r] = log1p_positive(s, s_lo) + (cost[r] - cost_carry[r])
+            value[r] = log1p_positive(s, s_lo) + cost[r]
             two_sum(<real>1.0, s, &d, &d_lo)
             d_lo = d_lo + s_lo
             reciprocal(d, d_lo, &inverse[r], &inverse_low[r])
@@ -368,29 +376,27 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
                 for k in range(K):
                     curvature[(first + r) * K + k] = score[k * ROWS + r]
         if plain:
-            for k in range(K):
-                for r in range(ROWS):
-                    score[k * ROWS + r] = own[r] if code[r] == <real>k else score[k * ROWS + r]
-        else:
-            for k in range(K):
-                for r in range(ROWS):
-                    score[k * ROWS + r] = score[k * ROWS + r] - share[k * ROWS + r]
-        if per_sample != NULL:
             for r in range(n):
-                per_sample[first + r] = value[r]
-        if weights != NULL:
-            for r in range(ROWS):
-                value[r] = value[r] * weight[r] if weight[r] != <real>0.0 else <real>0.0
-            for k in range(K):
-                for r in range(ROWS):
-                    score[k * ROWS + r] = score[k * ROWS + r] * weight[r] if weight[r] != <real>0.0 else <real>0.0
+                score[batch.codes[first + r] * ROWS + r] = own[r]
+        else:
+            for k in range(K * ROWS):
+                score[k] = score[k] - share[k]
         for r in range(n):
             for k in range(K):
                 raw[(first + r) * K + k] = score[k * ROWS + r]
+        if per_sample != NULL:
+            for r in range(n):
+                per_sample[first + r] = value[r]
+        if weight != NULL:
+            for r in range(n):
+                x = weight[first + r]
+                value[r] = value[r] * x if x != <real>0.0 else <real>0.0
+                for k in range(K):
+                    raw[(first + r) * K + k] = raw[(first + r) * K + k] * x if x != <real>0.0 else <real>0.0
         add_to(batch.sums, batch.sums + 1, lane_sum(value, n))
-
-
         first += ROWS
+
+
 cdef inline void softmax_strip(
     real* z, real* low, const real* y, Py_ssize_t n, real top, real keep, real spread,
     real* rest, real* carry, real* ties, real* cost, real* cost_carry,
@@ -410,9 +416,9 @@ cdef inline void softmax_strip(
         if y != NULL:
             share = y[j] * keep + spread
             share = -d * share if share != <real>0.0 else <real>0.0
-            compensated_add(share, <real>0.0, &cost[j], &cost_carry[j])
+            compensated_add_any(share, &cost[j], &cost_carry[j])
         elif spread != <real>0.0:
-            compensated_add(-d * spread, <real>0.0, &cost[j], &cost_carry[j])
+            compensated_add_any(-d * spread, &cost[j], &cost_carry[j])
 
 
 cdef inline void join_lanes(real* total, real* carry, real* hi, real* lo) noexcept nogil:
@@ -425,6 +431,8 @@ cdef inline void join_lanes(real* total, real* carry, real* hi, real* lo) noexce
         two_sum(hi[0], total[j], &x, &error)
         hi[0] = x
         lo[0] = lo[0] + (error - carry[j])
+    # the rounding of an infinite sum is inf - inf
+    lo[0] = lo[0] if lo[0] == lo[0] else <real>0.0
 
 
 cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
