@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "objectives": {"kernels", "losses", "backends"},
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
-    "linear": BELOW_ESTIMATORS,
+    "_linear": BELOW_ESTIMATORS,
+    "linear": BELOW_ESTIMATORS | {"_linear"},
     "mlp": BELOW_ESTIMATORS,
 }
 TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything

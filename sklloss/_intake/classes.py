@@ -1,244 +1,14 @@
-"""The one place where X, y, weights and a validation set are checked and coded.
+"""Coded targets of a classification: labels, probabilities, multi-label; class weights folded in."""
 
-What leaves this room is trusted by everything below: shapes agree, numbers are finite, weights are not
-negative, codes are in range, and X, targets and weights share one dtype.
-"""
-
-import contextlib
 import math
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
-from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import validate_data
 
-DTYPES = (np.float64, np.float32)
-
-
-# Parameters -----------------------------------------------------------------------------------------
-
-
-def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False):
-    """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
-    below = value <= low if open_low else value < low
-    above = value >= high if open_high else value > high
-    if below or above or math.isnan(value):
-        bounds = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
-        raise ValueError(f"{name} must be in {bounds}, got {value!r}")
-    return float(value)
-
-
-def check_integer(name, value, low, *, infinity=False):
-    """A whole number of at least ``low`` (or infinity, where it has a meaning)."""
-    if infinity and isinstance(value, numbers.Real) and value == math.inf:
-        return math.inf
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, got {value!r}")
-    return int(value)
-
-
-def check_choice(name, value, choices):
-    """One of a few strings."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
-
-
-def check_flag(name, value):
-    """True or False, also as NumPy's or as 0 and 1."""
-    if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-@contextlib.contextmanager
-def unchanged_on_error(estimator):
-    """Give an estimator back the attributes that it had, whatever ends the block early.
-
-    Fitted arrays are replaced and never written to, so a shallow copy holds the whole state.
-    """
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
-
-
-# Rows -----------------------------------------------------------------------------------------------
-
-
-def check_X(estimator, X, *, reset, name="X"):
-    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable."""
-    if name == "X":
-        X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
-    else:
-        with _named(name):
-            X = validate_data(estimator, X, reset=False, accept_sparse="csr", dtype=DTYPES)
-    return usable_layout(X)
-
-
-def usable_layout(X):
-    """X with rows or columns contiguous in memory, or CSR in canonical form."""
-    if scipy.sparse.issparse(X):
-        if not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
-        return X
-    steps = X.strides
-    size = X.itemsize
-    rows_usable = steps[1] == size and steps[0] >= size * X.shape[1]
-    columns_usable = steps[0] == size and steps[1] >= size * X.shape[0]
-    aligned = X.flags.aligned and steps[0] % size == 0 and steps[1] % size == 0
-    return X if aligned and (rows_usable or columns_usable) else np.ascontiguousarray(X)
-
-
-@contextlib.contextmanager
-def _named(name):
-    """Errors about 'X' that are about the validation rows say so."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{name}: {error}") from error
-
-
-def check_weight(weight, n_samples, dtype, name="sample_weight"):
-    """Weights as an array of shape (n_samples,), or None.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong, a weight is negative, NaN or infinite, or all are zero.
-    """
-    if weight is None:
-        return None
-    if isinstance(weight, numbers.Number):
-        weight = np.full(n_samples, weight)
-    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
-    if weight.ndim != 1:
-        raise ValueError(f"{name} must have shape ({n_samples},), got an array of shape {weight.shape}")
-    if weight.shape[0] != n_samples:
-        raise ValueError(f"{name} must have shape ({n_samples},), got {weight.shape[0]} weights")
-    if weight.size and weight.min() < 0:
-        row = int(np.argmax(weight < 0))
-        raise ValueError(f"{name} must not be negative, got {weight[row]} in row {row}")
-    if not weight.any():
-        raise ValueError(f"{name} must not be all zero")
-    with np.errstate(over="ignore", under="ignore"):
-        cast = weight.astype(dtype)
-    if not np.isfinite(cast).all() or not cast.any():
-        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of X")
-    return cast
-
-
-def check_validation_arguments(X_val, y_val, sample_weight_val):
-    """True if a validation set was given whole; half of one is an error."""
-    if (X_val is None) != (y_val is None):
-        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
-        raise ValueError(f"{given} is given without {missing}")
-    if X_val is None and sample_weight_val is not None:
-        raise ValueError("sample_weight_val is given without X_val and y_val")
-    return X_val is not None
-
-
-def _array_of(y, name, n_samples):
-    """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
-    if y is None:
-        raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
-    if scipy.sparse.issparse(y):
-        y = y.toarray()
-    y = check_array(
-        y,
-        ensure_2d=False,
-        allow_nd=True,
-        dtype=None,
-        input_name=name,
-        ensure_min_samples=0,
-        ensure_min_features=0,
-    )
-    if y.ndim == 0 or y.ndim > 2:
-        raise ValueError(f"{name} must be 1-D or 2-D, got an array of shape {y.shape}")
-    if y.ndim == 2 and y.shape[1] == 0:
-        raise ValueError(f"{name} has no columns")
-    if y.shape[0] != n_samples:
-        rows = name.replace("y", "X")
-        raise ValueError(
-            f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}"
-        )
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    return y
-
-
-# Regression -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class RegressionData:
-    """Checked rows of a regression: y and weight have X's dtype; y is (n, outputs)."""
-
-    X: object
-    y: np.ndarray
-    weight: np.ndarray | None
-    one_dimensional: bool
-
-
-def regression_data(estimator, X, y, sample_weight=None, *, reset=True):
-    """Check the training rows of a regressor.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else is held to them.
-    X : array-like, DataFrame or sparse matrix of shape (n, p)
-    y : array-like of shape (n,) or (n, outputs)
-    sample_weight : array-like of shape (n,), optional
-    reset : bool
-
-    Returns
-    -------
-    RegressionData
-    """
-    return _regression_data(estimator, X, y, sample_weight, reset, ("X", "y", "sample_weight"))
-
-
-def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs):
-    """The same for validation rows, which must have the training rows' columns; None if there are none."""
-    if not check_validation_arguments(X_val, y_val, sample_weight_val):
-        return None
-    data = _regression_data(
-        estimator, X_val, y_val, sample_weight_val, False, ("X_val", "y_val", "sample_weight_val")
-    )
-    if data.y.shape[1] != outputs:
-        raise ValueError(f"y_val has {data.y.shape[1]} outputs, y has {outputs}")
-    return data
-
-
-def _regression_data(estimator, X, y, sample_weight, reset, names):
-    X = check_X(estimator, X, reset=reset, name=names[0])
-    y = _array_of(y, names[1], X.shape[0])
-    if y.dtype.kind not in "biuf":
-        try:
-            y = y.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(y.reshape(y.shape[0], -1), dtype=X.dtype)
-    if not np.isfinite(cast).all():
-        raise ValueError(f"{names[1]} is out of the range of {X.dtype.name}, the dtype of {names[0]}")
-    return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)
-
-
-# Classification -------------------------------------------------------------------------------------
+from sklloss._intake.parameters import check_real
+from sklloss._intake.rows import target_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +57,7 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
     name : str
         What errors call y.
     """
-    y = _array_of(y, name, n_samples)
+    y = target_array(y, name, n_samples)
     if y.ndim == 2:
         return _multilabel_target(y, weight, class_weight, dtype, kind, classes, name)
     if kind == "multilabel":
@@ -322,7 +92,7 @@ def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, n
     Two classes give a "binary" target: the same model with one output.
     """
     columns = getattr(y, "columns", None)
-    y = _array_of(y, name, n_samples)
+    y = target_array(y, name, n_samples)
     if y.ndim == 1:
         if type_of_target(y, input_name=name) == "continuous":
             raise ValueError(

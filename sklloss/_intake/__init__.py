@@ -1,0 +1,35 @@
+"""The one place where X, y, weights and a validation set are checked and coded.
+
+What leaves this room is trusted by everything below: shapes agree, numbers are finite, weights are not
+negative, codes are in range, and X, targets and weights share one dtype.
+"""
+
+from sklloss._intake.classes import ClassTarget, hard_labels, logistic_target, softmax_target
+from sklloss._intake.parameters import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_real,
+    unchanged_on_error,
+)
+from sklloss._intake.regression import RegressionData, regression_data, regression_validation
+from sklloss._intake.rows import check_validation_arguments, check_weight, check_X, usable_layout
+
+__all__ = [
+    "ClassTarget",
+    "RegressionData",
+    "check_X",
+    "check_choice",
+    "check_flag",
+    "check_integer",
+    "check_real",
+    "check_validation_arguments",
+    "check_weight",
+    "hard_labels",
+    "logistic_target",
+    "regression_data",
+    "regression_validation",
+    "softmax_target",
+    "unchanged_on_error",
+    "usable_layout",
+]

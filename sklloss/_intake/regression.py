@@ -1,0 +1,65 @@
+"""Checked data of a regression."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import check_array
+
+from sklloss._intake.rows import check_validation_arguments, check_weight, check_X, target_array
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionData:
+    """Checked rows of a regression: y and weight have X's dtype; y is (n, outputs)."""
+
+    X: object
+    y: np.ndarray
+    weight: np.ndarray | None
+    one_dimensional: bool
+
+
+def regression_data(estimator, X, y, sample_weight=None, *, reset=True):
+    """Check the training rows of a regressor.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else is held to them.
+    X : array-like, DataFrame or sparse matrix of shape (n, p)
+    y : array-like of shape (n,) or (n, outputs)
+    sample_weight : array-like of shape (n,), optional
+    reset : bool
+
+    Returns
+    -------
+    RegressionData
+    """
+    return _regression_data(estimator, X, y, sample_weight, reset, ("X", "y", "sample_weight"))
+
+
+def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs):
+    """The same for validation rows, which must have the training rows' columns; None if there are none."""
+    if not check_validation_arguments(X_val, y_val, sample_weight_val):
+        return None
+    data = _regression_data(
+        estimator, X_val, y_val, sample_weight_val, False, ("X_val", "y_val", "sample_weight_val")
+    )
+    if data.y.shape[1] != outputs:
+        raise ValueError(f"y_val has {data.y.shape[1]} outputs, y has {outputs}")
+    return data
+
+
+def _regression_data(estimator, X, y, sample_weight, reset, names):
+    X = check_X(estimator, X, reset=reset, name=names[0])
+    y = target_array(y, names[1], X.shape[0])
+    if y.dtype.kind not in "biuf":
+        try:
+            y = y.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(y.reshape(y.shape[0], -1), dtype=X.dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{names[1]} is out of the range of {X.dtype.name}, the dtype of {names[0]}")
+    return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)

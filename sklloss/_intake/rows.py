@@ -1,0 +1,113 @@
+"""Checks of X, weights and validation sets, and of targets as arrays."""
+
+import contextlib
+import numbers
+
+import numpy as np
+import scipy.sparse
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import validate_data
+
+DTYPES = (np.float64, np.float32)
+
+
+def check_X(estimator, X, *, reset, name="X"):
+    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable."""
+    if name == "X":
+        X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
+    else:
+        with _named(name):
+            X = validate_data(estimator, X, reset=False, accept_sparse="csr", dtype=DTYPES)
+    return usable_layout(X)
+
+
+def usable_layout(X):
+    """X with rows or columns contiguous in memory, or CSR in canonical form."""
+    if scipy.sparse.issparse(X):
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        return X
+    steps = X.strides
+    size = X.itemsize
+    rows_usable = steps[1] == size and steps[0] >= size * X.shape[1]
+    columns_usable = steps[0] == size and steps[1] >= size * X.shape[0]
+    aligned = X.flags.aligned and steps[0] % size == 0 and steps[1] % size == 0
+    return X if aligned and (rows_usable or columns_usable) else np.ascontiguousarray(X)
+
+
+@contextlib.contextmanager
+def _named(name):
+    """Errors about 'X' that are about the validation rows say so."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def check_weight(weight, n_samples, dtype, name="sample_weight"):
+    """Weights as an array of shape (n_samples,), or None.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, a weight is negative, NaN or infinite, or all are zero.
+    """
+    if weight is None:
+        return None
+    if isinstance(weight, numbers.Number):
+        weight = np.full(n_samples, weight)
+    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
+    if weight.ndim != 1:
+        raise ValueError(f"{name} must have shape ({n_samples},), got an array of shape {weight.shape}")
+    if weight.shape[0] != n_samples:
+        raise ValueError(f"{name} must have shape ({n_samples},), got {weight.shape[0]} weights")
+    if weight.size and weight.min() < 0:
+        row = int(np.argmax(weight < 0))
+        raise ValueError(f"{name} must not be negative, got {weight[row]} in row {row}")
+    if not weight.any():
+        raise ValueError(f"{name} must not be all zero")
+    with np.errstate(over="ignore", under="ignore"):
+        cast = weight.astype(dtype)
+    if not np.isfinite(cast).all() or not cast.any():
+        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of X")
+    return cast
+
+
+def check_validation_arguments(X_val, y_val, sample_weight_val):
+    """True if a validation set was given whole; half of one is an error."""
+    if (X_val is None) != (y_val is None):
+        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise ValueError(f"{given} is given without {missing}")
+    if X_val is None and sample_weight_val is not None:
+        raise ValueError("sample_weight_val is given without X_val and y_val")
+    return X_val is not None
+
+
+def target_array(y, name, n_samples):
+    """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
+    if y is None:
+        raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
+    if scipy.sparse.issparse(y):
+        y = y.toarray()
+    y = check_array(
+        y,
+        ensure_2d=False,
+        allow_nd=True,
+        dtype=None,
+        input_name=name,
+        ensure_min_samples=0,
+        ensure_min_features=0,
+    )
+    if y.ndim == 0 or y.ndim > 2:
+        raise ValueError(f"{name} must be 1-D or 2-D, got an array of shape {y.shape}")
+    if y.ndim == 2 and y.shape[1] == 0:
+        raise ValueError(f"{name} has no columns")
+    if y.shape[0] != n_samples:
+        rows = name.replace("y", "X")
+        raise ValueError(
+            f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}"
+        )
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return y

@@ -1,0 +1,368 @@
+"""What the linear classifiers share: parameters, fit, predictions. The numerics are in the rooms below."""
+
+import dataclasses
+import numbers
+import warnings
+
+import numpy as np
+from scipy.special import log_expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from sklloss import losses
+from sklloss._intake import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_real,
+    check_validation_arguments,
+    check_weight,
+    check_X,
+    hard_labels,
+    unchanged_on_error,
+)
+from sklloss.backends import threads
+from sklloss.backends.rows import Rows
+from sklloss.objectives.linear import LinearObjective
+from sklloss.solvers.lbfgs import lbfgs
+from sklloss.solvers.newton import newton_cholesky
+from sklloss.solvers.newton_cg import newton_cg
+
+SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs}
+
+# "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
+LARGEST_HESSIAN = 200
+
+
+class LinearClassifier(ClassifierMixin, BaseEstimator):
+    """What the linear classifiers share."""
+
+    _default_loss = None
+
+    def __init__(
+        self,
+        *,
+        loss,
+        C,
+        l1_ratio,
+        dual,
+        tol,
+        fit_intercept,
+        intercept_scaling,
+        class_weight,
+        random_state,
+        solver,
+        max_iter,
+        verbose,
+        warm_start,
+        label_smoothing,
+        n_threads,
+    ):
+        self.loss = loss
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
+
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            Training rows. float32 and float64 are used as they are, in row or column order; a sparse
+            matrix is used as CSR and never made dense.
+        y : array-like
+            Targets, see the class.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a weight of 2 counts as the row given twice, 0 leaves it out.
+        X_val, y_val, sample_weight_val : array-like, default=None
+            A validation set. Its mean loss after each iteration, weighted by ``sample_weight_val``
+            alone, becomes ``validation_loss_curve_``; it has no influence on the fit.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an argument is invalid, which the message names. The estimator then keeps
+            the state that it had.
+        """
+        with unchanged_on_error(self):
+            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
+
+    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val):
+        loss = self._check_parameters()
+        n_threads = threads.count(self.n_threads)
+        earlier = (
+            (getattr(self, "coef_", None), getattr(self, "intercept_", None)) if self.warm_start else None
+        )
+        X = check_X(self, X, reset=True)
+        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        target = self._target(y, X.shape[0], weight, X.dtype)
+        if target.kind == "binary" and isinstance(loss, losses.CrossEntropy):
+            # two classes of one softmax are one sigmoid of the difference of their scores
+            loss = losses.LogLoss(label_smoothing=loss.label_smoothing)
+        objective = LinearObjective(self._rows(X, target, loss, n_threads), self.C)
+        watch = _Watch(self.verbose)
+        if check_validation_arguments(X_val, y_val, sample_weight_val):
+            X_val = check_X(self, X_val, reset=False, name="X_val")
+            if X_val.dtype != X.dtype:
+                X_val = X_val.astype(X.dtype)
+            weight = check_weight(sample_weight_val, X_val.shape[0], X.dtype, "sample_weight_val")
+            held_out = self._target(y_val, X_val.shape[0], weight, X.dtype, like=target, name="y_val")
+            watch.validate_on(self._rows(X_val, held_out, loss, n_threads), held_out, objective)
+        start = self._start(objective, earlier)
+        name = self._choose_solver(objective)
+        with threads.single_threaded_blas():
+            result = SOLVERS[name](
+                objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback
+            )
+        if not np.isfinite(result.w).all():
+            raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
+        self._warn_unless_solved(result, name)
+        coef = objective.coef(result.w)
+        self.classes_ = target.classes
+        self._kind = target.kind
+        self.coef_ = coef[:, : X.shape[1]].astype(X.dtype)
+        self.intercept_ = (
+            coef[:, -1].astype(X.dtype) if self.fit_intercept else np.zeros(len(coef), dtype=X.dtype)
+        )
+        self.n_iter_ = result.n_iter.astype(np.int32)
+        self.loss_ = float(result.value.sum())
+        self.loss_curve_ = result.curve
+        self.solver_ = name
+        if watch.curve is not None:
+            self.validation_loss_curve_ = watch.curve
+        elif hasattr(self, "validation_loss_curve_"):
+            del self.validation_loss_curve_
+        return self
+
+    def _check_parameters(self):
+        """Check what no argument of fit is needed for; the loss to minimise."""
+        loss = losses.get(self.loss)
+        smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        if not isinstance(loss, type(losses.get(self._default_loss))):
+            raise ValueError(
+                f"loss {self.loss!r} does not fit {type(self).__name__}; use {self._default_loss!r}"
+            )
+        if smoothing:
+            if loss.label_smoothing not in (0, smoothing):
+                raise ValueError(f"label_smoothing={smoothing} contradicts loss={loss!r}; set one of them")
+            loss = dataclasses.replace(loss, label_smoothing=smoothing)
+        check_real("C", self.C, 0, open_low=True)
+        if check_real("l1_ratio", self.l1_ratio, 0, 1) != 0:
+            raise ValueError(
+                f"l1_ratio={self.l1_ratio} asks for an L1 penalty; only L2 (l1_ratio=0) is supported"
+            )
+        if self.dual is not False:
+            raise ValueError(
+                f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
+            )
+        if self.intercept_scaling != 1:
+            raise ValueError(
+                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which is not here; "
+                "the intercept is not penalised, leave it at 1"
+            )
+        check_real("tol", self.tol, 0)
+        check_integer("max_iter", self.max_iter, 0)
+        check_flag("fit_intercept", self.fit_intercept)
+        check_flag("warm_start", self.warm_start)
+        check_choice("solver", self.solver, ("auto", *SOLVERS))
+        if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
+            raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
+        return loss
+
+    def _rows(self, X, target, loss, n_threads):
+        return Rows(
+            X,
+            loss,
+            target.values,
+            target.codes,
+            target.weight,
+            target.outputs,
+            fit_intercept=bool(self.fit_intercept),
+            n_threads=n_threads,
+        )
+
+    def _start(self, objective, earlier):
+        """Parameters to start from: zero, or those of the last fit where warm_start asks for them."""
+        start = np.zeros(objective.shape)
+        if earlier is None or earlier[0] is None:
+            return start
+        coef, intercept = earlier
+        outputs, width = objective.coef(start).shape
+        features = width - bool(self.fit_intercept)
+        if coef.shape != (outputs, features):
+            raise ValueError(
+                f"warm_start=True: the fitted coef_ has shape {coef.shape}, the new problem needs "
+                f"{(outputs, features)}; use warm_start=False or a new estimator"
+            )
+        start = objective.coef(start)
+        start[:, :features] = coef
+        if self.fit_intercept:
+            start[:, -1] = intercept
+        return start.reshape(objective.shape)
+
+    def _choose_solver(self, objective):
+        if self.solver != "auto":
+            return self.solver
+        return "newton-cholesky" if objective.size <= LARGEST_HESSIAN else "newton-cg"
+
+    def _warn_unless_solved(self, result, solver):
+        if result.vanished.any():
+            what = "found classes that can be separated without error, and stopped far out"
+        elif result.converged.all():
+            return
+        elif result.n_iter.max(initial=0) >= self.max_iter:
+            what = (
+                f"stopped after max_iter={self.max_iter} iterations. Increase max_iter, or scale the features"
+            )
+        else:
+            what = "found no further step. Scale the features, or increase tol"
+        warnings.warn(
+            f"{type(self).__name__} (solver={solver!r}) has not converged: it {what}. If the classes can be "
+            "separated without error there is no finite optimum without a penalty: lower C.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+    def decision_function(self, X):
+        """Raw scores of each row.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
+            Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
+        """
+        check_is_fitted(self)
+        X = check_X(self, X, reset=False)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if self._kind == "binary" else scores
+
+    def predict(self, X):
+        """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        scores = self.decision_function(X)
+        if self._kind == "multilabel":
+            return (scores > 0).astype(int)
+        if self._kind == "binary":
+            return self.classes_[(scores > 0).astype(int)]
+        return self.classes_[scores.argmax(axis=1)]
+
+    def predict_proba(self, X):
+        """Probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
+            Rows sum to 1, except that a multi-label model's labels are independent. One-vs-rest
+            probabilities are divided by their sum.
+        """
+        scores = self.decision_function(X)
+        sigmoid = losses.LogLoss().predict
+        if self._kind == "binary":
+            return np.column_stack([sigmoid(-scores), sigmoid(scores)])
+        if self._kind == "multilabel":
+            return sigmoid(scores)
+        if self._kind == "softmax":
+            return losses.CrossEntropy().predict(scores)
+        return softmax(log_expit(scores), axis=1)
+
+    def predict_log_proba(self, X):
+        """Logarithms of `predict_proba`, finite even where a probability rounds to 0.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of the shape of ``predict_proba(X)``
+        """
+        scores = self.decision_function(X)
+        if self._kind == "binary":
+            return np.column_stack([log_expit(-scores), log_expit(scores)])
+        if self._kind == "multilabel":
+            return log_expit(scores)
+        return log_softmax(scores if self._kind == "softmax" else log_expit(scores), axis=1)
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy. Probabilities in y count as the class (or labels) that they make likeliest.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        y : array-like
+            Targets of any kind that `fit` takes; multi-label rows must be right in every label.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        labels = hard_labels(y, self._kind, self.classes_)
+        return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
+
+    def __sklearn_tags__(self):
+        """Tags for scikit-learn: sparse input is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class _Watch:
+    """What happens after each iteration: a printed line, a point of the validation curve."""
+
+    def __init__(self, verbose):
+        self.curve = None
+        self.callback = self._after if verbose else None
+        self._verbose = bool(verbose)
+
+    def validate_on(self, rows, target, objective):
+        self.curve = []
+        self.callback = self._after
+        self._rows = rows
+        self._objective = objective
+        self._total = rows.n if target.weight is None else float(target.weight.sum(dtype=np.float64))
+
+    def _after(self, iteration, w, value):
+        line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
+        if self.curve is not None:
+            sums, _ = self._rows.value_and_gradient(self._objective.coef(w))
+            self.curve.append(float(sums.sum()) / self._total)
+            line += f", validation loss {self.curve[-1]:.10g}"
+        if self._verbose:
+            print(line)
