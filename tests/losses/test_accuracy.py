@@ -105,6 +105,12 @@ def scores(dtype):
     return np.concatenate([z, -z])
 
 
+@pytest.fixture(params=kernels.available())
+def each_build(request, monkeypatch):
+    """The test runs once with each build of the kernels that this CPU can run."""
+    monkeypatch.setattr(kernels, "_table", kernels.table_of(request.param))
+
+
 def formula(loss, y, z):
     """Value and gradient, before any mean."""
     value, gradient = loss.formula(np, y, z)
@@ -153,6 +159,7 @@ def assert_close(got, exact, least, bound, what):
     )
 
 
+@pytest.mark.usefixtures("each_build")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SEPARABLE)
 def test_separable_loss_is_exact_for_every_size_of_score(name, dtype):
@@ -196,6 +203,7 @@ def cross_entropy_cases(dtype):
         yield np.concatenate([z, special[: 9 if K < 1000 else 3]]).astype(dtype)
 
 
+@pytest.mark.usefixtures("each_build")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_is_exact_up_to_the_largest_score(smoothing, dtype):
