@@ -154,7 +154,8 @@ cdef inline void sparse_scatter(
 
 
 cdef inline void dense_scores(
-    real* x, bint by_rows, int step, real* w, const real* intercept, real* raw, int rows, int features, int outputs
+    real* x, bint by_rows, int step, real* w, const real* intercept, real* raw,
+    int rows, int features, int outputs,
 ) noexcept nogil:
     """raw = X w' + intercept for a block of rows; w is (outputs, features)."""
     cdef int i, k
@@ -173,7 +174,8 @@ cdef inline void dense_scores(
 
 
 cdef inline void dense_scatter(
-    real* x, bint by_rows, int step, real* raw, real* part, double* gradient, int rows, int features, int outputs
+    real* x, bint by_rows, int step, real* raw, real* part, double* gradient,
+    int rows, int features, int outputs,
 ) noexcept nogil:
     """gradient += raw' X for a block of rows, in double: a float block is added up in ``part`` first."""
     cdef real* target = part
