@@ -5,8 +5,8 @@ import os
 # Read by SciPy when it is first imported: scikit-learn's array API checks need it, instead of being skipped.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 
 @pytest.fixture

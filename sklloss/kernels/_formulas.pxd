@@ -180,8 +180,8 @@ cdef inline real log_loss(real* z, real y, real not_y, real* e, real low) noexce
 
     z becomes the derivative p - y and e the probability e / (1 + e) of the side that z speaks against. With
     the part a of y on that side the loss is log(1 + e) + a |z| and the derivative a - e / (1 + e), signed as
-    z: all terms of the loss are positive and nothing cancels; a certain wrong answer costs |z|. At infinite z the
-    loss is 0 where y is certain and right, else infinite, never NaN.
+    z: all terms of the loss are positive and nothing cancels; a certain wrong answer costs |z|. At infinite
+    z the loss is 0 where y is certain and right, else infinite, never NaN.
 
     Error: loss 1.9 ULP (float, z = 15.17, y = 0.491; hard y: 1.7, z = 0.335), gradient 1.2 ULP for y in
     {0, 1} (z = -0.337) and 1.6 ULP of the larger of p and y between (float, z = -0.346, y = 0.15).
