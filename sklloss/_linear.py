@@ -9,6 +9,7 @@ from scipy.special import log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
@@ -123,7 +124,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
             if X_val.dtype != X.dtype:
-                X_val = X_val.astype(X.dtype)
+                with np.errstate(over="ignore"):
+                    X_val = X_val.astype(X.dtype)
+                assert_all_finite(X_val, input_name="X_val")
             weight = check_weight(sample_weight_val, X_val.shape[0], X.dtype, "sample_weight_val")
             held_out = self._target(y_val, X_val.shape[0], weight, X.dtype, like=target, name="y_val")
             watch.validate_on(self._rows(X_val, held_out, loss, n_threads), held_out, objective)
@@ -170,7 +173,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"l1_ratio={self.l1_ratio} asks for an L1 penalty; only L2 (l1_ratio=0) is supported"
             )
-        if self.dual is not False:
+        if check_flag("dual", self.dual):
             raise ValueError(
                 f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
             )
@@ -225,19 +228,20 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return "newton-cholesky" if objective.size <= LARGEST_HESSIAN else "newton-cg"
 
     def _warn_unless_solved(self, result, solver):
-        if result.vanished.any():
-            what = "found classes that can be separated without error, and stopped far out"
+        if result.vanished.any() and np.isfinite(self.C):
+            what = "an output has rows of one class only, and no finite intercept is large enough for it"
+        elif result.vanished.any():
+            what = "the classes can be separated without error, so that without a penalty there is no finite "
+            what += "optimum. Lower C"
         elif result.converged.all():
             return
         elif result.n_iter.max(initial=0) >= self.max_iter:
-            what = (
-                f"stopped after max_iter={self.max_iter} iterations. Increase max_iter, or scale the features"
-            )
+            what = f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
+            what += "features or lower C"
         else:
-            what = "found no further step. Scale the features, or increase tol"
+            what = "it found no further step. Scale the features, or increase tol"
         warnings.warn(
-            f"{type(self).__name__} (solver={solver!r}) has not converged: it {what}. If the classes can be "
-            "separated without error there is no finite optimum without a penalty: lower C.",
+            f"{type(self).__name__} (solver={solver!r}) has not converged: {what}.",
             ConvergenceWarning,
             stacklevel=4,
         )

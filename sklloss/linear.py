@@ -25,7 +25,7 @@ class LogisticClassifier(LinearClassifier):
         Only False: the dual is for a solver that is not here.
     tol : float, default=1e-4
         Accuracy, the same for every solver: the fit ends where the objective is estimated to be
-        within ``tol**2``, relatively, of its optimum.
+        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     intercept_scaling : float, default=1
@@ -50,8 +50,8 @@ class LogisticClassifier(LinearClassifier):
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``.
     n_threads : int or None, default=None
-        Threads for passes over X; None takes what OMP_NUM_THREADS or the machine allows. Results have
-        the same bits for any value.
+        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Fits have the same bits for any value.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class SoftmaxClassifier(LinearClassifier):
         Only False: the dual is for a solver that is not here.
     tol : float, default=1e-4
         Accuracy, the same for every solver: the fit ends where the objective is estimated to be
-        within ``tol**2``, relatively, of its optimum.
+        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     intercept_scaling : float, default=1
@@ -188,8 +188,8 @@ class SoftmaxClassifier(LinearClassifier):
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``.
     n_threads : int or None, default=None
-        Threads for passes over X; None takes what OMP_NUM_THREADS or the machine allows. Results have
-        the same bits for any value.
+        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Fits have the same bits for any value.
 
     Attributes
     ----------

@@ -24,6 +24,8 @@ def check_X(estimator, X, *, reset, name="X"):
 def usable_layout(X):
     """X with rows or columns contiguous in memory, or CSR in canonical form."""
     if scipy.sparse.issparse(X):
+        # SciPy does not look at indices when a matrix is made from them; the compiled passes trust them.
+        X.check_format(full_check=True)
         if not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()
@@ -42,7 +44,8 @@ def _named(name):
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: {error}") from error
 
 
 def check_weight(weight, n_samples, dtype, name="sample_weight"):

@@ -180,7 +180,7 @@ class Rows:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
         diagonal = np.full(self.width, weight.sum())
         if self.sparse:
-            diagonal[: self.features] = self._X.power(2).T @ weight
+            diagonal[: self.features] = self._X.astype(np.float64).power(2).T @ weight
         else:
             block = self._block()
             diagonal[: self.features] = 0.0

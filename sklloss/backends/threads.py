@@ -60,7 +60,7 @@ def count(n_threads=None):
 
 @contextlib.contextmanager
 def single_threaded_blas():
-    """Hold every BLAS in the process to one thread within the block.
+    """Hold BLAS to one thread within the block: every library that was loaded at the first such block.
 
     The limit is the process's, so blocks that overlap in several threads share it: the first sets it
     and the last one lifts it.

@@ -5,7 +5,7 @@ Blocks, chunks and threads are as in ``_sweep``.
 
 from cython cimport floating as real
 from libc.math cimport sqrt
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dsyrk
 
@@ -281,7 +281,7 @@ def dense_product(
     cdef real* v = <real*>&direction[0, 0]
     cdef const real* s = NULL
     cdef real* raw = <real*>malloc(block * outputs * sizeof(real))
-    cdef real* part = <real*>malloc(outputs * features * sizeof(real))
+    cdef real* part = <real*>calloc(outputs * features, sizeof(real))
     cdef real* xb
     cdef Py_ssize_t chunk, first, rows
     cdef int ld = <int>max(step, 1)

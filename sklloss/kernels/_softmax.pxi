@@ -164,7 +164,7 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
                 value[r] = value[r] * x if x != <real>0.0 else <real>0.0
                 for k in range(K):
                     raw[(first + r) * K + k] = raw[(first + r) * K + k] * x if x != <real>0.0 else <real>0.0
-        add_to(batch.sums, batch.sums + 1, lane_sum(value, n))
+        add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, n))
         first += ROWS
 
 
@@ -307,9 +307,9 @@ cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
         value[filled] = loss
         filled += 1
         if filled == ROWS:
-            add_to(batch.sums, batch.sums + 1, lane_sum(value, filled))
+            add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
             filled = 0
-    add_to(batch.sums, batch.sums + 1, lane_sum(value, filled))
+    add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
 
 
 cdef inline Py_ssize_t cross_entropy_rows(real* raw, Batch* batch) noexcept nogil:

@@ -8,7 +8,7 @@ the same bits however many threads share them. Every function here releases the 
 Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
 """
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
@@ -59,7 +59,7 @@ def dense_gradient(
     cdef int ld = <int>max(step, 1)
     cdef int p = <int>features, K = <int>outputs, m
     cdef real* xb
-    cdef real* part = <real*>malloc(outputs * features * sizeof(real))
+    cdef real* part = <real*>calloc(outputs * features, sizeof(real))
     if part == NULL or not take_space(&space, block, outputs, sizeof(real)):
         free(part)
         raise MemoryError()

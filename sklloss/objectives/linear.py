@@ -5,6 +5,7 @@ from scipy.linalg import lapack
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
+TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
 
@@ -38,6 +39,10 @@ class LinearObjective:
         # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
         # rounding up, along directions in which the objective does not change at all.
         self._small_ridge = max(1e-10, 64 * float(np.finfo(rows.dtype).eps))
+        # The square of a relative residual at which a linear system holds nothing but rounding.
+        self.residual_floor = self.noise**2 / self._small_ridge
+        # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
+        self.exact_gradient = rows.dtype == np.float64
         # 1 where the penalty acts: on coefficients, not on the intercept
         ridge = np.full((rows.outputs, rows.width), float(self.penalised))
         if rows.fit_intercept:
@@ -52,6 +57,10 @@ class LinearObjective:
         """Objective of each problem, (problems,), and its gradient, (problems, size)."""
         sums, gradient = self.rows.value_and_gradient(self.coef(w))
         return self._with_penalty(w, sums, gradient)
+
+    def null_value(self):
+        """The value of each problem at w = 0: the scale by which an objective may be called vanished."""
+        return self.value_and_gradient(np.zeros(self.shape))[0]
 
     def hessian(self, w):
         """Value, gradient and Hessian (problems, size, size), of which lower triangles are filled.
@@ -104,6 +113,8 @@ class LinearObjective:
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
         diagonal += self._ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
+        if not np.isfinite(diagonal).all():
+            raise ValueError(TOO_LARGE)
         return _DiagonalSolver(diagonal)
 
     def local_preconditioner(self):
@@ -150,7 +161,7 @@ class _BlockSolver:
             np.einsum("ii->i", block)[:] = 1.0 + ridge
             factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
             if failed:
-                raise ValueError("X has values too large or too small to multiply: rescale its columns")
+                raise ValueError(TOO_LARGE)
             self._factors.append((factor, root))
 
     def __call__(self, x):

@@ -35,7 +35,7 @@ class Result:
 
 
 def allowed_gap(value, tol):
-    """The objective gap F - F* at which a problem counts as solved: ``tol**2 * F``.
+    """The objective gap F - F* at which a problem counts as solved: ``tol**2 * F``, or 1e-14 F if more.
 
     Near the optimum F - F* is half the squared distance to it, measured by the curvature, so ``tol``
     is the relative accuracy of the parameters in the units that matter to the objective. A
@@ -47,7 +47,7 @@ def allowed_gap(value, tol):
     value : ndarray of shape (problems,)
     tol : float
     """
-    return tol**2 * np.abs(value)
+    return max(tol**2, 1e-14) * np.abs(value)
 
 
 def has_vanished(objective, value, start):
@@ -61,5 +61,8 @@ def finite_or_zero(direction):
 
 
 def exhausted(decrement, value):
-    """No step lowers the objective further: is it because its rounding hides what is left?"""
-    return np.abs(decrement) / 2 <= 1e-6 * np.abs(value)
+    """No step lowers the objective further: is it because its rounding hides what is left?
+
+    A decrement of 0 says nothing: the direction may have been lost.
+    """
+    return (decrement != 0) & (np.abs(decrement) / 2 <= 1e-6 * np.abs(value))

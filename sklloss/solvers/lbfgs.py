@@ -19,7 +19,7 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``value_and_gradient``, ``noise`` and ``penalised``, and ``preconditioner`` if it has one.
+        With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``, and ``preconditioner`` if it has one.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -44,7 +44,7 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     prepare = getattr(objective, "preconditioner", None)
     precondition = prepare() if prepare is not None else np.copy
     value, gradient = objective.value_and_gradient(w)
-    start = value
+    start = np.minimum(value, objective.null_value()) if w.any() else value
     past, earlier = [], []
     n_iter = np.zeros(len(w), dtype=int)
     quiet = np.zeros(len(w), dtype=int)

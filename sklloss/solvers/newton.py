@@ -17,7 +17,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
 
     Parameters
     ----------
-    objective : object with ``hessian``, ``value_and_gradient``, ``noise`` and ``penalised``
+    objective : object with ``hessian``, ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -32,7 +32,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
     """
     w = np.array(w, dtype=np.float64)
     value, gradient, hessian = objective.hessian(w)
-    start = value
+    start = np.minimum(value, objective.null_value()) if w.any() else value
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
@@ -77,7 +77,10 @@ def _damped_step(objective, w, value, direction, decrement, active, final):
         return active & (step > 0) & ~(found <= value - ENOUGH * step * decrement + noise)
 
     point = w + step[:, None] * direction
-    new = (*objective.value_and_gradient(point), None) if final else objective.hessian(point)
+    if final and objective.exact_gradient:
+        new = (*objective.value_and_gradient(point), None)
+    else:
+        new = objective.hessian(point)
     failed = rises(new[0])
     if not failed.any():
         return step, new
@@ -88,7 +91,7 @@ def _damped_step(objective, w, value, direction, decrement, active, final):
         if not failed.any():
             break
     step[failed] = 0.0
-    if final and not failed.any():
+    if final and objective.exact_gradient and not failed.any():
         return step, (found, gradient, None)
     return step, objective.hessian(w + step[:, None] * direction)
 

@@ -21,7 +21,7 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``, ``local_cost``,
-        ``noise`` and ``penalised``.
+        ``noise``, ``residual_floor``, ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -41,7 +41,7 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     """
     w = np.array(w, dtype=np.float64)
     value, gradient = objective.linearise(w)
-    start = value
+    start = np.minimum(value, objective.null_value()) if w.any() else value
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
@@ -88,11 +88,12 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
     residual = -gradient
     z = solve(residual)
     p = z.copy()
-    rz = _dot(residual, z)
+    first = rz = _dot(residual, z)
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     lowered = np.zeros_like(rz)
-    running = active & (rz > 0)
-    before = np.zeros_like(running)
+    reached = (gradient == 0).all(axis=1)
+    before = np.zeros_like(reached)
+    running = active & ~reached & (rz > 0)
     products = 0
     while running.any() and products < MOST_PRODUCTS:
         products += 1
@@ -110,17 +111,21 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
         lowered += decrease
         left = products * decrease
         distance = np.sqrt(lowered / size)
-        # One small decrease may be an accident of the spectrum; two in a row are taken for the end.
-        small = (left <= np.minimum(LOOSEST, np.sqrt(distance)) * lowered) | (left <= CLOSEST * gap)
-        running &= ~(small & before)
-        before = small
         z = solve(residual)
         newer = _dot(residual, z)
-        running &= newer > 0
+        # One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is
+        # a residual of mere rounding: to go on would follow it along directions that do not matter.
+        small = (left <= np.minimum(LOOSEST, np.sqrt(distance)) * lowered) | (left <= CLOSEST * gap)
+        reached |= running & (small & before | (newer <= objective.residual_floor * first))
+        before = small
+        running &= ~reached & (newer > 0)
         ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
         p = z + ratio[:, None] * p
         rz = newer
-    return d, products, ~running
+    # Where the objective is flat to working precision no product bends; the preconditioned gradient leads on.
+    flat = active & ~reached & ~d.any(axis=1)
+    d = np.where(flat[:, None], -solve(gradient), d)
+    return d, products, reached
 
 
 def _damped_step(objective, w, value, direction, decrement, active):

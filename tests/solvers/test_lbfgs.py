@@ -13,6 +13,8 @@ class Rosenbrock:
 
     noise = 1e-15
     penalised = True
+    residual_floor = 1e-20
+    exact_gradient = True
 
     def __init__(self, steepness):
         self.steepness = np.asarray(steepness, dtype=float)
@@ -30,6 +32,8 @@ class Quadratic:
 
     noise = 1e-15
     penalised = True
+    residual_floor = 1e-20
+    exact_gradient = True
 
     def __init__(self, H, target):
         self.H, self.target = H, target
@@ -66,6 +70,8 @@ def test_it_takes_no_more_passes_than_scipy(rng):
     class Counting:
         noise = 1e-15
         penalised = True
+        residual_floor = 1e-20
+        exact_gradient = True
 
         def __init__(self, whose):
             self.whose = whose

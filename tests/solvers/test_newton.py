@@ -12,6 +12,8 @@ class Convex:
 
     noise = 1e-15
     penalised = True
+    residual_floor = 1e-20
+    exact_gradient = True
     local_cost = 10**9
 
     def __init__(self, A, t, scale=1.0, ridge=0.0):
