@@ -2,9 +2,15 @@
 
 from sklloss import losses
 from sklloss._show_versions import show_versions
+from sklloss._version import __version__
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.mlp import MLPRegressor
 
-__version__ = "0.1.0"
-
-__all__ = ["LogisticClassifier", "MLPRegressor", "SoftmaxClassifier", "losses", "show_versions"]
+__all__ = [
+    "LogisticClassifier",
+    "MLPRegressor",
+    "SoftmaxClassifier",
+    "__version__",
+    "losses",
+    "show_versions",
+]

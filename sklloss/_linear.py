@@ -24,6 +24,7 @@ from sklloss._intake import (
     hard_labels,
     unchanged_on_error,
 )
+from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.rows import Rows
 from sklloss.objectives.linear import LinearObjective
@@ -37,7 +38,7 @@ SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": 
 LARGEST_HESSIAN = 200
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
+class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
     """What the linear classifiers share."""
 
     _default_loss = None
@@ -139,7 +140,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
         self._warn_unless_solved(result, name)
-        coef = objective.coef(result.w)
+        coef = objective.rows.plain(objective.coef(result.w))
         self.classes_ = target.classes
         self._kind = target.kind
         self.coef_ = coef[:, : X.shape[1]].astype(X.dtype)
@@ -201,6 +202,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
             target.outputs,
             fit_intercept=bool(self.fit_intercept),
             n_threads=n_threads,
+            center=True,
         )
 
     def _start(self, objective, earlier):
@@ -220,7 +222,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         start[:, :features] = coef
         if self.fit_intercept:
             start[:, -1] = intercept
-        return start.reshape(objective.shape)
+        return objective.rows.centered(start).reshape(objective.shape)
 
     def _choose_solver(self, objective):
         if self.solver != "auto":
@@ -365,7 +367,8 @@ class _Watch:
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
         if self.curve is not None:
-            sums, _ = self._rows.value_and_gradient(self._objective.coef(w))
+            coef = self._objective.rows.plain(self._objective.coef(w))
+            sums, _ = self._rows.value_and_gradient(self._rows.centered(coef))
             self.curve.append(float(sums.sum()) / self._total)
             line += f", validation loss {self.curve[-1]:.10g}"
         if self._verbose:

@@ -194,7 +194,8 @@ class SoftmaxClassifier(LinearClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels; for a matrix of probabilities the column names of a DataFrame, else 0 to K - 1.
+        Class labels, sorted; for a matrix of probabilities the column names of a DataFrame, sorted too
+        (the columns are taken along), else 0 to K - 1.
     coef_ : ndarray of shape (1, n_features) for two classes, else (n_classes, n_features)
     intercept_ : ndarray of shape (1,) or (n_classes,)
     n_iter_ : ndarray of int32 of shape (1,)

@@ -21,6 +21,7 @@ from sklloss._intake import (
     regression_validation,
     unchanged_on_error,
 )
+from sklloss._version import VersionStamp
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
 from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.stochastic import SGD, Adam, History, train
@@ -256,7 +257,7 @@ def _parts(data, dtype):
     return tuple(None if part is None else part.astype(dtype, copy=False) for part in parts)
 
 
-class MLPRegressor(RegressorMixin, _BaseMLP):
+class MLPRegressor(VersionStamp, RegressorMixin, _BaseMLP):
     """Multi-layer perceptron regressor, a drop-in for ``sklearn.neural_network.MLPRegressor``.
 
     The same ``random_state`` starts from the same weights and visits the same batches as scikit-learn, so

@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "objectives": {"kernels", "losses", "backends"},
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
-    "_linear": BELOW_ESTIMATORS,
+    "_version": set(),
+    "_linear": BELOW_ESTIMATORS | {"_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
-    "mlp": BELOW_ESTIMATORS,
+    "mlp": BELOW_ESTIMATORS | {"_version"},
 }
 TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
 # The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.

@@ -484,3 +484,33 @@ def test_a_number_is_a_weight_for_every_row():
     assert check_weight(2, 3, np.float32).tolist() == [2, 2, 2]
     assert check_weight(2, 3, np.float32).dtype == np.float32
     assert check_weight(None, 3, np.float32) is None
+
+
+@pytest.mark.parametrize("spoil", ["index", "pointer"])
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs"])
+def test_a_sparse_matrix_that_points_outside_itself_is_an_error(solver, spoil):
+    X = scipy.sparse.csr_matrix((np.ones(4), [0, 1, 2, 0], [0, 1, 2, 3, 4]), shape=(4, 3))
+    model = LogisticClassifier(solver=solver).fit(X, [0, 1, 0, 1])
+    if spoil == "index":
+        X.indices[3] = 20_000_000
+    else:
+        X.indptr[2] = 50_000_000
+    with pytest.raises(ValueError, match="ind"):
+        LogisticClassifier(solver=solver).fit(X, [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="ind"):
+        model.predict(X)
+
+
+def test_weights_whose_sum_overflows_and_numbers_beyond_floats_are_named():
+    X, y = np.arange(8.0).reshape(4, 2), [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="the sum of sample_weight is not finite"):
+        LogisticClassifier().fit(X, y, np.full(4, 1.7e308))
+    with pytest.raises(ValueError, match="C is out of the range"):
+        LogisticClassifier(C=10**400).fit(X, y)
+
+
+def test_a_row_of_soft_labels_with_nan_is_named():
+    P = np.full((4, 3), 1 / 3)
+    P[2, 1] = np.nan
+    with pytest.raises(ValueError, match="row 2"):
+        SoftmaxClassifier().fit(np.arange(8.0).reshape(4, 2), P)

@@ -392,3 +392,35 @@ def test_rows_far_on_the_right_side_and_empty_weights_leave_no_trace(rng, K, sol
     estimator = classifier_for(y)(solver=solver, max_iter=1000)
     plain = estimator.fit(X, y).coef_.copy()
     np.testing.assert_allclose(estimator.fit(far, labels, weight).coef_, plain, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_start_where_the_loss_is_flat_ends_at_the_optimum_or_with_a_warning(rng, solver, dtype):
+    X, y = noisy(rng, 200, 4, 2)
+    X = X.astype(dtype)
+    model = classifier_for(y)(solver=solver, C=np.inf, warm_start=True, max_iter=500).fit(X, y)
+    best = model.loss_
+    model.coef_ = model.coef_ * dtype(-1e7)
+    model.intercept_ = model.intercept_ + dtype(1e3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, y)
+    warned = any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    assert warned or model.loss_ <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+def test_columns_far_from_zero_are_no_obstacle(rng, offset):
+    X, y = noisy(rng, 300, 4, 2)
+    model = LogisticClassifier().fit(X + offset, y)
+    near = LogisticClassifier().fit(X, y)
+    np.testing.assert_allclose(model.loss_, near.loss_, rtol=1e-6)
+    np.testing.assert_allclose(model.coef_, near.coef_, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_columns_too_large_to_multiply_are_an_error(rng, solver):
+    X, y = noisy(rng, 80, 4, 2)
+    with pytest.raises(ValueError, match="rescale"):
+        LogisticClassifier(solver=solver).fit(X * 1e200, y)

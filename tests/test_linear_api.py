@@ -9,6 +9,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -458,3 +459,13 @@ def test_a_frozen_loss_object_survives_clone_and_search(rng, estimator):
     assert model.loss == loss
     np.testing.assert_array_equal(model.coef_, estimator().fit(X, y).coef_)
     assert sklloss.__version__
+
+
+@pytest.mark.parametrize("estimator", [LogisticClassifier(), SoftmaxClassifier(), sklloss.MLPRegressor()])
+def test_a_pickle_of_another_version_warns(estimator, monkeypatch):
+    assert pickle.loads(pickle.dumps(estimator)).get_params() == estimator.get_params()
+    monkeypatch.setattr("sklloss._version.__version__", "0.0.0")
+    written = pickle.dumps(estimator)
+    monkeypatch.undo()
+    with pytest.warns(InconsistentVersionWarning, match=r"sklloss 0\.0\.0"):
+        pickle.loads(written)

@@ -190,12 +190,20 @@ def test_the_columns_of_a_frame_of_probabilities_name_the_classes(rng, library, 
     frame = optional(f"{library}.DataFrame")
     X = rows(rng)
     P = simplex(rng, 120, len(names))
-    model = SoftmaxClassifier(class_weight={names[0]: 2.0}).fit(X, frame(dict(zip(names, P.T))))
-    assert model.classes_.tolist() == names
-    plain = SoftmaxClassifier(class_weight={0: 2.0}).fit(X, P)
-    np.testing.assert_array_equal(model.coef_, plain.coef_)
-    np.testing.assert_array_equal(model.predict(X), np.array(names)[plain.predict(X)])
-    assert model.score(X, P) == plain.score(X, P)
+    named = frame(dict(zip(names, P.T)))
+    model = SoftmaxClassifier(class_weight={names[0]: 2.0}).fit(X, named, X_val=X, y_val=named)
+    # sorted, as scikit-learn's scorers take for granted
+    order = np.argsort(names)
+    assert model.classes_.tolist() == sorted(names)
+    plain = SoftmaxClassifier(class_weight={int(np.argsort(order)[0]): 2.0}).fit(X, P[:, order])
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(X), np.sort(names)[plain.predict(X)])
+    # columns are found by name, wherever they stand
+    assert model.score(X, named) == model.score(X, named[sorted(names)]) == plain.score(X, P[:, order])
+    moved = SoftmaxClassifier(class_weight={names[0]: 2.0}).fit(X, named, X_val=X, y_val=named[sorted(names)])
+    assert model.validation_loss_curve_ == moved.validation_loss_curve_
+    with pytest.raises(ValueError, match="columns of y"):
+        model.score(X, frame(dict(zip([f"{name}?" for name in names], P.T))))
 
 
 def test_a_class_without_mass_gets_a_probability_near_zero(rng):

@@ -106,15 +106,11 @@ def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, n
         return ClassTarget("softmax", classes, None, codes, weight, len(classes))
     y = _probability_rows(y, name)
     if classes is None:
-        classes = np.arange(y.shape[1]) if columns is None else np.asarray(columns)
-        if columns is not None and classes.dtype == object and all(isinstance(c, str) for c in classes):
-            classes = classes.astype(str)
-        if len(set(classes.tolist())) != len(classes):
-            raise ValueError(
-                f"the columns of {name} name the classes and must differ, got {classes.tolist()}"
-            )
+        y, classes = _named_classes(y, columns, name)
     elif len(classes) != y.shape[1]:
         raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} classes")
+    else:
+        y = _in_class_order(y, columns, classes, name)
     class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
     if class_weights is not None:
         # A row written out once per class weighs class weight times probability there: in total the
@@ -129,6 +125,35 @@ def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, n
     return ClassTarget("softmax", classes, np.ascontiguousarray(y, dtype=dtype), None, weight, len(classes))
 
 
+def _named_classes(y, columns, name):
+    """Columns of probabilities and what they are called, sorted as the classes of labels would be."""
+    if columns is None:
+        return y, np.arange(y.shape[1])
+    names = list(columns)
+    if len(set(names)) != len(names):
+        raise ValueError(f"the columns of {name} name the classes and must differ, got {names}")
+    try:
+        order = sorted(range(len(names)), key=names.__getitem__)
+    except TypeError:
+        raise ValueError(
+            f"the columns of {name} name the classes and must be of one type, got {names}"
+        ) from None
+    return y[:, order], np.array([names[k] for k in order])
+
+
+def _in_class_order(y, columns, classes, name):
+    """Columns of probabilities in the order of the classes, by their names where both have names."""
+    known = np.asarray(classes).tolist()
+    names = None if columns is None else list(columns)
+    if names is None or names == known:
+        return y
+    if set(names) == set(known):
+        return y[:, [names.index(one) for one in known]]
+    if all(isinstance(one, str) for one in known):
+        raise ValueError(f"the columns of {name} are {names}, but the classes are {known}")
+    return y
+
+
 def _label_codes(y, classes, name):
     check_classification_targets(y)
     if classes is None:
@@ -136,7 +161,7 @@ def _label_codes(y, classes, name):
         if len(classes) < 2:
             raise ValueError(
                 f"This estimator needs samples of at least 2 classes in {name}, but the data contains only "
-                f"one class: {classes[0]!r}"
+                f"one class: {classes.tolist()[0]!r}"
             )
         return classes, codes.reshape(-1).astype(np.intp, copy=False)
     codes = np.searchsorted(classes, y)
@@ -285,12 +310,15 @@ def _column(values, dtype):
 
 def hard_labels(y, kind, classes):
     """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
+    columns = getattr(y, "columns", None)
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
     assert_all_finite(y, input_name="y")
     if y.ndim == 2 and y.shape[1] > 1:
         if y.shape[1] != len(classes):
             raise ValueError(f"y has {y.shape[1]} columns, but there are {len(classes)} classes")
-        return (y > 0.5).astype(int) if kind == "multilabel" else np.asarray(classes)[y.argmax(axis=1)]
+        if kind == "multilabel":
+            return (y > 0.5).astype(int)
+        return np.asarray(classes)[_in_class_order(y, columns, classes, "y").argmax(axis=1)]
     if kind == "binary" and y.dtype.kind == "f" and type_of_target(y) == "continuous":
         return np.asarray(classes)[(y > 0.5).astype(int)]
     return y

@@ -11,6 +11,10 @@ def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, ope
     """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is out of the range of a float") from None
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if below or above or math.isnan(value):

@@ -52,6 +52,8 @@ def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs):
 def _regression_data(estimator, X, y, sample_weight, reset, names):
     X = check_X(estimator, X, reset=reset, name=names[0])
     y = target_array(y, names[1], X.shape[0])
+    if y.dtype.kind not in "biufOUS":
+        raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}")
     if y.dtype.kind not in "biuf":
         try:
             y = y.astype(np.float64)

@@ -72,6 +72,10 @@ def check_weight(weight, n_samples, dtype, name="sample_weight"):
         raise ValueError(f"{name} must not be all zero")
     with np.errstate(over="ignore", under="ignore"):
         cast = weight.astype(dtype)
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"the sum of {name} is not finite: divide the weights by their largest")
     if not np.isfinite(cast).all() or not cast.any():
         raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of X")
     return cast
@@ -94,7 +98,7 @@ def target_array(y, name, n_samples):
     if scipy.sparse.issparse(y):
         y = y.toarray()
     y = check_array(
-        y,
+        _finite_rows(y, name),
         ensure_2d=False,
         allow_nd=True,
         dtype=None,
@@ -113,4 +117,15 @@ def target_array(y, name, n_samples):
         )
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
+    return y
+
+
+def _finite_rows(y, name):
+    """Y as it is; in a matrix of numbers, NaN and infinity are an error that names the row."""
+    values = y if isinstance(y, np.ndarray) else None
+    if values is not None and values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind == "f":
+        bad = ~np.isfinite(values)
+        if bad.any():
+            row = int(np.argmax(bad.any(axis=1)))
+            raise ValueError(f"{name} contains NaN or infinity: row {row} has {values[row][bad[row]][0]}")
     return y

@@ -34,9 +34,13 @@ class Rows:
     outputs : int
     fit_intercept : bool
     n_threads : int
+    center : bool
+        Take parameters as those of X less an offset for each column that is far from 0 against its spread:
+        the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
+        Dense X with an intercept only; else there is nothing to center.
     """
 
-    def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1):
+    def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
         self.n, self.features = X.shape
         self.dtype = X.dtype
         self.outputs = outputs
@@ -46,6 +50,9 @@ class Rows:
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
         self._curvature = None
+        self.center = np.zeros(self.features)
+        if center and fit_intercept and not self.sparse:
+            self.center = _offsets(X, weight)
         self._codes = codes
         self._values = values
         self._weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
@@ -127,7 +134,7 @@ class Rows:
 
         def work(first, last):
             return _hessian.hessian(
-                self._kernel64, dense, *sparse, coef, self._values, self._codes, self._weight,
+                self._kernel64, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
                 self._per_output, self._expand, self.fit_intercept, coupled, not self.separable,
                 self._parameter, block, bounds, first, last, gradient, sums, curvature,
             )  # fmt: skip
@@ -143,7 +150,22 @@ class Rows:
         w = np.ascontiguousarray(weights.T if self.sparse else weights, dtype=self.dtype)
         if not self.fit_intercept:
             return w, np.zeros(self.outputs, dtype=self.dtype)
-        return w, np.ascontiguousarray(coef[:, -1], dtype=self.dtype)
+        return w, np.ascontiguousarray(self.plain(coef)[:, -1], dtype=self.dtype)
+
+    def plain(self, coef):
+        """Parameters (outputs, width) for X less its center as those for X."""
+        return self._move_intercept(coef, -1.0)
+
+    def centered(self, coef):
+        """Parameters (outputs, width) for X as those for X less its center."""
+        return self._move_intercept(coef, 1.0)
+
+    def _move_intercept(self, coef, sign):
+        if not self.fit_intercept:
+            return coef
+        moved = coef.copy()
+        moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
+        return moved
 
     def _join(self, partial, shift):
         """Add the chunks' gradients in their order and put the intercept's beside them."""
@@ -152,6 +174,7 @@ class Rows:
         total[:, : self.features] = added.T if self.sparse else added
         if self.fit_intercept:
             total[:, -1] = shift.sum(axis=0)
+            total[:, : self.features] -= total[:, -1:] * self.center
         return total
 
     def _gradient_cut(self, w):
@@ -169,7 +192,7 @@ class Rows:
         plain = _Unit()
         rows = Rows(
             self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
-            fit_intercept=self.fit_intercept, n_threads=self._n_threads,
+            fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center.any(),
         )  # fmt: skip
         return rows.hessian(np.zeros((1, self.width)))[2][0]
 
@@ -186,6 +209,7 @@ class Rows:
             diagonal[: self.features] = 0.0
             for first in range(0, self.n, block):
                 part = self._X[first : first + block].astype(np.float64)
+                part -= self.center
                 diagonal[: self.features] += weight[first : first + block] @ (part * part)
         return diagonal
 
@@ -218,6 +242,18 @@ class Rows:
         for bad in threads.share(work, chunks, self._n_threads):
             if bad >= 0:
                 raise ValueError(f"class code {self._codes[bad]} in row {bad} is not in [0, {self.outputs})")
+
+
+def _offsets(X, weight):
+    """The mean of each column whose mean is large against its spread, else 0, from up to 2048 of the rows.
+
+    Any number amid the bulk of a column serves; a column near 0 keeps it, and so does one with outliers.
+    """
+    rows = np.arange(len(X)) if weight is None else np.flatnonzero(weight.reshape(len(X), -1).any(axis=1))
+    sample = X[rows[:: max(1, len(rows) // 2048)]].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = sample.mean(axis=0), sample.std(axis=0)
+        return np.where(np.isfinite(spread) & (np.abs(mean) > 10 * spread), mean, 0.0)
 
 
 class _Unit:

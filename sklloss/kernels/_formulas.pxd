@@ -45,25 +45,28 @@ cdef extern from *:
 cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
     """exp(x) for x <= 0 as hi + lo, with hi the nearest number to the sum.
 
-    Steps: k = round(x / ln 2); r = x - k ln 2, with ln 2 in two parts so that the first subtraction is
-    exact; exp(r) = 1 + r + r**2 P(r), P the minimax polynomial of degree 9 (double, error 2**-58) or
-    4 (float, 2**-28); then both parts are scaled by 2**k. Adding 1.5 * 2**52 (float: 1.5 * 2**23) rounds
-    to a whole number and leaves it in the low bits, from where a shift moves it into the exponent; 100 (25)
-    is added there and taken off again by a multiplication, which is exact down to the last subnormal: no
-    flush to zero. x below the last subnormal is clamped. NaN stays NaN (each comparison with it is false).
+    Steps: k = round(x / ln 2); r + low = x - k ln 2, with ln 2 in two parts so that r is exact;
+    exp(r + low) = 1 + (r + (low + r**2 P(r))), P the minimax polynomial of degree 9 (double, error 2**-58) or
+    4 (float, 2**-28), its even and odd powers apart as two short chains; then both parts are scaled by 2**k.
+
+    Adding 1.5 * 2**52 (float: 1.5 * 2**23) rounds to a whole number and leaves it in the low bits, from
+    where a shift moves it into the exponent. The 100 (25) that is added there and taken off again by a
+    multiplication makes 2**k exact down to the last subnormal: no flush to zero. x below that is clamped.
+    NaN stays NaN (each comparison with it is false). Where k is 0, (hi - 1) + lo is exp(x) - 1 to its own
+    last places.
 
     Error of hi + lo: 0.3 ULP; of hi alone: 0.8 ULP.
     """
-    cdef real k, r, q, tail, p, odd, s, one
+    cdef real k, q, p, odd, low, r, one, scale
     if real is double:
         x = -746.0 if x < -746.0 else x
         k = x * 1.4426950408889634 + (6755399441055744.0 + 1023.0 + 100.0)
-        s = as_double(<int64_t>(<uint64_t>double_bits(k) << 52)) * 7.888609052210118e-31
+        scale = as_double(<int64_t>(<uint64_t>double_bits(k) << 52)) * 7.888609052210118e-31
         k = k - (6755399441055744.0 + 1023.0 + 100.0)
-        one = x - k * 0.693147180559663
-        tail = k * 2.8235290563031577e-13
-        r = one - tail
-        q = r * r
+        r = x - k * 0.693147180559663
+        low = k * 2.8235290563031577e-13
+        x = r - low
+        q = x * x
         p = 2.763127995141011949e-7
         p = p * q + 2.48014899433164824e-5
         p = p * q + 1.388888894701483535e-3
@@ -77,22 +80,21 @@ cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
     else:
         x = <float>-104.5 if x < <float>-104.5 else x
         k = x * <float>1.4426950408889634 + <float>(12582912.0 + 127.0 + 25.0)
-        s = as_float(<int32_t>(<uint32_t>float_bits(k) << 23)) * <float>2.9802322387695312e-08
+        scale = as_float(<int32_t>(<uint32_t>float_bits(k) << 23)) * <float>2.9802322387695312e-08
         k = k - <float>(12582912.0 + 127.0 + 25.0)
-        one = x - k * <float>0.693145751953125
-        tail = k * <float>1.4286068203094173e-06
-        r = one - tail
-        q = r * r
+        r = x - k * <float>0.693145751953125
+        low = k * <float>1.4286068203094173e-06
+        x = r - low
+        q = x * x
         p = <float>1.395049179012834682e-3
         p = p * q + <float>4.166620579266972666e-2
         p = p * q + <float>5.000000095187440471e-1
         odd = <float>8.368889283487148576e-3
         odd = odd * q + <float>1.6666518840438951e-1
-    p = one + ((odd * r + p) * q - tail)
-    one = <real>1.0 + p
-    p = p - (one - <real>1.0)
-    hi[0] = one * s
-    lo[0] = p * s
+    r = r + ((odd * x + p) * q - low)
+    one = <real>1.0 + r
+    hi[0] = one * scale
+    lo[0] = (r - (one - <real>1.0)) * scale
 
 
 cdef inline real log1p_rest(real f, real t) noexcept nogil:
@@ -202,20 +204,10 @@ cdef inline void two_sum(real a, real b, real* hi, real* lo) noexcept nogil:
     hi[0] = s
 
 
-cdef inline void compensated_add(real x, real x_lo, real* total, real* carry) noexcept nogil:
-    """Kahan's summation of non-negative terms x + x_lo; the sum so far is total - carry."""
-    cdef real y = x + (x_lo - carry[0])
-    cdef real t = total[0] + y
-    carry[0] = (t - total[0]) - y
-    total[0] = t
-
-
-cdef inline void compensated_add_any(real x, real* total, real* carry) noexcept nogil:
-    """Kahan's summation of terms that may be infinite: such a sum stays so, though its carry is inf - inf."""
-    cdef real y = x - carry[0]
-    cdef real t = total[0] + y
-    y = (t - total[0]) - y
-    carry[0] = y if y == y else <real>0.0
+cdef inline void compensated_add(real x, real* total, real* error) noexcept nogil:
+    """Add x >= 0 to a sum that is total + error. An infinite x leaves total infinite and error NaN."""
+    cdef real t = total[0] + x
+    error[0] = error[0] + (x - (t - total[0]))
     total[0] = t
 
 
@@ -239,26 +231,24 @@ cdef inline void reciprocal(real d, real d_lo, real* hi, real* lo) noexcept nogi
         lo[0] = <float>(wide - <double>hi[0])
 
 
-cdef inline real log1p_positive(real s, real s_lo) noexcept nogil:
-    """log(1 + s + s_lo) for s >= 0 and s_lo below one ULP of it.
+cdef inline real log_sum(real d, real d_lo, real inverse) noexcept nogil:
+    """log(d + d_lo) for d >= 1, d_lo below one ULP of it and inverse close to 1 / d.
 
-    u = 1 + s (with what its rounding lost) is cut into 2**k m, m in [0.71, 1.42); then
-    k ln 2 + log1p(m - 1) with the polynomial of log1p_unit. Error: 1.2 ULP.
+    d is cut into 2**k m, m in [0.71, 1.42); then k ln 2 + log(1 + f), f = m - 1, which is exact. Close to
+    d = 1 what is left is f + d_lo, to full relative accuracy. Error: 1.2 ULP.
     """
-    cdef real u, c, k, f, t
+    cdef real c, k, f, t
     cdef uint64_t bits
     cdef uint32_t bits32
-    two_sum(<real>1.0, s, &u, &c)
-    c = c + s_lo
     if real is double:
-        bits = <uint64_t>double_bits(u) + <uint64_t>0x00095F6400000000
+        bits = <uint64_t>double_bits(d) + <uint64_t>0x00095F6400000000
         k = as_double(<int64_t>((bits >> 52) + <uint64_t>0x4338000000000000)) - (6755399441055744.0 + 1023.0)
         f = as_double(<int64_t>((bits & <uint64_t>0x000FFFFFFFFFFFFF) + <uint64_t>0x3FE6A09C00000000)) - 1.0
     else:
-        bits32 = <uint32_t>float_bits(u) + <uint32_t>0x004AFB20
+        bits32 = <uint32_t>float_bits(d) + <uint32_t>0x004AFB20
         k = as_float(<int32_t>((bits32 >> 23) + <uint32_t>0x4B400000)) - (<float>12582912.0 + <float>127.0)
         f = as_float(<int32_t>((bits32 & <uint32_t>0x007FFFFF) + <uint32_t>0x3F3504E0)) - <float>1.0
-    c = c / u
+    c = d_lo * inverse
     t = f / (<real>2.0 + f)
     if real is double:
         return k * 0.693147180559663 + (f - (log1p_rest(f, t) - (c + k * 2.8235290563031577e-13)))

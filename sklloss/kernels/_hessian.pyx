@@ -27,19 +27,19 @@ from sklloss.kernels._sweep cimport (
 
 
 cdef inline void load_dense(
-    const real* x, Py_ssize_t row_step, Py_ssize_t column_step, bint shifted, double* z,
+    const real* x, Py_ssize_t row_step, Py_ssize_t column_step, const double* center, bint shifted, double* z,
     Py_ssize_t rows, Py_ssize_t features,
 ) noexcept nogil:
-    """Rows of X in double, with a column of ones if there is an intercept."""
+    """Rows of X less the center in double, with a column of ones if there is an intercept."""
     cdef Py_ssize_t i, j, width = features + (1 if shifted else 0)
     if column_step == 1:
         for i in range(rows):
             for j in range(features):
-                z[i * width + j] = <double>x[i * row_step + j]
+                z[i * width + j] = <double>x[i * row_step + j] - center[j]
     else:
         for j in range(features):
             for i in range(rows):
-                z[i * width + j] = <double>x[i * row_step + j * column_step]
+                z[i * width + j] = <double>x[i * row_step + j * column_step] - center[j]
     if shifted:
         for i in range(rows):
             z[i * width + features] = 1.0
@@ -120,6 +120,7 @@ def hessian(
     const real[::1] data,
     const index[::1] indices,
     const index[::1] indptr,
+    const double[::1] center,
     const double[:, ::1] coef,
     const real[:, ::1] target,
     const Py_ssize_t[::1] codes,
@@ -140,7 +141,8 @@ def hessian(
 ):
     """Loss, gradient and Hessian over a range of chunks, all in double whatever X's dtype.
 
-    X is dense, or empty where (data, indices, indptr) hold a CSR matrix; a block of it is written out.
+    X is dense, and ``center`` (features,) is subtracted from its rows; or it is empty, where (data, indices,
+    indptr) hold a CSR matrix, of which a block is written out.
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
     ``curvature[c]`` is (outputs, width, width) for separable losses, or (1, outputs * width, outputs *
     width) where the outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
@@ -191,7 +193,9 @@ def hessian(
                 if sparse:
                     load_sparse(value, column, &indptr[first], shifted, z, rows, features)
                 else:
-                    load_dense(x + first * row_step, row_step, column_step, shifted, z, rows, features)
+                    load_dense(
+                        x + first * row_step, row_step, column_step, &center[0], shifted, z, rows, features
+                    )
                 gemm(b"T", b"N", K, m, d, w, d, z, d, <double>0.0, raw, K)
                 # the batch in double: X's dtype is that of the targets and weights too
                 bad = aim(

@@ -5,16 +5,15 @@
 # and adds up the weighted loss in double, in an order that depends on the shape alone.
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, sqrt
+from libc.math cimport sqrt
 from libc.string cimport memcpy
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._formulas cimport (
     compensated_add,
-    compensated_add_any,
     exp_nonpositive,
-    log1p_positive,
     log_loss,
+    log_sum,
     real,
     reciprocal,
     two_sum,
@@ -28,6 +27,7 @@ cdef enum:
 
 include "_sums.pxi"
 include "_separable.pxi"
+include "_lanes.pxi"
 include "_softmax.pxi"
 
 

@@ -71,6 +71,8 @@ class LinearObjective:
         """
         sums, gradient, hessian = self.rows.hessian(self.coef(w))
         value, gradient = self._with_penalty(w, sums, gradient)
+        if not np.isfinite(hessian).all():
+            raise ValueError(TOO_LARGE)
         hessian *= self.scale
         diagonal = np.einsum("bii->bi", hessian)
         if not self.rows.separable:
@@ -156,6 +158,8 @@ class _BlockSolver:
         self._factors = []
         for block in blocks:
             diagonal = np.diagonal(block)
+            if not np.isfinite(diagonal).all():
+                raise ValueError(TOO_LARGE)
             root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
             block = block / root / root[:, None]
             np.einsum("ii->i", block)[:] = 1.0 + ridge

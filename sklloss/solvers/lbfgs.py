@@ -19,7 +19,8 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``, and ``preconditioner`` if it has one.
+        With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``, and ``preconditioner`` if
+        it has one.
     w : ndarray of shape (problems, size)
         Start.
     tol : float

@@ -14,6 +14,7 @@ class Convex:
     penalised = True
     residual_floor = 1e-20
     exact_gradient = True
+    null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 
     def __init__(self, A, t, scale=1.0, ridge=0.0):

@@ -1,0 +1,30 @@
+"""The version, and its stamp on pickled estimators."""
+
+import warnings
+
+from sklearn.exceptions import InconsistentVersionWarning
+
+__version__ = "0.1.0"
+
+
+class VersionStamp:
+    """Mixin: a pickle remembers which sklloss wrote it, and warns when another one reads it.
+
+    scikit-learn stamps its own classes only.
+    """
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_sklloss_version": __version__}
+
+    def __setstate__(self, state):
+        written_by = state.pop("_sklloss_version", "an unknown version")
+        if written_by != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"sklloss {__version__}",
+                    original_sklearn_version=f"sklloss {written_by}",
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)

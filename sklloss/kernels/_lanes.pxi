@@ -1,0 +1,158 @@
+# Sums over many lanes at once. Lane j of z, n steps long, is z[j], z[width + j], z[2 * width + j], ...: rows
+# side by side (transposed), or every width-th number of one long row.
+#
+# The loop over the lanes is the outer one, and the compiler makes vectors of it, not of the inner one: so the
+# sums of a lane stay in a register. For that the inner loop must run at least once and leave at its end
+# (n >= 1), the outer one must hold no other condition, and no store may be suspected to change what is read.
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    typedef float sklloss_float4 __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef double sklloss_double4 __attribute__((vector_size(32), aligned(8), may_alias));
+    typedef int32_t sklloss_float4_mask __attribute__((vector_size(16)));
+    typedef int64_t sklloss_double4_mask __attribute__((vector_size(32)));
+    #if defined(__clang__)
+    #define SKLLOSS_PICK(v, a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+    #else
+    #define SKLLOSS_PICK(v, a, b, i, j, k, l) __builtin_shuffle(a, b, (v##_mask){i, j, k, l})
+    #endif
+    /* Pairs from two rows, then pairs of pairs, by the shuffles that instruction sets have for each width. */
+    #define SKLLOSS_TRANSPOSE(real, v, i, j, k, l, I, J, K, L, second, third) \\
+        static inline void sklloss_transpose_##real(const real* from, ptrdiff_t m, real* to, ptrdiff_t n) { \\
+            const v a = *(const v*)from, b = *(const v*)(from + m); \\
+            const v c = *(const v*)(from + 2 * m), d = *(const v*)(from + 3 * m); \\
+            const v p = SKLLOSS_PICK(v, a, b, i, j, k, l), q = SKLLOSS_PICK(v, a, b, I, J, K, L); \\
+            const v r = SKLLOSS_PICK(v, c, d, i, j, k, l), s = SKLLOSS_PICK(v, c, d, I, J, K, L); \\
+            *(v*)to = SKLLOSS_PICK(v, p, r, 0, 1, 4, 5); \\
+            *(v*)(to + second * n) = SKLLOSS_PICK(v, p, r, 2, 3, 6, 7); \\
+            *(v*)(to + third * n) = SKLLOSS_PICK(v, q, s, 0, 1, 4, 5); \\
+            *(v*)(to + 3 * n) = SKLLOSS_PICK(v, q, s, 2, 3, 6, 7); \\
+        }
+    SKLLOSS_TRANSPOSE(float, sklloss_float4, 0, 4, 1, 5, 2, 6, 3, 7, 1, 2)
+    SKLLOSS_TRANSPOSE(double, sklloss_double4, 0, 4, 2, 6, 1, 5, 3, 7, 2, 1)
+    #else
+    #define SKLLOSS_TRANSPOSE(real) \\
+        static void sklloss_transpose_##real(const real* from, ptrdiff_t m, real* to, ptrdiff_t n) { \\
+            int i, j; \\
+            for (i = 0; i < 4; i++) for (j = 0; j < 4; j++) to[j * n + i] = from[i * m + j]; \\
+        }
+    SKLLOSS_TRANSPOSE(float)
+    SKLLOSS_TRANSPOSE(double)
+    #endif
+    #if defined(__GNUC__) && !defined(__clang__)
+    __attribute__((malloc, noipa)) static void* sklloss_apart(void* memory) { return memory; }
+    #else
+    #define sklloss_apart(memory) (memory)
+    #endif
+    """
+    # to[j * n + i] = origin[i * m + j] for i and j below 4, in registers
+    void transpose_float "sklloss_transpose_float"(
+        const float* origin, Py_ssize_t m, float* to, Py_ssize_t n) noexcept nogil
+    void transpose_double "sklloss_transpose_double"(
+        const double* origin, Py_ssize_t m, double* to, Py_ssize_t n) noexcept nogil
+    # The memory itself, with word to the compiler that no other pointer leads there.
+    void* apart "sklloss_apart"(void* memory) noexcept nogil
+
+
+cdef inline void transpose(
+    const real* rows, Py_ssize_t n, Py_ssize_t columns, Py_ssize_t step, real* out, Py_ssize_t out_step,
+) noexcept nogil:
+    """out[k * out_step + r] = rows[r * step + k], in squares of 4; the last ones overlap their neighbours."""
+    cdef Py_ssize_t r, k
+    if n < 4 or columns < 4:
+        for r in range(n):
+            for k in range(columns):
+                out[k * out_step + r] = rows[r * step + k]
+        return
+    r = 0
+    while True:
+        k = 0
+        while True:
+            if real is float:
+                transpose_float(rows + r * step + k, step, out + k * out_step + r, out_step)
+            else:
+                transpose_double(rows + r * step + k, step, out + k * out_step + r, out_step)
+            if k == columns - 4:
+                break
+            k = min(k + 4, columns - 4)
+        if r == n - 4:
+            break
+        r = min(r + 4, n - 4)
+
+
+cdef inline void lane_tops(const real* z, Py_ssize_t n, Py_ssize_t width, real* top) noexcept nogil:
+    """The largest number of each lane."""
+    cdef real t
+    cdef Py_ssize_t j, k
+    for j in range(width):
+        t = z[j]
+        k = 0
+        while True:
+            t = z[k * width + j] if z[k * width + j] > t else t
+            k += 1
+            if k == n:
+                break
+        top[j] = t
+
+
+cdef inline void lane_costs(
+    const real* z, const real* share, Py_ssize_t n, Py_ssize_t width, const real* top,
+    real* cost, real* error,
+) noexcept nogil:
+    """Sum of share * (top - z) in each lane, as cost + error. No share costs nothing, even at -inf."""
+    cdef real d, total, low
+    cdef Py_ssize_t j, k
+    for j in range(width):
+        total = 0.0
+        low = 0.0
+        k = 0
+        while True:
+            d = top[j] - z[k * width + j] if z[k * width + j] != top[j] else <real>0.0
+            d = d if share[k * width + j] != <real>0.0 else <real>0.0
+            compensated_add(share[k * width + j] * d, &total, &low)
+            k += 1
+            if k == n:
+                break
+        cost[j] = total
+        error[j] = low
+
+
+cdef inline void lane_exps(
+    real* z, real* low, Py_ssize_t n, Py_ssize_t width, const real* top,
+    real* rest, real* error, real* ties,
+) noexcept nogil:
+    """exp(z - top) as z + low. In each lane: how many z are 1 now, and the sum of all else, rest + error."""
+    cdef real d, x, lo, total, lost, ones
+    cdef Py_ssize_t j, k
+    for j in range(width):
+        total = 0.0
+        lost = 0.0
+        ones = 0.0
+        k = 0
+        while True:
+            d = z[k * width + j] - top[j] if z[k * width + j] != top[j] else <real>0.0
+            exp_nonpositive(d, &x, &lo)
+            z[k * width + j] = x
+            low[k * width + j] = lo
+            ones = ones + (<real>0.0 if x != <real>1.0 else <real>1.0)
+            compensated_add(x if x != <real>1.0 else <real>0.0, &total, &lost)
+            lost = lost + lo
+            k += 1
+            if k == n:
+                break
+        rest[j] = total
+        error[j] = lost
+        ties[j] = ones
+
+
+cdef inline void join_lanes(real* total, real* error) noexcept nogil:
+    """Add the LANES sums, by halves, into the first."""
+    cdef real x, lo
+    cdef Py_ssize_t j, half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            two_sum(total[j], total[half + j], &x, &lo)
+            total[j] = x
+            error[j] = error[j] + (error[half + j] + lo)
+        half = half // 2
