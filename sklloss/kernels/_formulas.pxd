@@ -42,6 +42,22 @@ cdef extern from *:
     int32_t float_bits "sklloss_float_bits"(float value) noexcept nogil
 
 
+cdef inline bint negative(real x) noexcept nogil:
+    """Whether the sign bit of x is set, as it is in -0.0."""
+    if real is double:
+        return double_bits(x) < 0
+    else:
+        return float_bits(x) < 0
+
+
+cdef inline real signed(real x, real sign) noexcept nogil:
+    """x, or -x where the sign bit of sign is set."""
+    if real is double:
+        return as_double(double_bits(x) ^ (double_bits(sign) & <int64_t>(<uint64_t>1 << 63)))
+    else:
+        return as_float(float_bits(x) ^ (float_bits(sign) & <int32_t>(<uint32_t>1 << 31)))
+
+
 cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
     """exp(x) for x <= 0 as hi + lo, with hi the nearest number to the sum.
 
@@ -144,8 +160,8 @@ cdef inline real log1p_and_share(real e, real lo, real extra, real* share) noexc
     else:
         s = e / d
     d = <real>1.0 - s
+    share[0] = s + (((e - s) - s * e) + lo * d) * d
     lo = lo * d
-    share[0] = s + ((e - s) - (s * e - lo)) * d
     if real is double:
         lo = lo + half * 5.6470580063126314e-13
         return half * 1.386294361119326 + (f - (log1p_rest(f, t) - lo)) + extra
@@ -188,11 +204,10 @@ cdef inline real log_loss(real* z, real y, real not_y, real* e, real low) noexce
     Error: loss 1.9 ULP (float, z = 15.17, y = 0.491; hard y: 1.7, z = 0.335), gradient 1.2 ULP for y in
     {0, 1} (z = -0.337) and 1.6 ULP of the larger of p and y between (float, z = -0.346, y = 0.15).
     """
-    cdef real a = not_y if z[0] >= <real>0.0 else y
+    cdef real a = y if negative(z[0]) else not_y
     # 0 * inf is NaN: a side without probability costs nothing, however large the score.
     cdef real loss = log1p_and_share(e[0], low, a * (abs(z[0]) if a != <real>0.0 else <real>0.0), e)
-    cdef real slope = a - e[0]
-    z[0] = slope if z[0] >= <real>0.0 else -slope
+    z[0] = signed(a - e[0], z[0])
     return loss
 
 

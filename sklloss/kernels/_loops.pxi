@@ -24,6 +24,7 @@ cdef enum:
     ROWS = 32          # rows side by side in the softmax of few classes
     FEW = 32           # up to here, softmax runs over rows side by side; beyond, along the row
     LANES = 16         # partial sums along a row
+    SUMS = 32          # running sums of a tile
 
 include "_sums.pxi"
 include "_separable.pxi"

@@ -1,54 +1,88 @@
-# Separable losses: each output of a row on its own.
+# Separable losses: each output of a row on its own. A tile is whole rows, or part of a row longer than TILE.
 
-cdef inline void weigh(real* x, const Batch* batch, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    """Multiply n numbers, of which the first is element ``first`` of the batch, by the weights.
+cdef inline Py_ssize_t tile_rows(const Batch* batch, Py_ssize_t first, Py_ssize_t* width) noexcept nogil:
+    """Rows and width of the tile that begins at element ``first`` of the batch."""
+    cdef Py_ssize_t rows = TILE // batch.outputs
+    if rows == 0:
+        width[0] = min(<Py_ssize_t>TILE, batch.outputs - first % batch.outputs)
+        return 1
+    width[0] = batch.outputs
+    if rows > 16:
+        rows -= rows % 16  # whole vectors
+    return min(rows, batch.rows - first // batch.outputs)
 
-    Weight 0 leaves a row out whatever its loss: inf * 0 is 0 here.
-    """
+
+cdef inline void weigh(
+    real* x, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
+) noexcept nogil:
+    """Multiply a tile by the weights. Weight 0 leaves a row out whatever its loss: inf * 0 is 0 here."""
     cdef const real* weight = <const real*>batch.weight
-    cdef Py_ssize_t i, row, column
+    cdef real w
+    cdef Py_ssize_t i, r
     if weight == NULL:
         return
     if batch.outputs == 1 or batch.weight_per_output:
-        weight = weight + first
-        for i in range(n):
-            x[i] = x[i] * weight[i] if weight[i] != <real>0.0 else <real>0.0
+        for i in range(rows * width):
+            w = weight[first + i]
+            x[i] = x[i] * w if w != <real>0.0 else <real>0.0
         return
-    row = first // batch.outputs
-    column = first - row * batch.outputs
-    for i in range(n):
-        x[i] = x[i] * weight[row] if weight[row] != <real>0.0 else <real>0.0
-        column += 1
-        if column == batch.outputs:
-            column = 0
-            row += 1
+    for r in range(rows):
+        w = weight[first // batch.outputs + r]
+        for i in range(r * width, (r + 1) * width):
+            x[i] = x[i] * w if w != <real>0.0 else <real>0.0
 
 
-cdef inline void collect(real* value, Batch* batch, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    """Take up n unweighted losses: per sample as they are, in the sums by weight. Overwrites value."""
+cdef inline void collect(
+    real* value, Batch* batch, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
+) noexcept nogil:
+    """Take up a tile of unweighted losses: per sample as they are, in the sums by weight. Value is lost."""
     cdef real* per_sample = <real*>batch.per_sample
-    cdef Py_ssize_t i, row, column
+    cdef double part[TILE]
+    cdef double total
+    cdef Py_ssize_t row = first // batch.outputs
+    cdef Py_ssize_t column = first - row * batch.outputs
+    cdef Py_ssize_t r, k
     if per_sample != NULL and batch.outputs == 1:
-        memcpy(per_sample + first, value, n * sizeof(real))
+        memcpy(per_sample + first, value, rows * sizeof(real))
     elif per_sample != NULL:
-        row = first // batch.outputs
-        column = first - row * batch.outputs
-        for i in range(n):
-            per_sample[row] = per_sample[row] + value[i] if column else value[i]
-            column += 1
-            if column == batch.outputs:
-                column = 0
-                row += 1
-    weigh(value, batch, first, n)
-    if batch.outputs == 1:
-        add_to(batch.sums, batch.sums + 1, lane_sum(value, n))
+        for r in range(rows):
+            total = lane_sum(value + r * width, width)
+            per_sample[row + r] = <real>(total if column == 0 else total + <double>per_sample[row + r])
+    weigh(value, batch, first, rows, width)
+    if width == 1:
+        add_to(batch.sums + column, batch.sums + batch.outputs + column, lane_sum(value, rows))
         return
-    column = first % batch.outputs
+    for k in range(width):
+        total = 0.0
+        r = 0
+        while True:
+            total = total + <double>value[r * width + k]
+            r += 1
+            if r == rows:
+                break
+        part[k] = total
+    for k in range(width):
+        add_to(batch.sums + column + k, batch.sums + batch.outputs + column + k, part[k])
+
+
+cdef inline void log_loss_tile(
+    real* z, const real* y, Py_ssize_t n, bint smoothed, real keep, real spread,
+    real* e, real* low, real* value,
+) noexcept nogil:
+    """Loss, gradient (in z) and the smaller probability (in e) of n elements; smoothed is a constant."""
+    cdef real p, q
+    cdef Py_ssize_t i
+    # Two loops, because one would be a chain of operations longer than a processor looks ahead.
     for i in range(n):
-        add_to(batch.sums + column, batch.sums + batch.outputs + column, <double>value[i])
-        column += 1
-        if column == batch.outputs:
-            column = 0
+        exp_nonpositive(-abs(z[i]), &e[i], &low[i])
+    for i in range(n):
+        p = y[i]
+        q = <real>1.0 - p
+        if smoothed:
+            # each from its own: 1 - p of a smoothed p near 1 would lose digits
+            p = p * keep + spread
+            q = q * keep + spread
+        value[i] = log_loss(&z[i], p, q, &e[i], low[i])
 
 
 cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
@@ -63,28 +97,24 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
     cdef real* curvature = <real*>batch.curvature
     cdef real keep = <real>(1.0 - batch.parameter)
     cdef real spread = <real>(0.5 * batch.parameter)
-    cdef Py_ssize_t first, i, n
+    cdef Py_ssize_t first, i, n, rows, width = 0
     cdef Py_ssize_t total = batch.rows * batch.outputs
     clear_sums(batch)
     first = 0
     while first < total:
-        n = min(<Py_ssize_t>TILE, total - first)
-        # Two loops, because one would be a chain of operations longer than a processor looks ahead.
-        for i in range(n):
-            exp_nonpositive(-abs(raw[first + i]), &e[i], &low[i])
-        for i in range(n):
-            # smoothed apart: 1 - y of a smoothed y near 1 would lose digits
-            value[i] = log_loss(
-                &raw[first + i], y[first + i] * keep + spread, (<real>1.0 - y[first + i]) * keep + spread,
-                &e[i], low[i],
-            )
-        weigh(raw + first, batch, first, n)
+        rows = tile_rows(batch, first, &width)
+        n = rows * width
+        if batch.parameter == 0.0:
+            log_loss_tile(raw + first, y + first, n, False, keep, spread, e, low, value)
+        else:
+            log_loss_tile(raw + first, y + first, n, True, keep, spread, e, low, value)
+        weigh(raw + first, batch, first, rows, width)
         if curvature != NULL:
             for i in range(n):
                 curvature[first + i] = e[i] * (<real>1.0 - e[i])
-            weigh(curvature + first, batch, first, n)
-        collect(value, batch, first, n)
-        first += TILE
+            weigh(curvature + first, batch, first, rows, width)
+        collect(value, batch, first, rows, width)
+        first += n
     return -1
 
 
@@ -101,23 +131,24 @@ cdef inline Py_ssize_t squared_error_rows(real* raw, Batch* batch) noexcept nogi
     cdef real scale = <real>(batch.parameter / <double>batch.outputs)
     cdef real slope = <real>(2.0 * batch.parameter / <double>batch.outputs)
     cdef real d
-    cdef Py_ssize_t first, i, n
+    cdef Py_ssize_t first, i, n, rows, width = 0
     cdef Py_ssize_t total = batch.rows * batch.outputs
     clear_sums(batch)
     first = 0
     while first < total:
-        n = min(<Py_ssize_t>TILE, total - first)
+        rows = tile_rows(batch, first, &width)
+        n = rows * width
         for i in range(n):
             d = raw[first + i] - y[first + i]
             value[i] = scale * d * d
             raw[first + i] = slope * d
-        weigh(raw + first, batch, first, n)
+        weigh(raw + first, batch, first, rows, width)
         if curvature != NULL:
             for i in range(n):
                 curvature[first + i] = slope
-            weigh(curvature + first, batch, first, n)
-        collect(value, batch, first, n)
-        first += TILE
+            weigh(curvature + first, batch, first, rows, width)
+        collect(value, batch, first, rows, width)
+        first += n
     return -1
 
 

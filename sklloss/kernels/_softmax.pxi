@@ -253,7 +253,8 @@ cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
         if filled == ROWS:
             add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
             filled = 0
-    add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
+    if filled > 0:
+        add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
 
 
 cdef inline Py_ssize_t cross_entropy_rows(real* raw, Batch* batch) noexcept nogil:

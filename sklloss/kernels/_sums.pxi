@@ -1,22 +1,29 @@
 # Sums in double, in an order that depends on the shape alone.
 
 cdef inline double lane_sum(const real* value, Py_ssize_t n) noexcept nogil:
-    """Sum in double, by halves."""
-    cdef double part[TILE]
-    cdef Py_ssize_t i
-    cdef Py_ssize_t half = (n + 1) // 2
-    if n == 0:
-        return 0.0
-    part[half - 1] = <double>value[half - 1]
-    for i in range(n - half):
-        part[i] = <double>value[i] + <double>value[half + i]
-    n = half
-    while n > 1:
-        half = (n + 1) // 2
-        for i in range(n - half):
-            part[i] += part[half + i]
-        n = half
-    return part[0]
+    """Sum in double: SUMS running sums, then their sum by halves; below SUMS numbers, one after the other."""
+    cdef double part[SUMS]
+    cdef double total = 0.0
+    cdef Py_ssize_t whole = n - n % SUMS
+    cdef Py_ssize_t i, j, half
+    for i in range(whole, n):
+        total = total + <double>value[i]
+    if whole == 0:
+        return total
+    for j in range(SUMS):
+        part[j] = 0.0
+        i = 0
+        while True:
+            part[j] = part[j] + <double>value[i + j]
+            i += SUMS
+            if i == whole:
+                break
+    half = SUMS // 2
+    while half > 0:
+        for j in range(half):
+            part[j] = part[j] + part[half + j]
+        half = half // 2
+    return part[0] + total
 
 
 cdef inline void add_to(double* total, double* carry, double x) noexcept nogil:

@@ -60,9 +60,10 @@ def finite_or_zero(direction):
     return np.where(np.isfinite(direction).all(axis=1, keepdims=True), direction, 0.0)
 
 
-def exhausted(decrement, value):
+def exhausted(decrement, value, noise=0.0):
     """No step lowers the objective further: is it because its rounding hides what is left?
 
-    A decrement of 0 says nothing: the direction may have been lost.
+    So it is taken where the gap is 1e-6 of the value, or 20 times the relative noise of a value if that is
+    more (1e-5 in float32). A decrement of 0 says nothing: the direction may have been lost.
     """
-    return (decrement != 0) & (np.abs(decrement) / 2 <= 1e-6 * np.abs(value))
+    return (decrement != 0) & (np.abs(decrement) / 2 <= max(1e-6, 20 * noise) * np.abs(value))

@@ -69,7 +69,7 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
             break
         step, new_value, new_gradient = _line_search(objective, w, value, gradient, direction, slope, active)
         still = active & (step == 0.0)
-        converged |= still & exhausted(slope, value)
+        converged |= still & exhausted(slope, value, objective.noise)
         stuck |= still & ~converged
         moved = step[:, None] * direction
         _remember(past, moved, new_gradient - gradient, precondition, memory)

@@ -53,7 +53,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
         final = bool(np.all(solved | ~active))
         step, new = _damped_step(objective, w, value, direction, decrement, active, final)
         still = active & (step == 0.0)
-        converged |= (active & solved) | (still & ~lost & exhausted(decrement, value))
+        converged |= (active & solved) | (still & ~lost & exhausted(decrement, value, objective.noise))
         stuck |= still & ~converged
         w = w + step[:, None] * direction
         value, gradient, hessian = new

@@ -61,7 +61,7 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
         solved = active & reached & ~lost & (decrement / 2 <= allowed_gap(value, tol))
         step, new = _damped_step(objective, w, value, direction, decrement, active)
         still = active & (step == 0.0)
-        converged |= solved | (still & ~lost & exhausted(decrement, value))
+        converged |= solved | (still & ~lost & exhausted(decrement, value, objective.noise))
         stuck |= still & ~converged
         w = w + step[:, None] * direction
         value, gradient = new
