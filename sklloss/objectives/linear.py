@@ -38,7 +38,7 @@ class LinearObjective:
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
         # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
         # rounding up, along directions in which the objective does not change at all.
-        self._small_ridge = max(1e-10, 64 * float(np.finfo(rows.dtype).eps))
+        self._small_ridge = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
         # The square of a relative residual at which a linear system holds nothing but rounding.
         self.residual_floor = self.noise**2 / self._small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
