@@ -1,31 +1,37 @@
-"""Threads without an OpenMP runtime: a kept pool of Python threads over code that releases the GIL.
+"""Threads without an OpenMP runtime: a few kept Python threads over code that releases the GIL.
 
 Two rules keep results the same bits for any number of threads: work is cut into pieces by its shape
 alone, and BLAS runs on one thread, so that parallelism comes from the pieces.
+
+A KeyboardInterrupt may strike between any two steps of the main thread, and a user at a notebook expects
+the next fit to work. So whatever is shared here is a primitive that C keeps whole (a lock, SimpleQueue),
+and what must be given back is given back again if an interrupt cut it short. ThreadPoolExecutor cannot
+promise that: an interrupt in the middle of ``submit`` may leave its semaphore locked for good.
 """
 
+import _thread
 import contextlib
+import itertools
 import os
+import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import threadpoolctl
 
 _lock = threading.Lock()
-_pools = {}
-_blas = {"libraries": None, "before": [], "users": 0}
+_workers = {"count": 0, "jobs": queue.SimpleQueue()}
+_blas = {"libraries": None, "before": None, "users": set()}
 
 
 def _after_fork():
-    # A forked child has none of the parent's threads: its pools would wait for ever, and a fit under way
+    # A forked child has none of the parent's threads: their queue would be nobody's, and a fit under way
     # in the parent will not end here.
     global _lock
     _lock = threading.Lock()
-    _pools.clear()
-    if _blas["users"]:
-        _blas["users"] = 0
-        _lift_limit()
+    _workers.update(count=0, jobs=queue.SimpleQueue())
+    _blas["users"].clear()
+    _lift_limit()
 
 
 if hasattr(os, "register_at_fork"):
@@ -65,17 +71,26 @@ def single_threaded_blas():
     The limit is the process's, so blocks that overlap in several threads share it: the first sets it
     and the last one lifts it.
     """
-    with _lock:
-        if _blas["users"] == 0:
-            _limit()
-        _blas["users"] += 1
+    user = object()
     try:
+        with _lock:
+            _blas["users"].add(user)
+            if _blas["before"] is None:
+                _limit()
         yield
     finally:
-        with _lock:
-            _blas["users"] -= 1
-            if _blas["users"] == 0:
-                _lift_limit()
+        interrupt = None
+        while True:
+            try:
+                with _lock:
+                    _blas["users"].discard(user)
+                    if not _blas["users"]:
+                        _lift_limit()
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def _limit():
@@ -93,8 +108,10 @@ def _limit():
 
 
 def _lift_limit():
-    for (_, set_threads), number in zip(_blas["libraries"], _blas["before"]):
-        set_threads(number)
+    if _blas["before"] is not None:
+        for (_, set_threads), number in zip(_blas["libraries"], _blas["before"]):
+            set_threads(number)
+        _blas["before"] = None
 
 
 def share(work, pieces, n_threads):
@@ -107,21 +124,68 @@ def share(work, pieces, n_threads):
     if ranges <= 1:
         return [work(0, pieces)]
     cuts = [pieces * k // ranges for k in range(ranges + 1)]
-    pool = _pool(ranges - 1)
-    futures = [pool.submit(work, cuts[k], cuts[k + 1]) for k in range(1, ranges)]
+    _hire(ranges - 1)
+    jobs = [_Job(work, first, last) for first, last in itertools.pairwise(cuts)]
+    interrupt = None
     try:
-        results = [work(cuts[0], cuts[1])]
+        for job in jobs[1:]:
+            _workers["jobs"].put(job)
+        for job in jobs:
+            job.run("caller")
     finally:
-        # The others write into the caller's arrays: never leave while they run.
-        done = [future.exception() for future in futures]
-    for error in done:
-        if error is not None:
-            raise error
-    return results + [future.result() for future in futures]
+        # The workers write into the caller's arrays: never leave while they run.
+        while True:
+            try:
+                for job in jobs:
+                    job.end()
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+    for job in jobs:
+        if job.error is not None:
+            raise job.error
+    return [job.result for job in jobs]
 
 
-def _pool(workers):
+class _Job:
+    """One range of pieces, run by whoever claims it first: a worker, or the caller that shares its work."""
+
+    __slots__ = ("_claim", "_ended", "_range", "_work", "error", "result")
+
+    def __init__(self, work, first, last):
+        self._work, self._range = work, (first, last)
+        self._claim, self._ended = {}, _thread.allocate_lock()
+        self._ended.acquire()
+        self.result = self.error = None
+
+    def run(self, me):
+        if self._claim.setdefault("by", me) == me:
+            try:
+                self.result = self._work(*self._range)
+            except BaseException as error:
+                self.error = error
+            if me == "worker":
+                self._ended.release()
+
+    def end(self):
+        """Wait for it, if a worker has begun it; from now on none will."""
+        if self._claim.setdefault("by", "nobody") == "worker":
+            with self._ended:
+                pass
+
+
+def _hire(workers):
     with _lock:
-        if workers not in _pools:
-            _pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix="sklloss")
-        return _pools[workers]
+        while _workers["count"] < workers:
+            try:
+                _thread.start_new_thread(_serve, (_workers["jobs"],))
+            except RuntimeError:  # the system has no more threads to give: the caller does it all
+                break
+            _workers["count"] += 1
+
+
+def _serve(jobs):
+    while True:
+        jobs.get().run("worker")

@@ -1,6 +1,7 @@
 """Threads: the same bits for any number of them, nothing left behind, safe under fork and each other."""
 
 import os
+import queue
 import subprocess
 import sys
 import textwrap
@@ -194,6 +195,23 @@ def test_an_error_in_any_thread_comes_out_after_all_have_ended(failing):
         threads.share(work, 4, 4)
     assert len(ended) == 3
     assert len(threads.share(lambda first, last: first, 4, 4)) == 4
+
+
+def test_the_caller_does_what_no_worker_is_free_for(monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_workers", {"count": 0, "jobs": queue.SimpleQueue()})
+    monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
+    done = threads.share(lambda first, last: (first, threading.get_ident()), 3, 3)
+    assert done == [(k, threading.get_ident()) for k in range(3)]
+
+
+def test_work_shared_from_within_shared_work_ends():
+    def outer(first, last):
+        return sum(threads.share(lambda first, last: last - first, 10, 3))
+
+    assert threads.share(outer, 3, 3) == [10, 10, 10]
 
 
 # How many -----------------------------------------------------------------------------------------------
