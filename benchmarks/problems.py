@@ -22,10 +22,11 @@ FILES = {
 class KernelCase:
     """Loss and gradient of one batch: raw scores (rows, outputs), and codes (rows,) or target like raw."""
 
-    loss: str  # "log_loss", "cross_entropy" or "half_squared_error"
+    loss: str  # the kernel's name, or "half_squared_error"
     raw: np.ndarray
     target: np.ndarray | None = None
     codes: np.ndarray | None = None
+    parameter: float = 0.0
     name: str = ""
 
 
@@ -162,26 +163,42 @@ def selected(group, *, quick, data, only=()):
 # Kernels
 
 
-def _kernel_case(loss, dtype, rows, outputs):
+def _kernel_case(loss, dtype, rows, outputs, parameter=0.0):
     rng = np.random.default_rng(0)
     raw = (3 * rng.standard_normal((rows, outputs))).astype(dtype)
-    if loss == "cross_entropy":
-        return KernelCase(loss, raw, codes=rng.integers(0, outputs, rows).astype(np.intp))
-    if loss == "log_loss":
-        return KernelCase(loss, raw, target=(rng.random((rows, outputs)) < 0.5).astype(dtype))
-    return KernelCase(loss, raw, target=rng.standard_normal((rows, outputs)).astype(dtype))
+    if loss in ("cross_entropy", "softmax_focal"):
+        codes = rng.integers(0, outputs, rows).astype(np.intp)
+        return KernelCase(loss, raw, codes=codes, parameter=parameter)
+    if loss in ("log_loss", "focal"):
+        target = rng.random((rows, outputs)) < 0.5
+    elif loss == "poisson":
+        target = rng.poisson(2.0, (rows, outputs))
+    elif loss == "gamma":
+        target = rng.gamma(2.0, 1.0, (rows, outputs))
+    else:
+        target = rng.standard_normal((rows, outputs))
+    return KernelCase(loss, raw, target=target.astype(dtype), parameter=parameter)
 
 
 for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2000)):
-    for _label, _loss, _rows, _outputs in (
-        ("log_loss", "log_loss", 1_000_000, 1),
-        ("softmax-10", "cross_entropy", 100_000, 10),
-        ("softmax-1000", "cross_entropy", _thousand, 1000),
-        ("half_squared_error", "half_squared_error", 1_000_000, 1),
+    for _label, _loss, _rows, _outputs, _parameter in (
+        ("log_loss", "log_loss", 1_000_000, 1, 0.0),
+        ("softmax-10", "cross_entropy", 100_000, 10, 0.0),
+        ("softmax-1000", "cross_entropy", _thousand, 1000, 0.0),
+        ("focal", "focal", 1_000_000, 1, 2.0),
+        ("softmax_focal-10", "softmax_focal", 100_000, 10, 2.0),
+        ("half_squared_error", "half_squared_error", 1_000_000, 1, 0.5),
+        ("absolute_error", "absolute_error", 1_000_000, 1, 0.0),
+        ("huber", "huber", 1_000_000, 1, 1.35),
+        ("quantile", "quantile", 1_000_000, 1, 0.9),
+        ("log_cosh", "log_cosh", 1_000_000, 1, 0.0),
+        ("poisson", "poisson", 1_000_000, 1, 0.0),
+        ("gamma", "gamma", 1_000_000, 1, 0.0),
     ):
-        problem("kernels", f"{_label}-{_short}", loss=_loss, dtype=_dtype, rows=_rows, outputs=_outputs)(
-            _kernel_case
-        )
+        problem(
+            "kernels", f"{_label}-{_short}", loss=_loss, dtype=_dtype, rows=_rows, outputs=_outputs,
+            parameter=_parameter,
+        )(_kernel_case)  # fmt: skip
 
 
 # Linear estimators

@@ -251,13 +251,28 @@ class Optimum:
 def kernel_loss(case):
     """The loss of a kernel case, summed, in float64."""
     raw = case.raw.astype(np.float64)
-    if case.loss == "cross_entropy":
+    if case.codes is not None:
         shifted = raw - raw.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(raw)), case.codes]).sum())
-    target = case.target.astype(np.float64)
-    if case.loss == "log_loss":
-        return float((np.logaddexp(0, raw) - target * raw).sum())
-    return float(0.5 * ((raw - target) ** 2).sum())
+        log_p = shifted[np.arange(len(raw)), case.codes] - np.log(np.exp(shifted).sum(axis=1))
+        return float(-((1 - np.exp(log_p)) ** case.parameter * log_p).sum())
+    y = case.target.astype(np.float64)
+    d = raw - y
+    size = np.abs(d)
+    p = 1 / (1 + np.exp(-raw))
+    each = {
+        "log_loss": lambda: np.logaddexp(0, raw) - y * raw,
+        "focal": lambda: np.where(y == 1, 1 - p, p) ** case.parameter * (np.logaddexp(0, raw) - y * raw),
+        "half_squared_error": lambda: 0.5 * d**2,
+        "absolute_error": lambda: size,
+        "huber": lambda: np.where(
+            size <= case.parameter, 0.5 * d**2, case.parameter * (size - 0.5 * case.parameter)
+        ),
+        "quantile": lambda: np.maximum((1 - case.parameter) * d, -case.parameter * d),
+        "log_cosh": lambda: np.logaddexp(d, -d) - np.log(2),
+        "poisson": lambda: np.exp(raw) - y * raw,
+        "gamma": lambda: raw + y * np.exp(-raw),
+    }
+    return float(each[case.loss]().sum())
 
 
 def network_loss(problem, coefs, intercepts):

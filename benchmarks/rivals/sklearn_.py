@@ -11,18 +11,25 @@ class ScikitLearn(Rival):
     packages = ("scikit-learn",)
 
     def kernel_ways(self, case, options):
-        return ("_loss",)
+        return () if case.loss in ("focal", "softmax_focal", "log_cosh") else ("_loss",)
 
     def kernel_job(self, case, way, setting):
-        from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss, HalfSquaredError
+        import sklearn._loss as theirs
 
         one = case.raw.shape[1] == 1
         raw = case.raw.ravel() if one else case.raw
-        if case.loss == "cross_entropy":
-            loss, y = HalfMultinomialLoss(n_classes=case.raw.shape[1]), case.codes.astype(raw.dtype)
-        else:
-            loss = HalfBinomialLoss() if case.loss == "log_loss" else HalfSquaredError()
-            y = case.target.ravel()
+        make = {
+            "cross_entropy": lambda: theirs.HalfMultinomialLoss(n_classes=case.raw.shape[1]),
+            "log_loss": theirs.HalfBinomialLoss,
+            "half_squared_error": theirs.HalfSquaredError,
+            "absolute_error": theirs.AbsoluteError,
+            "huber": lambda: theirs.HuberLoss(delta=case.parameter),
+            "quantile": lambda: theirs.PinballLoss(quantile=case.parameter),
+            "poisson": theirs.HalfPoissonLoss,
+            "gamma": theirs.HalfGammaLoss,
+        }
+        loss = make[case.loss]()
+        y = case.codes.astype(raw.dtype) if case.target is None else case.target.ravel()
         loss_out, gradient_out = np.empty(len(raw), raw.dtype), np.empty_like(raw)
         return Job(
             lambda: loss.loss_gradient(y, raw, loss_out=loss_out, gradient_out=gradient_out, n_threads=1),

@@ -51,14 +51,13 @@ class Sklloss(Rival):
 
         name = {"half_squared_error": "squared_error"}.get(case.loss, case.loss)
         kernel = kernels.table_of(way.split(",")[0])[name, case.raw.dtype.name]
-        parameter = 0.5 if case.loss == "half_squared_error" else 0.0
         raw = case.raw.copy()
         per_sample = None if way.endswith("sum only") else np.empty(len(raw), raw.dtype)
         evaluate, target, codes = kernels.evaluate, case.target, case.codes
         return Job(
             # The kernel works in place; the scores are put back outside the timed part.
             setup=lambda: np.copyto(raw, case.raw),
-            run=lambda: evaluate(kernel, raw, target, codes, None, parameter, per_sample),
+            run=lambda: evaluate(kernel, raw, target, codes, None, case.parameter, per_sample),
             read=lambda total: {
                 "loss": total if per_sample is None else float(per_sample.sum(dtype=np.float64))
             },

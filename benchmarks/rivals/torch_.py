@@ -22,7 +22,9 @@ class Torch(Rival):
         return {**super().about(), "torch threads": self.threads}
 
     def kernel_ways(self, case, options):
-        return ("forward and backward",)
+        # what torch.nn.functional has, and the focal loss as torchvision writes it
+        absent = ("quantile", "log_cosh", "gamma", "softmax_focal")
+        return () if case.loss in absent else ("forward and backward",)
 
     def kernel_job(self, case, way, setting):
         import torch
@@ -30,15 +32,23 @@ class Torch(Rival):
 
         torch.set_num_threads(1)
         raw = torch.from_numpy(case.raw.copy()).requires_grad_()
-        if case.loss == "cross_entropy":
-            y = torch.from_numpy(case.codes)
-            forward = lambda: functional.cross_entropy(raw, y, reduction="sum")  # noqa: E731
-        elif case.loss == "log_loss":
-            y = torch.from_numpy(case.target)
-            forward = lambda: functional.binary_cross_entropy_with_logits(raw, y, reduction="sum")  # noqa: E731
-        else:
-            y = torch.from_numpy(case.target)
-            forward = lambda: 0.5 * functional.mse_loss(raw, y, reduction="sum")  # noqa: E731
+        y = torch.from_numpy(case.codes if case.target is None else case.target)
+
+        def focal():
+            each = functional.binary_cross_entropy_with_logits(raw, y, reduction="none")
+            p = torch.sigmoid(raw)
+            p_t = p * y + (1 - p) * (1 - y)
+            return (each * (1 - p_t) ** case.parameter).sum()
+
+        forward = {
+            "cross_entropy": lambda: functional.cross_entropy(raw, y, reduction="sum"),
+            "log_loss": lambda: functional.binary_cross_entropy_with_logits(raw, y, reduction="sum"),
+            "focal": focal,
+            "half_squared_error": lambda: 0.5 * functional.mse_loss(raw, y, reduction="sum"),
+            "absolute_error": lambda: functional.l1_loss(raw, y, reduction="sum"),
+            "huber": lambda: functional.huber_loss(raw, y, delta=case.parameter, reduction="sum"),
+            "poisson": lambda: functional.poisson_nll_loss(raw, y, reduction="sum"),
+        }[case.loss]
 
         def run():
             loss = forward()

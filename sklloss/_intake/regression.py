@@ -18,7 +18,7 @@ class RegressionData:
     one_dimensional: bool
 
 
-def regression_data(estimator, X, y, sample_weight=None, *, reset=True):
+def regression_data(estimator, X, y, sample_weight=None, *, loss, reset=True):
     """Check the training rows of a regressor.
 
     Parameters
@@ -28,28 +28,29 @@ def regression_data(estimator, X, y, sample_weight=None, *, reset=True):
     X : array-like, DataFrame or sparse matrix of shape (n, p)
     y : array-like of shape (n,) or (n, outputs)
     sample_weight : array-like of shape (n,), optional
+    loss : Loss
+        Whose domain y must be in.
     reset : bool
 
     Returns
     -------
     RegressionData
     """
-    return _regression_data(estimator, X, y, sample_weight, reset, ("X", "y", "sample_weight"))
+    return _regression_data(estimator, X, y, sample_weight, loss, reset, ("X", "y", "sample_weight"))
 
 
-def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs):
+def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs, *, loss):
     """The same for validation rows, which must have the training rows' columns; None if there are none."""
     if not check_validation_arguments(X_val, y_val, sample_weight_val):
         return None
-    data = _regression_data(
-        estimator, X_val, y_val, sample_weight_val, False, ("X_val", "y_val", "sample_weight_val")
-    )
+    names = ("X_val", "y_val", "sample_weight_val")
+    data = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names)
     if data.y.shape[1] != outputs:
         raise ValueError(f"y_val has {data.y.shape[1]} outputs, y has {outputs}")
     return data
 
 
-def _regression_data(estimator, X, y, sample_weight, reset, names):
+def _regression_data(estimator, X, y, sample_weight, loss, reset, names):
     X = check_X(estimator, X, reset=reset, name=names[0])
     y = target_array(y, names[1], X.shape[0])
     if y.dtype.kind not in "biufOUS":
@@ -64,4 +65,13 @@ def _regression_data(estimator, X, y, sample_weight, reset, names):
         cast = np.ascontiguousarray(y.reshape(y.shape[0], -1), dtype=X.dtype)
     if not np.isfinite(cast).all():
         raise ValueError(f"{names[1]} is out of the range of {X.dtype.name}, the dtype of {names[0]}")
+    _check_domain(loss, cast, names[1])
     return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)
+
+
+def _check_domain(loss, y, name):
+    """Refuse targets outside the loss's domain, in the loss's own words, y under the user's name."""
+    try:
+        loss.check_values(np, y, y.shape[1])
+    except ValueError as error:
+        raise ValueError(f"loss={loss!r}: {str(error).replace('y_true', name)}") from None
