@@ -1,6 +1,6 @@
 """Draw how the losses answer to outliers and to imbalance: ``python benchmarks/figures/losses.py``.
 
-Needs sklloss and matplotlib installed. Writes losses.svg beside this file; the data are drawn from a fixed seed.
+Needs sklloss and matplotlib installed; writes losses.svg beside this file, from data of a fixed seed.
 """
 
 import warnings
