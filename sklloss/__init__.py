@@ -1,6 +1,6 @@
 """Cython-accelerated, scikit-learn-style estimators built on exact, fast losses."""
 
-from sklloss import losses
+from sklloss import losses, metrics, model_selection
 from sklloss._show_versions import show_versions
 from sklloss._version import __version__
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
@@ -12,5 +12,7 @@ __all__ = [
     "SoftmaxClassifier",
     "__version__",
     "losses",
+    "metrics",
+    "model_selection",
     "show_versions",
 ]

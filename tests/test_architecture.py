@@ -24,7 +24,10 @@ MAY_IMPORT = {
     "_version": set(),
     "_linear": BELOW_ESTIMATORS | {"_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
-    "mlp": BELOW_ESTIMATORS | {"_version"},
+    "_mlp": BELOW_ESTIMATORS | {"_version"},
+    "mlp": BELOW_ESTIMATORS | {"_mlp"},
+    "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
+    "model_selection": {"_intake"},
 }
 TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
 # The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.

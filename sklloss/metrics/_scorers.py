@@ -1,0 +1,224 @@
+"""Scorers: what an estimator predicts, handed to the metrics."""
+
+import numpy as np
+from scipy.special import log_expit
+from sklearn import get_config
+from sklearn.utils.metadata_routing import MetadataRequest
+from sklearn.utils.validation import check_is_fitted
+
+from sklloss.metrics import _rows
+from sklloss.metrics._functions import argmax_accuracy_score
+
+
+class _Scorer:
+    """A scorer, ``scorer(estimator, X, y_true, sample_weight=None)``: greater is better.
+
+    It is immutable, so that it can stand in the module for everybody, and equal to its copies and pickles.
+
+    Parameters
+    ----------
+    name : str
+        The scorer's name in this module.
+    score : callable
+        ``score(estimator, X, y_true, sample_weight)``.
+    request : bool, str or None
+        What metadata routing is asked to do with ``sample_weight``.
+    """
+
+    def __init__(self, name, score, request=None):
+        self._fields = (name, score, request)
+
+    def __call__(self, estimator, X, y_true, sample_weight=None):
+        """Score a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted classifier, or a pipeline or search that ends in one.
+        X : array-like, DataFrame or sparse matrix of shape (n_samples, n_features)
+        y_true : array-like
+            Targets, hard or soft, see the module.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return self._fields[1](estimator, X, y_true, sample_weight)
+
+    def set_score_request(self, *, sample_weight=None):
+        """A scorer like this one that states what metadata routing shall do with ``sample_weight``.
+
+        Unlike scikit-learn's own scorers, which change in place, this one is shared by all who import it
+        and stays as it is: use what is returned.
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None
+            True to be given it, False not to be, None for an error when it is passed, or the name that it
+            is passed under.
+
+        Returns
+        -------
+        scorer
+            With the request.
+        """
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "set_score_request needs metadata routing: sklearn.set_config(enable_metadata_routing=True)"
+            )
+        name, score, _ = self._fields
+        scorer = _Scorer(name, score, sample_weight)
+        scorer.get_metadata_routing()  # raises for what is no request
+        return scorer
+
+    def get_metadata_routing(self):
+        """What metadata routing shall do with ``sample_weight``.
+
+        Returns
+        -------
+        MetadataRequest
+        """
+        request = MetadataRequest(owner=repr(self))
+        request.score.add_request(param="sample_weight", alias=self._fields[2])
+        return request
+
+    def _accept_sample_weight(self):
+        # GridSearchCV asks this of each scorer in a dict before it passes weights on without routing.
+        return True
+
+    def __sklearn_clone__(self):
+        return self
+
+    def __eq__(self, other):
+        return self._fields == other._fields if isinstance(other, _Scorer) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._fields)
+
+    def __repr__(self):
+        name, _, request = self._fields
+        return name if request is None else f"{name}.set_score_request(sample_weight={request!r})"
+
+
+def _score_cross_entropy(estimator, X, y_true, sample_weight):
+    return -_rows.mean(_rows.cross_entropy(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
+
+
+def _score_kl_divergence(estimator, X, y_true, sample_weight):
+    return -_rows.mean(_rows.kl_divergence(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
+
+
+def _score_log_loss(estimator, X, y_true, sample_weight):
+    if _rows.is_one_dimensional(y_true):
+        _rows.check_two(_classes(estimator))
+        return _score_cross_entropy(estimator, X, y_true, sample_weight)
+    one, zero = _label_log_probabilities(estimator, X)
+    y = _rows.label_target(y_true, one.shape[1], len(one))
+    return -_rows.mean(_rows.log_loss(y, one, zero), sample_weight)
+
+
+def _score_brier(estimator, X, y_true, sample_weight):
+    prob, _ = _predict(estimator, X, "predict_proba")
+    # Only the shape of predictions tells two classes from two labels, whatever the values of y are.
+    if _rows.is_one_dimensional(y_true) or not (isinstance(prob, list) or _predicts_labels(estimator, X)):
+        prob, classes = _rows.class_probabilities(y_true, prob, _classes(estimator))
+        return -_rows.mean(
+            _rows.class_brier(_rows.class_target(y_true, classes, len(prob)), prob), sample_weight
+        )
+    one, _ = _rows.label_probabilities(prob, getattr(estimator, "classes_", None))
+    return -_rows.mean(_rows.brier(_rows.label_target(y_true, one.shape[1], len(one)), one), sample_weight)
+
+
+def _score_argmax(estimator, X, y_true, sample_weight):
+    y_pred, _ = _predict(estimator, X, "predict")
+    classes = _classes(estimator) if len(np.shape(y_pred)) == 1 else None
+    return argmax_accuracy_score(y_true, y_pred, sample_weight=sample_weight, classes=classes)
+
+
+neg_cross_entropy = _Scorer("neg_cross_entropy", _score_cross_entropy)
+neg_kl_divergence = _Scorer("neg_kl_divergence", _score_kl_divergence)
+neg_log_loss = _Scorer("neg_log_loss", _score_log_loss)
+neg_brier_score = _Scorer("neg_brier_score", _score_brier)
+argmax_accuracy = _Scorer("argmax_accuracy", _score_argmax)
+
+
+# What estimators predict --------------------------------------------------------------------------------
+
+
+def _predict(estimator, X, *methods):
+    """The answer of the first method that the estimator has, and that method's name."""
+    for method in methods:
+        predict = getattr(estimator, method, None)
+        if predict is not None:
+            # log(0) is the answer here, not an accident
+            with np.errstate(divide="ignore"):
+                return predict(X), method
+    raise TypeError(f"this scorer needs {' or '.join(methods)}, which {type(estimator).__name__} has not")
+
+
+def _classes(estimator):
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        check_is_fitted(estimator)
+        raise TypeError(f"this scorer needs classes_, which {type(estimator).__name__} has not")
+    if isinstance(classes, list):
+        raise ValueError(
+            f"{type(estimator).__name__} predicts several outputs and not one class: for 0/1 rows of labels "
+            "use neg_log_loss, neg_brier_score or argmax_accuracy with a y of shape (n, L)"
+        )
+    return _rows.sorted_classes(classes)
+
+
+def _predicts_labels(estimator, X):
+    return len(np.shape(_predict(estimator, X, "predict")[0])) == 2
+
+
+def _class_log_probabilities(estimator, X, y_true):
+    """The target (n, K) and the logarithms of its predicted probabilities."""
+    classes = _classes(estimator)
+    values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
+    values = np.asarray(values, dtype=np.float64)
+    prob = np.exp(values) if method == "predict_log_proba" else values
+    _rows.check_unit_interval(prob)
+    _rows.check_sums(prob)
+    _rows.check_columns(prob, classes)
+    log_prob = values if method == "predict_log_proba" else _rows.log(values)
+    return _rows.class_target(y_true, classes, len(prob)), log_prob
+
+
+def _label_log_probabilities(estimator, X):
+    """Log P(1) and log P(0) of independent labels, (n, L) each."""
+    values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
+    classes = getattr(estimator, "classes_", None)
+    if method == "predict_proba":
+        one, zero = _rows.label_probabilities(values, classes)
+        return _rows.log(one), _rows.log(zero)
+    if isinstance(values, list):
+        pairs = [_rows.label_pair(logs, c, -np.inf) for logs, c in zip(values, classes)]
+        one, zero = (np.column_stack(columns) for columns in zip(*pairs))
+        _rows.check_unit_interval(np.exp(one))
+        return one, zero
+    values = np.asarray(values)
+    one = values.astype(np.float64)
+    _rows.check_unit_interval(np.exp(one))
+    with np.errstate(divide="ignore"):
+        zero = np.log(-np.expm1(np.minimum(one, 0.0)))
+    # log P(1) = -exp(-logit) for a large logit: where that underflows, log P(0) = -logit is lost in it.
+    lost = values > -np.finfo(values.dtype).smallest_normal / np.finfo(values.dtype).eps
+    logits = _logits(estimator, X, one) if lost.any() else None
+    if logits is not None:
+        zero[lost] = log_expit(-logits[lost])
+    return one, zero
+
+
+def _logits(estimator, X, log_one):
+    """The decision function in float64 if it is the logits that the probabilities come from, else None."""
+    if not hasattr(estimator, "decision_function"):
+        return None
+    logits = np.asarray(estimator.decision_function(X), dtype=np.float64)
+    if logits.shape != log_one.shape or not np.allclose(
+        np.exp(log_one), np.exp(log_expit(logits)), rtol=1e-5
+    ):
+        return None
+    return logits
