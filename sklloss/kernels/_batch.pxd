@@ -16,7 +16,7 @@ cdef struct Batch:
     Py_ssize_t outputs
     bint weight_per_output
     double parameter         # what the loss is parametrised by (label smoothing, ...)
-    void* context            # for a kernel that is not compiled: the Python object that computes it
+    void* context            # for a loss that is Python code: the object that calls it; else NULL
 
-# Returns -1, or the first row whose code is not in [0, outputs).
+# Returns -1, or the first row whose code is not in [0, outputs); a loss that is Python code and raised: -2.
 ctypedef Py_ssize_t (*batch_kernel)(Batch* batch) noexcept nogil

@@ -35,11 +35,23 @@ cdef extern from *:
     static inline int32_t sklloss_float_bits(float value) {
         int32_t bits; memcpy(&bits, &value, sizeof bits); return bits;
     }
+    /* What rounding took from p = a * b: by a fused operation, or from 26-bit halves (Dekker), cut with a mask
+       because a multiplication could be fused where there is no macro to say so. */
+    static inline double sklloss_product_error(double a, double b, double p) {
+    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+        return __builtin_fma(a, b, -p);
+    #else
+        double ah = sklloss_as_double(sklloss_double_bits(a) & -134217728LL), al = a - ah;
+        double bh = sklloss_as_double(sklloss_double_bits(b) & -134217728LL), bl = b - bh;
+        return (((ah * bh - p) + ah * bl) + al * bh) + al * bl;
+    #endif
+    }
     """
     double as_double "sklloss_as_double"(int64_t bits) noexcept nogil
     int64_t double_bits "sklloss_double_bits"(double value) noexcept nogil
     float as_float "sklloss_as_float"(int32_t bits) noexcept nogil
     int32_t float_bits "sklloss_float_bits"(float value) noexcept nogil
+    double product_error "sklloss_product_error"(double a, double b, double p) noexcept nogil
 
 
 cdef inline bint negative(real x) noexcept nogil:
@@ -58,27 +70,15 @@ cdef inline real signed(real x, real sign) noexcept nogil:
         return as_float(float_bits(x) ^ (float_bits(sign) & <int32_t>(<uint32_t>1 << 31)))
 
 
-cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
-    """exp(x) for x <= 0 as hi + lo, with hi the nearest number to the sum.
+cdef inline real exp_reduced(real x, real k, real* rest) noexcept nogil:
+    """exp(x - k ln 2) = 1 + (r + rest) for k = round(x / ln 2), and r, of which rest is the smaller part.
 
-    Steps: k = round(x / ln 2); r + low = x - k ln 2, with ln 2 in two parts so that r is exact;
-    exp(r + low) = 1 + (r + (low + r**2 P(r))), P the minimax polynomial of degree 9 (double, error 2**-58) or
-    4 (float, 2**-28), its even and odd powers apart as two short chains; then both parts are scaled by 2**k.
-
-    Adding 1.5 * 2**52 (float: 1.5 * 2**23) rounds to a whole number and leaves it in the low bits, from
-    where a shift moves it into the exponent. The 100 (25) that is added there and taken off again by a
-    multiplication makes 2**k exact down to the last subnormal: no flush to zero. x below that is clamped.
-    NaN stays NaN (each comparison with it is false). Where k is 0, (hi - 1) + lo is exp(x) - 1 to its own
-    last places.
-
-    Error of hi + lo: 0.3 ULP; of hi alone: 0.8 ULP.
+    r - low = x - k ln 2, with ln 2 in two parts so that r is exact for |k| below 2047 (float: 255); then
+    rest = r**2 P(r) - low, P the minimax polynomial of degree 9 (double, error 2**-58) or 4 (float, 2**-28),
+    its even and odd powers apart as two short chains.
     """
-    cdef real k, q, p, odd, low, r, one, scale
+    cdef real q, p, odd, low, r
     if real is double:
-        x = -746.0 if x < -746.0 else x
-        k = x * 1.4426950408889634 + (6755399441055744.0 + 1023.0 + 100.0)
-        scale = as_double(<int64_t>(<uint64_t>double_bits(k) << 52)) * 7.888609052210118e-31
-        k = k - (6755399441055744.0 + 1023.0 + 100.0)
         r = x - k * 0.693147180559663
         low = k * 2.8235290563031577e-13
         x = r - low
@@ -94,10 +94,6 @@ cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
         odd = odd * q + 8.333333333307216953e-3
         odd = odd * q + 1.666666666666669905e-1
     else:
-        x = <float>-104.5 if x < <float>-104.5 else x
-        k = x * <float>1.4426950408889634 + <float>(12582912.0 + 127.0 + 25.0)
-        scale = as_float(<int32_t>(<uint32_t>float_bits(k) << 23)) * <float>2.9802322387695312e-08
-        k = k - <float>(12582912.0 + 127.0 + 25.0)
         r = x - k * <float>0.693145751953125
         low = k * <float>1.4286068203094173e-06
         x = r - low
@@ -107,10 +103,81 @@ cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
         p = p * q + <float>5.000000095187440471e-1
         odd = <float>8.368889283487148576e-3
         odd = odd * q + <float>1.6666518840438951e-1
-    r = r + ((odd * x + p) * q - low)
+    rest[0] = (odd * x + p) * q - low
+    return r
+
+
+cdef inline real power_of_two(real x, real* k) noexcept nogil:
+    """2**k for k = round(x / ln 2), x in [-746, 0] (float: [-104.5, 0]).
+
+    Adding 1.5 * 2**52 (float: 1.5 * 2**23) rounds to a whole number and leaves it in the low bits, from
+    where a shift moves it into the exponent. The 100 (25) that is added there and taken off again by a
+    multiplication makes 2**k exact down to the last subnormal: no flush to zero.
+    """
+    cdef real t, scale
+    if real is double:
+        t = x * 1.4426950408889634 + (6755399441055744.0 + 1023.0 + 100.0)
+        scale = as_double(<int64_t>(<uint64_t>double_bits(t) << 52)) * 7.888609052210118e-31
+        k[0] = t - (6755399441055744.0 + 1023.0 + 100.0)
+    else:
+        t = x * <float>1.4426950408889634 + <float>(12582912.0 + 127.0 + 25.0)
+        scale = as_float(<int32_t>(<uint32_t>float_bits(t) << 23)) * <float>2.9802322387695312e-08
+        k[0] = t - <float>(12582912.0 + 127.0 + 25.0)
+    return scale
+
+
+cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
+    """exp(x) for x <= 0 as hi + lo, with hi the nearest number to the sum.
+
+    What would be smaller than half the last subnormal is clamped to it. NaN stays NaN (each comparison with
+    it is false). Where x > -0.34, (hi - 1) + lo is exp(x) - 1 to its own last places.
+
+    Error of hi + lo: 0.3 ULP; of hi alone: 0.8 ULP.
+    """
+    cdef real k, r, rest, one, scale
+    if real is double:
+        x = -746.0 if x < -746.0 else x
+    else:
+        x = <float>-104.5 if x < <float>-104.5 else x
+    scale = power_of_two(x, &k)
+    r = exp_reduced(x, k, &rest)
+    r = r + rest
     one = <real>1.0 + r
     hi[0] = one * scale
     lo[0] = (r - (one - <real>1.0)) * scale
+
+
+cdef inline real exp_scaled(real x, bint wide, real* low, real* first, real* last) noexcept nogil:
+    """exp(x) as (one + low) * first * last, one in [0.7, 1.42]; one is returned. wide is a constant.
+
+    first and last are powers of two. Multiplied in that order, and after any other factor, they make the
+    product overflow and underflow (gradually) only where its true value does. If not wide, |x| is at most 708
+    (float: 87) and last is 1. If wide, x is any number, in double only; beyond 1400 exp(x) counts as infinite
+    whatever its factor, below -1400 as 0.
+    """
+    cdef real t, k, r, rest, one
+    cdef real bias = <real>0.0
+    last[0] = <real>1.0
+    if real is double:
+        if wide:
+            last[0] = 9.332636185032189e-302 if x < -700.0 else (1.0715086071862673e+301 if x > 700.0 else 1.0)
+            last[0] = last[0] * (1e308 if x > 1400.0 else 1.0)
+            bias = 1000.0 if x < -700.0 else (-1000.0 if x > 700.0 else 0.0)
+            x = -1400.0 if x < -1400.0 else x
+            x = 1400.0 if x > 1400.0 else x
+        bias = bias + (6755399441055744.0 + 1023.0)
+        t = x * 1.4426950408889634 + bias
+        first[0] = as_double(<int64_t>(<uint64_t>double_bits(t) << 52))
+    else:
+        bias = <float>(12582912.0 + 127.0)
+        t = x * <float>1.4426950408889634 + bias
+        first[0] = as_float(<int32_t>(<uint32_t>float_bits(t) << 23))
+    k = t - bias
+    r = exp_reduced(x, k, &rest)
+    r = r + rest
+    one = <real>1.0 + r
+    low[0] = r - (one - <real>1.0)
+    return one
 
 
 cdef inline real log1p_rest(real f, real t) noexcept nogil:
@@ -217,6 +284,13 @@ cdef inline void two_sum(real a, real b, real* hi, real* lo) noexcept nogil:
     cdef real t = s - a
     lo[0] = (a - (s - t)) + (b - t)
     hi[0] = s
+
+
+cdef inline void two_product(double a, double b, double* hi, double* lo) noexcept nogil:
+    """a * b = hi + lo exactly, unless it underflows."""
+    cdef double p = a * b
+    lo[0] = product_error(a, b, p)
+    hi[0] = p
 
 
 cdef inline void compensated_add(real x, real* total, real* error) noexcept nogil:

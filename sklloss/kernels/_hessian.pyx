@@ -11,7 +11,7 @@ from scipy.linalg.cython_blas cimport dsyrk
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._blas cimport gemm
-from sklloss.kernels._driver cimport kernel_of
+from sklloss.kernels._python_loss cimport FAILED, Call, bind
 from sklloss.kernels._sweep cimport (
     Space,
     aim,
@@ -115,7 +115,7 @@ cdef void add_curvature(
 
 
 def hessian(
-    capsule,
+    loss,
     const real[:, :] X,
     const real[::1] data,
     const index[::1] indices,
@@ -146,11 +146,13 @@ def hessian(
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
     ``curvature[c]`` is (outputs, width, width) for separable losses, or (1, outputs * width, outputs *
     width) where the outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
-    is not asked to be coupled gets its diagonal blocks alone. ``capsule`` is the kernel for float64.
+    is not asked to be coupled gets its diagonal blocks alone. ``loss`` is the PyCapsule of the
+    kernel for float64, or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
     """
-    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef batch_kernel kernel
     cdef Batch batch
+    cdef Call call = bind(loss, False, &batch, &kernel)
     cdef Space space
     cdef bint sparse = X.shape[0] == 0
     cdef Py_ssize_t outputs = coef.shape[0], width = coef.shape[1]
@@ -215,8 +217,8 @@ def hessian(
                 batch.curvature = space.curvature
                 if bad < 0:
                     bad = kernel(&batch)
-                if bad >= 0:
-                    bad += first
+                if bad != -1:
+                    bad += first if bad >= 0 else 0
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 gemm(b"N", b"T", d, K, m, z, d, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
@@ -229,10 +231,12 @@ def hessian(
                     raw = <double*>space.raw
                 add_curvature(&batch, z, work, width, coupled, &curvature[chunk, 0, 0, 0])
                 first += rows
-            if bad >= 0:
+            if bad != -1:
                 break
         free(space.memory)
         free(z)
+    if bad == FAILED:
+        call.raise_error()
     return bad
 
 

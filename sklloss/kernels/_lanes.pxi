@@ -136,8 +136,9 @@ cdef inline void lane_exps(
             z[k * width + j] = x
             low[k * width + j] = lo
             ones = ones + (<real>0.0 if x != <real>1.0 else <real>1.0)
-            compensated_add(x if x != <real>1.0 else <real>0.0, &total, &lost)
-            lost = lost + lo
+            two_sum(total, x if x != <real>1.0 else <real>0.0, &d, &x)
+            total = d
+            lost = lost + (lo + x)
             k += 1
             if k == n:
                 break

@@ -17,7 +17,6 @@ from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
-from sklloss.kernels._driver cimport kernel_of
 from sklloss.kernels._network_types cimport (
     IDENTITY,
     LOGISTIC,
@@ -27,6 +26,7 @@ from sklloss.kernels._network_types cimport (
     Step,
     step_kernel,
 )
+from sklloss.kernels._python_loss cimport FAILED, Call, bind
 
 ACTIVATIONS = {"identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU}
 
@@ -145,42 +145,6 @@ cdef class Rows:
         self.keep = (X, target, weight, codes)
 
 
-# A loss that is Python code ----------------------------------------------------------------------------
-
-cdef Py_ssize_t python_loss(Batch* batch) noexcept nogil:
-    with gil:
-        return call_python(batch)
-
-
-cdef Py_ssize_t call_python(Batch* batch) noexcept:
-    """-1, or -2 if the loss raised; the error then waits in the context."""
-    context = <object>batch.context
-    cdef Py_ssize_t i
-    for i in range(batch.outputs):
-        batch.sums[i] = 0.0
-    try:
-        target = codes = weight = None
-        if batch.codes != NULL:
-            codes = np.asarray(<Py_ssize_t[:batch.rows]>batch.codes)
-        if context["single"]:
-            raw = np.asarray(<float[:batch.rows, :batch.outputs]>batch.raw)
-            if batch.target != NULL:
-                target = np.asarray(<float[:batch.rows, :batch.outputs]>batch.target)
-            if batch.weight != NULL:
-                weight = np.asarray(<float[:batch.rows]>batch.weight)
-        else:
-            raw = np.asarray(<double[:batch.rows, :batch.outputs]>batch.raw)
-            if batch.target != NULL:
-                target = np.asarray(<double[:batch.rows, :batch.outputs]>batch.target)
-            if batch.weight != NULL:
-                weight = np.asarray(<double[:batch.rows]>batch.weight)
-        batch.sums[0] = context["function"](raw, target, codes, weight)
-    except BaseException as error:
-        context["error"] = error
-        return -2
-    return -1
-
-
 cdef class Network:
     """A fully connected network with a loss on top, and the memory that it works in.
 
@@ -207,7 +171,7 @@ cdef class Network:
     cdef Plan plan
     cdef list memory
     cdef list working
-    cdef object context
+    cdef Call call
     cdef object dtype
     cdef bint single
     cdef bint has_loss
@@ -251,15 +215,10 @@ cdef class Network:
         plan.batch.parameter = parameter
         plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
         plan.batch.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
-        plan.additive = additive
         self.has_loss = loss is not None
-        if callable(loss):
-            plan.loss = python_loss
-            plan.additive = False
-            self.context = {"function": loss, "single": self.single}
-            plan.batch.context = <void*>self.context
-        elif loss is not None:
-            plan.loss = kernel_of(loss)
+        if loss is not None:
+            self.call = bind(loss, self.single, &plan.batch, &plan.loss)
+        plan.additive = additive and self.call is None
 
     @property
     def size(self):

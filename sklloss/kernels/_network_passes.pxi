@@ -222,9 +222,9 @@ cdef int run_loss(
     bad = plan.loss(&batch)
     for k in range(batch.outputs):
         loss[0] += batch.sums[k]
-    if bad == -2:
+    if bad == FAILED:
         with gil:
-            raise (<object>batch.context).pop("error")
+            (<Call>batch.context).raise_error()
     if bad >= 0:
         with gil:
             raise ValueError(f"class code {batch.codes[bad]} is not in [0, {batch.outputs})")

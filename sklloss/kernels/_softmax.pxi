@@ -29,13 +29,12 @@ cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
 
 
 cdef inline real normalise(
-    real rest, real error, real ties, real cost, real* own, real own_low, real* inverse, real* inverse_low,
+    real rest, real error, real ties, real cost, real* own, real* own_low, real* inverse, real* inverse_low,
 ) noexcept nogil:
     """The loss of a row, log(1 + S) + cost, and 1 / (1 + S) as inverse + inverse_low.
 
-    S is rest + error + ties - 1. On entry own + own_low is exp(z - m) of the row's code, on return own is the
-    gradient there: minus the probability of all other classes, S / (1 + S) where the code is a maximum (cost
-    0).
+    S is rest + error + ties - 1. On entry own + own_low is exp(z - m) of the row's code, on return the same of
+    all other classes together, of which S is left where the code is a maximum (cost 0).
     """
     cdef real s, s_lo, d, d_lo, x, lo
     two_sum(rest, ties - <real>1.0, &s, &s_lo)
@@ -43,14 +42,41 @@ cdef inline real normalise(
     two_sum(<real>1.0, s, &d, &d_lo)
     d_lo = d_lo + s_lo
     reciprocal(d, d_lo, inverse, inverse_low)
-    x = s if cost == <real>0.0 else d - own[0]
-    lo = s_lo if cost == <real>0.0 else d_lo - own_low
-    own[0] = -(x * inverse[0] + (lo * inverse[0] + x * inverse_low[0]))
+    two_sum(d, -own[0], &x, &lo)
+    own[0] = s if cost == <real>0.0 else x
+    own_low[0] = s_lo if cost == <real>0.0 else lo + (d_lo - own_low[0])
     return log_sum(d, d_lo, inverse[0]) + cost
 
 
-cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
-    """Up to FEW classes: ROWS rows side by side, so that every step is a vector."""
+cdef inline void focus(
+    double gamma, real e, real* own, real* own_low, real* inverse, real* inverse_low, real* value,
+) noexcept nogil:
+    """Make of a row's cross-entropy l = -log p_c its focal loss (1 - p_c)**gamma l.
+
+    The gradient changes by a factor that all its entries share, (1 - p_c)**gamma (1 + gamma p_c l / (1 - p_c)):
+    inverse is multiplied by it. e is exp(z - m) of the code, own + own_low that of all other classes.
+    """
+    cdef double power, power_lo, f, p, hi, lo, other, other_lo
+    cdef double l = <double>value[0]
+    hi = <double>inverse[0]
+    lo = <double>inverse_low[0]
+    two_product(<double>own[0], hi, &p, &other_lo)
+    other_lo = other_lo + (<double>own_low[0] * hi + <double>own[0] * lo)
+    other = p + other_lo
+    other_lo = (p - other) + other_lo
+    focal_power(other, other_lo, gamma, &power, &power_lo)
+    p = <double>e * hi
+    # What nothing is left for, l or 1 - p_c, has no quotient; its limit is 1. No p_c, no slope, even of inf.
+    f = gamma * p * (l / other) if other > 0.0 and l - l == 0.0 else gamma * p
+    value[0] = <real>(power * l + (power_lo * l if l - l == 0.0 else 0.0))
+    times(&power, &power_lo, 1.0 + f, ((1.0 - (1.0 + f)) + f) if f < 1.0 else ((f - (1.0 + f)) + 1.0))
+    times(&hi, &lo, power, power_lo)
+    inverse[0] = <real>hi
+    inverse_low[0] = <real>((hi - <double>inverse[0]) + lo)
+
+
+cdef inline void softmax_few(real* raw, Batch* batch, bint focal) noexcept nogil:
+    """Up to FEW classes: ROWS rows side by side, so that every step is a vector. focal is a constant."""
     cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then p, then the gradient
     cdef real low[FEW * ROWS]      # its low part
     cdef real share[FEW * ROWS]    # the target probabilities, where the target is not a plain code
@@ -61,18 +87,20 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
     cdef real cost[ROWS]
     cdef real own[ROWS]
     cdef real own_low[ROWS]
+    cdef real before[ROWS]
     cdef real inverse[ROWS]
     cdef real inverse_low[ROWS]
     cdef real weight[ROWS]
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
     cdef const real* weights = <const real*>batch.weight
-    cdef real* curvature = <real*>batch.curvature
+    cdef real* curvature = NULL if focal else <real*>batch.curvature
     cdef real* per_sample = <real*>batch.per_sample
     cdef Py_ssize_t K = batch.outputs
-    cdef bint plain = y == NULL and batch.parameter == 0.0
-    cdef real keep = <real>(1.0 - batch.parameter)
-    cdef real spread = <real>(batch.parameter / <double>K)
+    cdef double smoothing = 0.0 if focal else batch.parameter
+    cdef bint plain = y == NULL and smoothing == 0.0
+    cdef real keep = <real>(1.0 - smoothing)
+    cdef real spread = <real>(smoothing / <double>K)
     cdef real x, lo
     cdef const Py_ssize_t* code
     cdef Py_ssize_t first, n, r, k
@@ -113,10 +141,18 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
             for r in range(n):
                 own[r] = score[code[r] * ROWS + r]
                 own_low[r] = low[code[r] * ROWS + r]
+        if focal:
+            for r in range(ROWS):
+                before[r] = own[r]
         for r in range(ROWS):
             value[r] = normalise(
-                rest[r], error[r], ties[r], cost[r], &own[r], own_low[r], &inverse[r], &inverse_low[r]
+                rest[r], error[r], ties[r], cost[r], &own[r], &own_low[r], &inverse[r], &inverse_low[r]
             )
+        if focal:
+            for r in range(ROWS):
+                focus(
+                    batch.parameter, before[r], &own[r], &own_low[r], &inverse[r], &inverse_low[r], &value[r]
+                )
         if curvature != NULL or plain:
             for k in range(K):
                 for r in range(ROWS):
@@ -127,7 +163,8 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
                 transpose(score, K, n, ROWS, curvature + first * K, K)
             if plain:
                 for r in range(n):
-                    score[code[r] * ROWS + r] = own[r]
+                    x = own[r] * inverse[r] + (own_low[r] * inverse[r] + own[r] * inverse_low[r])
+                    score[code[r] * ROWS + r] = -x
             else:
                 for k in range(K * ROWS):
                     score[k] = score[k] - share[k]
@@ -154,8 +191,11 @@ cdef inline void softmax_few(real* raw, Batch* batch) noexcept nogil:
         first += ROWS
 
 
-cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
-    """More than FEW classes: LANES neighbours of a row side by side, what is left over in a padded piece."""
+cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogil:
+    """More than FEW classes: LANES neighbours of a row side by side, what is left over in a padded piece.
+
+    focal is a constant.
+    """
     cdef real top[LANES]
     cdef real rest[LANES]
     cdef real error[LANES]
@@ -169,7 +209,7 @@ cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
     cdef const real* weights = <const real*>batch.weight
-    cdef real* curvature = <real*>batch.curvature
+    cdef real* curvature = NULL if focal else <real*>batch.curvature
     cdef real* per_sample = <real*>batch.per_sample
     cdef real* low = <real*>apart(batch.scratch)
     cdef real* share = low + batch.outputs
@@ -177,10 +217,11 @@ cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
     cdef Py_ssize_t K = batch.outputs
     cdef Py_ssize_t steps = K // LANES
     cdef Py_ssize_t whole = steps * LANES
-    cdef bint plain = y == NULL and batch.parameter == 0.0
-    cdef real keep = <real>(1.0 - batch.parameter)
-    cdef real spread = <real>(batch.parameter / <double>K)
-    cdef real m, x, own, own_low, loss, weight, inverse, inverse_low
+    cdef double smoothing = 0.0 if focal else batch.parameter
+    cdef bint plain = y == NULL and smoothing == 0.0
+    cdef real keep = <real>(1.0 - smoothing)
+    cdef real spread = <real>(smoothing / <double>K)
+    cdef real m, x, own, own_low, before, loss, weight, inverse, inverse_low
     cdef Py_ssize_t i, j, k, code = 0, filled = 0
     for i in range(batch.rows):
         z = raw + i * K
@@ -227,14 +268,17 @@ cdef inline void softmax_many(real* raw, Batch* batch) noexcept nogil:
         if plain:
             own = z[code]
             own_low = low[code]
-        loss = normalise(rest[0], error[0], ties[0], x, &own, own_low, &inverse, &inverse_low)
+        before = own
+        loss = normalise(rest[0], error[0], ties[0], x, &own, &own_low, &inverse, &inverse_low)
+        if focal:
+            focus(batch.parameter, before, &own, &own_low, &inverse, &inverse_low, &loss)
         if curvature != NULL or plain:
             for k in range(K):
                 z[k] = z[k] * inverse + (low[k] * inverse + z[k] * inverse_low)
             if curvature != NULL:
                 memcpy(curvature + i * K, z, K * sizeof(real))
             if plain:
-                z[code] = own
+                z[code] = -(own * inverse + (own_low * inverse + own * inverse_low))
             else:
                 for k in range(K):
                     z[k] = z[k] - share[k]
@@ -267,7 +311,7 @@ cdef inline Py_ssize_t cross_entropy_rows(real* raw, Batch* batch) noexcept nogi
         return bad
     clear_sums(batch)
     if batch.outputs <= FEW:
-        softmax_few(raw, batch)
+        softmax_few(raw, batch, False)
     else:
-        softmax_many(raw, batch)
+        softmax_many(raw, batch, False)
     return -1

@@ -103,7 +103,6 @@ cdef inline Py_ssize_t aim(
     batch.scratch = space.scratch
     batch.per_sample = NULL
     batch.curvature = NULL
-    batch.context = NULL
     return bad
 
 

@@ -12,11 +12,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
-from sklloss.kernels._driver cimport kernel_of
+from sklloss.kernels._python_loss cimport FAILED, Call, bind
 
 
 def dense_gradient(
-    capsule,
+    loss,
     const real[:, :] X,
     const real[:, ::1] coef,
     const real[::1] intercept,
@@ -40,11 +40,13 @@ def dense_gradient(
     Row i of chunk c lies in [bounds[c], bounds[c + 1]); ``gradient[c]`` (outputs, features), ``shift[c]``
     (outputs, for the intercept) and ``sums[c]`` (2 * outputs) are overwritten, and ``curvature`` (rows,
     outputs) if it is given. ``weight`` holds a number per row, or per row and output. ``expand`` makes
-    codes into 0/1 targets for a separable loss.
+    codes into 0/1 targets for a loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
+    errors come out as they are.
     Returns -1, or the first row with a code that is out of range.
     """
-    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef batch_kernel kernel
     cdef Batch batch
+    cdef Call call = bind(loss, real is float, &batch, &kernel)
     cdef Space space
     cdef Py_ssize_t outputs = coef.shape[0], features = coef.shape[1]
     cdef bint by_rows = X.strides[1] == sizeof(real) and (X.strides[0] >= features * <Py_ssize_t>sizeof(real))
@@ -81,22 +83,24 @@ def dense_gradient(
                     batch.curvature = &curvature[first, 0]
                 if bad < 0:
                     bad = kernel(&batch)
-                if bad >= 0:
-                    bad += first
+                if bad != -1:
+                    bad += first if bad >= 0 else 0
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
                 dense_scatter(xb, by_rows, ld, raw, part, &gradient[chunk, 0, 0], m, p, K)
                 first += rows
-            if bad >= 0:
+            if bad != -1:
                 break
         free(space.memory)
         free(part)
+    if bad == FAILED:
+        call.raise_error()
     return bad
 
 
 def sparse_gradient(
-    capsule,
+    loss,
     const real[::1] data,
     const index[::1] indices,
     const index[::1] indptr,
@@ -118,8 +122,9 @@ def sparse_gradient(
     real[:, ::1] curvature,
 ):
     """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous."""
-    cdef batch_kernel kernel = kernel_of(capsule)
+    cdef batch_kernel kernel
     cdef Batch batch
+    cdef Call call = bind(loss, real is float, &batch, &kernel)
     cdef Space space
     cdef Py_ssize_t outputs = coef.shape[1], features = coef.shape[0]
     cdef const real* w = &coef[0, 0]
@@ -150,14 +155,16 @@ def sparse_gradient(
                     batch.curvature = &curvature[first, 0]
                 if bad < 0:
                     bad = kernel(&batch)
-                if bad >= 0:
-                    bad += first
+                if bad != -1:
+                    bad += first if bad >= 0 else 0
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
                 sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs)
                 first += rows
-            if bad >= 0:
+            if bad != -1:
                 break
         free(space.memory)
+    if bad == FAILED:
+        call.raise_error()
     return bad

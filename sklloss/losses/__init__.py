@@ -1,50 +1,139 @@
 """Losses: what a model is trained to make small.
 
 A loss is an immutable object that is called with targets and the model's raw output, the output before the
-link (logits, for the log losses). With p the prediction and y the target:
+link (logits, for the log losses).
 
-=========================  ======================  ==============================  =================  ========
-loss                       target y_true           loss of one output or row       gradient by raw    link
-=========================  ======================  ==============================  =================  ========
-`LogLoss`                  labels or probabilities -y log p - (1 - y) log(1 - p)   p - y              sigmoid
-                           in [0, 1], as raw
-`CrossEntropy`             codes (n,), or class    -sum_k y_k log p_k              p - y              softmax
-                           probabilities (n, K)
-`HalfSquaredError`         values, as raw          (p - y)**2 / 2                  p - y              identity
-`MeanSquaredError`         values, as raw          (p - y)**2                      2 (p - y)          identity
-`RootMeanSquaredError`     values, as raw          sqrt(mean (p - y)**2), of all   (p - y) / (N loss) identity
-=========================  ======================  ==============================  =================  ========
+>>> from sklloss import losses
+>>> losses.Huber(delta=1.0)([0.0, 0.0], [0.5, 10.0])
+4.8125
+
+Which loss for which target
+---------------------------
+====================================================  ====================  ================================
+what y is, or what is wanted of it                    range of y            loss
+====================================================  ====================  ================================
+one of two classes, or the probability of the second  [0, 1]                `LogLoss`
+several labels that may hold together                 [0, 1]                `LogLoss`
+one of K classes, or a probability of each            codes, rows sum to 1  `CrossEntropy`
+classes that are to be ranked, many rows being easy   as of the two above   `Focal`, `SoftmaxFocal`
+a value: its mean                                     finite                `HalfSquaredError`,
+                                                                            `MeanSquaredError`
+its mean, the loss being in the unit of y             finite                `RootMeanSquaredError`
+a value, some of them grossly wrong                   finite                `Huber`, `LogCosh`
+its median                                            finite                `AbsoluteError`
+a quantile; two of them bound an interval             finite                `Quantile`
+a count or a rate                                     finite, >= 0          `Poisson`
+an amount whose spread grows with it                  finite, > 0           `Gamma`
+====================================================  ====================  ================================
+
+Formulas
+--------
+With z = raw, d = z - y, p the prediction and q = 1 - p, the loss of one output, or of a row where it is a sum
+over k:
+
+=======================  =====================================  ==========================  ========  =====
+loss                     formula                                gradient by z               link      notes
+=======================  =====================================  ==========================  ========  =====
+`LogLoss`                -y log p - (1 - y) log q               p - y                       logit     c b
+`CrossEntropy`           -sum_k y_k log p_k                     p - y                       softmax   c b
+`Focal`                  -y q**g log p - (1 - y) p**g log q     (1 - y) p**g (p - g q       logit     b
+                                                                log q) - y q**g (q - g p
+                                                                log p)
+`SoftmaxFocal`           -sum_k y_k (1 - p_k)**g log p_k        p_j sum_k y_k h_k -         softmax   b
+                                                                y_j h_j
+`HalfSquaredError`       d**2 / 2                               d                           identity  c
+`MeanSquaredError`       d**2                                   2 d                         identity  c
+`RootMeanSquaredError`   sqrt(mean d**2), of all rows           d / (N loss)                identity  c
+`AbsoluteError`          abs(d)                                 sign(d)                     identity  c b
+`Huber`                  d**2 / 2; beyond delta,                d, cut to [-delta, delta]   identity  c b
+                         delta (abs(d) - delta / 2)
+`Quantile`               max((1 - t) d, -t d)                   1 - t if d > 0,             identity  c b
+                                                                -t if d < 0
+`LogCosh`                log(cosh(d))                           tanh(d)                     identity  c b
+`Poisson`                p - y z                                p - y                       log       c
+`Gamma`                  z + y / p                              1 - y / p                   log       c
+=======================  =====================================  ==========================  ========  =====
+
+c: convex in z. b: robust, the gradient is bounded. g is gamma, t the quantile, N the number of rows times
+outputs and ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)``. `Loss.predict` applies the inverse of the
+link: the sigmoid for the logit, exp for the logarithm. A softmax takes all scores of a row. Each class names
+its source.
 
 ``loss(y, raw, sample_weight=None)`` is the weighted mean over rows. A row of the log losses costs the sum
-over its outputs, a row of the regression losses the mean; N is the number of rows times outputs.
-``loss.gradient`` is the derivative of that mean, ``loss.value_and_gradient`` both, ``loss.per_sample`` the
-loss of each row and ``loss.predict`` the inverse link.
+over its outputs, a row of the regression losses the mean. ``loss.gradient`` is the derivative of that mean,
+``loss.value_and_gradient`` both, ``loss.hessian_product`` the second derivative times a direction,
+``loss.per_sample`` the loss of each row and ``loss.predict`` the prediction. Nothing is clipped: a certain
+wrong answer costs its logit, and for infinite scores each class states its answer.
 
 NumPy arrays run compiled kernels. Any other array API namespace runs the same formula where the arrays live,
 and torch's autograd differentiates it, so that a loss serves as the criterion of a torch training loop.
 
-`Loss` says how to write one's own. `get` turns a name into a loss, `names` lists the names.
+A loss is not a metric
+----------------------
+A loss is what training makes small: it has a slope to follow, and a penalty is added to it. A metric is what
+is reported of rows that training has not seen: any number that matters where the model is used, with a slope
+or, like accuracy, without one. Log losses, squared and absolute errors serve as both. Values of two losses
+do not compare, nor do those of one loss under two parameters (gamma, delta, label smoothing): compare models
+that were trained on different losses by one metric. The least loss need not be 0: that of `CrossEntropy` is
+the entropy of the targets, and `Poisson` and `Gamma` leave out what depends on y alone and may be negative.
+`sklloss.metrics` has metrics for targets that are probabilities.
 
->>> from sklloss import losses
->>> losses.names()
-['cross_entropy', 'log_loss', 'mean_squared_error', 'root_mean_squared_error', 'squared_error']
+Outliers
+--------
+A row pulls at the model by its gradient: without bound in the squared errors; by at most delta in `Huber`, 1
+in `AbsoluteError` and `LogCosh`, max(t, 1 - t) in `Quantile`. One row at a distance of 1000 pulls like 1000
+rows at a distance of 1 in the squared errors, `RootMeanSquaredError` included, and like one of them in the
+absolute error. In `LogLoss` and `CrossEntropy` a wrong label pulls by at most 1. In `Poisson` a row pulls by
+``p - y``, in `Gamma` by ``1 - y / p``, and neither bounds a large y. No loss guards against outliers in X.
+
+Class imbalance
+---------------
+`LogLoss` and `CrossEntropy` estimate probabilities as they are in the data. A rare class has small ones, and
+that is right. Where its misses cost more, move the threshold of the decision, or weight its rows: weights w_1
+and w_0 multiply the odds that the best model gives by w_1 / w_0. `Focal` makes easy rows count less, and so
+the many of a common class that are easily told apart. It draws predictions towards 1/2: at gamma = 2 what
+holds in 9 of 10 like rows gets 0.69. They rank, but they are not probabilities until calibrated.
+
+Names, functions and one's own
+------------------------------
+`get` turns a name into a loss, `names` lists the names. `entropy`, `cross_entropy` and `kl_divergence` take
+probabilities instead of scores. `Loss` says how to write one's own, which every estimator then takes.
+
+>>> losses.names()  # doctest: +NORMALIZE_WHITESPACE
+['absolute_error', 'cross_entropy', 'focal', 'gamma', 'huber', 'log_cosh', 'log_loss', 'mean_squared_error',
+ 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error']
 >>> losses.get("cross_entropy") == losses.CrossEntropy(label_smoothing=0)
 True
 """
 
 from sklloss.losses._base import Loss
 from sklloss.losses._cross_entropy import CrossEntropy
+from sklloss.losses._exponential_family import Gamma, Poisson
+from sklloss.losses._focal import Focal, SoftmaxFocal
+from sklloss.losses._information import cross_entropy, entropy, kl_divergence
 from sklloss.losses._log_loss import LogLoss
 from sklloss.losses._registry import get, names
+from sklloss.losses._robust import AbsoluteError, Huber, LogCosh, Quantile
 from sklloss.losses._squared_error import HalfSquaredError, MeanSquaredError, RootMeanSquaredError
 
 __all__ = [
+    "AbsoluteError",
     "CrossEntropy",
+    "Focal",
+    "Gamma",
     "HalfSquaredError",
+    "Huber",
+    "LogCosh",
     "LogLoss",
     "Loss",
     "MeanSquaredError",
+    "Poisson",
+    "Quantile",
     "RootMeanSquaredError",
+    "SoftmaxFocal",
+    "cross_entropy",
+    "entropy",
     "get",
+    "kl_divergence",
     "names",
 ]

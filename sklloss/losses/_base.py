@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from sklloss import kernels
-from sklloss.losses import _checks
+from sklloss.losses import _batches, _checks
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Loss:
     NumPy arrays (and lists) run the compiled kernel where the loss names one. Arrays of any other array API
     namespace run the formula where they live, so that torch's autograd can differentiate the value.
 
-    raw is float32 or float64; integers in NumPy count as float64. Shapes never broadcast. NaN in raw gives
-    NaN, in the rows where it stands and in the mean; NaN in y_true or sample_weight is an error. A row of
-    weight 0 is left out, whatever raw is there.
+    raw is float32 or float64; integers in NumPy count as float64. Shapes never broadcast. Infinite raw gives
+    the limits of loss and gradient (but for the gradient of `RootMeanSquaredError`). NaN in raw gives NaN, in
+    the rows where it stands and in the mean; NaN in y_true or sample_weight is an error. A row of weight 0 is
+    left out, whatever raw is there.
 
     Notes
     -----
@@ -34,10 +35,14 @@ class Loss:
         @dataclass(frozen=True)
         class Cauchy(Loss):
             scale: float = 1.0
+            convex: ClassVar[bool] = False
 
             def formula(self, xp, y, raw):
                 d = (raw - y) / self.scale
                 return xp.log1p(d * d), 2 * d / (1 + d * d) / self.scale
+
+    A second method is optional: `curvature` (for a loss that is not separable, `product_formula`) states the
+    second derivative, which `hessian_product` and Newton's method need.
 
     Class attributes say what kind of loss it is; the defaults are those of a regression loss:
 
@@ -50,6 +55,8 @@ class Loss:
         Whether each output costs by itself. If not, `formula` gets raw (n, K) and returns (n,) and (n, K).
     ``additive``
         Whether the loss is a mean over rows. If not, the loss overrides `mean_formula`.
+    ``convex``
+        Whether the loss of a row is convex in raw. A solver that relies on it is not used otherwise.
     ``kernel``
         The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
     ``name``
@@ -65,11 +72,19 @@ class Loss:
     reduction: ClassVar[str] = "mean"
     separable: ClassVar[bool] = True
     additive: ClassVar[bool] = True
+    convex: ClassVar[bool] = True
 
     @property
     def kernel_parameter(self):
         """The number that the kernel is parametrised by."""
         return 0.0
+
+    @property
+    def states_curvature(self):
+        """Whether the loss states its second derivative, by `curvature` or by `product_formula`."""
+        kind = type(self)
+        stated = kind.curvature is not Loss.curvature or kind.product_formula is not Loss.product_formula
+        return stated and self.additive
 
     # What a subclass states -------------------------------------------------------------------------
 
@@ -92,6 +107,31 @@ class Loss:
             The derivative of value by raw. A function is called only when the gradient is asked for.
         """
         raise NotImplementedError(f"{type(self).__name__} must define formula(self, xp, y, raw)")
+
+    def curvature(self, xp, y, raw):
+        """The second derivative of each output's loss by raw, before any mean; for separable losses.
+
+        Parameters are those of `formula`. Returns an array like raw, or None (the default) if none is stated.
+        """
+        return None
+
+    def product_formula(self, xp, y, raw, direction):
+        """The second derivative of each row's loss by raw, times ``direction``, before any mean.
+
+        By default `curvature` times direction; a loss that is not separable overrides it.
+
+        Parameters
+        ----------
+        xp, y, raw
+            As for `formula`.
+        direction : array like raw
+
+        Returns
+        -------
+        array like raw, or None if no second derivative is stated
+        """
+        curvature = self.curvature(xp, y, raw)
+        return None if curvature is None else curvature * direction
 
     def inverse_link(self, xp, raw):
         """Predictions from raw, over an array namespace."""
@@ -158,6 +198,43 @@ class Loss:
         """
         return self._evaluate(y_true, raw, sample_weight)
 
+    def hessian_product(self, y_true, raw, direction, sample_weight=None):
+        """The Hessian of the weighted mean with respect to raw, times a direction.
+
+        Parameters
+        ----------
+        y_true, raw, sample_weight
+            Those of calling the loss.
+        direction : array like raw
+
+        Returns
+        -------
+        array like raw
+            The change of `gradient` along the direction, to first order.
+
+        Raises
+        ------
+        TypeError
+            If the loss states no second derivative: it has kinks, or nobody has written it down.
+        """
+        if not self.states_curvature:
+            raise TypeError(f"{type(self).__name__} states no curvature, so it has no Hessian product")
+        xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
+        direction = _checks.beside(xp, raw, direction, "direction")
+        _checks.same_shape(direction, raw, "direction")
+        direction = xp.astype(direction, raw.dtype)
+        n = raw.shape[0]
+        parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
+        with _quiet(xp):
+            if weight is None:
+                return self.product_formula(xp, y, raw, direction) / (n * parts)
+            kept = as_column(weight != 0, raw)
+            raw, direction = xp.where(kept, raw, 0.0), xp.where(kept, direction, 0.0)
+            product = self.product_formula(xp, y, raw, direction)
+            share = xp.astype(weight, _checks.widest(xp, raw))
+            factor = xp.astype(share / (xp.sum(share) * parts), raw.dtype)
+            return xp.where(kept, product * as_column(factor, raw), 0.0)
+
     def per_sample(self, y_true, raw):
         """The loss of each row, of shape (n,): summed or averaged over outputs, as ``reduction`` says.
 
@@ -199,31 +276,39 @@ class Loss:
 
     # What objectives and training loops call --------------------------------------------------------
 
-    def evaluate_batch(self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None):
+    def evaluate_batch(
+        self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None
+    ):
         """One unchecked NumPy batch, in place: the contract of `sklloss.kernels.evaluate`, kernel or not.
 
-        raw, of shape (rows, outputs) and C-contiguous, becomes ``weight * d loss / d raw``; the weighted
-        sum of the loss is returned. For a loss that is not a mean over rows, that is its value times the sum
-        of weights.
+        Parameters
+        ----------
+        raw : array of shape (rows, outputs), C-contiguous
+            Becomes ``weight * d loss / d raw``, divided by outputs where ``reduction`` is "mean".
+        target : array like raw, optional
+        codes : intp array of shape (rows,), optional
+            Class codes, without ``target``.
+        weight : array of shape (rows,), or (rows, outputs) for a separable loss, optional
+        per_sample : array of shape (rows,), optional
+            Filled with the unweighted loss of each row.
+        curvature : array like raw, optional
+            Filled with weight times the second derivative, divided as raw is; for a separable loss. A kernel
+            of another loss fills it as it says.
+        sums : float64 array of shape (outputs,), optional
+            Filled with each output's part of what is returned; with all in sums[0] if not separable.
+
+        Returns
+        -------
+        float
+            The weighted sum of the loss. For a loss that is not a mean over rows, its value times the sum of
+            weights.
         """
-        if self.kernel is not None:
+        if self.kernel is not None and sums is None and (weight is None or weight.ndim == 1):
             kernel = kernels.get(self.kernel, raw.dtype)
             return kernels.evaluate(
                 kernel, raw, target, codes, weight, self.kernel_parameter, per_sample, curvature
             )
-        if curvature is not None:
-            raise ValueError(f"{type(self).__name__} has no kernel and states no curvature")
-        y = target if codes is None else codes
-        total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
-        with _quiet(np):
-            if per_sample is not None:
-                per_sample[...] = self._rows(np, self.formula(np, y, raw)[0])
-            if total == 0.0:
-                raw[...] = 0.0
-                return 0.0
-            value, gradient = self.mean_formula(np, y, raw, weight)
-            np.multiply(gradient, total, out=raw, casting="same_kind")
-            return float(value) * total
+        return _batches.evaluate(self, raw, target, codes, weight, per_sample, curvature, sums)
 
     def mean_formula(self, xp, y, raw, weight=None, *, with_gradient=True):
         """The weighted mean over rows and its gradient, from `formula` and unchecked.
@@ -267,11 +352,19 @@ class Loss:
     _link_in_place = None
 
     def __init_subclass__(cls, **options):
-        """A kernel computes the formula beside it: a subclass that states another formula has no kernel."""
+        """A kernel and a second derivative belong to the formula beside them.
+
+        A subclass that states another formula inherits neither.
+        """
         super().__init_subclass__(**options)
         own = vars(cls)
-        if ("formula" in own or "mean_formula" in own) and "kernel" not in own:
+        restated = "formula" in own or "mean_formula" in own
+        if restated and "kernel" not in own:
             cls.kernel = None
+        if restated and "curvature" not in own:
+            cls.curvature = Loss.curvature
+        if (restated or "curvature" in own) and "product_formula" not in own:
+            cls.product_formula = Loss.product_formula
         if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:
             cls._link_in_place = None
 
@@ -293,20 +386,28 @@ class Loss:
         """Check everything; y_true comes back in raw's dtype (codes as int64), weights scaled."""
         xp, raw = _checks.raw_scores(raw)
         self._check_outputs(raw)
+        # The order of a sum must not depend on the memory layout.
+        raw = np.ascontiguousarray(raw) if xp is np else raw
         y = _checks.beside(xp, raw, y_true, "y_true")
         if self.target == "classes":
             _checks.class_target(xp, y, raw)
         else:
             _checks.same_shape(y, raw)
         _checks.not_empty(raw)
-        self.check_values(xp, y, raw.shape[1] if raw.ndim == 2 else 1)
+        outputs = raw.shape[1] if raw.ndim == 2 else 1
+        self.check_values(xp, y, outputs)
         if self.target == "classes" and y.ndim == 1:
             y = xp.astype(y, xp.int64)
         elif y.dtype != raw.dtype:
             with _quiet(xp):
                 y = xp.astype(y, raw.dtype)
             if self.target == "values":
-                _checks.finite(xp, y, f" in raw's dtype, {raw.dtype}")
+                note = f" in raw's dtype, {raw.dtype}"
+                _checks.finite(xp, y, note)
+                try:
+                    self.check_values(xp, y, outputs)
+                except ValueError as error:
+                    raise ValueError(f"{error}{note}") from None
         if sample_weight is not None:
             sample_weight = _checks.beside(xp, raw, sample_weight, "sample_weight")
             sample_weight = _checks.weights(xp, sample_weight, raw)
@@ -357,12 +458,19 @@ def _quiet(xp):
     return np.errstate(all="ignore") if xp is np else nullcontext()
 
 
+def number(value, name, allowed, accept):
+    """A parameter as a float; ``allowed`` says in words, ``accept`` by a function, which ones there are."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number {allowed}, got {value!r}") from None
+    if not accept(result):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return result
+
+
 def unit_interval(value, name):
     """A parameter in [0, 1) as a float."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number in [0, 1), got {value!r}") from None
-    if not 0.0 <= number < 1.0:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    return number
+    return number(value, name, "in [0, 1)", lambda x: 0.0 <= x < 1.0)

@@ -12,7 +12,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy
 _REAL = ("bool", "integral", "real floating")
 
 
-def _namespace(array):
+def namespace(array):
     """The array API namespace of an array; NumPy's own for what is or becomes a NumPy array."""
     if is_array_api_obj(array) and not is_numpy_array(array):
         return array_namespace(array)
@@ -25,7 +25,7 @@ def _label(xp):
 
 def raw_scores(raw):
     """The namespace of raw and raw itself: a float32 or float64 array, (n,) or (n, outputs)."""
-    xp = _namespace(raw)
+    xp = namespace(raw)
     if xp is np:
         raw = np.asarray(raw)
         if raw.dtype.kind in "biu":
@@ -41,18 +41,22 @@ def raw_scores(raw):
     return xp, raw
 
 
-def beside(xp, raw, array, name):
-    """The array under that name, as an array of real numbers in the namespace and on the device of raw."""
-    own = _namespace(array)
+def beside(xp, raw, array, name, other="raw"):
+    """The array under that name, as an array of real numbers in the namespace and on the device of raw.
+
+    ``other`` is what messages call raw.
+    """
+    own = namespace(array)
     if own is not xp:
         kind = _label(own) if is_array_api_obj(array) else type(array).__name__
         raise TypeError(
-            f"{name} and raw must be arrays of one namespace; {name} is of {kind}, raw is of {_label(xp)}"
+            f"{name} and {other} must be arrays of one namespace; {name} is of {kind}, "
+            f"{other} is of {_label(xp)}"
         )
     if xp is np:
         array = np.asarray(array)
     elif device(array) != device(raw):
-        raise ValueError(f"{name} is on device {device(array)}, raw is on device {device(raw)}")
+        raise ValueError(f"{name} is on device {device(array)}, {other} is on device {device(raw)}")
     if not xp.isdtype(array.dtype, _REAL):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
@@ -82,11 +86,12 @@ def _worst(array, bad, row):
     return float(values[column])
 
 
-def same_shape(y, raw):
+def same_shape(array, raw, name="y_true", other="raw"):
     """Refuse shapes that differ: nothing is ever broadcast."""
-    if tuple(y.shape) != tuple(raw.shape):
+    if tuple(array.shape) != tuple(raw.shape):
         raise ValueError(
-            f"y_true and raw must have one shape; y_true has {tuple(y.shape)}, raw has {tuple(raw.shape)}"
+            f"{name} and {other} must have one shape; {name} has {tuple(array.shape)}, "
+            f"{other} has {tuple(raw.shape)}"
         )
 
 
@@ -113,6 +118,22 @@ def finite(xp, y, note=""):
     if bool(xp.any(bad)):
         row = _first(xp, bad)
         raise ValueError(f"y_true must be finite{note}; row {row} has {_worst(y, bad, row)}")
+
+
+def not_below_zero(xp, y, who):
+    """Refuse negative values."""
+    _positive(xp, y, _comparable(xp, y) < 0, f"{who} needs y_true >= 0")
+
+
+def above_zero(xp, y, who):
+    """Refuse zero and negative values."""
+    _positive(xp, y, _comparable(xp, y) <= 0, f"{who} needs y_true > 0")
+
+
+def _positive(xp, y, bad, message):
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(f"{message}; row {row} has {_worst(y, bad, row)}")
 
 
 def codes(xp, y, outputs):

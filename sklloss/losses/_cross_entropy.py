@@ -64,53 +64,95 @@ class CrossEntropy(Loss):
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""
         K = raw.shape[1]
-        behind, e, rest = _parts(xp, raw)
-        codes = y.ndim == 1
-        if codes:
-            own = y[:, None] == xp.arange(K, dtype=y.dtype, device=device(raw))[None, :]
-            y = xp.astype(own, raw.dtype)
-        if self.label_smoothing:
-            y = y * (1.0 - self.label_smoothing) + self.label_smoothing / K
-        # 0 * inf is NaN: a class without probability costs nothing, however far behind.
-        cost = xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
-        value = xp.log1p(rest[:, 0]) + cost
-        total = 1.0 + rest
+        keep, spread = 1.0 - self.label_smoothing, self.label_smoothing / K
+        behind, e, rest = parts(xp, raw)
+        value = xp.log1p(rest[:, 0])
+        if y.ndim == 1:
+            value = value + keep * at_codes(xp, behind, y)
+            if spread:
+                value = value + xp.sum(spread * behind, axis=1)
+        else:
+            y = y * keep + spread if spread else y
+            # 0 * inf is NaN: a class without probability costs nothing, however far behind.
+            value = value + xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
 
         def gradient():
-            if not codes or self.label_smoothing:
+            total = 1.0 + rest
+            if y.ndim == 2:
                 return e / total - y
+            own = one_hot(xp, y, raw)
+            if spread:
+                return e / total - xp.where(own, keep + spread, xp.asarray(spread, dtype=raw.dtype))
             # At the code, p - 1 is minus the probability of all others: S keeps its digits, p - 1 would not.
             others = xp.where(behind == 0, rest, total - e)
             return xp.where(own, -others, e) / total
 
         return value, gradient
 
+    def product_formula(self, xp, y, raw, direction):
+        """Of the direction v, p (v - sum_k p_k v_k), whatever y; see `Loss.product_formula`."""
+        behind, e, rest = parts(xp, raw)
+        p = e / (1.0 + rest)
+        return p * centred(xp, behind, p, direction)
+
     def inverse_link(self, xp, raw):
         """softmax(raw) over the last axis."""
-        _, e, rest = _parts(xp, raw)
-        return e / (1.0 + rest)
+        return softmax(xp, raw)
 
     def _link_in_place(self, scores):
-        # The kernel's curvature is the probabilities. Any code will do.
-        codes = np.zeros(scores.shape[0], dtype=np.intp)
-        p = np.empty_like(scores)
-        kernels.evaluate(kernels.get(self.kernel, scores.dtype), scores, codes=codes, curvature=p)
-        scores[...] = p
+        softmax_in_place(scores)
 
 
-def _parts(xp, raw):
+def softmax(xp, raw):
+    """Class probabilities (n, K), over an array namespace."""
+    _, e, rest = parts(xp, raw)
+    return e / (1.0 + rest)
+
+
+def softmax_in_place(scores):
+    """The same of C-contiguous NumPy scores, by the kernel."""
+    # The kernel's curvature is the probabilities. Any code will do.
+    codes = np.zeros(scores.shape[0], dtype=np.intp)
+    p = np.empty_like(scores)
+    kernels.evaluate(kernels.get("cross_entropy", scores.dtype), scores, codes=codes, curvature=p)
+    scores[...] = p
+
+
+def one_hot(xp, codes, raw):
+    """Where the code of a row stands, as booleans of raw's shape."""
+    classes = xp.arange(raw.shape[1], dtype=codes.dtype, device=device(raw))
+    return codes[:, None] == classes[None, :]
+
+
+def at_codes(xp, array, codes):
+    """The entry of each row (n, K) that its code names, of shape (n,)."""
+    n, K = array.shape
+    place = xp.arange(n, dtype=codes.dtype, device=device(array)) * K + codes
+    return xp.take(xp.reshape(array, (-1,)), place, axis=0)
+
+
+def parts(xp, raw):
     """For m the largest score of a row: m - raw and exp(raw - m), (n, K); S = sum exp(raw - m) - 1, (n, 1).
 
-    Automatic differentiation takes the same steps, and two choices keep it right. Where a single score is the
-    largest, its distance to m is the constant 0, so that the derivative of m itself never meets its own
-    negative. Where several tie, their distances stay differences of scores, so that it does not matter how
-    the namespace shares out the derivative of a maximum.
+    m is the score of one class, the first that is largest; S is the sum over all the others. Automatic
+    differentiation takes the same steps, and that choice keeps it right: m's own distance to m is the
+    constant 0, so that the derivative of m never meets its own negative, while a class that ties with it is
+    one of the others.
     """
-    top = xp.max(raw, axis=1, keepdims=True)
-    at_top = raw == top
-    ties = xp.sum(xp.astype(at_top, raw.dtype), axis=1, keepdims=True)
-    behind = xp.where(at_top & ((ties == 1) | xp.isinf(top)), 0.0, top - raw)
+    first = xp.argmax(raw, axis=1)
+    top = at_codes(xp, raw, first)[:, None]
+    alone = one_hot(xp, first, raw)
+    behind = xp.where(alone | (xp.isinf(top) & (raw == top)), 0.0, top - raw)
     e = xp.exp(-behind)
-    below = xp.sum(xp.where(at_top, 0.0, e), axis=1, keepdims=True)
-    tied = xp.sum(xp.where(at_top, e, 0.0), axis=1, keepdims=True) - 1.0
-    return behind, e, below + tied
+    return behind, e, xp.sum(xp.where(alone, 0.0, e), axis=1, keepdims=True)
+
+
+def centred(xp, behind, p, direction):
+    """``v - sum_k p_k v_k`` for a direction v.
+
+    Taken from where the largest score stands: where p is near 1 the difference keeps its digits.
+    """
+    at_top = behind == 0
+    ties = xp.sum(xp.astype(at_top, p.dtype), axis=1, keepdims=True)
+    v = direction - xp.sum(xp.where(at_top, direction, 0.0), axis=1, keepdims=True) / ties
+    return v - xp.sum(p * v, axis=1, keepdims=True)

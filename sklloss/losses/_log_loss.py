@@ -61,40 +61,64 @@ class LogLoss(Loss):
             # Each by itself: 1 - y of a smoothed y near 1 would lose digits.
             keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
             y, not_y = y * keep + spread, not_y * keep + spread
-        above, size, e = _parts(xp, raw)
-        against = xp.where(above, not_y, y)
+        above, size, e = signed_parts(xp, raw)
+        against = pick(above, not_y, y)
         # 0 * inf is NaN: a side without probability costs nothing, however large the score.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
         def gradient():
-            p, q = _sides(xp, above, e)
+            p, q = _sides(above, e)
             # p - y, but exact to the last digits also where p is near a certain y.
             return not_y * p - y * q
 
         return xp.log1p(e) + cost, gradient
 
+    def curvature(self, xp, y, raw):
+        """The variance p (1 - p), whatever y; see `Loss.curvature`."""
+        _, _, e = signed_parts(xp, raw)
+        d = 1.0 + e
+        return e / d / d
+
     def inverse_link(self, xp, raw):
         """sigmoid(raw)."""
-        above, _, e = _parts(xp, raw)
-        return _sides(xp, above, e)[0]
+        return sigmoid(xp, raw)
 
     def _link_in_place(self, scores):
-        # The gradient at y = 0 is the probability.
-        kernels.evaluate(kernels.get(self.kernel, scores.dtype), scores, target=np.zeros_like(scores))
+        sigmoid_in_place(scores)
 
 
-def _parts(xp, raw):
-    """Whether raw >= 0, then |raw| and exp(-|raw|).
+def sigmoid(xp, raw):
+    """The probability of label 1, over an array namespace."""
+    above, _, e = signed_parts(xp, raw)
+    return _sides(above, e)[0]
 
-    |raw| is a choice between raw and -raw and not ``abs``, whose automatic derivative at 0 is 0: the
-    derivative of the loss at 0 is 1/2 - y.
+
+def sigmoid_in_place(scores):
+    """The same of C-contiguous NumPy scores (n, outputs), by the kernel."""
+    # The gradient at y = 0 is the probability.
+    kernels.evaluate(kernels.get("log_loss", scores.dtype), scores, target=np.zeros_like(scores))
+
+
+def signed_parts(xp, raw):
+    """1 where raw >= 0, else 0; then |raw| and exp(-|raw|).
+
+    |raw| is raw times its sign and not ``abs``, whose automatic derivative at 0 is 0: the derivative of the
+    loss at 0 is 1/2 - y.
     """
-    above = raw >= 0
-    size = xp.where(above, raw, -raw)
+    above = xp.astype(raw >= 0, raw.dtype)
+    size = (2.0 * above - 1.0) * raw
     return above, size, xp.exp(-size)
 
 
-def _sides(xp, above, e):
+def pick(above, this, other):
+    """One of two finite arrays: ``this`` where above is 1, ``other`` where it is 0.
+
+    Exact, and on a processor faster than ``where``, which guesses at every element.
+    """
+    return above * this + (1.0 - above) * other
+
+
+def _sides(above, e):
     """The sigmoids of raw and of -raw, each with its relative accuracy."""
     small, large = e / (1.0 + e), 1.0 / (1.0 + e)
-    return xp.where(above, large, small), xp.where(above, small, large)
+    return pick(above, large, small), pick(above, small, large)

@@ -16,7 +16,11 @@ class _SquaredError(Loss):
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""
         d = raw - y
-        return self.kernel_parameter * d * d, 2.0 * self.kernel_parameter * d
+        return self.kernel_parameter * d * d, lambda: 2.0 * self.kernel_parameter * d
+
+    def curvature(self, xp, y, raw):
+        """A constant; see `Loss.curvature`."""
+        return xp.full_like(raw, 2.0 * self.kernel_parameter)
 
 
 @register

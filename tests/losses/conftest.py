@@ -9,15 +9,24 @@ from sklloss import losses
 VARIANTS = {
     "log_loss": [{"label_smoothing": 0.1}],
     "cross_entropy": [{"label_smoothing": 0.1}],
+    "huber": [{"delta": 0.1}],
+    "quantile": [{"quantile": 0.1}, {"quantile": 0.9}],
+    "focal": [{"gamma": 0.0}, {"gamma": 0.5}, {"gamma": 1.0}, {"gamma": 5.0}],
 }
+# The range of y, where it is not what ``target`` says.
+POSITIVE = {"poisson", "gamma"}
+
+
+def variants(name):
+    """The loss of that name with each choice of parameters; the focal loss also as that of a softmax."""
+    default = losses.get(name)
+    chosen = [default, *(type(default)(**parameters) for parameters in VARIANTS.get(name, []))]
+    return chosen + ([loss.softmax() for loss in chosen] if name == "focal" else [])
 
 
 def every_loss():
     for name in losses.names():
-        default = losses.get(name)
-        yield default
-        for parameters in VARIANTS.get(name, []):
-            yield type(default)(**parameters)
+        yield from variants(name)
 
 
 def pytest_generate_tests(metafunc):
@@ -25,6 +34,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("loss", list(every_loss()), ids=repr)
     if "additive_loss" in metafunc.fixturenames:
         metafunc.parametrize("additive_loss", [x for x in every_loss() if x.additive], ids=repr)
+    if "separable_loss" in metafunc.fixturenames:
+        chosen = [x for x in every_loss() if x.separable and x.additive]
+        metafunc.parametrize("separable_loss", chosen, ids=repr)
+    if "class_loss" in metafunc.fixturenames:
+        metafunc.parametrize("class_loss", [x for x in every_loss() if x.target == "classes"], ids=repr)
+    if "smooth_loss" in metafunc.fixturenames:
+        metafunc.parametrize("smooth_loss", [x for x in every_loss() if x.states_curvature], ids=repr)
 
 
 class Batches:
@@ -32,6 +48,10 @@ class Batches:
 
     def __init__(self, seed=0):
         self.rng = np.random.default_rng(seed)
+
+    def positive(self, loss):
+        """Whether targets must be greater than 0, and raw is the logarithm of a prediction."""
+        return loss.name in POSITIVE
 
     def forms(self, loss):
         """Names of the forms: the shape of raw and the kind of target."""
@@ -57,6 +77,8 @@ class Batches:
             if form != "soft":
                 y = np.round(y)
             return y.astype(dtype), raw
+        if loss.name in POSITIVE:
+            return rng.gamma(2.0, scale / 2, raw.shape).astype(dtype), raw
         return (scale * rng.standard_normal(raw.shape)).astype(dtype), raw
 
     def all(self, loss, **options):

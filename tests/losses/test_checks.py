@@ -87,6 +87,53 @@ BAD = {
     "NaN weight": (CROSS, ([0, 1], Z2, [1, np.nan]), ValueError, "sample_weight must be finite"),
     "infinite weight": (ROOT, (Z, Z, [1, np.inf, 1]), ValueError, "sample_weight must be finite"),
     "no weight": (HALF, (Z, Z, np.zeros(3)), ValueError, "sample_weight is zero for all rows"),
+    "negative count": (
+        losses.Poisson(),
+        ([0, 1, -2], Z),
+        ValueError,
+        "Poisson needs y_true >= 0; row 2 has -2",
+    ),
+    "negative rate": (
+        losses.Poisson(),
+        ([[0, 0.5, 1], [1, -0.25, -1]], Z2),
+        ValueError,
+        "Poisson needs y_true >= 0; row 1 has -0.25",
+    ),
+    "infinite count": (
+        losses.Poisson(),
+        ([0, np.inf, 2], Z),
+        ValueError,
+        "y_true must be finite; row 1 has inf",
+    ),
+    "no amount": (losses.Gamma(), ([1, 0, 2], Z), ValueError, "Gamma needs y_true > 0; row 1 has 0"),
+    "negative amount": (
+        losses.Gamma(),
+        ([1.0, 2.0, -3.0], Z),
+        ValueError,
+        "Gamma needs y_true > 0; row 2 has -3.0",
+    ),
+    "no amount in bool": (
+        losses.Gamma(),
+        ([True, False, True], Z),
+        ValueError,
+        "Gamma needs y_true > 0; row 1 has False",
+    ),
+    "amount too small": (
+        losses.Gamma(),
+        ([1.0, 1e-300, 2.0], Z.astype("f4")),
+        ValueError,
+        "Gamma needs y_true > 0; row 1 has 0.0 in raw's dtype, float32",
+    ),
+    "NaN amount": (losses.Gamma(), ([1, np.nan, 2], Z), ValueError, "y_true must be finite; row 1 has nan"),
+    "robust shapes": (losses.Huber(), (Z[:, None], Z), ValueError, "y_true has (3, 1), raw has (3,)"),
+    "quantile NaN": (
+        losses.Quantile(),
+        ([0, 0, np.nan], Z),
+        ValueError,
+        "y_true must be finite; row 2 has nan",
+    ),
+    "focal probability": (losses.Focal(), ([0, 1, 1.5], Z), ValueError, "in [0, 1]; row 2 has 1.5"),
+    "focal rows": (losses.SoftmaxFocal(), (np.ones((2, 3)), Z2), ValueError, "row 0 sums to 3.0"),
     "string weight": (HALF, (Z, Z, ["1", "1", "1"]), TypeError, "sample_weight must hold real numbers"),
 }
 
@@ -111,17 +158,29 @@ def test_rows_may_miss_1_by_the_rounding_of_their_dtype():
     assert np.isfinite(CROSS(np.array([[0.1, 0.7, 0.2], [1 / 3, 1 / 3, 1 / 3]]), Z2.astype(np.float32)))
 
 
-@pytest.mark.parametrize("kind", [losses.LogLoss, losses.CrossEntropy])
-@pytest.mark.parametrize("value", [-0.1, 1.0, 2, np.nan, np.inf])
-def test_smoothing_outside_its_range_is_refused_at_construction(kind, value):
-    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got"):
-        kind(label_smoothing=value)
+OUTSIDE = {
+    (losses.LogLoss, "label_smoothing", "in [0, 1)"): (-0.1, 1.0, 2, np.nan, np.inf),
+    (losses.CrossEntropy, "label_smoothing", "in [0, 1)"): (-0.1, 1.0, 2, np.nan, np.inf),
+    (losses.Huber, "delta", "finite and greater than 0"): (0.0, -1, np.nan, np.inf, -np.inf),
+    (losses.Quantile, "quantile", "in (0, 1)"): (0.0, 1.0, -0.5, 50, np.nan),
+    (losses.Focal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
+    (losses.SoftmaxFocal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
+}
 
 
-@pytest.mark.parametrize("value", ["a", None, [0.1, 0.2]])
-def test_smoothing_that_is_no_number_is_refused_at_construction(value):
-    with pytest.raises(TypeError, match=r"label_smoothing must be a number in \[0, 1\)"):
-        losses.LogLoss(label_smoothing=value)
+@pytest.mark.parametrize("case", OUTSIDE, ids=lambda case: case[0].__name__)
+def test_a_parameter_outside_its_range_is_refused_at_construction(case):
+    kind, name, allowed = case
+    for value in OUTSIDE[case]:
+        with pytest.raises(ValueError, match=re.escape(f"{name} must be {allowed}, got {value!r}")):
+            kind(**{name: value})
+    for value in ("a", "0.5", None, [0.1, 0.2], 1j):
+        with pytest.raises(TypeError, match=re.escape(f"{name} must be a number {allowed}, got {value!r}")):
+            kind(**{name: value})
+    good = kind(**{name: np.float32(0.5)})
+    assert type(getattr(good, name)) is float
+    assert good == kind(**{name: 0.5})
+    assert good.kernel_parameter == 0.5
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -3,6 +3,7 @@
 import pickle
 import textwrap
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ def documented():
     """The loss that the docstring of Loss shows."""
     text = losses.Loss.__doc__
     start = text.index("        @dataclass(frozen=True)")
-    end = text.index("    Class attributes say", start)
-    scope = {"dataclass": dataclass, "Loss": losses.Loss, "__name__": __name__}
+    end = text.index("    A second method", start)
+    scope = {"dataclass": dataclass, "ClassVar": ClassVar, "Loss": losses.Loss, "__name__": __name__}
     exec(textwrap.dedent(text[start:end]), scope)
     return scope["Cauchy"]
 
@@ -138,3 +139,67 @@ def test_the_domain_of_a_target_may_be_narrowed():
         Positive()([0.0], [1.0])
     with pytest.raises(ValueError, match="must be finite"):
         Positive()([np.nan], [1.0])
+
+
+# Second derivatives of one's own -------------------------------------------------------------------------
+
+
+class Bowl(Quartic):
+    """The same formula, whose curvature is stated beside it."""
+
+    def curvature(self, xp, y, raw):
+        d = (raw - y) / self.scale
+        return 12 * d**2 / self.scale**2
+
+
+class Margin(MarginSoftmax):
+    """Not separable: the product is stated instead, from u_k = p_k (own_k - p_c) and r = 1 - p_c."""
+
+    convex = False
+
+    def product_formula(self, xp, y, raw, direction):
+        e = xp.exp(raw - xp.max(raw, axis=1, keepdims=True))
+        p = e / xp.sum(e, axis=1, keepdims=True)
+        own = xp.astype(y[:, None] == xp.arange(raw.shape[1])[None, :], raw.dtype)
+        chosen = xp.sum(own * p, axis=1)[:, None]
+        moved = p * (direction - xp.sum(p * direction, axis=1)[:, None])
+        chosen_moved = xp.sum(own * moved, axis=1)[:, None]
+        # of -2 (1 - chosen) chosen (own - p)
+        return -2 * (1 - 2 * chosen) * chosen_moved * (own - p) + 2 * (1 - chosen) * chosen * moved
+
+
+@pytest.mark.parametrize("make", [lambda: Bowl(2.0), Margin], ids=["separable", "not separable"])
+def test_a_stated_second_derivative_gives_the_hessian_product(make, rng):
+    loss = make()
+    assert loss.states_curvature
+    raw, v = rng.normal(size=(2, 12, 3))
+    y = rng.integers(0, 3, 12) if loss.target == "classes" else rng.normal(size=(12, 3))
+    for w in (None, rng.integers(0, 3, 12)):
+        h = 1e-3
+        steps = {-2: 1, -1: -8, 1: 8, 2: -1}
+        slope = sum(c * loss.gradient(y, raw + k * h * v, w) for k, c in steps.items()) / (12 * h)
+        np.testing.assert_allclose(loss.hessian_product(y, raw, v, w), slope, rtol=1e-8, atol=1e-9)
+
+
+def test_a_stated_curvature_fills_a_batch_in_place(rng):
+    y, raw, w = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.uniform(0, 2, (9, 2))
+    loss, batch, curvature, sums = Bowl(2.0), raw.copy(), np.empty((9, 2)), np.empty(2)
+    total = loss.evaluate_batch(batch, target=y, weight=w, curvature=curvature, sums=sums)
+    np.testing.assert_allclose(curvature, w * loss.curvature(np, y, raw) / 2)
+    np.testing.assert_allclose(sums, np.sum(w * loss.formula(np, y, raw)[0], axis=0) / 2)
+    assert total == pytest.approx(sums.sum())
+
+
+def test_a_loss_with_a_formula_alone_has_every_other_method(rng):
+    loss = Quartic(2.0)
+    y, raw = rng.normal(size=(2, 12, 3))
+    assert not loss.states_curvature
+    assert loss.curvature(np, y, raw) is None
+    assert loss.product_formula(np, y, raw, raw) is None
+    with pytest.raises(TypeError, match="Quartic states no curvature, so it has no Hessian product"):
+        loss.hessian_product(y, raw, raw)
+    np.testing.assert_array_equal(loss.predict(raw), raw)
+    sums = np.empty(3)
+    total = loss.evaluate_batch(raw.copy(), target=y, sums=sums)
+    assert total == pytest.approx(12 * loss(y, raw), rel=1e-13)
+    assert total == pytest.approx(sums.sum(), rel=1e-13)

@@ -224,6 +224,41 @@ def test_squared_errors_are_what_their_names_say(batches):
     np.testing.assert_allclose(losses.HalfSquaredError().gradient(y, raw), (raw - y) / raw.size, rtol=1e-14)
 
 
+def test_robust_and_count_losses_are_what_their_names_say():
+    y, raw = np.array([1.0, 2.0, 0.5, 4.0]), np.array([1.5, -1.0, 0.5, 3.0])
+    d = raw - y
+    rows = {
+        losses.AbsoluteError(): [0.5, 3.0, 0.0, 1.0],
+        losses.Huber(0.75): [0.125, 0.75 * 2.625, 0.0, 0.75 * 0.625],
+        losses.Quantile(0.25): [0.375, 0.75, 0.0, 0.25],
+        losses.LogCosh(): np.log(np.cosh(d)),
+        losses.Poisson(): np.exp(raw) - y * raw,
+        losses.Gamma(): raw + y / np.exp(raw),
+    }
+    for loss, expected in rows.items():
+        np.testing.assert_allclose(loss.per_sample(y, raw), expected, rtol=1e-13, atol=1e-16)
+    assert losses.Quantile(0.5)(y, raw) == pytest.approx(losses.AbsoluteError()(y, raw) / 2, rel=1e-15)
+    for loss in (losses.Poisson(), losses.Gamma()):
+        np.testing.assert_allclose(loss.predict(raw), np.exp(raw), rtol=1e-15)
+        # least where the prediction is the target
+        np.testing.assert_allclose(loss.gradient(y, np.log(y)), np.zeros(4), atol=1e-15)
+
+
+def test_the_best_constant_is_the_mean_the_median_or_the_quantile(rng):
+    y = rng.gamma(1.0, 2.0, 999)
+    best = {
+        losses.HalfSquaredError(): y.mean(),
+        losses.AbsoluteError(): np.median(y),
+        losses.Quantile(0.9): np.sort(y)[899],
+        losses.Poisson(): np.log(y.mean()),
+        losses.Gamma(): np.log(y.mean()),
+    }
+    for loss, constant in best.items():
+        least = loss(y, np.full(999, constant))
+        for step in (-1e-2, 1e-2):
+            assert loss(y, np.full(999, constant + step)) > least
+
+
 def test_the_root_of_no_error_is_zero_with_gradient_zero():
     value, gradient = losses.RootMeanSquaredError().value_and_gradient([1.0, 2.0], [1.0, 2.0])
     assert value == 0.0
@@ -284,10 +319,17 @@ def test_the_registry_knows_losses_by_name():
         "squared_error": losses.HalfSquaredError,
         "mean_squared_error": losses.MeanSquaredError,
         "root_mean_squared_error": losses.RootMeanSquaredError,
+        "absolute_error": losses.AbsoluteError,
+        "huber": losses.Huber,
+        "quantile": losses.Quantile,
+        "log_cosh": losses.LogCosh,
+        "poisson": losses.Poisson,
+        "gamma": losses.Gamma,
+        "focal": losses.Focal,
     }
     for name, kind in expected.items():
         assert losses.get(name) == kind()
-    assert set(expected) <= set(losses.names())
+    assert sorted(expected) == losses.names()
     mine = losses.LogLoss(0.25)
     assert losses.get(mine) is mine
     for name in losses.names():

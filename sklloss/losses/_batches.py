@@ -1,0 +1,76 @@
+"""One NumPy batch of a loss without a kernel, in place, as a kernel would do it."""
+
+import numpy as np
+
+
+def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None):
+    """See `Loss.evaluate_batch`. All of it from `Loss.formula`, `Loss.curvature` and `Loss.mean_formula`."""
+    y = target if codes is None else codes
+    by_output = weight is not None and weight.ndim == 2
+    if not loss.separable and (by_output or curvature is not None):
+        what = "weights by output" if by_output else "curvature by output"
+        raise ValueError(f"{type(loss).__name__} is not separable and has no {what}")
+    with np.errstate(all="ignore"):
+        second = None
+        if curvature is not None:
+            # Before raw becomes the gradient.
+            second = loss.curvature(np, y, raw)
+            if second is None:
+                raise ValueError(f"{type(loss).__name__} has no kernel and states no curvature")
+            _check_shape(loss, "curvature", second, raw.shape)
+        if sums is not None:
+            sums[...] = 0.0
+        if not loss.additive:
+            total = _whole(loss, y, raw, weight)
+            if sums is not None:
+                sums[0] = total
+            return total
+        value, gradient = loss.formula(np, y, raw)
+        gradient = gradient() if callable(gradient) else gradient
+        _check_shape(loss, "value of formula", value, raw.shape if loss.separable else raw.shape[:1])
+        _check_shape(loss, "gradient of formula", gradient, raw.shape)
+        if per_sample is not None:
+            per_sample[...] = loss._rows(np, value)
+        parts = raw.shape[1] if loss.separable and loss.reduction == "mean" else 1
+        value = value.astype(np.float64, copy=False)
+        if weight is None:
+            raw[...] = gradient if parts == 1 else gradient / parts
+            if second is not None:
+                curvature[...] = second if parts == 1 else second / parts
+        else:
+            factor = weight if by_output else weight[:, None]
+            kept = factor != 0
+            value = np.where(factor if value.ndim == 2 else weight, value, 0.0)
+            value = value * (factor if value.ndim == 2 else weight)
+            factor = factor / parts
+            # Left-out rows may hold anything: inf * 0 would be NaN.
+            raw[...] = np.where(kept, gradient * factor, 0.0)
+            if second is not None:
+                curvature[...] = np.where(kept, second * factor, 0.0)
+        if value.ndim == 2:
+            totals = np.sum(value, axis=0) / parts
+            if sums is not None:
+                sums[...] = totals
+            return float(np.sum(totals))
+        total = float(np.sum(value))
+        if sums is not None:
+            sums[0] = total
+        return total
+
+
+def _check_shape(loss, what, array, shape):
+    if np.shape(array) != shape:
+        raise ValueError(
+            f"{type(loss).__name__}: the {what} must have shape {shape}, it has {np.shape(array)}"
+        )
+
+
+def _whole(loss, y, raw, weight):
+    """A loss that is not a mean over rows: its value times the sum of weights."""
+    total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
+    if total == 0.0:
+        raw[...] = 0.0
+        return 0.0
+    value, gradient = loss.mean_formula(np, y, raw, weight)
+    np.multiply(gradient, total, out=raw, casting="same_kind")
+    return float(value) * total

@@ -1,0 +1,311 @@
+"""The focal loss: log losses in which an easy row counts less."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sklloss.losses._base import Loss, number
+from sklloss.losses._cross_entropy import at_codes, centred, one_hot, parts, softmax, softmax_in_place
+from sklloss.losses._log_loss import pick, sigmoid, sigmoid_in_place, signed_parts
+from sklloss.losses._registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Focal(Loss):
+    """Focal loss: the log loss times ``(1 - the probability of the truth) ** gamma``.
+
+    With p = sigmoid(raw), q = 1 - p and g = gamma, the loss of one output is
+    ``-y q**g log p - (1 - y) p**g log q``. Its gradient is
+    ``(1 - y) p**g (p - g q log q) - y q**g (q - g p log p)``. A row costs the sum over its outputs.
+
+    A row whose truth already has probability 0.9 counts 100 times less at gamma = 2 than in the log loss, so
+    that many easy rows do not outweigh a few hard ones: it is meant for strong class imbalance. gamma = 0 is
+    the log loss. The probabilities of a fitted model are drawn towards 1/2; they are not calibrated.
+
+    Parameters
+    ----------
+    gamma : float >= 0, default=2.0
+
+    Notes
+    -----
+    y_true holds labels 0 and 1 (bool, int or float) or probabilities between, in the shape of raw: (n,), or
+    (n, L) for L labels that may hold together. `predict` gives the probability of label 1: the link is the
+    logit.
+
+    Where raw is (n, K), K >= 2, and y_true holds integer class codes (n,), the loss is the focal loss of a
+    softmax, `SoftmaxFocal`: ``-(1 - p_c)**g log p_c`` for the class c of a row. `softmax` gives that loss as
+    an object of its own, which also takes class probabilities (n, K) and predicts by softmax.
+
+    Not convex in raw, except at gamma = 0. Its second derivative is negative for a confident wrong answer. A
+    certain wrong answer costs |raw|, at infinite raw infinitely much; a certain right one costs 0. p, q and
+    their logarithms all come from exp(-|raw|): neither 1 - p nor log p is formed by subtraction or clipped.
+
+    References
+    ----------
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal loss for dense object detection", 2017.
+
+    Examples
+    --------
+    >>> from sklloss.losses import Focal
+    >>> Focal(gamma=2.0)([1], [0.0]) == 0.25 * Focal(gamma=0.0)([1], [0.0])
+    True
+    >>> Focal()([1, 0], [[0.0, 1000.0], [0.0, 1000.0]])
+    500.0
+    """
+
+    gamma: float = 2.0
+
+    name: ClassVar[str] = "focal"
+    kernel: ClassVar[str] = "focal"
+    target: ClassVar[str] = "probabilities"
+    reduction: ClassVar[str] = "sum"
+    convex: ClassVar[bool] = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "gamma", _exponent(self.gamma))
+
+    @property
+    def kernel_parameter(self):
+        """Gamma."""
+        return self.gamma
+
+    def softmax(self):
+        """The same loss of a softmax over classes, a `SoftmaxFocal`."""
+        return SoftmaxFocal(self.gamma)
+
+    def formula(self, xp, y, raw):
+        """See `Loss.formula`."""
+        if y.ndim < raw.ndim:
+            return self.softmax().formula(xp, y, raw)
+        above, size, small, large, rest = _sides(xp, raw)
+        side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
+        right, wrong = _power(xp, small, self.gamma), _power(xp, large, self.gamma)
+        # 0 * inf is NaN: a side without probability costs nothing, however large the score.
+        far = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
+
+        def gradient():
+            surprise = rest + xp.where(xp.isinf(size), 0.0, size)
+            away = against * wrong * (self.gamma * small * surprise + large)
+            slope = away - side * right * (self.gamma * large * rest + small)
+            return (2.0 * above - 1.0) * slope
+
+        return side * right * rest + wrong * (against * rest + far), gradient
+
+    def curvature(self, xp, y, raw):
+        """With l = -log p, k = -log q: y p q**g (g (g p - q) l + (2 g + 1) q), and its mirror image.
+
+        See `Loss.curvature`.
+        """
+        g = self.gamma
+        above, size, small, large, rest = _sides(xp, raw)
+        side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
+        right = large * _power(xp, small, g) * (g * (g * large - small) * rest + (2.0 * g + 1.0) * small)
+        surprise = rest + xp.where(xp.isinf(size), 0.0, size)
+        wrong = small * _power(xp, large, g) * (g * (g * small - large) * surprise + (2.0 * g + 1.0) * large)
+        return side * right + against * wrong
+
+    def product_formula(self, xp, y, raw, direction):
+        """See `Loss.product_formula`."""
+        if y.ndim < raw.ndim:
+            return self.softmax().product_formula(xp, y, raw, direction)
+        return super().product_formula(xp, y, raw, direction)
+
+    def inverse_link(self, xp, raw):
+        """sigmoid(raw)."""
+        return sigmoid(xp, raw)
+
+    def per_sample(self, y_true, raw):
+        """See `Loss.per_sample`."""
+        if _coded(y_true, raw):
+            return self.softmax().per_sample(y_true, raw)
+        return super().per_sample(y_true, raw)
+
+    def hessian_product(self, y_true, raw, direction, sample_weight=None):
+        """See `Loss.hessian_product`."""
+        if _coded(y_true, raw):
+            return self.softmax().hessian_product(y_true, raw, direction, sample_weight)
+        return super().hessian_product(y_true, raw, direction, sample_weight)
+
+    def evaluate_batch(self, raw, target=None, codes=None, *arguments, **options):
+        """See `Loss.evaluate_batch`."""
+        if codes is not None:
+            return self.softmax().evaluate_batch(raw, target, codes, *arguments, **options)
+        return super().evaluate_batch(raw, target, codes, *arguments, **options)
+
+    def _evaluate(self, y_true, raw, sample_weight, with_gradient=True):
+        if _coded(y_true, raw):
+            return self.softmax()._evaluate(y_true, raw, sample_weight, with_gradient)
+        return super()._evaluate(y_true, raw, sample_weight, with_gradient)
+
+    def _link_in_place(self, scores):
+        sigmoid_in_place(scores)
+
+
+@dataclass(frozen=True)
+class SoftmaxFocal(Loss):
+    """Focal loss of a softmax over K classes.
+
+    With p = softmax(raw) and g = gamma the loss of a row is ``-sum_k y_k (1 - p_k)**g log p_k``. With
+    ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)`` its gradient is
+    ``p_j sum_k y_k h_k - y_j h_j``. gamma = 0 is the cross-entropy. See `Focal`, whose `Focal.softmax` gives
+    this loss.
+
+    Parameters
+    ----------
+    gamma : float >= 0, default=2.0
+
+    Notes
+    -----
+    raw is (n, K). y_true holds integer class codes (n,) in [0, K), or class probabilities (n, K), as for
+    `CrossEntropy`. `predict` gives the class probabilities. Not convex in raw, except at gamma = 0. Infinite
+    scores count as they do in `CrossEntropy`.
+
+    References
+    ----------
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal loss for dense object detection", 2017.
+
+    Examples
+    --------
+    >>> from sklloss.losses import CrossEntropy, SoftmaxFocal
+    >>> SoftmaxFocal(gamma=0.0)([1], [[0.0, 1.0, 0.0]]) == CrossEntropy()([1], [[0.0, 1.0, 0.0]])
+    True
+    """
+
+    gamma: float = 2.0
+
+    kernel: ClassVar[str] = "softmax_focal"
+    target: ClassVar[str] = "classes"
+    reduction: ClassVar[str] = "sum"
+    separable: ClassVar[bool] = False
+    convex: ClassVar[bool] = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "gamma", _exponent(self.gamma))
+
+    @property
+    def kernel_parameter(self):
+        """Gamma."""
+        return self.gamma
+
+    def formula(self, xp, y, raw):
+        """See `Loss.formula`."""
+        behind, e, rest = parts(xp, raw)
+        total = 1.0 + rest
+        if y.ndim == 2:
+            p, other = _chances(xp, e, rest)
+            # 0 * inf is NaN: a class without probability costs nothing, however far behind.
+            surprise = xp.log1p(rest) + xp.where((y == 0) & xp.isinf(behind), 0.0, behind)
+            power = _power(xp, other, self.gamma)
+
+            def gradient():
+                part = y * _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
+                whole = xp.sum(part, axis=1, keepdims=True)
+                # p times the whole, less its part: so the entry of a class of probability 1 keeps its digits.
+                return p * (whole - part) - part * other
+
+            return xp.sum(y * power * surprise, axis=1), gradient
+
+        # Codes: what is wanted of a row stands in one column.
+        behind, own = at_codes(xp, behind, y)[:, None], at_codes(xp, e, y)[:, None]
+        p, other = _chances(xp, own, rest)
+        surprise = xp.log1p(rest) + behind
+        power = _power(xp, other, self.gamma)
+
+        def gradient():
+            slope = _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
+            return slope * xp.where(one_hot(xp, y, raw), -other, e / total)
+
+        return (power * surprise)[:, 0], gradient
+
+    def product_formula(self, xp, y, raw, direction):
+        """The derivative of the gradient along a direction; see `Loss.product_formula`."""
+        g = self.gamma
+        if y.ndim == 1:
+            y = xp.astype(one_hot(xp, y, raw), raw.dtype)
+        behind, e, rest = parts(xp, raw)
+        p, other = _chances(xp, e, rest)
+        surprise = _finite(xp, xp.log1p(rest) + behind)
+        power = _power(xp, other, g)
+        part = y * _slope(xp, g, p, other, power, surprise)
+        whole = xp.sum(part, axis=1, keepdims=True)
+        # dp = p move, and d part = y h'(p) dp
+        move = centred(xp, behind, p, direction)
+        alone = other == 0
+        inverse = 1.0 / xp.where(alone, 1.0, other)
+        bend = g * p * power * inverse * (surprise - (g - 1.0) * p * surprise * inverse - 2.0)
+        change = xp.where(alone, 0.0, y * bend * move)
+        return p * move * whole + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
+
+    def inverse_link(self, xp, raw):
+        """softmax(raw) over the last axis."""
+        return softmax(xp, raw)
+
+    def _link_in_place(self, scores):
+        softmax_in_place(scores)
+
+
+def _exponent(gamma):
+    return number(gamma, "gamma", "finite and not negative", lambda x: 0.0 <= x < float("inf"))
+
+
+def _coded(y_true, raw):
+    """Whether targets (n,) stand beside raw (n, K), K >= 2: class codes."""
+    shapes = []
+    for array in (y_true, raw):
+        shape = getattr(array, "shape", None)
+        if shape is None:
+            # Lists, as deep as they look.
+            shape = (len(array),) if isinstance(array, (list, tuple)) else ()
+            if shape and shape[0] and hasattr(array[0], "__len__"):
+                shape = (shape[0], len(array[0]))
+        shapes.append(tuple(shape))
+    y, scores = shapes
+    return len(y) == 1 and len(scores) == 2 and scores[1] >= 2
+
+
+def _power(xp, x, gamma):
+    """The power of an x in [0, 1].
+
+    Below gamma = 2 its first or second derivative at 0 is infinite. What it is multiplied by is no larger
+    than x there, so a floor under x changes no result and keeps the derivatives finite.
+    """
+    if gamma == 0.0:
+        return xp.ones_like(x)
+    if gamma == 1.0:
+        return x
+    if gamma == 2.0:
+        return x * x
+    if gamma < 2.0:
+        floor = float(xp.finfo(x.dtype).smallest_normal)
+        x = xp.where(x < floor, floor, x)
+    return x**gamma
+
+
+def _sides(xp, raw):
+    """1 where raw >= 0, else 0; |raw|; of p and q the smaller, the larger and minus its logarithm."""
+    above, size, e = signed_parts(xp, raw)
+    # An underflowed e is a constant: automatic differentiation must not multiply its 0 by an infinity.
+    e = xp.where(e == 0, 0.0, e)
+    total = 1.0 + e
+    return above, size, e / total, 1.0 / total, xp.log1p(e)
+
+
+def _chances(xp, e, rest):
+    """The probabilities p of some classes, and 1 - p without cancellation."""
+    total = 1.0 + rest
+    # As in _sides.
+    p = xp.where(e == 0, 0.0, e / total)
+    # Beyond 1/2 the class is the largest, alone, and all others together are the rest.
+    return p, xp.where(p > 0.5, rest / total, 1.0 - p)
+
+
+def _slope(xp, gamma, p, other, power, surprise):
+    """Minus p times the derivative of -(1 - p)**gamma log p, given other = 1 - p and surprise = -log p."""
+    alone = other == 0
+    ratio = xp.where(alone, 1.0, surprise / xp.where(alone, 1.0, other))
+    return power * (gamma * p * ratio + 1.0)
+
+
+def _finite(xp, surprise):
+    """An infinite surprise meets a probability 0 only, and 0 * inf is NaN."""
+    return xp.where(xp.isinf(surprise), 0.0, surprise)

@@ -1,0 +1,212 @@
+"""Entropy, cross-entropy and Kullback-Leibler divergence of distributions that are given as probabilities."""
+
+import numpy as np
+
+from sklloss.losses import _checks
+from sklloss.losses._base import _quiet
+
+
+def entropy(p, axis=-1):
+    """The entropy ``-sum_k p_k log p_k``, in nats.
+
+    It is 0 only for a certain p, and log K for the uniform one.
+
+    Parameters
+    ----------
+    p : array of float32 or float64, or of integers or bools
+        Probabilities, which sum to 1 along ``axis`` within the square root of the dtype's machine epsilon.
+    axis : int, default=-1
+
+    Returns
+    -------
+    float or array
+        Of p's shape without ``axis``. A float for one distribution in NumPy, otherwise an array of p's
+        namespace, device and dtype. Sums are carried in float64 where the device has it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the row where probabilities are negative or not finite, or do not sum to 1.
+
+    Examples
+    --------
+    >>> from sklloss import losses
+    >>> losses.entropy([0.5, 0.25, 0.25]) / losses.entropy([0.5, 0.5])
+    1.5
+    >>> losses.entropy([0.0, 1.0])
+    0.0
+    """
+    return cross_entropy(p, p, axis=axis)
+
+
+def cross_entropy(p, q, axis=-1):
+    """The cross-entropy ``-sum_k p_k log q_k``, in nats: what q costs where p is the truth.
+
+    It is `entropy` of p plus `kl_divergence` of p and q, and so smallest at q = p: there it is the entropy of
+    p, bit for bit, and not 0.
+
+    Parameters
+    ----------
+    p, q : arrays of one shape, as for `entropy`
+    axis : int, default=-1
+
+    Returns
+    -------
+    float or array
+        As `entropy` returns it. Infinite where q is 0 for something that p holds possible. Where p is 0
+        nothing is added, whatever q is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of `entropy`, and for shapes that differ: nothing is broadcast.
+
+    See Also
+    --------
+    CrossEntropy : The loss, from logits. Better than this one for training: q, once rounded, has lost what
+        logits know of small and of nearly certain probabilities.
+
+    Examples
+    --------
+    >>> from sklloss import losses
+    >>> losses.cross_entropy([0.5, 0.5], [0.5, 0.5]) == losses.entropy([0.5, 0.5])
+    True
+    >>> losses.cross_entropy([0.5, 0.5], [1.0, 0.0])
+    inf
+    """
+    xp, p, q, finish = _accept(p, q, axis)
+    with _quiet(xp):
+        possible = p > 0
+        # 0 - log, so that a certain p costs 0 and not -0.
+        surprise = xp.where(q > 0, 0.0 - xp.log(xp.where(q > 0, q, 1.0)), xp.inf)
+        terms = xp.where(possible, p * xp.where(possible, surprise, 0.0), 0.0)
+        return finish(xp.sum(terms, axis=axis))
+
+
+def kl_divergence(p, q, axis=-1):
+    """The Kullback-Leibler divergence ``sum_k p_k log(p_k / q_k)``, in nats.
+
+    Never negative, and 0 only for equal distributions.
+
+    Parameters
+    ----------
+    p, q : arrays of one shape, as for `entropy`
+    axis : int, default=-1
+
+    Returns
+    -------
+    float or array
+        As `entropy` returns it. Infinite where q is 0 for something that p holds possible.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of `cross_entropy`.
+
+    Notes
+    -----
+    What is summed is ``p log(p / q) - p + q``. The two last terms add up to 0 for probabilities that sum to 1
+    exactly; with them no term is negative, and nothing cancels where p is close to q, however the
+    probabilities were rounded.
+
+    Examples
+    --------
+    >>> from sklloss import losses
+    >>> losses.kl_divergence([0.5, 0.5], [0.5, 0.5])
+    0.0
+    >>> losses.kl_divergence([0.5, 0.5], [0.5 + 2**-30, 0.5 - 2**-30]) / 2**-59
+    1.0
+    """
+    xp, p, q, finish = _accept(p, q, axis)
+    with _quiet(xp):
+        return finish(xp.sum(_divergence_terms(xp, p, q), axis=axis))
+
+
+def _divergence_terms(xp, p, q):
+    """``p log(p / q) - p + q``, each to a few ULP.
+
+    With s = (p - q) / (p + q), log(p / q) is 2 atanh(s), and the term is
+    (p + q) (s**2 + (1 + s) (atanh(s) - s)). For p and q within a factor 2, p - q is exact and |s| <= 1/3:
+    17 terms of the series give atanh(s) - s.
+    """
+    difference, total = p - q, p + q
+    both = (p > 0) & (q > 0)
+    near = both & (p <= 2.0 * q) & (q <= 2.0 * p)
+    s = xp.where(near, difference / xp.where(near, total, 1.0), 0.0)
+    square = s * s
+    series = xp.zeros_like(s)
+    for k in range(35, 1, -2):
+        series = series * square + 1.0 / k
+    close = total * (square + (1.0 + s) * (s * square * series))
+    # A quotient beyond the largest number needs a subnormal q.
+    ratio = xp.where(both, p, 1.0) / xp.where(both, q, 1.0)
+    wide = xp.isinf(ratio)
+    log = xp.where(wide, _log(xp, p, both & wide) - _log(xp, q, both & wide), _log(xp, ratio, ~wide))
+    apart = xp.where(p == 0, 0.0, p * xp.where(both, log, xp.where(p == 0, p, xp.inf))) - difference
+    return xp.where(near, close, apart)
+
+
+def _log(xp, x, where):
+    """Logarithms where asked, 0 elsewhere."""
+    return xp.log(xp.where(where, x, 1.0))
+
+
+def _accept(p, q, axis):
+    """The namespace; p and q, checked, in the widest float; and what makes the result of a sum."""
+    same = q is p
+    xp = _checks.namespace(p)
+    p = np.asarray(p) if xp is np else p
+    p = _checks.beside(xp, p, p, "p", "p")
+    q = p if same else _checks.beside(xp, p, q, "q", "p")
+    _checks.same_shape(q, p, "q", "p")
+    if p.ndim == 0:
+        raise ValueError("p must be an array of probabilities, not a single number")
+    if isinstance(axis, bool) or not isinstance(axis, int) or not -p.ndim <= axis < p.ndim:
+        raise ValueError(f"axis must be an integer in [{-p.ndim}, {p.ndim}), got {axis!r}")
+    floats = [_float_type(xp, array, name) for array, name in ((p, "p"), (q, "q"))]
+    single = xp.float32 in floats and xp.float64 not in floats
+    wide = _checks.widest(xp, xp.astype(p, xp.float32))
+    out = xp.float32 if single else wide
+    tolerances = [float(xp.finfo(own or wide).eps) ** 0.5 for own in floats]
+    p, q = xp.astype(p, wide), (None if same else xp.astype(q, wide))
+    _distributions(xp, p, "p", axis, tolerances[0])
+    if same:
+        q = p
+    else:
+        _distributions(xp, q, "q", axis, tolerances[1])
+
+    def finish(total):
+        return float(total) if xp is np and total.ndim == 0 else xp.astype(total, out)
+
+    return xp, p, q, finish
+
+
+def _float_type(xp, array, name):
+    """float32, float64, or None for whole numbers."""
+    if xp.isdtype(array.dtype, ("bool", "integral")):
+        return None
+    for dtype in (xp.float32, xp.float64):
+        if array.dtype == dtype:
+            return dtype
+    raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+
+
+def _distributions(xp, array, name, axis, tolerance):
+    """Refuse what is not a probability, and rows that do not sum to 1."""
+    total = xp.sum(array, axis=axis)
+    bad = xp.any(~(array >= 0), axis=axis) | ~(xp.abs(total - 1.0) <= tolerance)
+    if not bool(xp.any(bad)):
+        return
+    first = int(xp.argmax(xp.astype(xp.reshape(bad, (-1,)), xp.int32)))
+    place = tuple(int(i) for i in np.unravel_index(first, tuple(bad.shape)))
+    who = "it" if not place else f"row {place[0] if len(place) == 1 else place}"
+    axis %= array.ndim
+    row = array[(*place[:axis], slice(None), *place[axis:])]
+    for k in range(row.shape[0]):
+        value = float(row[k])
+        if not 0.0 <= value <= 1.0 + tolerance:
+            raise ValueError(f"{name} must hold probabilities in [0, 1]; {who} has {value}")
+    raise ValueError(
+        f"{name} must hold probabilities that sum to 1; {who} sums to {float(total[place])}. "
+        "Divide by the sums"
+    )

@@ -1,0 +1,246 @@
+"""Second derivatives, and batches in place: what Newton's method and training loops ask of a loss."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from sklloss import losses
+
+
+def slope_of_gradient(loss, y, raw, direction, w, h=1e-3):
+    """The derivative of the gradient along a direction, by differences of 4th order."""
+    steps = {-2: 1, -1: -8, 1: 8, 2: -1}
+    return sum(c * loss.gradient(y, raw + k * h * direction, w) for k, c in steps.items()) / (12 * h)
+
+
+def away_from_kinks(loss, y, raw):
+    """Raw scores that no difference moves across the points where Huber's second derivative jumps."""
+    if loss.name == "huber":
+        beside = np.abs(np.abs(raw - y) - loss.delta) < 0.02
+        raw = np.where(beside, raw + 0.05, raw)
+    return raw
+
+
+def test_which_losses_state_a_second_derivative(loss):
+    kinked = (losses.AbsoluteError, losses.Quantile, losses.RootMeanSquaredError)
+    assert loss.states_curvature is not isinstance(loss, kinked)
+    assert type(loss).convex is ("Focal" not in type(loss).__name__)
+
+
+def test_the_hessian_product_is_the_slope_of_the_gradient(smooth_loss, batches, weights, rng):
+    loss = smooth_loss
+    for form, y, raw in batches.all(loss):
+        raw = away_from_kinks(loss, y, raw)
+        direction = rng.normal(size=raw.shape)
+        for w in (None, weights):
+            expected = slope_of_gradient(loss, y, raw, direction, w)
+            product = loss.hessian_product(y, raw, direction, w)
+            assert product.dtype == raw.dtype
+            atol = 1e-9 * max(1.0, float(np.max(np.abs(product))))
+            np.testing.assert_allclose(product, expected, rtol=1e-7, atol=atol, err_msg=form)
+            if w is not None:
+                assert (product[w == 0] == 0).all()
+
+
+def test_the_hessian_is_symmetric_and_that_of_a_convex_loss_has_no_negative_direction(
+    smooth_loss, batches, weights, rng
+):
+    for _, y, raw in batches.all(smooth_loss):
+        u, v = rng.normal(size=(2, *raw.shape))
+        uv = np.sum(u * smooth_loss.hessian_product(y, raw, v, weights))
+        vu = np.sum(v * smooth_loss.hessian_product(y, raw, u, weights))
+        assert uv == pytest.approx(vu, rel=1e-10, abs=1e-15)
+        if smooth_loss.convex:
+            assert np.sum(v * smooth_loss.hessian_product(y, raw, v, weights)) >= 0
+
+
+def test_whole_weights_are_repeated_rows_in_the_hessian_too(smooth_loss, batches, rng):
+    repeats = rng.integers(0, 3, 40)
+    index = np.repeat(np.arange(40), repeats)
+    for _, y, raw in batches.all(smooth_loss):
+        direction = rng.normal(size=raw.shape)
+        repeated = np.zeros_like(raw)
+        np.add.at(repeated, index, smooth_loss.hessian_product(y[index], raw[index], direction[index]))
+        product = smooth_loss.hessian_product(y, raw, direction, repeats)
+        np.testing.assert_allclose(product, repeated, rtol=1e-11, atol=1e-17)
+
+
+def test_a_row_of_weight_zero_is_left_out_of_the_hessian_whatever_it_holds(smooth_loss, batches, rng):
+    for _, y, raw in batches.all(smooth_loss):
+        direction, weight = rng.normal(size=raw.shape), np.ones(40)
+        weight[4] = 0.0
+        kept = weight > 0
+        expected = smooth_loss.hessian_product(y[kept], raw[kept], direction[kept])
+        raw[4], direction[4] = np.nan, np.inf
+        product = smooth_loss.hessian_product(y, raw, direction, weight)
+        assert (product[4] == 0).all()
+        np.testing.assert_allclose(product[kept], expected, rtol=1e-12, atol=1e-17)
+
+
+def test_double_backward_gives_the_hessian_product(smooth_loss, batches, rng):
+    torch = pytest.importorskip("torch")
+    for form, y, raw in batches.all(smooth_loss, n=12):
+        ours, scores, v = (torch.from_numpy(a) for a in (y, raw, rng.normal(size=raw.shape)))
+        scores.requires_grad_()
+        (gradient,) = torch.autograd.grad(smooth_loss(ours, scores), scores, create_graph=True)
+        expected = torch.zeros_like(scores)
+        if gradient.requires_grad:  # Huber's may be a constant
+            (found,) = torch.autograd.grad(torch.sum(gradient * v), scores, allow_unused=True)
+            expected = expected if found is None else found
+        product = smooth_loss.hessian_product(ours, scores.detach(), v)
+        torch.testing.assert_close(product, expected, rtol=1e-9, atol=1e-13, msg=form)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_strict_namespace_gives_the_hessian_product_of_numpy(smooth_loss, dtype, batches, weights, rng):
+    strict = pytest.importorskip("array_api_strict")
+    for _, y, raw in batches.all(smooth_loss, dtype=dtype):
+        v = rng.normal(size=raw.shape).astype(dtype)
+        expected = smooth_loss.hessian_product(y, raw, v, weights)
+        product = smooth_loss.hessian_product(*(strict.asarray(a) for a in (y, raw, v, weights)))
+        assert product.dtype == strict.asarray(raw).dtype
+        tolerance = 200 * float(np.finfo(dtype).eps)
+        scale = float(np.max(np.abs(expected)))
+        np.testing.assert_allclose(np.asarray(product), expected, rtol=tolerance, atol=tolerance * scale)
+
+
+def test_the_curvature_of_a_confident_row_keeps_its_digits():
+    p = np.exp(-60.0)
+    assert losses.LogLoss().curvature(np, 1.0, np.array([60.0]))[0] == pytest.approx(p, rel=1e-14)
+    assert losses.LogCosh().curvature(np, 0.0, np.array([60.0]))[0] == pytest.approx(4 * p * p, rel=1e-14)
+    # of p (v - mean of v) with p = 1 - 2e: a difference of two sums would be rounding alone
+    product = losses.CrossEntropy().hessian_product([0], [[60.0, 0.0, 0.0]], [[1.0, 0.5, 0.0]])
+    np.testing.assert_allclose(product, [[1.5 * p, -0.5 * p, -p]], rtol=1e-13)
+
+
+def test_hubers_curvature_is_one_up_to_delta_and_zero_beyond():
+    d = np.array([0.0, -1.0, 1.0, np.nextafter(1.0, 2.0), -5.0])
+    assert losses.Huber(1.0).curvature(np, np.zeros(5), d).tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_loss_without_a_second_derivative_says_so():
+    for loss in (losses.AbsoluteError(), losses.Quantile(0.3), losses.RootMeanSquaredError()):
+        with pytest.raises(TypeError, match=f"{type(loss).__name__} states no curvature"):
+            loss.hessian_product([1.0], [2.0], [1.0])
+
+
+def test_the_direction_is_checked():
+    loss, y, raw = losses.LogLoss(), [0.0, 1.0], np.array([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"direction and raw must have one shape; direction has \(1,\)"):
+        loss.hessian_product(y, raw, [1.0])
+    with pytest.raises(TypeError, match="direction must hold real numbers"):
+        loss.hessian_product(y, raw, ["a", "b"])
+    np.testing.assert_array_equal(
+        loss.hessian_product(y, raw, [1, 2]), loss.hessian_product(y, raw, [1.0, 2.0])
+    )
+
+
+# One batch in place -----------------------------------------------------------------------------------
+
+
+def in_place(loss, y, raw):
+    """raw (n, outputs), and target or codes as `evaluate_batch` takes them."""
+    scores = raw.reshape(len(raw), -1)
+    if loss.target == "classes" and y.ndim == 1:
+        return scores, {"codes": y.astype(np.intp)}
+    return scores, {"target": np.ascontiguousarray(y.reshape(scores.shape))}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_batch_in_place_gives_sum_gradient_curvature_and_rows(additive_loss, dtype, batches, weights):
+    """With the kernel, where there is one, and without."""
+    loss, eps = additive_loss, float(np.finfo(dtype).eps)
+    for form, y, raw in batches.all(loss, dtype=dtype):
+        scores, target = in_place(loss, y, raw)
+        n, outputs = scores.shape
+        shared = loss.separable and loss.states_curvature
+        curvature = loss.curvature(np, target["target"], scores) if shared else None
+        divisor = outputs if loss.reduction == "mean" else 1
+        for w in (None, weights.astype(dtype)):
+            total = float(n) if w is None else float(np.sum(w, dtype=float))
+            column = np.ones((n, 1), dtype) if w is None else w[:, None]
+            value, gradient = loss.value_and_gradient(y, raw, w)
+            for force_formula in (False, True):
+                batch, rows = scores.copy(), np.empty(n, dtype)
+                second = np.empty_like(batch) if shared else None
+                sums = np.full(outputs, np.nan) if force_formula else None
+                got = loss.evaluate_batch(
+                    batch, **target, weight=w, per_sample=rows, curvature=second, sums=sums
+                )
+                assert type(got) is float
+                assert got == pytest.approx(value * total, rel=20 * eps), form
+                scale = float(np.max(np.abs(gradient))) * total
+                np.testing.assert_allclose(
+                    batch.reshape(raw.shape), gradient * total, rtol=50 * eps, atol=4 * eps * scale
+                )
+                atol = 20 * eps * float(np.max(np.abs(rows)))
+                np.testing.assert_allclose(rows, loss.per_sample(y, raw), rtol=20 * eps, atol=atol)
+                if shared:
+                    expected = column * curvature / divisor
+                    atol = 8 * eps * float(np.max(np.abs(expected)))
+                    np.testing.assert_allclose(second, expected, rtol=50 * eps, atol=atol, err_msg=form)
+                if sums is not None:
+                    assert np.sum(sums) == pytest.approx(got, rel=1e-12)
+
+
+def test_a_separable_loss_takes_weights_and_gives_sums_by_output(separable_loss, batches, rng):
+    loss = separable_loss
+    y, raw = batches.make(loss, "matrix")
+    w = rng.uniform(0, 2, raw.shape)
+    w[3, 1] = w[5] = 0.0
+    broken = raw.copy()
+    broken[3, 1], broken[5] = np.nan, np.inf
+    sums, second = np.empty(3), np.empty_like(raw) if loss.states_curvature else None
+    batch = broken.copy()
+    total = loss.evaluate_batch(batch, target=y, weight=w, curvature=second, sums=sums)
+    divisor = 3 if loss.reduction == "mean" else 1
+    for k in range(3):
+        single, column = raw[:, k : k + 1].copy(), np.ascontiguousarray(y[:, k : k + 1])
+        bend = np.empty_like(single) if second is not None else None
+        part = loss.evaluate_batch(single, target=column, weight=w[:, k].copy(), curvature=bend)
+        assert sums[k] == pytest.approx(part / divisor, rel=1e-12)
+        np.testing.assert_allclose(batch[:, k : k + 1], single / divisor, rtol=1e-11, atol=1e-13)
+        if second is not None:
+            np.testing.assert_allclose(second[:, k : k + 1], bend / divisor, rtol=1e-11, atol=1e-13)
+    assert total == pytest.approx(np.sum(sums), rel=1e-13)
+
+
+def test_a_loss_that_is_not_separable_refuses_weights_by_output(batches):
+    loss = losses.CrossEntropy()
+    y, raw = batches.make(loss, "rows")
+    with pytest.raises(ValueError, match="CrossEntropy is not separable and has no weights by output"):
+        loss.evaluate_batch(raw.copy(), target=y, weight=np.ones_like(raw))
+
+
+@dataclass(frozen=True)
+class Soft(losses.LogLoss):
+    """Another formula: it inherits neither kernel nor second derivative."""
+
+    def formula(self, xp, y, raw):
+        value, gradient = super().formula(xp, y, raw)
+        return 2 * value, 2 * gradient()
+
+
+class Bent(Soft):
+    def curvature(self, xp, y, raw):
+        return 2 * losses.LogLoss().curvature(xp, y, raw)
+
+
+class Kinked(losses.CrossEntropy):
+    def formula(self, xp, y, raw):
+        return super().formula(xp, y, raw)
+
+
+def test_a_second_derivative_is_that_of_the_formula_beside_it(batches, rng):
+    y, raw = batches.make(losses.LogLoss(), "matrix")
+    v = rng.normal(size=raw.shape)
+    assert not Soft().states_curvature
+    assert not Kinked().states_curvature
+    with pytest.raises(TypeError, match="Soft states no curvature"):
+        Soft().hessian_product(y, raw, v)
+    with pytest.raises(ValueError, match="Soft has no kernel and states no curvature"):
+        Soft().evaluate_batch(raw.copy(), target=y, curvature=np.empty_like(raw))
+    assert Bent().states_curvature
+    expected = 2 * losses.LogLoss().hessian_product(y, raw, v)
+    np.testing.assert_allclose(Bent().hessian_product(y, raw, v), expected, rtol=1e-14)
