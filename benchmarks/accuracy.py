@@ -85,8 +85,9 @@ def _huber(y, z, delta):
 
 
 def _quantile(y, z, q):
-    d, q = z - y, mpmath.mpf(q)
-    slope = (1 - q if d > 0 else -q) if d else mpmath.mpf(0)
+    # both slopes as the dtype holds them
+    d, below, above = z - y, *map(mpmath.mpf, q)
+    slope = (above if d > 0 else -below) if d else mpmath.mpf(0)
     return slope * d, slope, slope * d, slope
 
 
@@ -160,6 +161,8 @@ def separable(name, kernel, parameter, target, exact, dtype, n, rng):
     y = target(dtype, len(z), rng)
     # the parameter reaches the kernel as a double and is used in the dtype
     used = float(dtype(parameter))
+    if kernel == "quantile":
+        used = (used, float(dtype(1 - parameter)))
     inputs = list(zip(y.tolist(), z.tolist(), strict=True))
     truth = [exact(mpmath.mpf(a), mpmath.mpf(b), used) for a, b in inputs]
     for build in kernels.available():

@@ -1,6 +1,5 @@
 """What the linear classifiers share: parameters, fit, predictions. The numerics are in the rooms below."""
 
-import dataclasses
 import numbers
 import warnings
 
@@ -27,12 +26,20 @@ from sklloss._intake import (
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.rows import Rows
+from sklloss.objectives.classification import (
+    bind_target,
+    check_classification_loss,
+    has_own_link,
+    newton_refusal,
+)
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
 
 SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs}
+
+NEWTON = ("newton-cholesky", "newton-cg")
 
 # "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
 LARGEST_HESSIAN = 200
@@ -41,7 +48,10 @@ LARGEST_HESSIAN = 200
 class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
     """What the linear classifiers share."""
 
-    _default_loss = None
+    # whether the outputs are the classes of one softmax; else they are independent
+    _softmax = None
+    # the loss as it was given, if its inverse link makes the predictions
+    _link = None
 
     def __init__(
         self,
@@ -117,10 +127,9 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         X = check_X(self, X, reset=True)
         weight = check_weight(sample_weight, X.shape[0], X.dtype)
         target = self._target(y, X.shape[0], weight, X.dtype)
-        if target.kind == "binary" and isinstance(loss, losses.CrossEntropy):
-            # two classes of one softmax are one sigmoid of the difference of their scores
-            loss = losses.LogLoss(label_smoothing=loss.label_smoothing)
-        objective = LinearObjective(self._rows(X, target, loss, n_threads), self.C)
+        rows = self._rows(X, target, loss, n_threads, "y")
+        name = self._choose_solver(rows)
+        objective = LinearObjective(rows, self.C)
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
@@ -130,19 +139,22 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
                 assert_all_finite(X_val, input_name="X_val")
             weight = check_weight(sample_weight_val, X_val.shape[0], X.dtype, "sample_weight_val")
             held_out = self._target(y_val, X_val.shape[0], weight, X.dtype, like=target, name="y_val")
-            watch.validate_on(self._rows(X_val, held_out, loss, n_threads), held_out, objective)
+            held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
+            watch.validate_on(held_rows, held_out, objective)
         start = self._start(objective, earlier)
-        name = self._choose_solver(objective)
         with threads.single_threaded_blas():
             result = SOLVERS[name](
                 objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback
             )
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
+        if not np.isfinite(result.value).all():
+            raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
         self._warn_unless_solved(result, name)
         coef = objective.rows.plain(objective.coef(result.w))
         self.classes_ = target.classes
         self._kind = target.kind
+        self._link = self.loss if has_own_link(loss, softmax=self._softmax) else None
         self.coef_ = coef[:, : X.shape[1]].astype(X.dtype)
         self.intercept_ = (
             coef[:, -1].astype(X.dtype) if self.fit_intercept else np.zeros(len(coef), dtype=X.dtype)
@@ -161,14 +173,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         """Check what no argument of fit is needed for; the loss to minimise."""
         loss = losses.get(self.loss)
         smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
-        if not isinstance(loss, type(losses.get(self._default_loss))):
-            raise ValueError(
-                f"loss {self.loss!r} does not fit {type(self).__name__}; use {self._default_loss!r}"
-            )
-        if smoothing:
-            if loss.label_smoothing not in (0, smoothing):
-                raise ValueError(f"label_smoothing={smoothing} contradicts loss={loss!r}; set one of them")
-            loss = dataclasses.replace(loss, label_smoothing=smoothing)
+        loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
         check_real("C", self.C, 0, open_low=True)
         if check_real("l1_ratio", self.l1_ratio, 0, 1) != 0:
             raise ValueError(
@@ -192,7 +197,8 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
 
-    def _rows(self, X, target, loss, n_threads):
+    def _rows(self, X, target, loss, n_threads, name):
+        loss, target = bind_target(loss, target, self.label_smoothing, softmax=self._softmax, name=name)
         return Rows(
             X,
             loss,
@@ -224,10 +230,19 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             start[:, -1] = intercept
         return objective.rows.centered(start).reshape(objective.shape)
 
-    def _choose_solver(self, objective):
-        if self.solver != "auto":
-            return self.solver
-        return "newton-cholesky" if objective.size <= LARGEST_HESSIAN else "newton-cg"
+    def _choose_solver(self, rows):
+        refusal = newton_refusal(rows.loss)
+        if self.solver == "auto":
+            if refusal:
+                return "lbfgs"
+            size = rows.width if rows.separable else rows.outputs * rows.width
+            return "newton-cholesky" if size <= LARGEST_HESSIAN else "newton-cg"
+        if refusal and self.solver in NEWTON:
+            raise ValueError(
+                f"solver={self.solver!r} does not fit loss={self.loss!r}, which {refusal}; "
+                "use solver='lbfgs' or 'auto'"
+            )
+        return self.solver
 
     def _warn_unless_solved(self, result, solver):
         if result.vanished.any() and np.isfinite(self.C):
@@ -277,11 +292,25 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
         scores = self.decision_function(X)
+        if self._link is not None:
+            values = self._values(scores)
+            if self._kind == "multilabel":
+                return (values > 0.5).astype(int)
+            if values.ndim == 1:
+                return self.classes_[(values > 0.5).astype(int)]
+            return self.classes_[values.argmax(axis=1)]
         if self._kind == "multilabel":
             return (scores > 0).astype(int)
         if self._kind == "binary":
             return self.classes_[(scores > 0).astype(int)]
         return self.classes_[scores.argmax(axis=1)]
+
+    def _values(self, scores):
+        """What the loss's inverse link makes of scores; of 0 and z, if it couples those of two classes."""
+        loss = losses.get(self._link)
+        if self._kind == "binary" and not loss.separable:
+            scores = np.column_stack([np.zeros_like(scores), scores])
+        return loss.predict(scores)
 
     def predict_proba(self, X):
         """Probabilities.
@@ -294,9 +323,18 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
             Rows sum to 1, except that a multi-label model's labels are independent. One-vs-rest
-            probabilities are divided by their sum.
+            probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
+            for a loss with an inverse link of its own what that says, kept within [0, 1].
         """
         scores = self.decision_function(X)
+        if self._link is not None:
+            p = np.clip(self._values(scores), 0.0, 1.0)
+            if self._kind == "multilabel":
+                return p
+            if p.ndim == 1:
+                return np.column_stack([1.0 - p, p])
+            total = p.sum(axis=1, keepdims=True)
+            return np.where(total > 0, p, 1.0) / np.where(total > 0, total, p.shape[1])
         sigmoid = losses.LogLoss().predict
         if self._kind == "binary":
             return np.column_stack([sigmoid(-scores), sigmoid(scores)])
@@ -307,7 +345,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         return softmax(log_expit(scores), axis=1)
 
     def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`, finite even where a probability rounds to 0.
+        """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
 
         Parameters
         ----------
@@ -317,6 +355,9 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         -------
         ndarray of the shape of ``predict_proba(X)``
         """
+        if self._link is not None:
+            with np.errstate(divide="ignore"):
+                return np.log(self.predict_proba(X))
         scores = self.decision_function(X)
         if self._kind == "binary":
             return np.column_stack([log_expit(-scores), log_expit(scores)])

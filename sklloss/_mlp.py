@@ -43,7 +43,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("solver", self.solver, SOLVERS)
         check_choice("learning_rate", self.learning_rate, SCHEDULES)
-        check_real("alpha", self.alpha, 0.0)
+        check_real("alpha", self.alpha, 0.0, open_high=True)
         check_real("tol", self.tol, 0.0)
         check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
         if not isinstance(self.batch_size, str) or self.batch_size != "auto":
@@ -57,7 +57,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
             check_integer("verbose", self.verbose, 0)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             check_flag(name, getattr(self, name))
-        rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True)
+        rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
         adam = Adam(
             rate,
             check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True),

@@ -7,16 +7,20 @@ __all__ = ["LogisticClassifier", "SoftmaxClassifier"]
 
 
 class LogisticClassifier(LinearClassifier):
-    """Logistic regression: independent sigmoids of linear scores, with a log loss each.
+    """Logistic regression: independent sigmoids of linear scores, with a log loss or another loss each.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, the objective of scikit-learn's
+    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, with the log loss the objective of scikit-learn's
     `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the units of
-    the features.
+    the features. Where a loss is not convex, as the focal loss is not, the optimum is a local one, reached
+    from 0.
 
     Parameters
     ----------
     loss : str or Loss, default="log_loss"
-        The loss of each output: "log_loss", or a `sklloss.losses.LogLoss`.
+        The loss of each output: "log_loss", "focal", or a `sklloss.losses.Loss` whose outputs cost one by one
+        (``separable``), one's own included. Labels count as 0 and 1. With a regression loss, or a loss of
+        one's own that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
+        [0, 1], and `predict` compares it with 1/2; with any other it is their sigmoid.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
@@ -40,7 +44,9 @@ class LogisticClassifier(LinearClassifier):
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
         "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
-        for up to 200 parameters per output, else "newton-cg"; ``solver_`` says which.
+        for up to 200 parameters per output, else "newton-cg", where the loss is convex and states its second
+        derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every
+        loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -48,7 +54,7 @@ class LogisticClassifier(LinearClassifier):
     warm_start : bool, default=False
         Whether to start from the last fit's coefficients.
     label_smoothing : float, default=0.0
-        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``.
+        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``, for any loss.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
         Fits have the same bits for any value.
@@ -80,8 +86,9 @@ class LogisticClassifier(LinearClassifier):
     Notes
     -----
     y may be labels of two classes; labels of K classes (one-vs-rest); an (n, L) matrix of zeros and ones
-    (multi-label); or probabilities in [0, 1], (n,) for the second class or (n, L) for each label. A soft
-    label y is the same as two rows, labelled 1 and 0, with weights y and 1 - y.
+    (multi-label); or probabilities in [0, 1], (n,) for the second class or (n, L) for each label. With a loss
+    that is linear in y, as the log and focal losses are, a soft label y is the same as two rows, labelled 1
+    and 0, with weights y and 1 - y.
 
     Examples
     --------
@@ -92,7 +99,7 @@ class LogisticClassifier(LinearClassifier):
     True
     """
 
-    _default_loss = "log_loss"
+    _softmax = False
 
     def __init__(
         self,
@@ -146,16 +153,21 @@ class LogisticClassifier(LinearClassifier):
 
 
 class SoftmaxClassifier(LinearClassifier):
-    """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy.
+    """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy or another loss.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, the objective of scikit-learn's
-    `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the units of
-    the features.
+    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, with the cross-entropy the objective of
+    scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the
+    units of the features. Where a loss is not convex, as the focal loss is not, the optimum is a local one,
+    reached from 0.
 
     Parameters
     ----------
     loss : str or Loss, default="cross_entropy"
-        "cross_entropy", or a `sklloss.losses.CrossEntropy`.
+        "cross_entropy", "focal" (in its softmax form, as a `Focal` object too), or a `sklloss.losses.Loss`,
+        one's own included. A loss over "classes" is given codes, or rows of probabilities where y holds such
+        or is smoothed; any other is given rows of probabilities, one-hot for labels. Probabilities are the
+        softmax of the scores, but with a loss that defines another `inverse_link`, or a regression loss, its
+        inverse link, kept within [0, 1] and divided by its sum.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
@@ -178,7 +190,9 @@ class SoftmaxClassifier(LinearClassifier):
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
         "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
-        for up to 200 parameters (classes times features), else "newton-cg"; ``solver_`` says which.
+        for up to 200 parameters (classes times features), else "newton-cg", where the loss is a cross-entropy
+        (or costs output by output, is convex and states its second derivative), and "lbfgs" for any other;
+        ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -186,7 +200,7 @@ class SoftmaxClassifier(LinearClassifier):
     warm_start : bool, default=False
         Whether to start from the last fit's coefficients.
     label_smoothing : float, default=0.0
-        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``.
+        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
         Fits have the same bits for any value.
@@ -199,7 +213,7 @@ class SoftmaxClassifier(LinearClassifier):
     coef_ : ndarray of shape (1, n_features) for two classes, else (n_classes, n_features)
     intercept_ : ndarray of shape (1,) or (n_classes,)
     n_iter_ : ndarray of int32 of shape (1,)
-        Iterations.
+        Iterations; of shape (n_classes,), class by class, with a loss that costs output by output.
     loss_ : float
         The final objective, penalty included.
     loss_curve_ : list of float
@@ -219,8 +233,10 @@ class SoftmaxClassifier(LinearClassifier):
     Notes
     -----
     y may be labels (n,), or an (n, K) matrix of class probabilities, one-hot included, whose rows are
-    not negative and sum to 1. A row of probabilities is the same as K rows with hard labels, weighted by
-    them. Two classes are the same model as in `LogisticClassifier`, with one row of coefficients.
+    not negative and sum to 1. With a loss that is linear in y, as the cross-entropy and focal losses are, a
+    row of probabilities is the same as K rows with hard labels, weighted by them. Two classes are the same
+    model as in `LogisticClassifier`, with one row of coefficients; a loss of one's own that couples the
+    outputs sees 0 and the score of the second class.
 
     Examples
     --------
@@ -231,7 +247,7 @@ class SoftmaxClassifier(LinearClassifier):
     array([0, 0])
     """
 
-    _default_loss = "cross_entropy"
+    _softmax = True
 
     def __init__(
         self,

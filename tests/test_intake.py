@@ -17,6 +17,7 @@ from sklloss._intake import (
     regression_validation,
 )
 
+SQUARED = losses.HalfSquaredError()
 ESTIMATORS = [LogisticClassifier, SoftmaxClassifier]
 N = 40
 
@@ -277,7 +278,8 @@ BAD_PARAMETERS = [
     *[("n_threads", value) for value in (0, 1.5, "2", True)],
     *[("label_smoothing", value) for value in (-0.1, 1, 1.5, np.nan, "0", None)],
     *[("solver", value) for value in ("liblinear", "saga", "newton", None, 3)],
-    *[("loss", value) for value in ("logloss", "squared_error", None, 3, losses.HalfSquaredError())],
+    *[("loss", value) for value in ("logloss", "gamma", None, 3, losses.LogLoss, losses.Gamma())],
+    *[("loss", value) for value in ("root_mean_squared_error", losses.RootMeanSquaredError())],
     ("intercept_scaling", 2.0),
 ]
 
@@ -433,12 +435,14 @@ def any_estimator():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_regression_targets_get_the_dtype_of_X_and_two_dimensions(dtype):
     X, y = good()
-    data = regression_data(any_estimator(), X.astype(dtype), y, np.arange(N))
+    data = regression_data(any_estimator(), X.astype(dtype), y, np.arange(N), loss=SQUARED)
     assert data.y.shape == (N, 1)
     assert data.X.dtype == data.y.dtype == data.weight.dtype == dtype
     assert data.y.flags.c_contiguous
     assert data.one_dimensional
-    two = regression_data(any_estimator(), X.astype(dtype), np.asfortranarray(np.column_stack([y, -y])))
+    two = regression_data(
+        any_estimator(), X.astype(dtype), np.asfortranarray(np.column_stack([y, -y])), loss=SQUARED
+    )
     assert two.y.shape == (N, 2)
     assert two.y.flags.c_contiguous
     assert not two.one_dimensional
@@ -460,24 +464,24 @@ def test_regression_targets_get_the_dtype_of_X_and_two_dimensions(dtype):
 def test_bad_regression_targets(y, message):
     X, _ = good()
     with pytest.raises(ValueError, match=message):
-        regression_data(any_estimator(), X.astype(np.float32), y)
+        regression_data(any_estimator(), X.astype(np.float32), y, loss=SQUARED)
 
 
 def test_regression_validation_sets_are_held_to_the_training_set():
     X, y = good()
     estimator = any_estimator()
-    regression_data(estimator, X, y)
-    assert regression_validation(estimator, None, None, None, 1) is None
-    held = regression_validation(estimator, X[:5], y[:5], np.ones(5), 1)
+    regression_data(estimator, X, y, loss=SQUARED)
+    assert regression_validation(estimator, None, None, None, 1, loss=SQUARED) is None
+    held = regression_validation(estimator, X[:5], y[:5], np.ones(5), 1, loss=SQUARED)
     assert held.y.shape == (5, 1)
     with pytest.raises(ValueError, match="y_val has 1 outputs, y has 2"):
-        regression_validation(estimator, X, y, None, 2)
+        regression_validation(estimator, X, y, None, 2, loss=SQUARED)
     with pytest.raises(ValueError, match="X_val.*2 features"):
-        regression_validation(estimator, X[:, :2], y, None, 1)
+        regression_validation(estimator, X[:, :2], y, None, 1, loss=SQUARED)
     with pytest.raises(ValueError, match="y_val contains NaN"):
-        regression_validation(estimator, X, changed(y, 3, np.nan), None, 1)
+        regression_validation(estimator, X, changed(y, 3, np.nan), None, 1, loss=SQUARED)
     with pytest.raises(ValueError, match="sample_weight_val must not be negative"):
-        regression_validation(estimator, X, y, -np.ones(N), 1)
+        regression_validation(estimator, X, y, -np.ones(N), 1, loss=SQUARED)
 
 
 def test_a_number_is_a_weight_for_every_row():

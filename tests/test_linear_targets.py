@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -94,6 +95,70 @@ def test_a_column_of_labels_is_flattened_with_scikit_learns_warning(rng, estimat
     np.testing.assert_array_equal(model.coef_, estimator().fit(X, y).coef_)
 
 
+@pytest.mark.parametrize("estimator", [LogisticClassifier, SoftmaxClassifier])
+@pytest.mark.parametrize(
+    "dtype", ["category", "string", "Int64", "boolean", "Float64", "float32", "int8", "O"]
+)
+def test_columns_of_pandas_types_are_labels_as_in_scikit_learn(rng, dtype, estimator):
+    pd = pytest.importorskip("pandas")
+    X = rows(rng)
+    y = labels(rng, X, 2)
+    values = np.array(["b", "a"])[y] if dtype in ("category", "string", "O") else y
+    y = pd.Series(values, dtype=dtype)
+    model, theirs = estimator(tol=1e-8).fit(X, y), LogisticRegression(tol=1e-10).fit(X, y)
+    np.testing.assert_array_equal(model.classes_, theirs.classes_)
+    assert model.classes_.dtype == theirs.classes_.dtype
+    assert_same_model(model, theirs, rtol=1e-5, atol=1e-6)
+    assert model.score(X, y) == theirs.score(X, y)
+
+
+@pytest.mark.parametrize("kind", ["polars.Categorical", "polars.Enum", "polars.String"])
+def test_columns_of_polars_types_are_labels(rng, kind):
+    pl = pytest.importorskip("polars")
+    X = rows(rng)
+    y = np.array(["a", "b", "c"])[labels(rng, X, 3)]
+    dtype = pl.Enum(["c", "a", "b"]) if kind == "polars.Enum" else optional(kind)
+    model = SoftmaxClassifier().fit(X, pl.Series(y, dtype=dtype))
+    np.testing.assert_array_equal(model.coef_, SoftmaxClassifier().fit(X, y).coef_)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+
+
+def test_whole_floats_are_labels_and_others_probabilities(rng):
+    X = rows(rng)
+    y = labels(rng, X, 2)
+    hard = LogisticClassifier().fit(X, y)
+    whole = LogisticClassifier().fit(X, y.astype(float))
+    np.testing.assert_array_equal(whole.coef_, hard.coef_)
+    np.testing.assert_array_equal(whole.classes_, [0.0, 1.0])
+    # one value in between makes the rest of them probabilities: the same ones
+    almost = y.astype(float)
+    almost[0] = np.nextafter(almost[0], 0.5)
+    soft = LogisticClassifier().fit(X, almost)
+    assert soft.classes_.dtype.kind == "i"
+    np.testing.assert_allclose(soft.coef_, hard.coef_, rtol=1e-12)
+    np.testing.assert_array_equal(soft.predict(X), hard.predict(X))
+    # validation labels may be of either kind
+    model = LogisticClassifier().fit(X, almost, X_val=X, y_val=y)
+    other = LogisticClassifier().fit(X, y.astype(bool), X_val=X, y_val=almost)
+    np.testing.assert_allclose(model.validation_loss_curve_, other.validation_loss_curve_, rtol=1e-12)
+    for probabilities in (np.full(120, 0.5), rng.uniform(size=120).astype(np.float32)):
+        assert LogisticClassifier().fit(X, probabilities).coef_.shape == (1, 4)
+
+
+@pytest.mark.parametrize("estimator", [LogisticClassifier, SoftmaxClassifier])
+def test_a_matrix_may_come_in_columns_of_several_types(rng, estimator):
+    pd = pytest.importorskip("pandas")
+    X = rows(rng)
+    P = simplex(rng, 120, 3)
+    P[:, 1] = 0.0
+    P /= P.sum(axis=1, keepdims=True)
+    P[:40] = [0.0, 1.0, 0.0]
+    frame = pd.DataFrame(P, columns=["u", "v", "w"])
+    reference = estimator().fit(X, P)
+    for other in (frame.astype({"v": bool}), frame.astype("Float64"), P.astype(object), P.tolist()):
+        np.testing.assert_array_equal(estimator().fit(X, other).coef_, reference.coef_)
+
+
 # Two classes --------------------------------------------------------------------------------------------
 
 
@@ -178,7 +243,9 @@ def test_one_hot_rows_equal_labels(rng):
     X = rows(rng)
     y = labels(rng, X, 4)
     hard = SoftmaxClassifier(**TIGHT).fit(X, y)
-    for one_hot in (np.eye(4)[y], np.eye(4, dtype=int)[y], np.eye(4, dtype=bool)[y]):
+    dense = (np.eye(4)[y], np.eye(4, dtype=int)[y], np.eye(4, dtype=bool)[y])
+    formats = (scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_array)
+    for one_hot in (*dense, *(sparse(matrix) for sparse, matrix in zip(formats, dense))):
         soft = SoftmaxClassifier(**TIGHT).fit(X, one_hot)
         assert_same_model(soft, hard, rtol=1e-9)
         np.testing.assert_array_equal(soft.classes_, np.arange(4))
@@ -270,7 +337,11 @@ def test_one_vs_rest_with_weights_equals_one_fit_for_each_class(rng, K):
 
 
 @pytest.mark.parametrize(
-    "container", ["numpy.asarray", "scipy.sparse.csr_matrix", "scipy.sparse.coo_array", "pandas.DataFrame"]
+    "container",
+    [
+        *("numpy.asarray", "scipy.sparse.csr_matrix", "scipy.sparse.csr_array", "scipy.sparse.coo_array"),
+        *("pandas.DataFrame", "polars.DataFrame", "builtins.list"),
+    ],
 )
 def test_multi_label_equals_one_fit_for_each_label(rng, container):
     container = optional(container)

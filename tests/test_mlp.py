@@ -248,6 +248,8 @@ def test_early_stopping_watches_the_given_rows_and_keeps_the_best_epoch():
         ({"hidden_layer_sizes": (5, 2.5)}, TypeError, "hidden_layer_sizes must be an integer, got 2.5"),
         ({"hidden_layer_sizes": "wide"}, TypeError, "hidden_layer_sizes must be an integer"),
         ({"alpha": -1}, ValueError, "alpha must be in"),
+        ({"alpha": np.inf}, ValueError, "alpha must be in"),
+        ({"learning_rate_init": np.inf}, ValueError, "learning_rate_init must be in"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": "large"}, ValueError, 'batch_size must be "auto" or a positive integer'),
         ({"learning_rate_init": 0.0}, ValueError, "learning_rate_init must be in"),

@@ -63,10 +63,12 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
     if kind == "multilabel":
         raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
     if type_of_target(y, input_name=name) == "continuous":
-        if y.min() < 0 or y.max() > 1:
+        outside = (y < 0) | (y > 1)
+        if outside.any():
+            row = int(np.argmax(outside))
             raise ValueError(
                 f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; "
-                f"got values from {y.min()} to {y.max()}"
+                f"row {row} has {y[row]}"
             )
         if kind == "one-vs-rest":
             raise ValueError(

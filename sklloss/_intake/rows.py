@@ -116,7 +116,11 @@ def target_array(y, name, n_samples):
             f"{rows} and {name} must have the same number of rows, got {n_samples} and {y.shape[0]}"
         )
     if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
+        return column_or_1d(y, warn=True)
+    if y.ndim == 2 and y.dtype == object:
+        # columns of several types of numbers
+        with contextlib.suppress(TypeError, ValueError):
+            y = y.astype(np.float64)
     return y
 
 

@@ -6,9 +6,12 @@ import scipy.sparse
 from sklloss import kernels
 from sklloss.backends import threads
 from sklloss.kernels import _hessian, _sweep
+from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
 BLOCK_BYTES = 1 << 18
+# A loss that is Python code costs some 30 us a call, whatever the number of rows.
+PYTHON_ROWS = 512
 # Below this many multiplications a pass is over before a second thread has woken up.
 SMALL_WORK = 1 << 21
 # Chunks are what threads share; their number must not depend on how many threads there are.
@@ -25,11 +28,11 @@ class Rows:
     ----------
     X : ndarray of shape (n, p), rows or columns contiguous, or CSR matrix; float32 or float64
     loss : Loss
-        Its kernel is looked up once, here.
+        Its kernel is looked up once, here. Without one, each block of rows calls its `evaluate_batch`.
     values : ndarray of shape (n, outputs) or None
         Targets in X's dtype.
     codes : ndarray of intp of shape (n,) or None
-        Class codes where ``values`` is None. A separable loss sees them as 0/1 targets.
+        Class codes where ``values`` is None. A loss that is not over classes sees them as 0/1 targets.
     weight : ndarray of shape (n,) or (n, outputs), or None
     outputs : int
     fit_intercept : bool
@@ -46,6 +49,7 @@ class Rows:
         self.outputs = outputs
         self.fit_intercept = fit_intercept
         self.width = self.features + bool(fit_intercept)
+        self.loss = loss
         self.separable = loss.separable
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
@@ -57,10 +61,14 @@ class Rows:
         self._values = values
         self._weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
         self._per_output = weight is not None and weight.ndim == 2
-        self._expand = codes is not None and loss.separable
+        self._expand = codes is not None and loss.target != "classes"
         self._parameter = loss.kernel_parameter
-        self._kernel = kernels.get(loss.kernel, X.dtype)
-        self._kernel64 = kernels.get(loss.kernel, np.float64)
+        self._compiled = loss.kernel is not None
+        if self._compiled:
+            self._kernel = kernels.get(loss.kernel, X.dtype)
+            self._kernel64 = kernels.get(loss.kernel, np.float64)
+        else:
+            self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._n_threads = n_threads
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
         self._arrays = (X,)
@@ -113,12 +121,29 @@ class Rows:
         self._run(work, len(product))
         return self._join(product, shift)
 
-    def hessian(self, coef, *, coupled=True):
+    def positive_blocks(self, coef):
+        """Gradient (outputs, width) and a positive stand-in for the Hessian's diagonal blocks, at ``coef``.
+
+        Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
+        count by the size of their first derivative: a row that is met no longer bends a loss either.
+        """
+        loss = None
+        if not (self.separable and self.loss.states_curvature):
+            loss = PythonLoss(self._slopes, False)
+        return self.hessian(coef, coupled=False, loss=loss)[1:]
+
+    def _slopes(self, raw, target, codes, weight, curvature):
+        """As `Loss.evaluate_batch`, with the size of the gradient in place of the curvature."""
+        total = self.loss.evaluate_batch(raw, target, codes, weight)
+        np.abs(raw, out=curvature)
+        return total
+
+    def hessian(self, coef, *, coupled=True, loss=None):
         """Loss sums, gradient and Hessian at ``coef``, all in float64 and computed in it.
 
         The Hessian is (outputs, width, width) for a separable loss, else (1, outputs * width, outputs *
         width), or without ``coupled`` its diagonal blocks (outputs, width, width). Its lower
-        triangles are filled.
+        triangles are filled. ``loss`` takes the place of the own, with a curvature for each output.
         """
         coupled = coupled and not self.separable
         blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, self.width)
@@ -131,12 +156,14 @@ class Rows:
         no_index = np.empty(0, dtype=np.int32)
         sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
         coef = np.ascontiguousarray(coef)
+        softmax = loss is None and not self.separable
+        kernel = self._kernel64 if loss is None else loss
 
         def work(first, last):
             return _hessian.hessian(
-                self._kernel64, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
-                self._per_output, self._expand, self.fit_intercept, coupled, not self.separable,
-                self._parameter, block, bounds, first, last, gradient, sums, curvature,
+                kernel, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
+                self._per_output, self._expand, self.fit_intercept, coupled, softmax, self._parameter,
+                block, bounds, first, last, gradient, sums, curvature,
             )  # fmt: skip
 
         self._run(work, len(gradient))
@@ -221,7 +248,7 @@ class Rows:
         """Rows per block: a multiple of 32, from the width of a row alone."""
         row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
         row += 2 * self.outputs * self.dtype.itemsize
-        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32), 1024))
+        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self._compiled else PYTHON_ROWS), 1024))
 
     def _cut(self, work_per_row, chunk_numbers, block):
         """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""
@@ -260,5 +287,6 @@ class _Unit:
     """The loss of constant curvature 1, whose Hessian is the Gram matrix."""
 
     separable = True
+    target = "values"
     kernel = "squared_error"
     kernel_parameter = 0.5

@@ -131,6 +131,27 @@ class LinearObjective:
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
         return _BlockSolver(blocks, self._small_ridge)
 
+    def preconditioner_at(self, w):
+        """As `local_preconditioner` at any point and for any loss, from a positive stand-in for the Hessian.
+
+        Coupled outputs that may all shift alike, as a softmax's, keep out of each other's way: along the
+        common shift the Hessian is the penalty, and the blocks know nothing of that. None where it cannot
+        be had, or at a price.
+        """
+        if self.rows.width > WIDEST_BLOCKS:
+            return None  # it would cost more than it saves
+        gradient, blocks = self.rows.positive_blocks(self.coef(w))
+        blocks *= self.scale
+        np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
+        try:
+            solve = _BlockSolver(blocks, self._small_ridge)
+        except ValueError:
+            return None
+        total, size = np.abs(gradient.sum(axis=0)), np.abs(gradient).sum(axis=0)
+        if self.rows.separable or (total > 1e-9 * size).any():
+            return solve
+        return _ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
+
     @property
     def local_cost(self):
         """What `local_preconditioner` costs, in products with the Hessian."""
@@ -178,6 +199,19 @@ class _BlockSolver:
         for k, (factor, root) in enumerate(self._factors):
             solution[k] = lapack.dpotrs(factor, rows[k] / root, lower=0)[0] / root
         return solution.reshape(x.shape)
+
+
+class _ShiftSolver:
+    """The same across the common shift of all outputs, and the penalty alone along it."""
+
+    def __init__(self, solve, outputs, ridge):
+        self._solve, self._outputs, self._ridge = solve, outputs, ridge
+
+    def __call__(self, x):
+        rows = x.reshape(self._outputs, -1)
+        shift = rows.mean(axis=0)
+        solution = self._solve(rows - shift)
+        return (solution - solution.mean(axis=0) + self._ridge * shift).reshape(x.shape)
 
 
 class _DiagonalSolver:

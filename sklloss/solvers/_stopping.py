@@ -51,8 +51,10 @@ def allowed_gap(value, tol):
 
 
 def has_vanished(objective, value, start):
-    """Which problems have no minimum, and have come as near to its infimum as makes sense."""
-    return value <= (VANISHED_PENALISED if objective.penalised else VANISHED) * start
+    """Which problems have no minimum, and have come as near to its infimum, 0, as makes sense."""
+    least = (VANISHED_PENALISED if objective.penalised else VANISHED) * start
+    # a loss may be negative: 0 is then a value like any other
+    return (value >= 0) & (value <= least) & (start > 0)
 
 
 def finite_or_zero(direction):

@@ -7,6 +7,7 @@ from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 FLATTER = 0.9  # the slope after a step, against the slope before it (weak Wolfe)
 TRIALS = 50
+RENEWED = 10  # iterations after which a better preconditioner is worth its making, if it is no dearer
 CAUTION = 0.1  # the approximate inverse Hessian may underestimate the gap
 
 
@@ -14,13 +15,14 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     """Minimise a smooth objective by L-BFGS.
 
     The two-loop recursion starts from the objective's preconditioner instead of a multiple of the
-    identity, so that neither the steps nor the stopping rule depend on the units of the features.
+    identity, so that neither the steps nor the stopping rule depend on the units of the features. A fit
+    that takes long has the preconditioner made anew where it stands.
 
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``, and ``preconditioner`` if
-        it has one.
+        With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``; ``preconditioner``, and
+        ``preconditioner_at`` and ``local_cost``, if it has them.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -44,6 +46,8 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     w = np.array(w, dtype=np.float64)
     prepare = getattr(objective, "preconditioner", None)
     precondition = prepare() if prepare is not None else np.copy
+    renew = getattr(objective, "preconditioner_at", None)
+    due = max(RENEWED, objective.local_cost) if renew is not None else max_iter + 1
     value, gradient = objective.value_and_gradient(w)
     start = np.minimum(value, objective.null_value()) if w.any() else value
     past, earlier = [], []
@@ -80,6 +84,11 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
         curve.append(float(value.sum()))
         if callback is not None:
             callback(iteration, w, value)
+        if iteration % due == 0:
+            newer = renew(w)
+            if newer is not None:
+                precondition = newer
+                past = [(s, y, rho, _newest_scale(s, y, rho, newer)) for s, y, rho, _ in past]
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
@@ -90,14 +99,17 @@ def _dot(a, b):
 def _remember(past, s, y, precondition, memory):
     """Keep a step s and the change y of the gradient; a problem in which they disagree keeps nothing."""
     sy = _dot(s, y)
-    solved = precondition(y)
-    yy = _dot(y, solved)
     good = sy > 1e-14 * np.sqrt(np.maximum(_dot(s, s) * _dot(y, y), 0.0))
     rho = np.divide(1.0, sy, out=np.zeros_like(sy), where=good)
-    scale = np.divide(sy, yy, out=np.zeros_like(sy), where=good & (yy > 0))
-    past.append((s, y, rho, scale))
+    past.append((s, y, rho, _newest_scale(s, y, rho, precondition)))
     if len(past) > memory:
         past.pop(0)
+
+
+def _newest_scale(s, y, rho, precondition):
+    """By what the preconditioner is to be multiplied to meet the step s; 0 for what was not kept."""
+    yy = _dot(y, precondition(y))
+    return np.divide(_dot(s, y), yy, out=np.zeros_like(rho), where=(rho > 0) & (yy > 0))
 
 
 def _inverse_hessian(gradient, past, precondition):

@@ -114,7 +114,7 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
         decrease = 0.5 * length * rz
         lowered += decrease
         left = products * decrease
-        distance = np.sqrt(lowered / size)
+        distance = np.sqrt(np.minimum(lowered, size) / size)
         z = solve(residual)
         newer = _dot(residual, z)
         # One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is

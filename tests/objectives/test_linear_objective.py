@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.backends import rows as rows_module
 from sklloss.backends.rows import Rows
 from sklloss.objectives import linear
 from sklloss.objectives.linear import LinearObjective
@@ -240,3 +241,121 @@ def test_an_infinite_C_means_no_penalty():
     assert not made.penalised
     made, _ = objective("binary", "none", np.float64, True, 1e300)
     assert made.penalised
+
+
+class PlainLogLoss(losses.LogLoss):
+    """Without its kernel."""
+
+    kernel = None
+
+
+class PlainCrossEntropy(losses.CrossEntropy):
+    """Without its kernel."""
+
+    kernel = None
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+def test_a_loss_without_a_kernel_has_the_passes_of_its_kernel(
+    monkeypatch, kind, weights, fit_intercept, dtype, container
+):
+    # blocks smaller than the data, so that there are several
+    monkeypatch.setattr(rows_module, "PYTHON_ROWS", 32)
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 1)
+    X, loss, values, codes, weight, p = data(kind, weights, dtype)
+    plain = PlainCrossEntropy() if kind.startswith("softmax") else PlainLogLoss()
+    ours, theirs = (
+        LinearObjective(
+            Rows(
+                CONTAINERS[container](X), one, values, codes, weight, p.shape[1], fit_intercept=fit_intercept
+            ),
+            0.7,
+        )
+        for one in (plain, loss)
+    )
+    w = np.random.default_rng(1).normal(size=ours.shape)
+    rtol = 1e-12 if dtype == np.float64 else 1e-5
+
+    def same(found, expected, rtol=rtol):
+        for one, other in zip(found, expected):
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
+
+    same(ours.value_and_gradient(w), theirs.value_and_gradient(w))
+    if plain.separable:
+        # the Hessian is worked out in float64
+        same(ours.hessian(w), theirs.hessian(w), 1e-12)
+        same(ours.linearise(w), theirs.linearise(w))
+        direction = np.random.default_rng(2).normal(size=ours.shape)
+        same([ours.product(direction)], [theirs.product(direction)])
+
+
+def test_outputs_of_a_mean_are_divided_by_their_number():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(N, P)), rng.uniform(size=(N, K))
+
+    class Plain(losses.HalfSquaredError):
+        kernel = None
+
+    w = rng.normal(size=(K, P))
+    error = X @ w.T - Y
+    for loss in (losses.HalfSquaredError(), Plain()):
+        made = LinearObjective(Rows(X, loss, Y, None, None, K, fit_intercept=False), np.inf)
+        value, gradient, hessian = made.hessian(w)
+        np.testing.assert_allclose(value, (error**2).sum(axis=0) / 2 / K, rtol=1e-12)
+        np.testing.assert_allclose(gradient, error.T @ X / K, rtol=1e-12)
+        np.testing.assert_allclose(full(hessian), np.broadcast_to(X.T @ X / K, (K, P, P)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("C", [0.7, np.inf])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+@pytest.mark.parametrize("loss", ["with curvature", "without"])
+def test_the_preconditioner_of_any_loss_solves_with_positive_blocks(loss, kind, weights, C, fit_intercept):
+    made, (X, probabilities, weight, softmax) = objective(kind, weights, np.float64, fit_intercept, C)
+    if not softmax and loss == "without":
+        made.rows.loss = type("Bare", (losses.LogLoss,), {"formula": losses.LogLoss.formula})()
+        assert not made.rows.loss.states_curvature
+    A = np.column_stack([X, np.ones(N)]) if fit_intercept else X
+    w = np.random.default_rng(1).normal(size=made.shape)
+    Z = A @ made.coef(w).T
+    if softmax:
+        p = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+    else:
+        p = 1 / (1 + np.exp(-Z))
+    bend = np.abs(p - probabilities) if softmax or loss == "without" else p * (1 - p)
+    weight = np.ones(bend.shape) if weight is None else weight.reshape(N, -1)
+    ridge = np.full(A.shape[1], float(np.isfinite(C)))
+    ridge[P:] = 0
+    scale = C if np.isfinite(C) else 1.0
+    x = np.random.default_rng(2).normal(size=made.coef(w).shape)
+    found = made.preconditioner_at(w)(x.reshape(made.shape)).reshape(x.shape)
+    shift = x.mean(axis=0) if softmax else 0.0
+    expected = np.stack(
+        [
+            np.linalg.solve(scale * (A * (weight * bend)[:, [k]]).T @ A + np.diag(ridge), (x - shift)[k])
+            for k in range(len(x))
+        ]
+    )
+    if softmax:
+        expected = expected - expected.mean(axis=0) + ridge * shift
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_preconditioner_of_coupled_outputs_that_do_not_shift_alike_is_whole():
+    rng = np.random.default_rng(0)
+
+    class Norm(losses.Loss):
+        separable = False
+
+        def formula(self, xp, y, raw):
+            size = xp.sqrt(1 + ((raw - y) ** 2).sum(axis=1))
+            return size, (raw - y) / size[:, None]
+
+    X, Y = rng.normal(size=(N, P)), rng.uniform(size=(N, K))
+    made = LinearObjective(Rows(X, Norm(), Y, None, None, K, fit_intercept=True), 1.0)
+    solved = made.preconditioner_at(rng.normal(size=made.shape))(np.ones(made.shape))
+    assert (np.abs(made.coef(solved).sum(axis=0)) > 0).all()
+    assert np.ptp(made.coef(solved), axis=0).min() > 0

@@ -10,9 +10,12 @@ DEPTHS = [(), (6,), (7, 5), (4, 1, 3)]
 LOSSES = [name for name in losses.names() if losses.get(name).target == "values"]
 
 
-def problem(rng, outputs, dtype=np.float64):
+def problem(rng, outputs, dtype=np.float64, name=None):
     X = rng.standard_normal((40, 5)).astype(dtype)
-    return X, rng.standard_normal((40, outputs)).astype(dtype), (rng.random(40) + 0.1).astype(dtype)
+    y = rng.standard_normal((40, outputs))
+    if name in ("poisson", "gamma"):
+        y = np.exp(y)
+    return X, y.astype(dtype), (rng.random(40) + 0.1).astype(dtype)
 
 
 def parameters_of(widths, rng, dtype=np.float64):
@@ -25,7 +28,7 @@ def parameters_of(widths, rng, dtype=np.float64):
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_gradient_equals_finite_differences(activation, depth, loss, outputs, rng):
-    X, y, weight = problem(rng, outputs)
+    X, y, weight = problem(rng, outputs, name=loss)
     widths = (5, *depth, outputs)
     objective = NetworkObjective(widths, activation, np.float64, losses.get(loss), alpha=0.7)
     rows = objective.rows(X, y, weight)
@@ -45,7 +48,7 @@ def test_the_gradient_equals_finite_differences(activation, depth, loss, outputs
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
     torch = pytest.importorskip("torch")
-    X, y, weight = problem(rng, 2, dtype)
+    X, y, weight = problem(rng, 2, dtype, loss)
     widths = (5, *depth, 2)
     alpha = 0.3
     objective = NetworkObjective(widths, activation, dtype, losses.get(loss), alpha)
@@ -89,8 +92,8 @@ def test_a_network_without_a_hidden_layer_is_the_linear_model(rng):
 
 
 def test_the_loss_without_penalty_is_the_loss_objects_own(rng):
-    X, y, weight = problem(rng, 1)
     for name in LOSSES:
+        X, y, weight = problem(rng, 1, name=name)
         objective = NetworkObjective((5, 4, 1), "tanh", np.float64, losses.get(name), alpha=5.0)
         parameters = parameters_of((5, 4, 1), rng)
         expected = losses.get(name)(y, objective.predict(X, parameters), weight)

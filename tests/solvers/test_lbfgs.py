@@ -183,3 +183,46 @@ def test_the_allowed_gap_is_relative_and_an_objective_that_vanishes_has_no_minim
     free.penalised = False
     assert has_vanished(free, value, start).tolist() == [False, True, True]
     assert has_vanished(penalised, value, start).tolist() == [False, False, True]
+
+
+def test_below_zero_is_not_vanished():
+    value = np.array([-1.0, -1e-20, 0.0, 0.0])
+    assert has_vanished(Rosenbrock([1.0]), value, np.array([1.0, 1.0, 1.0, 0.0])).tolist() == [
+        *(False, False, True, False)
+    ]
+
+
+class Renewed(Quadratic):
+    """A preconditioner that is poor at first, and the Hessian itself when asked for again."""
+
+    local_cost = 3
+
+    def __init__(self, H, target):
+        super().__init__(H, target)
+        self.asked = []
+
+    def preconditioner(self):
+        return np.copy
+
+    def preconditioner_at(self, w):
+        self.asked.append(w)
+        return lambda x: np.stack([np.linalg.solve(H, v) for H, v in zip(self.H, x)])
+
+
+def test_a_long_fit_has_its_preconditioner_made_anew(rng):
+    plain = quadratic(rng, count=2, size=40)
+    objective = Renewed(plain.H, plain.target)
+    start = np.zeros((2, 40))
+    result = lbfgs(objective, start, tol=1e-7, max_iter=500)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.w, plain.target, rtol=1e-4, atol=1e-5)
+    assert result.n_iter.max() < 20 < lbfgs(plain, start, tol=1e-7, max_iter=500).n_iter.max()
+    assert len(objective.asked) == 1
+    objective.asked.clear()
+    objective.local_cost = 15
+    assert 15 < lbfgs(objective, start, tol=1e-7, max_iter=500).n_iter.max() < 25
+    # one that cannot be had changes nothing
+    objective.preconditioner_at = lambda w: None
+    np.testing.assert_array_equal(
+        lbfgs(objective, start, tol=1e-7, max_iter=500).w, lbfgs(plain, start, tol=1e-7, max_iter=500).w
+    )

@@ -1,0 +1,164 @@
+"""What a classifier minimises: a loss and a coded target, made to fit each other."""
+
+import dataclasses
+
+import numpy as np
+
+from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss, SoftmaxFocal
+
+
+def check_classification_loss(loss, label_smoothing, *, softmax):
+    """The loss with the estimator's smoothing in it, where it has a place for that.
+
+    Parameters
+    ----------
+    loss : Loss
+    label_smoothing : float
+        The estimator's.
+    softmax : bool
+        Whether the outputs are the classes of one softmax; else they are independent.
+
+    Raises
+    ------
+    ValueError
+        If no target of such a classifier fits the loss.
+    """
+    if not loss.additive:
+        raise ValueError(f"loss={loss!r} does not fit a linear classifier: it is no mean over rows")
+    if softmax and type(loss) is Focal:
+        loss = loss.softmax()
+    if not softmax and (loss.target == "classes" or not loss.separable):
+        raise ValueError(
+            f"loss={loss!r} does not fit independent outputs, its outputs are one softmax or otherwise "
+            "coupled; use loss='log_loss' or loss='focal', or SoftmaxClassifier"
+        )
+    own = getattr(loss, "label_smoothing", 0.0)
+    if label_smoothing and own not in (0, label_smoothing):
+        raise ValueError(f"label_smoothing={label_smoothing} contradicts loss={loss!r}; set one of them")
+    if label_smoothing and type(loss) is (CrossEntropy if softmax else LogLoss):
+        return dataclasses.replace(loss, label_smoothing=label_smoothing)
+    return loss
+
+
+def bind_target(loss, target, label_smoothing, *, softmax, name="y"):
+    """The loss to minimise over a coded target, and the target in the form that it takes.
+
+    Two classes of a softmax are one output z, as in independent outputs; where the loss takes the scores of
+    both classes together, they are 0 and z. Labels are smoothed here unless the loss does it.
+
+    Parameters
+    ----------
+    loss : Loss
+        From `check_classification_loss`.
+    target : ClassTarget
+    label_smoothing : float
+    softmax : bool
+    name : str
+        What errors call y.
+
+    Returns
+    -------
+    loss : Loss
+    target : ClassTarget
+    """
+    two = softmax and target.kind == "binary"
+    if label_smoothing and not getattr(loss, "label_smoothing", 0.0):
+        target = _smoothed(target, label_smoothing, 2 if not softmax else len(target.classes))
+    if two and type(loss) is CrossEntropy:
+        loss = LogLoss(label_smoothing=loss.label_smoothing)
+    elif two and type(loss) is SoftmaxFocal:
+        loss = Focal(gamma=loss.gamma)
+    elif two and not loss.separable:
+        loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(target.values, (0, 1)).all()))
+    if type(loss).check_values is not Loss.check_values:
+        y = target.values
+        if y is None:
+            y = target.codes if loss.target == "classes" else np.eye(target.outputs)
+        try:
+            loss.check_values(np, y, target.outputs)
+        except ValueError as error:
+            reason = str(error).replace("y_true", name)
+            raise ValueError(
+                f"loss={getattr(loss, 'loss', loss)!r} does not take {name}, where labels count as 0 and 1: "
+                f"{reason}"
+            ) from error
+    return loss, target
+
+
+def _smoothed(target, smoothing, classes):
+    """The target with probabilities y (1 - s) + s / classes."""
+    y = target.values
+    if y is None:
+        y = (target.codes[:, None] == np.arange(target.outputs)).astype(np.float64)
+    values = (y * (1.0 - smoothing) + smoothing / classes).astype(y.dtype)
+    return dataclasses.replace(target, values=values, codes=None)
+
+
+def newton_refusal(loss):
+    """Why Newton's method cannot minimise the loss, or None if it can."""
+    if not loss.convex:
+        return "is not convex"
+    if loss.separable:
+        return None if loss.states_curvature else "states no second derivative (Loss.curvature)"
+    if loss.kernel == CrossEntropy.kernel:
+        return None
+    return "has coupled outputs, and second derivatives of such are here for CrossEntropy only"
+
+
+def has_own_link(loss, *, softmax):
+    """Whether predictions are `loss.predict` of raw scores, and not a plain sigmoid or softmax of them.
+
+    A loss that states no inverse link is one over logits, unless it is a regression loss of this package:
+    there raw scores are the values themselves.
+    """
+    link = type(loss).inverse_link
+    if link is Loss.inverse_link:
+        return loss.target == "values" and loss.name is not None
+    plain = (CrossEntropy, SoftmaxFocal) if softmax else (LogLoss, Focal)
+    return link not in [kind.inverse_link for kind in plain]
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoClasses(Loss):
+    """A coupled loss over the scores of two classes, as one over their difference z: the scores are 0 and z.
+
+    Parameters
+    ----------
+    loss : Loss
+    codes : bool
+        Whether the loss is handed class codes, made of targets that are all 0 or 1.
+    """
+
+    loss: Loss
+    codes: bool = False
+
+    target = "probabilities"
+    reduction = "sum"
+
+    @property
+    def convex(self):
+        """As the loss: a restriction of a convex function is convex."""
+        return self.loss.convex
+
+    def check_values(self, xp, y, outputs):
+        """See `Loss.check_values`."""
+        self.loss.check_values(xp, self._target(y), 2)
+
+    def evaluate_batch(
+        self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None
+    ):
+        """See `Loss.evaluate_batch`."""
+        pair = np.zeros((len(raw), 2), dtype=raw.dtype)
+        pair[:, 1] = raw[:, 0]
+        both = {"codes" if self.codes else "target": self._target(target)}
+        weight = None if weight is None else weight.reshape(-1)
+        total = self.loss.evaluate_batch(pair, **both, weight=weight, per_sample=per_sample)
+        raw[:, 0] = pair[:, 1]
+        if sums is not None:
+            sums[0] = total
+        return total
+
+    def _target(self, y):
+        if self.codes:
+            return (y[:, 0] > 0.5).astype(np.intp)
+        return np.concatenate([1.0 - y, y], axis=1)
