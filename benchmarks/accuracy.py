@@ -1,11 +1,13 @@
 """How exact the losses are: ``python benchmarks/accuracy.py``.
 
 Every kernel, dtype and build against mpmath at 50 digits, on the same inputs: dense around 0, logarithmic
-out to where the dtype ends, and the extremes. For each the largest error of value and gradient, in units in
-the last place (ULP), is printed with the input where it was met, as a Markdown table on stdout.
+out to where the dtype ends, and the extremes. For each kernel and dtype the largest error of value and
+gradient of all builds, in units in the last place (ULP), is printed with the build and the input where it was
+met, as a Markdown table on stdout.
 
-An error is counted in ULP of the exact result. Where the definition subtracts two terms, so that a result
-near 0 is all rounding of y or raw, it is counted in ULP of the larger term: the table says "of terms".
+An error is counted in ULP of the exact result. Where the definition adds terms of two signs, so that a result
+near 0 is all rounding of y or raw, it is counted in ULP of the largest of the terms and the result: the table
+says "of terms".
 """
 
 import argparse
@@ -101,12 +103,12 @@ def _log_cosh(y, z, _):
 
 def _poisson(y, z, _):
     mu = mpmath.exp(z)
-    return mu - y * z, mu - y, max(mu, abs(y * z)), max(mu, y)
+    return mu - y * z, mu - y, max(mu, abs(y * z), abs(mu - y * z)), max(mu, y, abs(mu - y))
 
 
 def _gamma(y, z, _):
     ratio = y * mpmath.exp(-z)
-    return z + ratio, 1 - ratio, max(abs(z), ratio), max(ratio, 1)
+    return z + ratio, 1 - ratio, max(abs(z), ratio, abs(z + ratio)), max(ratio, 1, abs(1 - ratio))
 
 
 HARD = lambda dtype, n, rng: rng.integers(0, 2, n).astype(dtype)  # noqa: E731
@@ -146,15 +148,15 @@ def ulps(got, exact, size, dtype):
     return float(abs(mpmath.mpf(float(got)) - exact) / mpmath.mpf(float(unit)))
 
 
-def worst(errors, inputs):
-    """The largest error and its input, as text."""
-    at = int(np.argmax(errors))
-    y, z = inputs[at]
-    return f"{errors[at]:.2f} at y = {y:.9g}, raw = {z:.9g}"
+def worst(errors, place):
+    """The largest of the errors of all builds, as text: a dict of lists, and what says where the i-th is."""
+    build = max(errors, key=lambda build: max(errors[build]))
+    at = int(np.argmax(errors[build]))
+    return f"{errors[build][at]:.2f} ({build}, {place(at)})"
 
 
 def separable(name, kernel, parameter, target, exact, dtype, n, rng):
-    """Rows of the table for one loss over single outputs."""
+    """The row of the table for one loss over single outputs."""
     if (kernel, np.dtype(dtype).name) not in kernels.table_of(kernels.available()[0]):
         return
     z = scores(dtype, n, rng)
@@ -165,16 +167,18 @@ def separable(name, kernel, parameter, target, exact, dtype, n, rng):
         used = (used, float(dtype(1 - parameter)))
     inputs = list(zip(y.tolist(), z.tolist(), strict=True))
     truth = [exact(mpmath.mpf(a), mpmath.mpf(b), used) for a, b in inputs]
+    of_value, of_gradient = {}, {}
     for build in kernels.available():
         function = kernels.table_of(build)[kernel, np.dtype(dtype).name]
         value, gradient = np.empty(len(z), dtype), z[:, None].copy()
         kernels.evaluate(function, gradient, y[:, None].copy(), parameter=parameter, per_sample=value)
-        errors = [
-            (ulps(v, t[0], t[2], dtype), ulps(g, t[1], t[3], dtype))
-            for v, g, t in zip(value, gradient[:, 0], truth, strict=True)
-        ]
-        of_value, of_gradient = zip(*errors, strict=True)
-        yield name, np.dtype(dtype).name, build, worst(of_value, inputs), worst(of_gradient, inputs)
+        of_value[build] = [ulps(v, t[0], t[2], dtype) for v, t in zip(value, truth, strict=True)]
+        of_gradient[build] = [ulps(g, t[1], t[3], dtype) for g, t in zip(gradient[:, 0], truth, strict=True)]
+
+    def place(i):
+        return f"y = {inputs[i][0]:.9g}, raw = {inputs[i][1]:.9g}"
+
+    yield name, np.dtype(dtype).name, worst(of_value, place), worst(of_gradient, place)
 
 
 def softmax_rows(K, dtype, rng):
@@ -188,7 +192,7 @@ def softmax_rows(K, dtype, rng):
 
 
 def softmax(name, kernel, parameter, dtype, rng, sizes):
-    """Rows of the table for a loss over classes, one per number of classes."""
+    """Rows of the table for a loss over classes, one for each number of classes."""
     if (kernel, np.dtype(dtype).name) not in kernels.table_of(kernels.available()[0]):
         return
     for K in sizes:
@@ -196,17 +200,18 @@ def softmax(name, kernel, parameter, dtype, rng, sizes):
         codes = rng.integers(0, K, len(z)).astype(np.intp)
         codes[::2] = z[::2].argmax(axis=1)
         truth = [_exact_softmax(row, code, mpmath.mpf(parameter)) for row, code in zip(z, codes, strict=True)]
+        of_value, of_gradient = {}, {}
         for build in kernels.available():
             function = kernels.table_of(build)[kernel, np.dtype(dtype).name]
             value, gradient = np.empty(len(z), dtype), z.copy()
             kernels.evaluate(function, gradient, None, codes, parameter=parameter, per_sample=value)
-            of_value = [ulps(v, t[0], t[0], dtype) for v, t in zip(value, truth, strict=True)]
-            of_gradient = [
+            of_value[build] = [ulps(v, t[0], t[0], dtype) for v, t in zip(value, truth, strict=True)]
+            of_gradient[build] = [
                 max(ulps(g, e, e, dtype) for g, e in zip(row, t[1], strict=True))
                 for row, t in zip(gradient, truth, strict=True)
             ]
-            at = [f"{max(errors):.2f} in row {int(np.argmax(errors))}" for errors in (of_value, of_gradient)]
-            yield f"{name}, K = {K}", np.dtype(dtype).name, build, *at
+        places = [worst(errors, "row {}".format) for errors in (of_value, of_gradient)]
+        yield f"{name}, K = {K}", np.dtype(dtype).name, *places
 
 
 def _exact_softmax(z, code, gamma):
@@ -225,7 +230,7 @@ def _exact_softmax(z, code, gamma):
 def table(n, sizes, out=sys.stdout):
     """Print the table, a row as soon as it is known."""
     coupled = (("CrossEntropy", "cross_entropy", 0.0), ("Focal(2)", "softmax_focal", 2.0))
-    header = ("loss", "dtype", "build", "largest error of the value, ULP", "of the gradient, ULP")
+    header = ("loss", "dtype", "largest error of the value, ULP", "of the gradient, ULP")
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", file=out, flush=True)
     for dtype in (np.float32, np.float64):
         for name, kernel, parameter, target, exact, subtracts in CASES:

@@ -107,8 +107,9 @@ class BaseMLP(VersionStamp, BaseEstimator):
             )
         return min(int(self.batch_size), n)
 
-    def _history(self, first):
-        if first or not hasattr(self, "loss_curve_"):
+    def _history(self, first, loss):
+        # Values of another loss are no measure of progress.
+        if first or not hasattr(self, "loss_curve_") or losses.get(self._link) != loss:
             return History()
         best = self.best_validation_score_
         return History(
@@ -156,7 +157,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
                 state = optimiser.resume(getattr(self, "_optimizer", None))
             if state is None:
                 state = optimiser.start(objective.size, dtype)
-        history = self._history(first)
+        history = self._history(first, loss)
         rows = objective.rows(X, y, weight)
         if optimiser is None:
             parameters, self.loss_, self.n_iter_ = self._train_at_once(

@@ -119,10 +119,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
       ``alpha / T`` and (for "sgd") ``T * learning_rate_init`` here.
     - "poisson" leaves out the terms in y alone, which scikit-learn's ``loss_`` contains; the fit is the same.
     - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
-    - A NaN or infinite loss ends training with a ValueError in the epoch where it appears; Ctrl-C raises
-      KeyboardInterrupt. After any error the estimator is what it was before the call.
+    - A NaN or infinite loss ends training with a ValueError in the epoch where it appears, and so do such
+      parameters at the end; Ctrl-C raises KeyboardInterrupt. After any error the estimator is what it was
+      before the call.
     - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
-      changed parameters, and starts the optimiser anew when ``solver`` has changed.
+      changed parameters, and starts the optimiser anew when ``solver`` has changed, the loss curves when
+      ``loss`` has.
 
     Examples
     --------

@@ -168,6 +168,15 @@ def test_rows_that_sum_to_one_as_well_as_their_dtype_can_are_accepted(dtype):
         SoftmaxClassifier(C=0.1).fit(X, P)
 
 
+def test_columns_of_two_levels_are_an_error():
+    pd = pytest.importorskip("pandas")
+    X, _ = good()
+    columns = pd.MultiIndex.from_tuples([("x", "a"), ("x", "b"), ("y", "a")])
+    P = pd.DataFrame(np.full((N, 3), 1 / 3), columns=columns)
+    with pytest.raises(ValueError, match="the columns of y name the classes and must have one level"):
+        SoftmaxClassifier().fit(X, P)
+
+
 def test_columns_of_one_name_are_an_error():
     pd = pytest.importorskip("pandas")
     X, _ = good()

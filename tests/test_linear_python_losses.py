@@ -136,7 +136,7 @@ def test_a_formula_of_the_wrong_shape_is_an_error(rng, wrong):
             return value, gradient[:, :1] if wrong == "gradient" else gradient
 
         def curvature(self, xp, y, raw):
-            return 0.25 if wrong == "curvature" else xp.full_like(raw, 0.25)
+            return xp.full((3,), 0.25) if wrong == "curvature" else xp.full_like(raw, 0.25)
 
     X, y = problem(rng)
     with pytest.raises(ValueError, match=rf"Broken: the {wrong}.* shape \(120, 3\)"):

@@ -366,6 +366,28 @@ def test_a_diverging_training_names_the_epoch_and_changes_nothing():
     assert model.coefs_ is before["coefs_"]
 
 
+@pytest.mark.parametrize(
+    ("method", "early_stopping"), [("fit", False), ("fit", True), ("partial_fit", False)]
+)
+def test_parameters_that_diverge_in_the_last_step_are_an_error(method, early_stopping):
+    model = small(
+        solver="sgd", learning_rate_init=1e300, activation="identity", batch_size=len(X), max_iter=1,
+        early_stopping=early_stopping, momentum=0.0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="parameters became NaN or infinite in epoch 1.*learning_rate_init"):
+        getattr(model, method)(X * 1e10, Y)
+    assert not hasattr(model, "coefs_")
+
+
+def test_a_warm_start_with_another_loss_measures_progress_anew():
+    model = small(warm_start=True, max_iter=200, learning_rate_init=0.01).fit(X, Y / 100)
+    first = model.best_loss_
+    model.set_params(loss="absolute_error").fit(X, Y / 100)
+    assert model.n_iter_ > 1
+    assert len(model.loss_curve_) == model.n_iter_
+    assert model.best_loss_ == min(model.loss_curve_) > first
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_ctrl_c_stops_within_an_epoch_and_changes_nothing(solver):
     big = np.random.default_rng(0).standard_normal((20000, 50))

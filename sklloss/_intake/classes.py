@@ -132,6 +132,8 @@ def _named_classes(y, columns, name):
     if columns is None:
         return y, np.arange(y.shape[1])
     names = list(columns)
+    if getattr(columns, "nlevels", 1) > 1:
+        raise ValueError(f"the columns of {name} name the classes and must have one level, got {names}")
     if len(set(names)) != len(names):
         raise ValueError(f"the columns of {name} name the classes and must differ, got {names}")
     try:

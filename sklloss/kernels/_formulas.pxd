@@ -35,8 +35,8 @@ cdef extern from *:
     static inline int32_t sklloss_float_bits(float value) {
         int32_t bits; memcpy(&bits, &value, sizeof bits); return bits;
     }
-    /* What rounding took from p = a * b: by a fused operation, or from 26-bit halves (Dekker), cut with a mask
-       because a multiplication could be fused where there is no macro to say so. */
+    /* What rounding took from p = a * b: by a fused operation, or from 26-bit halves (Dekker), cut with a
+       mask because a multiplication could be fused where there is no macro to say so. */
     static inline double sklloss_product_error(double a, double b, double p) {
     #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
         return __builtin_fma(a, b, -p);
@@ -160,7 +160,8 @@ cdef inline real exp_scaled(real x, bint wide, real* low, real* first, real* las
     last[0] = <real>1.0
     if real is double:
         if wide:
-            last[0] = 9.332636185032189e-302 if x < -700.0 else (1.0715086071862673e+301 if x > 700.0 else 1.0)
+            last[0] = 1.0715086071862673e+301 if x > 700.0 else 1.0
+            last[0] = 9.332636185032189e-302 if x < -700.0 else last[0]
             last[0] = last[0] * (1e308 if x > 1400.0 else 1.0)
             bias = 1000.0 if x < -700.0 else (-1000.0 if x > 700.0 else 0.0)
             x = -1400.0 if x < -1400.0 else x

@@ -1,6 +1,12 @@
 # The focal loss. See _formulas.pxd.
 #
 # In double for both dtypes: a power multiplies relative errors, so all that it is made of comes in two parts.
+#
+# Error for independent sigmoids. float: loss and gradient 0.5 ULP. double: loss 1.9 ULP up to gamma = 3
+# (gamma = 0.5, z = 2.9e-6, y = 0.515, baseline), gradient 1.9 (gamma = 1, z = 354.3, y = 1, baseline); for a
+# soft y of the larger of its two terms. Each unit of gamma beyond 3 adds up to 0.2 ULP: 2.3 at gamma = 5
+# (z = -6.584, y = 0), 4.8 at gamma = 20.3. The second derivative keeps 8 ULP of its largest term up to
+# |z| = 700, where the smaller probability becomes subnormal. Softmax: see _focal.pxi.
 
 from libc.math cimport pow
 
@@ -66,7 +72,10 @@ cdef inline void power_parts(double x, double x_lo, double g, double* hi, double
     two_product(g, x, &p, &p_lo)
     p_lo = p_lo + g * x_lo
     exp_parts(-p, hi, lo)
-    lo[0] = lo[0] - hi[0] * p_lo
+    p = hi[0]
+    p_lo = lo[0] - p * p_lo
+    hi[0] = p + p_lo
+    lo[0] = (p - hi[0]) + p_lo
 
 
 cdef inline void times(double* hi, double* lo, double x, double x_lo) noexcept nogil:
@@ -80,7 +89,7 @@ cdef inline void times(double* hi, double* lo, double x, double x_lo) noexcept n
 
 cdef inline void focal_power(double x, double x_lo, double g, double* hi, double* lo) noexcept nogil:
     """(x + x_lo)**g as hi + lo, for x in [0, 1] and g >= 0: a whole power up to 16 by multiplications."""
-    cdef int factors
+    cdef int _factor
     cdef int whole = <int>min(g, 16.0)
     cdef double left = g - <double>whole
     hi[0] = 1.0
@@ -88,7 +97,7 @@ cdef inline void focal_power(double x, double x_lo, double g, double* hi, double
     if left > 0.0:
         hi[0] = pow(x, left)
         lo[0] = hi[0] * (left * (x_lo / x)) if x > 0.0 else 0.0
-    for factors in range(whole):
+    for _factor in range(whole):
         times(hi, lo, x, x_lo)
 
 
@@ -98,11 +107,11 @@ cdef inline double focal(
 ) noexcept nogil:
     """-y q**g log p - (1 - y) p**g log q for p = sigmoid(z) and q = 1 - p; z becomes the derivative.
 
-    With s the smaller of p and q and l = -log(1 - s), each in two parts, as are right = s**g and wrong = (1 -
-    s)**g: the share of y on the side that z speaks for costs right * l, the share on the other side wrong * (l +
-    |z|). bend becomes the second derivative. All terms of the loss are positive, and the derivative of each
-    share has one sign: nothing cancels for a hard y. At infinite z the loss is 0 where y is certain and right,
-    else infinite.
+    With s the smaller of p and q and l = -log(1 - s), each in two parts, as are right = s**g and
+    wrong = (1 - s)**g: the share of y on the side that z speaks for costs right * l, the share on the other
+    side wrong * (l + |z|). bend becomes the second derivative. All terms of the loss are positive, and the
+    derivative of each share has one sign: nothing cancels for a hard y. At infinite z the loss is 0 where y
+    is certain and right, else infinite.
     """
     cdef double x = z[0]
     cdef double not_y = 1.0 - y

@@ -36,6 +36,9 @@ cdef inline real quantile(real* z, real y, real q, real q_low, real p, real p_lo
     """The pinball loss q (y - z) below y and p (z - y) above, p = 1 - q; z becomes the derivative, -q or p.
 
     At z = y the derivative is 0. q and p come in two parts, for a q that is no float.
+
+    Error: 1.0 ULP (double, z = -192.08, y = -0.0291, q = 0.3, baseline; 0.5 with fused multiply-add),
+    derivative 0.
     """
     cdef real low
     cdef real d = difference(z[0], y, &low)
@@ -51,8 +54,11 @@ cdef inline real quantile(real* z, real y, real q, real q_low, real p, real p_lo
 cdef inline real huber(real* z, real y, real delta, real delta_low, real* bend) noexcept nogil:
     """d**2 / 2 for |d| <= delta, else delta (|d| - delta / 2), where d = z - y.
 
-    Both are c (|d| - c / 2) with c = min(|d|, delta). z becomes the derivative, c with the sign of d, and bend
-    the second derivative, 1 inside and 0 outside.
+    Both are c (|d| - c / 2) with c = min(|d|, delta). z becomes the derivative, c with the sign of d, and
+    bend the second derivative, 1 inside and 0 outside.
+
+    Error: 1.0 ULP (double, z = 592.0, y = -0.360, delta = 20, baseline; 0.5 with fused multiply-add),
+    derivative 0.5 ULP.
     """
     cdef real low, c, c_low, m, m_low, value
     cdef real d = difference(z[0], y, &low)
@@ -75,10 +81,14 @@ cdef inline real log_cosh(real* z, real y, real* bend) noexcept nogil:
 
     With a = |d|, e = exp(-2 a) and u = 1 - e in two parts: tanh a = u / (2 - u). Below a = 0.75 the value is
     q / 2 - q**2 C(q), q = a**2, beyond it a - log 2 + e - e**2 P(e), the sums in two parts. C and P are
-    minimax: degree 11 and 10 (double; relative error 2**-58.7, absolute 2**-58.3), 4 and 4 (float; 2**-27.7 and
-    2**-31.2). What rounding took from d is put back to first order.
+    minimax: degree 11 and 10 (double; relative error 2**-58.7, absolute 2**-58.3), 4 and 4 (float; 2**-27.7
+    and 2**-31.2). What rounding took from d is put back to first order.
+
+    Error: 1.6 ULP (double, z = 2.6e-7, y = 0.734, baseline), derivative 1.8 (double, z = 9.2e-11,
+    y = -0.0292, baseline), second derivative 4.2.
     """
-    cdef real k, r, rest, scale, one, e, e_low, u, u_low, v, t, n, n_low, q, w, odd, even, s, small, large, low
+    cdef real k, r, rest, scale, one, e, e_low, u, u_low, v, t, n, n_low, q, w, odd, even, s
+    cdef real small, large, low
     cdef real d = difference(z[0], y, &low)
     cdef real a = abs(d)
     cdef real x = <real>-2.0 * a
@@ -169,6 +179,9 @@ cdef inline real poisson(real* z, real y, bint wide, real* bend) noexcept nogil:
     """exp(z) - y z; z becomes the derivative exp(z) - y, bend the second one, exp(z). wide: see exp_scaled.
 
     At z = -inf the loss is 0 for y = 0, else infinite; where exp(z) overflows it is infinite.
+
+    Error in ULP of the largest of the terms and their sum: 1.4 (double, z = 0.534, y = 1.013, baseline),
+    derivative 1.3 (double, z = -4.48, y = 3.3e-6), second derivative 1.0.
     """
     cdef real low, first, last, e, yz, value
     cdef real x = z[0]
@@ -190,6 +203,9 @@ cdef inline real gamma(real* z, real y, bint wide, real* bend) noexcept nogil:
     """z + y exp(-z); z becomes the derivative 1 - y exp(-z), bend the second one, y exp(-z).
 
     The loss is infinite at both infinities, the derivative 1 and -inf there. wide: see exp_scaled.
+
+    Error in ULP of the largest of the terms and their sum: 1.7 (float, z = -0.363, y = 1.123, AVX2),
+    derivative 1.7 (double, z = -36.3, y = 2.015, AVX2), second derivative 1.7.
     """
     cdef real low, first, last, w, value
     cdef real x = z[0]

@@ -251,7 +251,7 @@ class Loss:
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, None, wanted="per_sample")
         with _quiet(xp):
-            return xp.astype(self._rows(xp, self.formula(xp, y, raw)[0]), raw.dtype)
+            return xp.astype(self._rows(xp, _batches.stated(self, xp, y, raw)[0]), raw.dtype)
 
     def predict(self, raw):
         """Predictions from raw scores, in shape and dtype of raw: the inverse link.
@@ -326,13 +326,10 @@ class Loss:
             # Left-out rows are put to 0 first: inf * 0 would be NaN, and so would its automatic derivative.
             kept = weight != 0
             raw = xp.where(as_column(kept, raw), raw, 0.0)
-        value, gradient = self.formula(xp, y, raw)
+        value, gradient = _batches.stated(self, xp, y, raw)
         rows = self._rows(xp, value)
         parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
-        if with_gradient:
-            gradient = gradient() if callable(gradient) else gradient
-        else:
-            gradient = None
+        gradient = _batches.gradient_of(self, xp, gradient, raw) if with_gradient else None
         # A sum of n numbers near the largest must not overflow where their mean does not.
         scale = 1.0 if wide != raw.dtype else 2.0 ** -(n - 1).bit_length()
         if weight is None:

@@ -17,7 +17,7 @@ def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, c
             second = loss.curvature(np, y, raw)
             if second is None:
                 raise ValueError(f"{type(loss).__name__} has no kernel and states no curvature")
-            _check_shape(loss, "curvature", second, raw.shape)
+            check(loss, np, "curvature", second, raw.shape)
         if sums is not None:
             sums[...] = 0.0
         if not loss.additive:
@@ -25,10 +25,8 @@ def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, c
             if sums is not None:
                 sums[0] = total
             return total
-        value, gradient = loss.formula(np, y, raw)
-        gradient = gradient() if callable(gradient) else gradient
-        _check_shape(loss, "value of formula", value, raw.shape if loss.separable else raw.shape[:1])
-        _check_shape(loss, "gradient of formula", gradient, raw.shape)
+        value, gradient = stated(loss, np, y, raw)
+        gradient = gradient_of(loss, np, gradient, raw)
         if per_sample is not None:
             per_sample[...] = loss._rows(np, value)
         parts = raw.shape[1] if loss.separable and loss.reduction == "mean" else 1
@@ -58,10 +56,32 @@ def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, c
         return total
 
 
-def _check_shape(loss, what, array, shape):
-    if np.shape(array) != shape:
+def stated(loss, xp, y, raw):
+    """What `Loss.formula` gives: the value, and the gradient or a function that returns it."""
+    result = loss.formula(xp, y, raw)
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"{len(result)} things" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        raise TypeError(f"{type(loss).__name__}: formula must return a value and a gradient, got {got}")
+    check(loss, xp, "value of formula", result[0], raw.shape if loss.separable else raw.shape[:1])
+    return result
+
+
+def gradient_of(loss, xp, gradient, raw):
+    """The gradient that `Loss.formula` gave, called where it is a function."""
+    gradient = gradient() if callable(gradient) else gradient
+    check(loss, xp, "gradient of formula", gradient, raw.shape)
+    return gradient
+
+
+def check(loss, xp, what, array, shape):
+    """Raise unless an array that a loss gave has the shape it must have, and real numbers."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not xp.isdtype(dtype, ("bool", "integral", "real floating")):
+        got = f"a {type(array).__name__}" if dtype is None else f"dtype {dtype}"
+        raise TypeError(f"{type(loss).__name__}: the {what} must be an array of real numbers, got {got}")
+    if tuple(array.shape) != tuple(shape):
         raise ValueError(
-            f"{type(loss).__name__}: the {what} must have shape {shape}, it has {np.shape(array)}"
+            f"{type(loss).__name__}: the {what} must have shape {tuple(shape)}, it has {tuple(array.shape)}"
         )
 
 

@@ -19,6 +19,15 @@ def namespace(array):
     return np
 
 
+def numpy_array(array, name):
+    """A NumPy array in this machine's byte order; the name stands in the error about a ragged list."""
+    try:
+        array = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def _label(xp):
     return xp.__name__.removeprefix("array_api_compat.")
 
@@ -27,11 +36,9 @@ def raw_scores(raw):
     """The namespace of raw and raw itself: a float32 or float64 array, (n,) or (n, outputs)."""
     xp = namespace(raw)
     if xp is np:
-        raw = np.asarray(raw)
+        raw = numpy_array(raw, "raw")
         if raw.dtype.kind in "biu":
             raw = raw.astype(np.float64)
-        elif not raw.dtype.isnative:
-            raw = raw.astype(raw.dtype.newbyteorder("="))
     if raw.dtype != xp.float32 and raw.dtype != xp.float64:
         raise TypeError(f"raw must be float32 or float64, got {raw.dtype}")
     if raw.ndim not in (1, 2):
@@ -54,7 +61,7 @@ def beside(xp, raw, array, name, other="raw"):
             f"{other} is of {_label(xp)}"
         )
     if xp is np:
-        array = np.asarray(array)
+        array = numpy_array(array, name)
     elif device(array) != device(raw):
         raise ValueError(f"{name} is on device {device(array)}, {other} is on device {device(raw)}")
     if not xp.isdtype(array.dtype, _REAL):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from sklloss.losses._base import Loss, number
 from sklloss.losses._cross_entropy import at_codes, centred, one_hot, parts, softmax, softmax_in_place
 from sklloss.losses._log_loss import pick, sigmoid, sigmoid_in_place, signed_parts
@@ -101,8 +103,9 @@ class Focal(Loss):
         side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
         right = large * _power(xp, small, g) * (g * (g * large - small) * rest + (2.0 * g + 1.0) * small)
         surprise = rest + xp.where(xp.isinf(size), 0.0, size)
-        wrong = small * _power(xp, large, g) * (g * (g * small - large) * surprise + (2.0 * g + 1.0) * large)
-        return side * right + against * wrong
+        # small * surprise first: it is small where a large surprise times gamma would overflow.
+        far = g * (g * small - large) * (small * surprise) + (2.0 * g + 1.0) * large * small
+        return side * right + against * _power(xp, large, g) * far
 
     def product_formula(self, xp, y, raw, direction):
         """See `Loss.product_formula`."""
@@ -230,10 +233,11 @@ class SoftmaxFocal(Loss):
         whole = xp.sum(part, axis=1, keepdims=True)
         # dp = p move, and d part = y h'(p) dp
         move = centred(xp, behind, p, direction)
+        # Where p is near 1 both quotients are about 1, even if 1 / other is infinite.
         alone = other == 0
-        inverse = 1.0 / xp.where(alone, 1.0, other)
-        bend = g * p * power * inverse * (surprise - (g - 1.0) * p * surprise * inverse - 2.0)
-        change = xp.where(alone, 0.0, y * bend * move)
+        divisor = xp.where(alone, 1.0, other)
+        bend = g * p * power * (surprise - (g - 1.0) * p * (surprise / divisor) - 2.0)
+        change = xp.where(alone, 0.0, y * bend * (move / divisor))
         return p * move * whole + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
 
     def inverse_link(self, xp, raw):
@@ -250,17 +254,22 @@ def _exponent(gamma):
 
 def _coded(y_true, raw):
     """Whether targets (n,) stand beside raw (n, K), K >= 2: class codes."""
-    shapes = []
-    for array in (y_true, raw):
-        shape = getattr(array, "shape", None)
-        if shape is None:
-            # Lists, as deep as they look.
-            shape = (len(array),) if isinstance(array, (list, tuple)) else ()
-            if shape and shape[0] and hasattr(array[0], "__len__"):
-                shape = (shape[0], len(array[0]))
-        shapes.append(tuple(shape))
-    y, scores = shapes
+    y, scores = _shape(y_true), _shape(raw)
     return len(y) == 1 and len(scores) == 2 and scores[1] >= 2
+
+
+def _shape(array):
+    """The shape of anything that becomes an array; of a list, as deep as its first entry is."""
+    shape = getattr(array, "shape", None)
+    if shape is not None:
+        return tuple(shape)
+    try:
+        if isinstance(array, (list, tuple)):
+            return (len(array), *np.shape(array[0])) if array else (0,)
+        return np.shape(array)
+    except (TypeError, ValueError):
+        # No array at all: the checks say so.
+        return ()
 
 
 def _power(xp, x, gamma):

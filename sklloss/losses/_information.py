@@ -1,5 +1,7 @@
 """Entropy, cross-entropy and Kullback-Leibler divergence of distributions that are given as probabilities."""
 
+from numbers import Integral
+
 import numpy as np
 
 from sklloss.losses import _checks
@@ -155,13 +157,14 @@ def _accept(p, q, axis):
     """The namespace; p and q, checked, in the widest float; and what makes the result of a sum."""
     same = q is p
     xp = _checks.namespace(p)
-    p = np.asarray(p) if xp is np else p
+    p = _checks.numpy_array(p, "p") if xp is np else p
     p = _checks.beside(xp, p, p, "p", "p")
     q = p if same else _checks.beside(xp, p, q, "q", "p")
     _checks.same_shape(q, p, "q", "p")
     if p.ndim == 0:
         raise ValueError("p must be an array of probabilities, not a single number")
-    if isinstance(axis, bool) or not isinstance(axis, int) or not -p.ndim <= axis < p.ndim:
+    whole = isinstance(axis, Integral) and not isinstance(axis, bool)
+    if not whole or not -p.ndim <= axis < p.ndim:
         raise ValueError(f"axis must be an integer in [{-p.ndim}, {p.ndim}), got {axis!r}")
     floats = [_float_type(xp, array, name) for array, name in ((p, "p"), (q, "q"))]
     single = xp.float32 in floats and xp.float64 not in floats

@@ -215,7 +215,7 @@ def train(
     Raises
     ------
     ValueError
-        If the loss becomes NaN or infinite.
+        If the loss becomes NaN or infinite, or the parameters at the end.
     """
     best = parameters.copy() if early_stopping else parameters
     n = len(order)
@@ -270,4 +270,10 @@ def train(
                 ConvergenceWarning,
                 stacklevel=5,
             )
+    if not np.isfinite(parameters).all():
+        # The loss of an epoch is that of the parameters before its last step.
+        raise ValueError(
+            f"the parameters became NaN or infinite in epoch {epoch}: training diverges. Try a smaller "
+            "learning_rate_init, and bring X and y to a common scale (such as with StandardScaler)"
+        )
     return best if early_stopping else parameters, epoch

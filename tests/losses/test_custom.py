@@ -203,3 +203,52 @@ def test_a_loss_with_a_formula_alone_has_every_other_method(rng):
     total = loss.evaluate_batch(raw.copy(), target=y, sums=sums)
     assert total == pytest.approx(12 * loss(y, raw), rel=1e-13)
     assert total == pytest.approx(sums.sum(), rel=1e-13)
+
+
+WRONG = {
+    "three things": (lambda v, g: (v, g, g), TypeError, "must return a value and a gradient, got 3 things"),
+    "nothing": (lambda v, g: None, TypeError, "must return a value and a gradient, got a NoneType"),
+    "a list": (lambda v, g: (v.tolist(), g), TypeError, "the value of formula must be an array of real num"),
+    "a sum": (
+        lambda v, g: (v.sum(), g),
+        ValueError,
+        "the value of formula must have shape (4, 2), it has ()",
+    ),
+    "rows": (
+        lambda v, g: (v.sum(1), g),
+        ValueError,
+        "the value of formula must have shape (4, 2), it has (4,)",
+    ),
+    "complex": (lambda v, g: (v + 0j, g), TypeError, "of real numbers, got dtype complex128"),
+    "short": (
+        lambda v, g: (v, g[:3]),
+        ValueError,
+        "the gradient of formula must have shape (4, 2), it has (3, 2)",
+    ),
+    "lazy": (
+        lambda v, g: (v, lambda: g[0]),
+        ValueError,
+        "the gradient of formula must have shape (4, 2), it has",
+    ),
+    "objects": (
+        lambda v, g: (v, g.astype(object)),
+        TypeError,
+        "the gradient of formula must be an array of real",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("way", ["alone", "batch"])
+def test_a_formula_that_returns_something_else_is_told_so(case, way, rng):
+    change, error, message = WRONG[case]
+
+    class Changed(losses.Loss):
+        def formula(self, xp, y, raw):
+            return change((raw - y) ** 2, 2 * (raw - y))
+
+    y, raw = rng.normal(size=(2, 4, 2))
+    with pytest.raises(error) as info:
+        Changed().gradient(y, raw) if way == "alone" else Changed().evaluate_batch(raw, y)
+    assert str(info.value).startswith("Changed: ")
+    assert message in str(info.value)

@@ -1,5 +1,6 @@
 """The focal loss: its two forms, and what it is for."""
 
+import array
 import copy
 import pickle
 
@@ -39,6 +40,30 @@ def test_codes_beside_scores_of_classes_are_the_softmax_form(gamma, rng):
         arguments = (np, codes, raw, v)[: 4 if method == "product_formula" else 3]
         a, b = getattr(loss, method)(*arguments), getattr(softmax, method)(*arguments)
         np.testing.assert_array_equal(*((a, b) if method == "product_formula" else (a[0], b[0])))
+
+
+def test_codes_and_scores_may_be_anything_that_becomes_an_array(rng):
+    loss, raw = losses.Focal(), rng.normal(size=(3, 2))
+    expected = loss.per_sample(np.array([0, 1, 0]), raw)
+    codes = [array.array("q", [0, 1, 0]), (0, 1, 0), [np.array(0), np.array(1), np.array(0)]]
+    for y in [*codes, np.array([0, 1, 0], ">i2"), memoryview(bytes([0, 1, 0]))]:
+        for scores in (raw, list(raw), tuple(raw.tolist()), np.asfortranarray(raw)):
+            np.testing.assert_array_equal(loss.per_sample(y, scores), expected)
+    np.testing.assert_array_equal(loss.per_sample(range(2), raw[:2]), expected[:2])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_codes_and_scores_may_be_columns_and_frames(library, rng):
+    frames = pytest.importorskip(library)
+    raw = rng.normal(size=(3, 2))
+    y, scores = frames.Series([0, 1, 0]), frames.DataFrame(raw)
+    for loss in (losses.Focal(), losses.CrossEntropy(), losses.Focal().softmax()):
+        value, gradient = loss.value_and_gradient(y, scores, frames.Series([1.0, 2.0, 3.0]))
+        expected, slope = loss.value_and_gradient(np.array([0, 1, 0]), raw, [1.0, 2.0, 3.0])
+        assert value == expected
+        assert type(gradient) is np.ndarray
+        np.testing.assert_array_equal(gradient, slope)
+    assert losses.Huber()(frames.Series(raw[:, 0]), scores[scores.columns[1]]) == losses.Huber()(*raw.T)
 
 
 def test_a_matrix_of_targets_is_independent_labels_and_predict_gives_sigmoids(rng):

@@ -154,6 +154,7 @@ BAD = {
         ValueError,
         "q and p must have one shape; q has (2,), p has (1, 2)",
     ),
+    "ragged": (([[1.0], [0.5, 0.5]],), ValueError, "p is no array of numbers"),
     "a number": ((1.0,), ValueError, "not a single number"),
     "strings": ((["a", "b"],), TypeError, "p must hold real numbers"),
     "half": ((np.ones(1, np.float16),), TypeError, "p must be float32 or float64, got float16"),
@@ -170,7 +171,19 @@ def test_bad_distributions_are_named(case):
         assert message in str(info.value)
 
 
+def test_memory_layout_byte_order_and_kind_of_axis_do_not_matter(rng):
+    p, q = rng.dirichlet(np.ones(4), (2, 3))
+    for function in (losses.cross_entropy, losses.kl_divergence):
+        expected = function(p, q)
+        strided = np.repeat(q, 2, axis=1)[:, ::2]
+        np.testing.assert_array_equal(function(np.asfortranarray(p), strided), expected)
+        np.testing.assert_array_equal(function(p.astype(">f8"), q, axis=np.int64(-1)), expected)
+        np.testing.assert_array_equal(function(p.tolist(), q.tolist()), expected)
+        assert function(p.astype(">f4"), q.astype("f4")).dtype == np.float32
+    np.testing.assert_allclose(losses.entropy(p.astype(">f4")), losses.entropy(p), rtol=1e-6)
+
+
 def test_a_bad_axis_is_named():
-    for axis in (1, -2, "rows", 0.0):
+    for axis in (1, -2, "rows", 0.0, True, None, (0,)):
         with pytest.raises(ValueError, match="axis must be an integer in"):
             losses.entropy([0.5, 0.5], axis=axis)

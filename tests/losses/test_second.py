@@ -114,6 +114,39 @@ def test_the_curvature_of_a_confident_row_keeps_its_digits():
     np.testing.assert_allclose(product, [[1.5 * p, -0.5 * p, -p]], rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_hessian_product_of_far_scores_is_a_number(smooth_loss, dtype):
+    """Also where gamma times a score is beyond the dtype, and where what p leaves is subnormal."""
+    loss, info = smooth_loss, np.finfo(dtype)
+    last = -np.log(float(info.smallest_subnormal))
+    far = [36.7, last - 15, last - 1, last - 0.4, last, last + 1, 1e20, info.max / 3, info.max]
+    z = np.array([*far, *np.negative(far)], dtype)
+    raw = z if loss.separable else np.stack([z, np.zeros_like(z), np.zeros_like(z)], axis=1)
+    direction = np.ones_like(raw)
+    direction[..., 0] = 0.5
+    if loss.target == "classes":
+        targets = [np.full(len(z), 0), np.full(len(z), 2), np.full_like(raw, 1 / 3)]
+    elif loss.target == "probabilities":
+        targets = [np.full_like(z, y) for y in (0.0, 0.5, 1.0)]
+    else:
+        targets = [np.full_like(z, 1.0)]
+    for y in targets:
+        product = loss.hessian_product(y, raw, direction)
+        assert not np.isnan(product).any()
+        if loss.name not in ("poisson", "gamma"):  # the second derivative of these is exponential
+            assert np.isfinite(product).all()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_the_softmax_focal_hessian_of_a_nearly_certain_row_keeps_its_digits(gamma):
+    # a loss of q**(g + 1) for q = 2 exp(-z): its second derivative by z is (g + 1)**2 times itself
+    z = 60.0 / (gamma + 1)
+    direction = np.array([[1.0, 0.0, 0.0]])
+    product = losses.SoftmaxFocal(gamma).hessian_product([0], [[z, 0.0, 0.0]], direction)
+    expected = (gamma + 1) ** 2 * (2 * np.exp(-z)) ** (gamma + 1)
+    np.testing.assert_allclose(product, expected * np.array([[1, -0.5, -0.5]]), rtol=30 * np.exp(-z))
+
+
 def test_hubers_curvature_is_one_up_to_delta_and_zero_beyond():
     d = np.array([0.0, -1.0, 1.0, np.nextafter(1.0, 2.0), -5.0])
     assert losses.Huber(1.0).curvature(np, np.zeros(5), d).tolist() == [1, 1, 1, 0, 0]
