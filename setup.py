@@ -44,6 +44,8 @@ def extensions():
         Extension(
             f"sklloss.kernels._build_{name}",
             [f"sklloss/kernels/_build_{name}.pyx"],
+            include_dirs=[str(KERNELS.relative_to(Path(__file__).parent))],
+            depends=[str(path.relative_to(Path(__file__).parent)) for path in sorted(KERNELS.glob("*.h"))],
             extra_compile_args=FLAGS + flags,
             # A compiler too old for an instruction set costs that build, not the installation.
             optional=name != "baseline",

@@ -146,7 +146,7 @@ class Rows:
         triangles are filled. ``loss`` takes the place of the own, with a curvature for each output.
         """
         coupled = coupled and not self.separable
-        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, self.width)
+        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
         block = max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
         bounds = self._cut(self.width * size * blocks, blocks * size * size, block)
         gradient = np.empty((len(bounds) - 1, self.outputs, self.width))
@@ -167,8 +167,10 @@ class Rows:
             )  # fmt: skip
 
         self._run(work, len(gradient))
+        if not coupled:
+            curvature = curvature[:, :, : self.width, : self.width]
         if len(gradient) == 1:
-            return self._total(sums), gradient[0], curvature[0]
+            return self._total(sums), gradient[0], np.ascontiguousarray(curvature[0])
         return self._total(sums), gradient.sum(axis=0), curvature.sum(axis=0)
 
     def _split(self, coef):

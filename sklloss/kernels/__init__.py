@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from sklloss.kernels import _cpu
+from sklloss.kernels import _cpu, _products
 from sklloss.kernels._driver import evaluate
 
 __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
@@ -51,6 +51,7 @@ def _choose():
 
 chosen, reason = _choose()
 _table = table_of(chosen)
+_products.use(importlib.import_module(f"sklloss.kernels._build_{chosen}").products())
 
 
 def get(name, dtype):

@@ -3,6 +3,8 @@
 Blocks, chunks and threads are as in ``_sweep``.
 """
 
+import numpy as np
+
 from cython cimport floating as real
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free, malloc
@@ -11,6 +13,7 @@ from scipy.linalg.cython_blas cimport dsyrk
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._blas cimport gemm
+from sklloss.kernels._products cimport current
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 from sklloss.kernels._sweep cimport (
     Space,
@@ -19,6 +22,7 @@ from sklloss.kernels._sweep cimport (
     dense_scatter,
     dense_scores,
     gather_sums,
+    has_products,
     index,
     sparse_scatter,
     sparse_scores,
@@ -28,10 +32,10 @@ from sklloss.kernels._sweep cimport (
 
 cdef inline void load_dense(
     const real* x, Py_ssize_t row_step, Py_ssize_t column_step, const double* center, bint shifted, double* z,
-    Py_ssize_t rows, Py_ssize_t features,
+    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width,
 ) noexcept nogil:
-    """Rows of X less the center in double, with a column of ones if there is an intercept."""
-    cdef Py_ssize_t i, j, width = features + (1 if shifted else 0)
+    """Rows of X less the center in double, with a column of ones if there is an intercept, ``width`` apart."""
+    cdef Py_ssize_t i, j
     if column_step == 1:
         for i in range(rows):
             for j in range(features):
@@ -47,9 +51,9 @@ cdef inline void load_dense(
 
 cdef inline void load_sparse(
     const real* value, const index* column, const index* indptr, bint shifted, double* z,
-    Py_ssize_t rows, Py_ssize_t features,
+    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width,
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, width = features + (1 if shifted else 0)
+    cdef Py_ssize_t i, j
     memset(z, 0, rows * width * sizeof(double))
     for i in range(rows):
         for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
@@ -58,9 +62,27 @@ cdef inline void load_sparse(
             z[i * width + features] = 1.0
 
 
+cdef inline bint has_gram(Py_ssize_t step) noexcept nogil:
+    """Whether the build in use is to make a Gram matrix of rows of so many numbers: BLAS is for wide ones."""
+    return current.lanes_f64 > 0 and step <= 128
+
+
+cdef inline void weighted_rows(
+    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t rows, Py_ssize_t step
+) noexcept nogil:
+    """out[i] = factor[i] z[i], a negative factor counting as 0."""
+    cdef Py_ssize_t i, j
+    cdef double f
+    for i in range(rows):
+        f = factor[i * factor_step]
+        f = f if f > 0.0 else 0.0
+        for j in range(step):
+            out[i * step + j] = f * z[i * step + j]
+
+
 cdef inline void scaled_rows(
-    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t out_step,
-    Py_ssize_t rows, Py_ssize_t width,
+    const double* z, Py_ssize_t z_step, const double* factor, Py_ssize_t factor_step, double* out,
+    Py_ssize_t out_step, Py_ssize_t rows, Py_ssize_t width,
 ) noexcept nogil:
     """out[i] = sqrt(factor[i]) z[i], a negative factor counting as 0."""
     cdef Py_ssize_t i, j
@@ -69,7 +91,7 @@ cdef inline void scaled_rows(
         f = factor[i * factor_step]
         f = sqrt(f) if f > 0.0 else 0.0
         for j in range(width):
-            out[i * out_step + j] = f * z[i * width + j]
+            out[i * out_step + j] = f * z[i * z_step + j]
 
 
 cdef inline void add_gram(
@@ -82,11 +104,12 @@ cdef inline void add_gram(
 
 
 cdef void add_curvature(
-    Batch* batch, const double* z, double* work, Py_ssize_t width, bint coupled, double* h
+    Batch* batch, const double* z, Py_ssize_t step, double* work, Py_ssize_t width, bint coupled, double* h
 ) noexcept nogil:
-    """Add a block's rows to the Hessian, from the curvature that the kernel left behind.
+    """Add a block's rows, ``step`` apart, to the Hessian, from the curvature that the kernel left behind.
 
-    Separable outputs have a Hessian each, z' diag(curvature) z. The outputs of a softmax are
+    Separable outputs have a Hessian each, z' diag(curvature) z, in rows of ``step`` numbers as z has, of which
+    the build in use may have a product of its own. The outputs of a softmax are
     coupled: the Hessian of a row is weight * (diag(p) - p p') times z z', so the classes' own
     blocks are added one by one, and the outer products subtracted at once, from rows p_k z side by side.
     """
@@ -97,20 +120,24 @@ cdef void add_curvature(
     cdef double f
     if not coupled:
         for k in range(K):
-            scaled_rows(z, curvature + k, K, work, width, rows, width)
-            add_gram(1.0, work, width, <int>rows, <int>width, h + k * width * width, <int>width)
+            if has_gram(step):
+                weighted_rows(z, curvature + k, K, work, rows, step)
+                current.gram_f64(work, z, step, rows, h + k * step * step)
+            else:
+                scaled_rows(z, step, curvature + k, K, work, step, rows, width)
+                add_gram(1.0, work, step, <int>rows, <int>width, h + k * step * step, <int>step)
         return
     for i in range(rows):
         f = sqrt(weight[i]) if weight != NULL else 1.0
         for k in range(K):
             for j in range(width):
-                work[i * size + k * width + j] = f * curvature[i * K + k] * z[i * width + j]
+                work[i * size + k * width + j] = f * curvature[i * K + k] * z[i * step + j]
     add_gram(-1.0, work, size, <int>rows, <int>size, h, <int>size)
     for k in range(K):
         if weight != NULL:
             for i in range(rows):
                 curvature[i * K + k] *= weight[i]
-        scaled_rows(z, curvature + k, K, work, width, rows, width)
+        scaled_rows(z, step, curvature + k, K, work, width, rows, width)
         add_gram(1.0, work, width, <int>rows, <int>width, h + k * width * size + k * width, <int>size)
 
 
@@ -144,8 +171,9 @@ def hessian(
     X is dense, and ``center`` (features,) is subtracted from its rows; or it is empty, where (data, indices,
     indptr) hold a CSR matrix, of which a block is written out.
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
-    ``curvature[c]`` is (outputs, width, width) for separable losses, or (1, outputs * width, outputs *
-    width) where the outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
+    ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a multiple
+    of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the outputs
+    are ``coupled``; only its lower triangles are filled. A ``softmax`` that
     is not asked to be coupled gets its diagonal blocks alone. ``loss`` is the PyCapsule of the
     kernel for float64, or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
@@ -172,16 +200,20 @@ def hessian(
     cdef double* work
     cdef Py_ssize_t chunk, first, rows, i, bad = -1
     cdef Py_ssize_t per_row = outputs if weight_per_output else 1
-    cdef Py_ssize_t size = outputs * width if coupled else width
-    cdef int d = <int>width, K = <int>outputs, m
+    cdef Py_ssize_t step = (width + 7) // 8 * 8
+    cdef Py_ssize_t size = outputs * width if coupled else step
+    cdef int d = <int>width, ld = <int>step, K = <int>outputs, m
+    cdef bint own = has_products(<double*>NULL, True, width)
+    cdef double[::1] zero = np.zeros(outputs)
     if not sparse:
         x = &X[0, 0]
-    z = <double*>malloc(block * (width + size) * sizeof(double))
+    # what lies between the end of a row and the next stays 0
+    z = <double*>calloc(block * (step + size), sizeof(double))
     if z == NULL or not take_space(&space, block, outputs, sizeof(double)):
         free(z)
         raise MemoryError()
     with nogil:
-        work = z + block * width
+        work = z + block * step
         raw = <double*>space.raw
         batch.parameter = parameter
         for chunk in range(chunk_first, chunk_last):
@@ -193,12 +225,16 @@ def hessian(
                 rows = min(block, bounds[chunk + 1] - first)
                 m = <int>rows
                 if sparse:
-                    load_sparse(value, column, &indptr[first], shifted, z, rows, features)
+                    load_sparse(value, column, &indptr[first], shifted, z, rows, features, step)
                 else:
                     load_dense(
-                        x + first * row_step, row_step, column_step, &center[0], shifted, z, rows, features
+                        x + first * row_step, row_step, column_step, &center[0], shifted, z, rows, features,
+                        step,
                     )
-                gemm(b"T", b"N", K, m, d, w, d, z, d, <double>0.0, raw, K)
+                if own:
+                    current.scores_f64(z, step, w, width, &zero[0], raw, rows, outputs)
+                else:
+                    gemm(b"T", b"N", K, m, d, w, d, z, ld, <double>0.0, raw, K)
                 # the batch in double: X's dtype is that of the targets and weights too
                 bad = aim(
                     &batch, &space, <double*>NULL, c, <double*>NULL, weight_per_output, expand,
@@ -221,7 +257,10 @@ def hessian(
                     bad += first if bad >= 0 else 0
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
-                gemm(b"N", b"T", d, K, m, z, d, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
+                if own:
+                    current.scatter_f64(z, step, raw, &gradient[chunk, 0, 0], rows, width, outputs)
+                else:
+                    gemm(b"N", b"T", d, K, m, z, ld, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
                 if softmax and not coupled:
                     for i in range(rows * outputs):
                         raw = <double*>batch.curvature
@@ -229,7 +268,7 @@ def hessian(
                         if s != NULL:
                             raw[i] = raw[i] * <double>s[first + i // outputs]
                     raw = <double*>space.raw
-                add_curvature(&batch, z, work, width, coupled, &curvature[chunk, 0, 0, 0])
+                add_curvature(&batch, z, step, work, width, coupled, &curvature[chunk, 0, 0, 0])
                 first += rows
             if bad != -1:
                 break

@@ -7,6 +7,7 @@ from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch
 from sklloss.kernels._blas cimport gemm, gemv
+from sklloss.kernels._products cimport current
 
 ctypedef fused index:
     int32_t
@@ -152,12 +153,24 @@ cdef inline void sparse_scatter(
                     gradient[<Py_ssize_t>column[j] * outputs + k] += r * <double>row[k]
 
 
+cdef inline bint has_products(const real* x, bint by_rows, Py_ssize_t features) noexcept nogil:
+    """Whether the build in use has products of its own for such rows."""
+    cdef Py_ssize_t lanes = current.lanes_f64 if real is double else current.lanes_f32
+    return by_rows and lanes > 0 and features >= lanes
+
+
 cdef inline void dense_scores(
     real* x, bint by_rows, int step, real* w, const real* intercept, real* raw,
     int rows, int features, int outputs,
 ) noexcept nogil:
     """raw = X w' + intercept for a block of rows; w is (outputs, features)."""
     cdef int i, k
+    if has_products(x, by_rows, features):
+        if real is double:
+            current.scores_f64(x, step, w, features, intercept, raw, rows, outputs)
+        else:
+            current.scores_f32(x, step, w, features, intercept, raw, rows, outputs)
+        return
     for i in range(rows):
         for k in range(outputs):
             raw[i * outputs + k] = intercept[k]
@@ -176,10 +189,16 @@ cdef inline void dense_scatter(
     real* x, bint by_rows, int step, real* raw, real* part, double* gradient,
     int rows, int features, int outputs,
 ) noexcept nogil:
-    """gradient += raw' X for a block of rows, in double: a float block is added up in ``part`` first."""
+    """gradient += raw' X for a block of rows, in double: a float block is added up by itself first."""
     cdef real* target = part
     cdef real keep = 0.0
     cdef Py_ssize_t i
+    if has_products(x, by_rows, features):
+        if real is double:
+            current.scatter_f64(x, step, raw, gradient, rows, features, outputs)
+        else:
+            current.scatter_f32(x, step, raw, gradient, rows, features, outputs)
+        return
     if real is double:
         target = gradient
         keep = 1.0

@@ -1,0 +1,232 @@
+/* The tiles for one type: see _tiles.h, which defines `real` and `NAMED` and includes this once for each. */
+
+#define LANES ((ptrdiff_t)(SKLLOSS_VECTOR / sizeof(real)))
+#define vector NAMED(vector)
+#define load NAMED(load)
+#define store NAMED(store)
+#define lane_sum NAMED(lane_sum)
+
+typedef real vector __attribute__((vector_size(SKLLOSS_VECTOR)));
+
+SKLLOSS_INLINE vector load(const real* from)
+{
+    vector v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+SKLLOSS_INLINE void store(real* to, vector v) { memcpy(to, &v, sizeof v); }
+
+SKLLOSS_INLINE real lane_sum(vector v)
+{
+    real lanes[SKLLOSS_VECTOR / sizeof(real)];
+    store(lanes, v);
+    for (ptrdiff_t half = LANES / 2; half; half /= 2)
+        for (ptrdiff_t i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+/* raw[r, k] = bias[k] + x[r] . w[k] for R rows and K outputs. The last columns, fewer than a vector holds,
+   come as the last whole vector, of which `last` (K vectors of w) leaves out what has been counted. */
+SKLLOSS_INLINE void NAMED(scores_tile)(
+    const real* x, ptrdiff_t ldx, const real* w, ptrdiff_t p, const vector* last, const real* bias,
+    real* raw, ptrdiff_t ldraw, const int R, const int K)
+{
+    vector sum[4][6];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 6
+        for (int k = 0; k < K; k++)
+            sum[r][k] = (vector){0};
+    for (ptrdiff_t j = 0; j + LANES <= p; j += LANES) {
+        vector part[6];
+#pragma GCC unroll 6
+        for (int k = 0; k < K; k++)
+            part[k] = load(w + k * p + j);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            vector row = load(x + r * ldx + j);
+#pragma GCC unroll 6
+            for (int k = 0; k < K; k++)
+                sum[r][k] += row * part[k];
+        }
+    }
+    if (p % LANES) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            vector row = load(x + r * ldx + p - LANES);
+#pragma GCC unroll 6
+            for (int k = 0; k < K; k++)
+                sum[r][k] += row * last[k];
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 6
+        for (int k = 0; k < K; k++)
+            raw[r * ldraw + k] = bias[k] + lane_sum(sum[r][k]);
+}
+
+SKLLOSS_INLINE void NAMED(scores_outputs)(
+    const real* x, ptrdiff_t ldx, const real* w, ptrdiff_t p, const real* bias,
+    real* raw, ptrdiff_t ldraw, ptrdiff_t rows, const int K)
+{
+    vector last[6];
+    ptrdiff_t i = 0;
+    if (p % LANES)
+        for (int k = 0; k < K; k++) {
+            real lanes[SKLLOSS_VECTOR / sizeof(real)];
+            for (ptrdiff_t j = 0; j < LANES; j++)
+                lanes[j] = j < LANES - p % LANES ? 0 : w[k * p + p - LANES + j];
+            last[k] = load(lanes);
+        }
+    for (; i + 4 <= rows; i += 4)
+        NAMED(scores_tile)(x + i * ldx, ldx, w, p, last, bias, raw + i * ldraw, ldraw, 4, K);
+    for (; i < rows; i++)
+        NAMED(scores_tile)(x + i * ldx, ldx, w, p, last, bias, raw + i * ldraw, ldraw, 1, K);
+}
+
+/* raw = x w' + bias for rows of x (rows, p) by ldx, w (K, p), bias (K,) and raw (rows, K); p >= LANES. */
+static void NAMED(scores)(
+    const real* x, ptrdiff_t ldx, const real* w, ptrdiff_t p, const real* bias, real* raw, ptrdiff_t rows,
+    ptrdiff_t K)
+{
+    ptrdiff_t k = 0, left;
+    const ptrdiff_t most = SKLLOSS_REGISTERS == 32 ? 5 : 2;
+    while ((left = K - k) > 0) {
+        /* even shares: 6 outputs are 3 and 3, not 5 and 1 */
+        ptrdiff_t parts = (left + most - 1) / most, one = (left + parts - 1) / parts;
+#define CASE(n) case n: NAMED(scores_outputs)(x, ldx, w + k * p, p, bias + k, raw + k, K, rows, n); break;
+        switch (one) {
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+        }
+#undef CASE
+        k += one;
+    }
+}
+
+/* total[k, j] += sum over rows of raw[i, k] x[i, j], for V vectors of columns and K outputs. */
+SKLLOSS_INLINE void NAMED(scatter_tile)(
+    const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total,
+    ptrdiff_t ldtotal, ptrdiff_t skip, const int V, const int K)
+{
+    vector sum[4][6];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++)
+#pragma GCC unroll 6
+        for (int k = 0; k < K; k++)
+            sum[v][k] = (vector){0};
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        vector row[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            row[v] = load(x + i * ldx + v * LANES);
+#pragma GCC unroll 6
+        for (int k = 0; k < K; k++) {
+            real factor = raw[i * ldraw + k];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++)
+                sum[v][k] += row[v] * factor;
+        }
+    }
+    for (int k = 0; k < K; k++)
+        for (int v = 0; v < V; v++) {
+            real lanes[SKLLOSS_VECTOR / sizeof(real)];
+            store(lanes, sum[v][k]);
+            for (ptrdiff_t j = skip; j < LANES; j++)
+                total[k * ldtotal + v * LANES + j] += (double)lanes[j];
+        }
+}
+
+SKLLOSS_INLINE void NAMED(scatter_outputs)(
+    const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total, ptrdiff_t p,
+    const int K)
+{
+    ptrdiff_t j = 0;
+    const int V = SKLLOSS_REGISTERS == 32 ? 4 : 2;
+    for (; j + V * LANES <= p; j += V * LANES)
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, V, K);
+    for (; j + LANES <= p; j += LANES)
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, 1, K);
+    if (j < p)
+        NAMED(scatter_tile)(x + p - LANES, ldx, raw, ldraw, rows, total + p - LANES, p, LANES - (p - j), 1, K);
+}
+
+/* total += raw' x for a block: raw (rows, K), total (K, p) in double; p >= LANES. */
+static void NAMED(scatter)(
+    const real* x, ptrdiff_t ldx, const real* raw, double* total, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t K)
+{
+    ptrdiff_t k = 0, left;
+    const ptrdiff_t most = SKLLOSS_REGISTERS == 32 ? 5 : 4;
+    while ((left = K - k) > 0) {
+        ptrdiff_t parts = (left + most - 1) / most, one = (left + parts - 1) / parts;
+#define CASE(n) case n: NAMED(scatter_outputs)(x, ldx, raw + k, K, rows, total + k * p, p, n); break;
+        switch (one) {
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+        }
+#undef CASE
+        k += one;
+    }
+}
+
+/* h[a, b] += sum over rows of u[i, a] z[i, b], for A rows and V vectors of columns of h. */
+SKLLOSS_INLINE void NAMED(gram_tile)(
+    const real* u, const real* z, ptrdiff_t ld, ptrdiff_t rows, real* h, ptrdiff_t ldh, const int A, const int V)
+{
+    vector sum[6][4];
+#pragma GCC unroll 6
+    for (int a = 0; a < A; a++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            sum[a][v] = load(h + a * ldh + v * LANES);
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        vector row[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            row[v] = load(z + i * ld + v * LANES);
+#pragma GCC unroll 6
+        for (int a = 0; a < A; a++) {
+            real factor = u[i * ld + a];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++)
+                sum[a][v] += row[v] * factor;
+        }
+    }
+#pragma GCC unroll 6
+    for (int a = 0; a < A; a++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            store(h + a * ldh + v * LANES, sum[a][v]);
+}
+
+/* h += u' z, the lower triangle at least, for u and z of (rows, ld), ld a multiple of LANES and of 2 and both
+   padded with zeros; h is (ld, ld). */
+static void NAMED(gram)(const real* u, const real* z, ptrdiff_t ld, ptrdiff_t rows, real* h)
+{
+    const int A = SKLLOSS_REGISTERS == 32 ? 6 : 4, V = SKLLOSS_REGISTERS == 32 ? 4 : 2;
+    ptrdiff_t a = 0;
+    while (a < ld) {
+        ptrdiff_t tall = a + A <= ld ? A : 2;
+        ptrdiff_t b = 0, columns = (a + tall + LANES - 1) / LANES * LANES;
+        while (b < columns) {
+            ptrdiff_t left = (columns - b) / LANES;
+            real* to = h + a * ld + b;
+            ptrdiff_t wide = left >= V ? V : left;
+#define CASE(n, v) case v: NAMED(gram_tile)(u + a, z + b, ld, rows, to, ld, n, v); break;
+            if (tall == A)
+                switch (wide) { CASE(A, 1) CASE(A, 2) CASE(A, 3) CASE(A, 4) }
+            else
+                switch (wide) { CASE(2, 1) CASE(2, 2) CASE(2, 3) CASE(2, 4) }
+#undef CASE
+            b += wide * LANES;
+        }
+        a += tall;
+    }
+}
+
+#undef LANES
+#undef vector
+#undef load
+#undef store
+#undef lane_sum
