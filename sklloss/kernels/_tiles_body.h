@@ -17,14 +17,25 @@ SKLLOSS_INLINE vector load(const real* from)
 
 SKLLOSS_INLINE void store(real* to, vector v) { memcpy(to, &v, sizeof v); }
 
+/* In halves, which stay in registers. */
 SKLLOSS_INLINE real lane_sum(vector v)
 {
-    real lanes[SKLLOSS_VECTOR / sizeof(real)];
-    store(lanes, v);
-    for (ptrdiff_t half = LANES / 2; half; half /= 2)
-        for (ptrdiff_t i = 0; i < half; i++)
-            lanes[i] += lanes[i + half];
-    return lanes[0];
+    typedef real half __attribute__((vector_size(SKLLOSS_VECTOR / 2)));
+    union { vector v; half h[2]; } whole = {v};
+    union { half v; real x[SKLLOSS_VECTOR / 2 / sizeof(real)]; } sum = {whole.h[0] + whole.h[1]};
+#if SKLLOSS_VECTOR > 16
+    typedef real quarter __attribute__((vector_size(SKLLOSS_VECTOR / 4)));
+    union { half v; quarter q[2]; } halves = {sum.v};
+    union { quarter v; real x[SKLLOSS_VECTOR / 4 / sizeof(real)]; } rest = {halves.q[0] + halves.q[1]};
+    real total = rest.x[0];
+    for (ptrdiff_t i = 1; i < LANES / 4; i++)
+        total += rest.x[i];
+#else
+    real total = sum.x[0];
+    for (ptrdiff_t i = 1; i < LANES / 2; i++)
+        total += sum.x[i];
+#endif
+    return total;
 }
 
 /* raw[r, k] = bias[k] + x[r] . w[k] for R rows and K outputs. The last columns, fewer than a vector holds,
@@ -33,23 +44,29 @@ SKLLOSS_INLINE void NAMED(scores_tile)(
     const real* x, ptrdiff_t ldx, const real* w, ptrdiff_t p, const vector* last, const real* bias,
     real* raw, ptrdiff_t ldraw, const int R, const int K)
 {
-    vector sum[4][6];
+    vector sum[4][5];
+    /* not to be kept in registers, which the loop needs */
+    __asm__("" : "+r"(last), "+r"(bias));
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 6
         for (int k = 0; k < K; k++)
             sum[r][k] = (vector){0};
     for (ptrdiff_t j = 0; j + LANES <= p; j += LANES) {
-        vector part[6];
-#pragma GCC unroll 6
-        for (int k = 0; k < K; k++)
-            part[k] = load(w + k * p + j);
+        /* by name: gcc keeps an array of these in memory */
+        vector w0 = load(w + j), w1 = w0, w2 = w0, w3 = w0, w4 = w0;
+        if (K > 1) w1 = load(w + p + j);
+        if (K > 2) w2 = load(w + 2 * p + j);
+        if (K > 3) w3 = load(w + 3 * p + j);
+        if (K > 4) w4 = load(w + 4 * p + j);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             vector row = load(x + r * ldx + j);
-#pragma GCC unroll 6
-            for (int k = 0; k < K; k++)
-                sum[r][k] += row * part[k];
+            sum[r][0] += row * w0;
+            if (K > 1) sum[r][1] += row * w1;
+            if (K > 2) sum[r][2] += row * w2;
+            if (K > 3) sum[r][3] += row * w3;
+            if (K > 4) sum[r][4] += row * w4;
         }
     }
     if (p % LANES) {
@@ -109,9 +126,9 @@ static void NAMED(scores)(
 /* total[k, j] += sum over rows of raw[i, k] x[i, j], for V vectors of columns and K outputs. */
 SKLLOSS_INLINE void NAMED(scatter_tile)(
     const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total,
-    ptrdiff_t ldtotal, ptrdiff_t skip, const int V, const int K)
+    ptrdiff_t ldtotal, ptrdiff_t skip, const int ahead, const int V, const int K)
 {
-    vector sum[4][6];
+    vector sum[4][5];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++)
 #pragma GCC unroll 6
@@ -120,8 +137,12 @@ SKLLOSS_INLINE void NAMED(scatter_tile)(
     for (ptrdiff_t i = 0; i < rows; i++) {
         vector row[4];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++)
+        for (int v = 0; v < V; v++) {
             row[v] = load(x + i * ldx + v * LANES);
+            /* the block that comes next, while this one is computed with */
+            if (ahead)
+                __builtin_prefetch(x + (i + rows) * ldx + v * LANES, 0, 2);
+        }
 #pragma GCC unroll 6
         for (int k = 0; k < K; k++) {
             real factor = raw[i * ldraw + k];
@@ -141,16 +162,16 @@ SKLLOSS_INLINE void NAMED(scatter_tile)(
 
 SKLLOSS_INLINE void NAMED(scatter_outputs)(
     const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total, ptrdiff_t p,
-    const int K)
+    const int ahead, const int K)
 {
     ptrdiff_t j = 0;
     const int V = SKLLOSS_REGISTERS == 32 ? 4 : 2;
     for (; j + V * LANES <= p; j += V * LANES)
-        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, V, K);
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, ahead, V, K);
     for (; j + LANES <= p; j += LANES)
-        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, 1, K);
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, ahead, 1, K);
     if (j < p)
-        NAMED(scatter_tile)(x + p - LANES, ldx, raw, ldraw, rows, total + p - LANES, p, LANES - (p - j), 1, K);
+        NAMED(scatter_tile)(x + p - LANES, ldx, raw, ldraw, rows, total + p - LANES, p, LANES - (p - j), 0, 1, K);
 }
 
 /* total += raw' x for a block: raw (rows, K), total (K, p) in double; p >= LANES. */
@@ -159,11 +180,19 @@ static void NAMED(scatter)(
 {
     ptrdiff_t k = 0, left;
     const ptrdiff_t most = SKLLOSS_REGISTERS == 32 ? 5 : 4;
+    /* the hardware knows for itself how to go on along short rows */
+    const int far = K > 1 || ldx * (ptrdiff_t)sizeof(real) >= 1024;
     while ((left = K - k) > 0) {
         ptrdiff_t parts = (left + most - 1) / most, one = (left + parts - 1) / parts;
-#define CASE(n) case n: NAMED(scatter_outputs)(x, ldx, raw + k, K, rows, total + k * p, p, n); break;
-        switch (one) {
-            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+#define CASE(n) case n: NAMED(scatter_outputs)(x, ldx, raw + k, K, rows, total + k * p, p, AHEAD, n); break;
+        if (k == 0 && far) {
+#define AHEAD 1
+            switch (one) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
+#undef AHEAD
+        } else {
+#define AHEAD 0
+            switch (one) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
+#undef AHEAD
         }
 #undef CASE
         k += one;
