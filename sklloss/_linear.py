@@ -34,7 +34,7 @@ from sklloss.objectives.classification import (
 )
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.lbfgs import lbfgs
-from sklloss.solvers.newton import newton_cholesky
+from sklloss.solvers.newton import newton_cholesky, sampled_start
 from sklloss.solvers.newton_cg import newton_cg
 
 SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs}
@@ -143,8 +143,11 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             watch.validate_on(held_rows, held_out, objective)
         start = self._start(objective, earlier)
         with threads.single_threaded_blas():
+            options = {}
+            if name == "newton-cholesky" and not start.any():
+                start, options["hessian"] = sampled_start(objective, start)
             result = SOLVERS[name](
-                objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback
+                objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback, **options
             )
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")

@@ -138,12 +138,39 @@ class Rows:
         np.abs(raw, out=curvature)
         return total
 
-    def hessian(self, coef, *, coupled=True, loss=None):
+    def precise_gradient(self, coef):
+        """As `value_and_gradient`, computed in float64 whatever X's dtype."""
+        return self.hessian(coef, coupled=False, curved=False)[:2]
+
+    def every(self, step):
+        """Each step-th of the rows, bound to the same loss, and with the same center; None if they weigh 0."""
+
+        def part(array):
+            return None if array is None else np.ascontiguousarray(array[::step])
+
+        X = self._X[::step]
+        if not self.sparse and self._X.strides[1] != self.dtype.itemsize:
+            X = np.ascontiguousarray(X)
+        weight = self._weight
+        if self._per_output:
+            weight = weight.reshape(self.n, self.outputs)
+        weight = part(weight)
+        if weight is not None and not weight.any():
+            return None
+        rows = Rows(
+            X, self.loss, part(self._values), part(self._codes), weight, self.outputs,
+            fit_intercept=self.fit_intercept, n_threads=self._n_threads,
+        )  # fmt: skip
+        rows.center = self.center
+        return rows
+
+    def hessian(self, coef, *, coupled=True, loss=None, curved=True):
         """Loss sums, gradient and Hessian at ``coef``, all in float64 and computed in it.
 
         The Hessian is (outputs, width, width) for a separable loss, else (1, outputs * width, outputs *
         width), or without ``coupled`` its diagonal blocks (outputs, width, width). Its lower
-        triangles are filled. ``loss`` takes the place of the own, with a curvature for each output.
+        triangles are filled. ``loss`` takes the place of the own, with a curvature for each output. Without
+        ``curved`` the Hessian is left out.
         """
         coupled = coupled and not self.separable
         blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
@@ -151,7 +178,7 @@ class Rows:
         bounds = self._cut(self.width * size * blocks, blocks * size * size, block)
         gradient = np.empty((len(bounds) - 1, self.outputs, self.width))
         sums = np.empty((len(gradient), 2 * self.outputs))
-        curvature = np.empty((len(gradient), blocks, size, size))
+        curvature = np.empty((len(gradient), blocks, size, size) if curved else (len(gradient), 0, 0, 0))
         dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
         no_index = np.empty(0, dtype=np.int32)
         sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
@@ -162,11 +189,13 @@ class Rows:
         def work(first, last):
             return _hessian.hessian(
                 kernel, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
-                self._per_output, self._expand, self.fit_intercept, coupled, softmax, self._parameter,
+                self._per_output, self._expand, self.fit_intercept, coupled, softmax, curved, self._parameter,
                 block, bounds, first, last, gradient, sums, curvature,
             )  # fmt: skip
 
         self._run(work, len(gradient))
+        if not curved:
+            return self._total(sums), gradient.sum(axis=0), None
         if not coupled:
             curvature = curvature[:, :, : self.width, : self.width]
         if len(gradient) == 1:

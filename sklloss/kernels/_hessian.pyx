@@ -157,6 +157,7 @@ def hessian(
     bint shifted,
     bint coupled,
     bint softmax,
+    bint curved,
     double parameter,
     Py_ssize_t block,
     const Py_ssize_t[::1] bounds,
@@ -174,7 +175,8 @@ def hessian(
     ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a multiple
     of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the outputs
     are ``coupled``; only its lower triangles are filled. A ``softmax`` that
-    is not asked to be coupled gets its diagonal blocks alone. ``loss`` is the PyCapsule of the
+    is not asked to be coupled gets its diagonal blocks alone. Unless ``curved``, there is no Hessian, and
+    ``curvature`` has no numbers. ``loss`` is the PyCapsule of the
     kernel for float64, or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
     """
@@ -219,7 +221,8 @@ def hessian(
         for chunk in range(chunk_first, chunk_last):
             memset(&gradient[chunk, 0, 0], 0, outputs * width * sizeof(double))
             memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
-            memset(&curvature[chunk, 0, 0, 0], 0, curvature.shape[1] * size * size * sizeof(double))
+            if curved:
+                memset(&curvature[chunk, 0, 0, 0], 0, curvature.shape[1] * size * size * sizeof(double))
             first = bounds[chunk]
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
@@ -250,7 +253,8 @@ def hessian(
                     for i in range(rows * per_row):
                         wide[i] = <double>s[first * per_row + i]
                     batch.weight = wide
-                batch.curvature = space.curvature
+                if curved:
+                    batch.curvature = space.curvature
                 if bad < 0:
                     bad = kernel(&batch)
                 if bad != -1:
@@ -261,6 +265,9 @@ def hessian(
                     current.scatter_f64(z, step, raw, &gradient[chunk, 0, 0], rows, width, outputs)
                 else:
                     gemm(b"N", b"T", d, K, m, z, ld, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
+                if not curved:
+                    first += rows
+                    continue
                 if softmax and not coupled:
                     for i in range(rows * outputs):
                         raw = <double*>batch.curvature

@@ -71,6 +71,19 @@ cdef inline void column_sums(
     const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
     cdef Py_ssize_t i, k
+    cdef double part[8]
+    if columns == 1:
+        # several sums side by side: one would wait for itself
+        for k in range(8):
+            part[k] = 0.0
+        for i in range(0, rows - 7, 8):
+            for k in range(8):
+                part[k] += <double>x[i + k]
+        for i in range(rows // 8 * 8, rows):
+            part[0] += <double>x[i]
+        for k in range(8):
+            total[0] += part[k]
+        return
     for i in range(rows):
         for k in range(columns):
             total[k] += <double>x[i * columns + k]

@@ -6,6 +6,10 @@ from scipy.linalg import lapack
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
+# A sample of the rows has so many for each parameter, of which there count as many as this at least.
+LEAST_SIZE = 32
+# Multiplications of a Hessian from which on another gradient is tried first.
+COSTLY = 1 << 23
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
 
@@ -43,6 +47,8 @@ class LinearObjective:
         self.residual_floor = self.noise**2 / self._small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
         self.exact_gradient = rows.dtype == np.float64
+        # Whether a Hessian costs much more than a gradient, and both more than what is around them.
+        self.costly_hessian = rows.n * rows.width * self.size * self.problems > COSTLY and self.size >= 8
         # 1 where the penalty acts: on coefficients, not on the intercept
         ridge = np.full((rows.outputs, rows.width), float(self.penalised))
         if rows.fit_intercept:
@@ -58,8 +64,21 @@ class LinearObjective:
         sums, gradient = self.rows.value_and_gradient(self.coef(w))
         return self._with_penalty(w, sums, gradient)
 
+    def precise_gradient(self, w):
+        """As `value_and_gradient`, as precise as `hessian`: computed in float64 whatever X's dtype."""
+        if self.exact_gradient:
+            return self.value_and_gradient(w)
+        sums, gradient = self.rows.precise_gradient(self.coef(w))
+        return self._with_penalty(w, sums, gradient)
+
     def null_value(self):
-        """The value of each problem at w = 0: the scale by which an objective may be called vanished."""
+        """The value of each problem at w = 0: the scale by which an objective may be called vanished.
+
+        Of many rows a sample stands for all: a scale need not be exact.
+        """
+        small = self.thinned(128)
+        if small is not None:
+            return small.value_and_gradient(np.zeros(self.shape))[0]
         return self.value_and_gradient(np.zeros(self.shape))[0]
 
     def hessian(self, w):
@@ -86,6 +105,23 @@ class LinearObjective:
                         blocks[row, free, column, free] += typical
         diagonal += self._ridge
         return value, gradient, hessian
+
+    def thinned(self, each):
+        """The same objective over few of many rows, weighted up to stand for all; None if rows are few.
+
+        ``each`` is the number of rows for each parameter.
+        """
+        step = self.rows.n // (each * max(LEAST_SIZE, self.size))
+        if step < 3:
+            return None
+        # Odd steps keep out of the way of most patterns in the order of rows.
+        step -= 1 - step % 2
+        rows = self.rows.every(step)
+        if rows is None:
+            return None
+        small = LinearObjective(rows, np.inf if not self.penalised else 1.0)
+        small.scale = self.scale * step
+        return small
 
     def linearise(self, w):
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""

@@ -9,15 +9,26 @@ HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 
 
-def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
+# The minimum over a sample of the rows is wanted no closer than it is to that over all of them.
+SAMPLE_TOL = 1e-2
+SAMPLES = (128, 640)  # rows for each parameter
+SAMPLE_STEPS = 30
+FAR = 1e-2  # relative gap from which on an old Hessian is tried for the next step
+SHRINKS = 0.1  # and kept, as long as a step lowers the decrement to this share
+
+
+def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None):
     """Minimise a convex objective by damped Newton steps.
 
     A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration
-    costs one pass unless its step must be halved.
+    costs one pass unless its step must be halved. Where a Hessian costs much more than a gradient, it serves
+    for as many steps as bring the end ten times nearer each.
 
     Parameters
     ----------
-    objective : object with ``hessian``, ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``
+    objective : LinearObjective or alike
+        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``costly_hessian``, ``noise``,
+        ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -25,38 +36,58 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
     max_iter : int
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each iteration.
+    hessian : ndarray of shape (problems, size, size), optional
+        What is known of the Hessian at the start: its lower triangles.
 
     Returns
     -------
     Result
     """
     w = np.array(w, dtype=np.float64)
-    value, gradient, hessian = objective.hessian(w)
+    old = hessian is not None
+    if old:
+        value, gradient = objective.precise_gradient(w)
+    else:
+        value, gradient, hessian = objective.hessian(w)
     start = np.minimum(value, objective.null_value()) if w.any() else value
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
+    solve = [PositiveSolver(matrix) for matrix in hessian]
+    before = np.full(len(w), np.inf)
     for iteration in range(1, max_iter + 1):
         vanished = has_vanished(objective, value, start)
         active = ~(converged | stuck | vanished)
         if not active.any():
             break
-        direction = np.zeros_like(w)
-        for k in np.flatnonzero(active):
-            direction[k] = -solve_positive(hessian[k], gradient[k])
-        lost = ~np.isfinite(direction).all(axis=1)
-        direction = finite_or_zero(direction)
-        decrement = -np.einsum("bi,bi->b", gradient, direction)
-        solved = ~lost & (decrement / 2 <= allowed_gap(value, tol))
+        direction, decrement, lost = _newton_step(solve, gradient, active)
+        allowed = allowed_gap(value, tol)
+        if old and (active & ~(decrement / 2 <= allowed / 4) & ~(decrement <= SHRINKS * before)).any():
+            old = False
+            value, gradient, hessian = objective.hessian(w)
+            solve = [PositiveSolver(matrix) for matrix in hessian]
+            direction, decrement, lost = _newton_step(solve, gradient, active)
+        solved = ~lost & (decrement / 2 <= (allowed / 4 if old else allowed))
         # Near the end a step squares the error, so the last one is taken too: it needs no Hessian.
         final = bool(np.all(solved | ~active))
-        step, new = _damped_step(objective, w, value, direction, decrement, active, final)
+        near = objective.costly_hessian and (~active | (decrement / 2 <= FAR * np.abs(value))).all()
+        step, new = _damped_step(
+            objective, w, value, direction, decrement, active, final or near, 0 if old else HALVINGS
+        )
         still = active & (step == 0.0)
+        if old and (still & ~solved & ~exhausted(decrement, value, objective.noise)).any():
+            # No step along the direction of an old Hessian: it is the Hessian that is at fault.
+            before = np.zeros_like(before)
+            continue
         converged |= (active & solved) | (still & ~lost & exhausted(decrement, value, objective.noise))
         stuck |= still & ~converged
         w = w + step[:, None] * direction
         value, gradient, hessian = new
+        before = np.where(step == 1.0, decrement, 0.0)
+        old = hessian is None
+        if not old:
+            solve = [PositiveSolver(matrix) for matrix in hessian]
         n_iter[active] = iteration
         curve.append(float(value.sum()))
         if callback is not None:
@@ -64,10 +95,50 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None):
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _damped_step(objective, w, value, direction, decrement, active, final):
+def sampled_start(objective, w):
+    """Where Newton's method had better start than at w: the minimum over a sample of the rows.
+
+    A small sample leads near it, a larger one nearer, and to a Hessian that serves for most of the way left.
+
+    Parameters
+    ----------
+    objective : LinearObjective or alike
+        With ``thinned``, and what `newton_cholesky` needs.
+    w : ndarray of shape (problems, size)
+        The start that serves otherwise, 0.
+
+    Returns
+    -------
+    w : ndarray of shape (problems, size)
+    hessian : ndarray of shape (problems, size, size), or None
+        The sample's there.
+    """
+    hessian = None
+    for rows in SAMPLES:
+        small = objective.thinned(rows)
+        if small is None:
+            break
+        found = newton_cholesky(small, w, tol=SAMPLE_TOL, max_iter=SAMPLE_STEPS, hessian=hessian)
+        if not found.converged.all():
+            break
+        w, hessian = found.w, small.hessian(found.w)[2]
+    return w, hessian
+
+
+def _newton_step(solve, gradient, active):
+    """Directions, their decrements, and which directions are no numbers."""
+    direction = np.zeros_like(gradient)
+    for k in np.flatnonzero(active):
+        direction[k] = -solve[k](gradient[k])
+    lost = ~np.isfinite(direction).all(axis=1)
+    direction = finite_or_zero(direction)
+    return direction, -np.einsum("bi,bi->b", gradient, direction), lost
+
+
+def _damped_step(objective, w, value, direction, decrement, active, cheap, halvings):
     """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
 
-    Returns the steps, and (value, gradient, Hessian or None) at their end.
+    Returns the steps, and (value, gradient, Hessian) at their end, with ``cheap`` None for the Hessian.
     """
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
@@ -77,47 +148,62 @@ def _damped_step(objective, w, value, direction, decrement, active, final):
         return active & (step > 0) & ~(found <= value - ENOUGH * step * decrement + noise)
 
     point = w + step[:, None] * direction
-    if final and objective.exact_gradient:
-        new = (*objective.value_and_gradient(point), None)
-    else:
-        new = objective.hessian(point)
+    new = (*objective.precise_gradient(point), None) if cheap else objective.hessian(point)
     failed = rises(new[0])
     if not failed.any():
         return step, new
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         step[failed] /= 2
         found, gradient = objective.value_and_gradient(w + step[:, None] * direction)
         failed = rises(found)
         if not failed.any():
             break
     step[failed] = 0.0
-    if final and objective.exact_gradient and not failed.any():
+    point = w + step[:, None] * direction
+    if cheap and objective.exact_gradient and not failed.any():
         return step, (found, gradient, None)
-    return step, objective.hessian(w + step[:, None] * direction)
+    return step, ((*objective.precise_gradient(point), None) if cheap else objective.hessian(point))
 
 
 def solve_positive(matrix, rhs):
-    """matrix**-1 rhs for a symmetric positive (semi)definite matrix given by its lower triangle.
+    """matrix**-1 rhs, see `PositiveSolver`."""
+    return PositiveSolver(matrix)(rhs)
+
+
+class PositiveSolver:
+    """Solves with a symmetric positive (semi)definite matrix given by its lower triangle.
 
     Rows and columns are first scaled to a unit diagonal, which takes the units of the features out of
     the question. If the factor does not exist to working precision, the smallest of a few ridges
-    that makes it exist is added: the step is then a descent direction still.
+    that makes it exist is added: the step is then a descent direction still. The factor is made when it is
+    first needed.
     """
-    diagonal = np.diagonal(matrix)
-    root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scaled = matrix / root
-    scaled /= root[:, None]
-    np.einsum("ii->i", scaled)[:] = 1.0
-    ridge = 0.0
-    while True:
+
+    def __init__(self, matrix):
+        self._matrix = matrix
+        self._factor = None
+        self._ridge = 0.0
+
+    def __call__(self, rhs):
+        """The solution for a vector; NaN if there is none, for a matrix that is not of numbers."""
+        while self._ridge <= 1.0:
+            if self._factor is None:
+                self._prepare()
+            if self._factor is not None:
+                solution, _ = lapack.dpotrs(self._factor, rhs / self._root, lower=0)
+                if np.isfinite(solution).all():
+                    return solution / self._root
+                self._factor = None
+            self._ridge = max(1e-14, self._ridge * 100)
+        # the line search will refuse the step
+        return np.full_like(rhs, np.nan)
+
+    def _prepare(self):
+        diagonal = np.diagonal(self._matrix)
+        self._root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        scaled = self._matrix / self._root
+        scaled /= self._root[:, None]
+        np.einsum("ii->i", scaled)[:] = 1.0 + self._ridge
         # row-major lower is column-major upper, so the transpose is factored in place of a copy
-        factor, failed = lapack.dpotrf(scaled.T, lower=0, clean=0)
-        if not failed:
-            solution, _ = lapack.dpotrs(factor, rhs / root, lower=0)
-            if np.isfinite(solution).all():
-                return solution / root
-        ridge = max(1e-14, ridge * 100)
-        if ridge > 1:
-            # not a number in the Hessian: the line search will refuse the step
-            return np.full_like(rhs, np.nan)
-        np.einsum("ii->i", scaled)[:] = 1.0 + ridge
+        factor, failed = lapack.dpotrf(scaled.T, lower=0, clean=0, overwrite_a=1)
+        self._factor = None if failed else factor

@@ -14,6 +14,7 @@ class Convex:
     penalised = True
     residual_floor = 1e-20
     exact_gradient = True
+    costly_hessian = False
     null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 
@@ -29,6 +30,8 @@ class Convex:
 
     def value_and_gradient(self, w):
         return self._parts(w)[:2]
+
+    precise_gradient = value_and_gradient
 
     def hessian(self, w):
         value, gradient, curvature = self._parts(w)
