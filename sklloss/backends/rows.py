@@ -21,6 +21,10 @@ CHUNK_BYTES = 1 << 26
 CHUNK_WORK = 256
 
 
+# As many rows for each column tell enough about a Gram matrix.
+GRAM_ROWS = 16
+
+
 class Rows:
     """X, targets and weights bound to a loss, ready for passes.
 
@@ -242,8 +246,13 @@ class Rows:
     def gram(self):
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones.
 
-        Where weights differ by output, their mean over outputs counts.
+        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all.
         """
+        step = self.n // (GRAM_ROWS * self.width)
+        if step > 1:
+            sample = self.every(step)
+            if sample is not None:
+                return step * sample.gram()
         weight = self._weight
         if self._per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
