@@ -15,6 +15,8 @@ from groups import linear_other
 from groups.session import OURS, finish, ours_by_round
 
 CLOSE = 1.5  # a solver that took this much longer than its rival's fastest may be it: the turns will tell
+PATIENCE = 150.0  # seconds that scikit-learn's default solver gets at least: everyone asks for its time
+LONG = 5.0  # seconds beside which imports and the start of pools are nothing
 SLOW = 5  # an entrant this many times slower than the fastest takes one turn only, if it is long
 
 
@@ -68,7 +70,9 @@ def _problem(session, problem):
         default_way.setdefault(rival, way)
     ladders = {}
     for rival, way in entrants:
-        ladders[rival, way] = _climb(session, problem, rival, way, optimum, limit)
+        role = "default" if way == default_way[rival] else "best"
+        allowed = max(limit, PATIENCE) if _patient(session, {"rival": rival, "role": role}) else limit
+        ladders[rival, way] = _climb(session, problem, rival, way, optimum, allowed)
     values = [rung["F"] for rungs in ladders.values() for rung in rungs if "F" in rung]
     if values and optimum.improve(min(values)):
         session.note(f"{name}: a rival went below the reference; its objective is F* now")
@@ -78,6 +82,10 @@ def _problem(session, problem):
         _to_gap(session, name, gap, optimum, ladders, default_way, limit)
     if session.options["memory"] and problem.memory:
         linear_other.memory(session, problem, default_way)
+
+
+def _patient(session, row):
+    return row["rival"] == "scikit-learn" and row["role"] == "default" and not session.quick
 
 
 def _judge(problem, found):
@@ -93,8 +101,13 @@ def _climb(session, problem, rival, way, optimum, limit):
     try:
         ladder = session.workers[rival].ask("ladder", problem.name, way)
         order = session.known.order(optimum.key, rival, way, ladder, gaps)
-        # The first fit in a process pays for imports and pools; it is no rung.
-        session.time(rival, problem.name, way, ladder[0], limit=max(limit, order[0][1] or 0))
+        # The first fit in a process pays for imports and pools; it is no rung, unless it is long anyway.
+        early = None
+        if (order[0][1] or 0) < LONG:
+            patience = max(limit, 0 if session.quick else 30.0)  # to import
+            early = session.time(rival, problem.name, way, ladder[0], limit=patience)
+            if early["seconds"] < LONG or order[0][0] != ladder[0]:
+                early = None
         for setting, known in order:
             longest = max((rung["seconds"] for rung in rungs), default=0.0)
             rung = {"setting": setting}
@@ -102,7 +115,8 @@ def _climb(session, problem, rival, way, optimum, limit):
             if known is None and spent > limit:
                 raise measure.RivalTimeoutError(f"after {spent:.0f} s of attempts", longest)
             allowed = max(limit, 3 * (known or 0))
-            found = session.time(rival, problem.name, way, setting, least=least, limit=allowed)
+            found = early or session.time(rival, problem.name, way, setting, least=least, limit=allowed)
+            early = None
             rung["first"] = {key: found[key] for key in ("seconds", "warned")}
             rung.update(_judge(problem, found))
             spent += rung["seconds"]
@@ -196,8 +210,9 @@ def _defaults(session, problem, default_way, optimum, limit):
     for rival, way, setting in entrants:
         row = {"group": "defaults", "problem": problem.name, "target": "defaults", "rival": rival, "way": way}
         row["role"] = "other" if setting == {} else "base" if rival == OURS else "default"
+        allowed = max(limit, PATIENCE) if _patient(session, row) else limit
         try:
-            found = session.time(rival, problem.name, way, setting, limit=limit)
+            found = session.time(rival, problem.name, way, setting, limit=allowed)
         except measure.RivalError as error:
             over = error.over if isinstance(error, measure.RivalTimeoutError) else None
             session.add(**row, error=str(error), over=over)

@@ -66,7 +66,7 @@ def memory(session, problem, default_way):
         session.workers[rival].close()
         row = {"group": "memory", "problem": problem.name, "rival": rival, "way": way, "X": size}
         try:
-            row |= session.workers[rival].ask("memory", problem.name, way, limit=session.limit)
+            row |= session.workers[rival].ask("memory", problem.name, way, limit=300.0)
         except measure.RivalError as error:
             row["error"] = str(error)
         session.add(**row)

@@ -69,7 +69,9 @@ class ScikitLearn(Rival):
         return (*ways, "liblinear") if ways and problem.outputs == 1 and not options["quick"] else ways
 
     def linear_ladder(self, problem, way):
-        return tolerances(0, -9) if way.startswith("newton") else tolerances(-2, -12)
+        if way == "lbfgs":
+            return tolerances(-2, -12)
+        return tolerances(0, -9)
 
     def linear_job(self, problem, way, setting):
         Classifier = self._classifier()

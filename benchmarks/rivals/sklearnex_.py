@@ -16,6 +16,6 @@ class Sklearnex(ScikitLearn):
         return LogisticRegression
 
     def linear_ways(self, problem, options):
-        if problem.l1_ratio:  # it hands that on to scikit-learn
+        if problem.l1_ratio or problem.sparse:  # it hands these on to scikit-learn
             return ()
         return ("lbfgs",) if options["quick"] else ("lbfgs", "newton-cg")
