@@ -4,6 +4,8 @@ A process per rival keeps one library's thread pools and patches away from anoth
 at its time limit, and turns a crash into a line in the table.
 """
 
+import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -11,12 +13,23 @@ import sys
 import time
 import warnings
 
+import memory
 import problems
 import rivals
+
+SMALL = 3000  # rows of the fit that comes before one whose memory is measured
 
 
 class RivalError(Exception):
     """A rival raised, died or took too long; the message says which."""
+
+
+class RivalTimeoutError(RivalError):
+    """A rival took longer than ``over`` seconds."""
+
+    def __init__(self, message, over):
+        super().__init__(message)
+        self.over = over
 
 
 class Worker:
@@ -66,7 +79,7 @@ class Worker:
         try:
             if not self.connection.poll(limit):
                 self.close()
-                raise RivalError(f"not done after {limit:.0f} s")
+                raise RivalTimeoutError(f"not done after {limit:.0f} s", limit)
             answer, failed = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._died()
@@ -131,6 +144,22 @@ class _Desk:
 
     def ladder(self, name, way):
         return self.rival.ladder(self._load(name), way)
+
+    def memory(self, name, way):
+        """Bytes by which a fit at the defaults raises the resident memory, at its peak, and what stays."""
+        problem = self._load(name)
+        small = dataclasses.replace(problem, X=problem.X[:SMALL], y=problem.y[:SMALL])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.rival.job(small, way, None).run()  # imports, thread pools and their buffers
+            job = self.rival.job(problem, way, None)
+            gc.collect()
+            begin = memory.reset_peak()
+            model = job.run()
+        gc.collect()
+        found = {"peak": memory.peak() - begin, "kept": memory.resident() - begin}
+        del model
+        return found
 
     def time(self, name, way, setting, number, least):
         """Run ``number`` times, and until ``least`` seconds are spent; the median, and what was found."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import text
 
 FILES = {
     "mnist": ("X", "y"),
@@ -32,9 +33,11 @@ class KernelCase:
 
 @dataclass
 class LinearProblem:
-    """Minimise C * sum_i w_i loss_i + 0.5 ||coef||^2, the intercept unpenalised, to a gap of the optimum.
+    """Minimise C * sum_i w_i loss_i + penalty, the intercept unpenalised, to a gap of the optimum.
 
-    ``objective`` is "binary" (y in {0, 1}), "softmax" (y codes) or "multilabel" (y (n, L) of 0/1).
+    The penalty is l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||^2. ``objective`` is "binary" (y in
+    {0, 1}), "softmax" (y codes) or "multilabel" (y (n, L) of 0/1). ``every_default`` asks for every solver
+    at its default tolerance, not the default solver alone; ``memory`` for a row in the table of peak memory.
     """
 
     X: object
@@ -42,7 +45,10 @@ class LinearProblem:
     objective: str
     C: float = 1.0
     weights: np.ndarray | None = None
+    l1_ratio: float = 0.0
     gaps: tuple = (1e-4, 1e-6)
+    every_default: bool = False
+    memory: bool = False
     name: str = ""
 
     @property
@@ -70,6 +76,18 @@ class SearchProblem:
     objective: str
     Cs: np.ndarray
     folds: int
+    name: str = ""
+
+
+@dataclass
+class PredictProblem:
+    """predict_proba of the first rows of X, by an estimator fitted on all of it at its defaults."""
+
+    X: np.ndarray
+    y: np.ndarray
+    objective: str
+    rows: int = 1
+    C: float = 1.0
     name: str = ""
 
 
@@ -144,13 +162,18 @@ def data_folder(given):
     return str(folder)
 
 
+def _matches(pattern, name):
+    """Whether a pattern asks for a problem: one's full name means that one, else what contains it."""
+    return pattern == name if pattern in PROBLEMS else pattern in name
+
+
 def selected(group, *, quick, data, only=()):
     """Specs of a group to run, and a line for each one that must be left out."""
     chosen, left_out = [], []
     for spec in PROBLEMS.values():
         if spec.group != group or not (spec.quick if quick else spec.full):
             continue
-        if only and not any(pattern in spec.name for pattern in only):
+        if only and not any(_matches(pattern, spec.name) for pattern in only):
             continue
         if spec.needs and (data is None or not (Path(data) / f"{spec.needs}.npz").is_file()):
             where = "no --data folder" if data is None else "not in the --data folder"
@@ -224,7 +247,14 @@ def _standardised(X):
 def _table(source, scaled=False):
     X, y = _bundled(source)
     X = np.ascontiguousarray(_standardised(X) if scaled else X, dtype=np.float64)
-    return LinearProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary")
+    return LinearProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary", every_default=True)
+
+
+@problem("linear", "breast_cancer-one-row", source="breast_cancer")
+@problem("linear", "iris-one-row", source="iris")
+def _one_row(source):
+    X, y = _bundled(source)
+    return PredictProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary")
 
 
 @problem("linear", "synthetic-1e6x20", rows=1_000_000, columns=20, quick=False)
@@ -235,7 +265,8 @@ def _synthetic_binary(rows, columns):
     X[:, 1::2] += 0.5 * X[:, ::2]  # correlated pairs of columns
     slope = rng.standard_normal(columns)
     p = 1 / (1 + np.exp(-(X @ slope - 1)))
-    return LinearProblem(X, (rng.random(rows) < p).astype(np.intp), "binary")
+    y = (rng.random(rows) < p).astype(np.intp)
+    return LinearProblem(X, y, "binary", gaps=(1e-6,), every_default=True)
 
 
 @problem("linear", "digits-search", quick=False, candidates=20, folds=5)
@@ -245,24 +276,39 @@ def _digits_search(candidates, folds):
     return SearchProblem(X / 16, y.astype(np.intp), "softmax", np.logspace(-3, 3, candidates), folds)
 
 
-@problem("linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0)
-@problem("linear", "mnist-f64-C1e-3", needs="mnist", quick=False, C=1e-3, dtype="float64")
 @problem("linear", "mnist-f32-C1e-3", needs="mnist", quick=False, C=1e-3)
-def _mnist(X, y, C, dtype="float32"):
+@problem("linear", "mnist-f64-C1e-3", needs="mnist", quick=False, C=1e-3, dtype="float64")
+@problem("linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0, gaps=(1e-4, 1e-6), memory=True)
+def _mnist(X, y, C, dtype="float32", gaps=(1e-6,), memory=False):
     X = X[:60000].astype(dtype)
     X /= 255
-    return LinearProblem(X, y[:60000].astype(np.intp), "softmax", C=C)
+    return LinearProblem(X, y[:60000].astype(np.intp), "softmax", C=C, gaps=gaps, memory=memory)
 
 
-@problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32")
-@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64")
-def _flights(X, y, dtype):
-    return LinearProblem(np.ascontiguousarray(X, dtype=dtype), y.astype(np.intp), "binary")
+_L1 = {"C": 0.1, "l1_ratio": 1.0, "gaps": (1e-5,)}
+
+
+@problem("linear", "flights-f64-l1", needs="flights", quick=False, dtype="float64", **_L1)
+@problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32", gaps=(1e-6,))
+@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64", gaps=(1e-6,), memory=True)
+def _flights(X, y, dtype, **options):
+    return LinearProblem(np.ascontiguousarray(X, dtype=dtype), y.astype(np.intp), "binary", **options)
 
 
 @problem("linear", "movies-f64", needs="movies", quick=False)
 def _movies(X, Y):
-    return LinearProblem(np.ascontiguousarray(X, dtype=np.float64), Y.astype(np.intp), "multilabel")
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    return LinearProblem(X, Y.astype(np.intp), "multilabel", gaps=(1e-6,))
+
+
+@problem("linear", "stdlib-text-l1-ovr", quick=False, one_vs_rest=True, **_L1)
+@problem("linear", "stdlib-text-l1", quick=False, **_L1)
+@problem("linear", "stdlib-text", quick=False, gaps=(1e-5,), memory=True)
+def _stdlib_text(one_vs_rest=False, **options):
+    X, y = text.stdlib()
+    if one_vs_rest:
+        return LinearProblem(X, np.eye(y.max() + 1, dtype=np.intp)[y], "multilabel", **options)
+    return LinearProblem(X, y, "softmax", **options)
 
 
 # Networks

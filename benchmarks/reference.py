@@ -8,6 +8,7 @@ import json
 import time
 
 import numpy as np
+import reference_l1
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
@@ -15,7 +16,7 @@ BLOCK = 8192  # rows that are converted to float64 at a time
 EXACT_UP_TO = 2000  # unknowns up to which the Hessian is formed; beyond it, conjugate gradients
 
 
-def _blocks(problem):
+def blocks(problem):
     n = problem.X.shape[0]
     for start in range(0, n, BLOCK):
         rows = slice(start, min(start + BLOCK, n))
@@ -40,23 +41,28 @@ def _loss_and_probabilities(problem, raw, y):
 
 
 def objective(problem, coef, intercept):
-    """C * sum_i w_i loss_i + 0.5 ||coef||^2 in float64, for coef (outputs, p) and intercept (outputs,)."""
+    """C * sum_i w_i loss_i + penalty in float64, for coef (outputs, p) and intercept (outputs,)."""
     coef = np.asarray(coef, dtype=np.float64).reshape(problem.outputs, problem.X.shape[1])
     intercept = np.asarray(intercept, dtype=np.float64).reshape(problem.outputs)
     total = 0.0
-    for _, X, y, weight in _blocks(problem):
+    for _, X, y, weight in blocks(problem):
         loss, _, _ = _loss_and_probabilities(problem, X @ coef.T + intercept, y)
         total += float(loss.sum() if weight is None else loss @ weight)
-    return problem.C * total + 0.5 * float((coef * coef).sum())
+    penalty = 0.5 * (1 - problem.l1_ratio) * float((coef * coef).sum())
+    return problem.C * total + penalty + problem.l1_ratio * float(np.abs(coef).sum())
 
 
-class _Newton:
-    """Damped Newton on theta of shape (p + 1, outputs), the last row being the intercept."""
+class Newton:
+    """Damped Newton on theta of shape (p + 1, outputs), the last row being the intercept.
+
+    Of an L1 penalty only `value` knows; the rest is of the smooth part.
+    """
 
     def __init__(self, problem):
         self.problem = problem
         self.p = problem.X.shape[1]
         self.shape = (self.p + 1, problem.outputs)
+        self.ridge = 1 - problem.l1_ratio
 
     def value(self, theta):
         return objective(self.problem, theta[:-1].T, theta[-1])
@@ -65,14 +71,14 @@ class _Newton:
         """Gradient, and what the Hessian product needs: each row's probabilities and weight."""
         grad = np.zeros(self.shape)
         proba = np.empty((self.problem.X.shape[0], self.shape[1]))
-        for rows, X, y, weight in _blocks(self.problem):
+        for rows, X, y, weight in blocks(self.problem):
             _, proba[rows], target = _loss_and_probabilities(self.problem, X @ theta[:-1] + theta[-1], y)
             error = self.problem.C * (proba[rows] - target)
             if weight is not None:
                 error *= weight[:, None]
             grad[:-1] += X.T @ error
             grad[-1] += error.sum(axis=0)
-        grad[:-1] += theta[:-1]
+        grad[:-1] += self.ridge * theta[:-1]
         return grad, proba
 
     def _curve(self, proba, direction):
@@ -83,20 +89,20 @@ class _Newton:
 
     def product(self, proba, v):
         out = np.zeros(self.shape)
-        for rows, X, _, weight in _blocks(self.problem):
+        for rows, X, _, weight in blocks(self.problem):
             curved = self.problem.C * self._curve(proba[rows], X @ v[:-1] + v[-1])
             if weight is not None:
                 curved *= weight[:, None]
             out[:-1] += X.T @ curved
             out[-1] += curved.sum(axis=0)
-        out[:-1] += v[:-1]
+        out[:-1] += self.ridge * v[:-1]
         return out
 
     def hessian(self, proba):
         """(outputs, outputs, p + 1, p + 1); the zero blocks of independent outputs included."""
         q, K = self.shape
         H = np.zeros((K, K, q, q))
-        for rows, X, _, weight in _blocks(self.problem):
+        for rows, X, _, weight in blocks(self.problem):
             X = np.hstack([X.toarray() if self.problem.sparse else X, np.ones((X.shape[0], 1))])
             P = proba[rows]
             scale = self.problem.C * (1.0 if weight is None else weight)
@@ -110,7 +116,7 @@ class _Newton:
                         continue
                     H[a, b] += X.T @ (X * (scale * curve)[:, None])
         for a in range(K):
-            H[a, a] += np.diag(np.r_[np.ones(q - 1), 0.0])
+            H[a, a] += np.diag(np.r_[np.full(q - 1, self.ridge), 0.0])
             for b in range(a):
                 H[a, b] = H[b, a].T
         if self.problem.objective == "softmax":
@@ -148,7 +154,7 @@ class _Newton:
     def gram_preconditioner(self, proba):
         """Factor mean(p (1 - p)) X'X + I once; it is close to every diagonal block of the Hessian."""
         gram = np.zeros((self.p + 1, self.p + 1))
-        for _, X, _, weight in _blocks(self.problem):
+        for _, X, _, weight in blocks(self.problem):
             X = np.hstack([X, np.ones((X.shape[0], 1))])
             gram += X.T @ (X if weight is None else X * weight[:, None])
         gram *= self.problem.C * float((proba * (1 - proba)).mean())
@@ -162,11 +168,11 @@ def solve(problem, say=lambda line: None, limit=900.0):
     """Minimise with Newton steps until float64 has no more to give; return F and an estimate of F - F*."""
     # Two BLAS libraries' threads get into each other's way on small matrices.
     with threadpool_limits(1 if problem.X.shape[0] * problem.X.shape[1] < 1_000_000 else None):
-        return _solve(problem, say, limit)
+        return (reference_l1.solve if problem.l1_ratio else _solve)(problem, say, limit)
 
 
 def _solve(problem, say, limit):
-    newton = _Newton(problem)
+    newton = Newton(problem)
     exact = newton.shape[0] * newton.shape[1] <= EXACT_UP_TO and not problem.sparse
     theta = np.zeros(newton.shape)
     value, left, stalled = newton.value(theta), np.inf, 0
@@ -208,7 +214,8 @@ def _digest(problem):
         if part is not None:
             h.update(f"{part.shape} {part.dtype}".encode())
             h.update(np.ascontiguousarray(part))
-    h.update(f"{problem.C!r} {problem.objective}".encode())
+    l1 = f" {problem.l1_ratio!r}" if problem.l1_ratio else ""
+    h.update(f"{problem.C!r} {problem.objective}{l1}".encode())
     return h.hexdigest()
 
 

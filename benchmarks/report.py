@@ -12,6 +12,8 @@ TITLES = {
     "kernels": "Kernels: loss and gradient of one batch, one thread",
     "linear": "Linear classifiers: time to a gap of the optimum, (F - F*) / F*",
     "defaults": "Linear classifiers at their defaults: time, and the gap that it bought",
+    "memory": "Peak resident memory of a fit at the defaults, above what there was before it",
+    "predict": "predict_proba of one row",
     "search": "GridSearchCV over C, estimators at their defaults",
     "mlp": "Networks: one epoch, Adam, the same number of epochs for all",
 }
@@ -67,7 +69,7 @@ def duration(seconds):
 
 def _spread(row):
     if "seconds" not in row:
-        return "-"
+        return f"> {duration(row['over'])}" if row.get("over") else "-"
     text = duration(row["seconds"])
     if len(row["times"]) > 1:
         text += f" ({duration(row['least'])}-{duration(row['most'])})"
@@ -120,7 +122,9 @@ def _named(row):
 def _short(row):
     if row is None:
         return "-"
-    return "fails" if "error" in row else f"{duration(row['seconds'])}, {_ratio(row)}"
+    if "error" in row:
+        return f"> {duration(row['over'])}" if row.get("over") else "fails"
+    return f"{duration(row['seconds'])}, {_ratio(row)}"
 
 
 def summary(rows):
@@ -177,6 +181,19 @@ def details(rows):
     return table([*header, *extra, "notes"], lines)
 
 
+def memory(rows):
+    """Peak memory: MiB, and by what X takes."""
+    lines = []
+    for row in rows:
+        line = [row["problem"], row["rival"], row["way"], f"{row['X'] / 2**20:.0f}"]
+        if "peak" in row:
+            line += [f"{row['peak'] / 2**20:.1f}", f"{100 * row['peak'] / row['X']:.1f}%"]
+        else:
+            line += ["-", row["error"]]
+        lines.append(line)
+    return table(["problem", "who", "how", "X, MiB", "peak above, MiB", "of X"], lines)
+
+
 def losses(rows):
     """Where sklloss is slower than a rival, or fails: a line each."""
     lines = []
@@ -207,7 +224,9 @@ def markdown(document):
     parts = []
     for group, title in TITLES.items():
         these = [row for row in rows if row.get("group") == group]
-        if these:
+        if these and group == "memory":
+            parts += [f"## {title}", memory(these)]
+        elif these:
             parts += [f"## {title}", summary(these), details(these)]
     slower = [line for group in TITLES for line in losses([r for r in rows if r.get("group") == group])]
     if any(row["rival"] == OURS and "seconds" in row for row in rows):

@@ -27,9 +27,18 @@ def parse(arguments):
     parser.add_argument(
         "--quick", action="store_true", help="small problems and few rounds: under 90 seconds"
     )
+    parser.add_argument(
+        "--limit", type=float, metavar="S", help="seconds for a fit and for a solver's climb (default: 150)"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="linear: the peak memory of a fit, on some problems"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="linear: do not start from settings found by earlier runs"
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds of turns (default: as time allows)")
     parser.add_argument(
-        "--only", metavar="PATTERN", help="problems whose name contains one of these, by commas"
+        "--only", metavar="A,B", help="problems with this name, or else whose name contains it"
     )
     parser.add_argument(
         "--rivals", metavar="A,B", help=f"some of {', '.join(rivals.RIVALS)}; sklloss always runs"
@@ -46,6 +55,8 @@ def parse(arguments):
         parser.error(f"no rival is called {', '.join(unknown)}; there are {', '.join(rivals.RIVALS)}")
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat must be at least 1, got {options.repeat}")
+    if options.limit is not None and not options.limit > 0:
+        parser.error(f"--limit must be positive, got {options.limit:g}")
     try:
         options.data = problems.data_folder(options.data)
     except ValueError as error:
@@ -70,7 +81,7 @@ def main(arguments=None):
             needs = f"needs {spec.needs}.npz" if spec.needs else ""
             print(f"{spec.group:8} {spec.name:32} {size:11} {needs}".rstrip())
         return 0
-    keep = ("data", "quick", "repeat", "only", "rivals", "builds")
+    keep = ("data", "quick", "limit", "repeat", "only", "rivals", "builds", "memory", "fresh")
     session = Session({key: getattr(options, key) for key in keep}, RESULTS)
     status, about = 0, {}
     try:

@@ -2,15 +2,21 @@
 
 For each rival and each of its solvers a ladder of settings is climbed, loose to tight, one fit each, until
 the tightest gap is reached or the time limit is. The cheapest setting that reached a gap is then timed in
-turns with the others. Of each rival run its default solver and its fastest.
+turns with the others. Of each rival run its default solver and its fastest. Searches, predictions and memory
+are in `linear_other`.
 """
 
 import measure
+import problems
 import reference
+import rivals
 
-from groups.session import OURS, finish
+from groups import linear_other
+from groups.session import OURS, finish, ours_by_round
 
 CLOSE = 1.5  # a solver that took this much longer than its rival's fastest may be it: the turns will tell
+PATIENCE = 150.0  # seconds that scikit-learn's default solver gets at least: everyone asks for its time
+LONG = 5.0  # seconds beside which imports and the start of pools are nothing
 SLOW = 5  # an entrant this many times slower than the fastest takes one turn only, if it is long
 
 
@@ -19,65 +25,67 @@ def run(session):
         problem = session.problem(spec)
         if problem is None:
             continue
-        if hasattr(problem, "Cs"):
-            _search(session, spec.name)
+        if isinstance(problem, problems.SearchProblem):
+            linear_other.search(session, spec.name)
+        elif isinstance(problem, problems.PredictProblem):
+            linear_other.predict(session, spec.name)
         else:
             _problem(session, problem)
 
 
-def _progress(session, name):
-    return lambda line: session.say(f"{name}: {line}")
-
-
-def _base(results, entrants):
-    """Our seconds, round by round, in our default way."""
-    key = next(((rival, way) for rival, way in entrants if rival == OURS), None)
-    return [answer["seconds"] for answer in results.get(key, []) if isinstance(answer, dict)]
-
-
-def _turn(session, rival, name, way, setting, limit):
-    return lambda _: session.time(rival, name, way, setting, least=0.02, limit=limit)
+def _turn(session, name, entry, limit):
+    rival, way = entry["key"]
+    limit = 2 * max(limit, entry["seconds"])
+    return lambda _: session.time(rival, name, way, entry["setting"], least=0.05, limit=limit)
 
 
 def _rounds(session, seconds):
     """As many rounds as fit the time for one table row, unless the caller said how many."""
     if session.options["repeat"]:
         return session.options["repeat"]
-    most, limit = (3, 2.0) if session.quick else (5, 150.0)
+    most, limit = (3, 2.0) if session.quick else (5, 60.0)
     return int(min(most, max(1, limit // max(seconds, 1e-9))))
 
 
 def _in_turns(session, name, entries, limit):
-    """Time (rival, way, setting) entries against each other; entries carry the seconds of their first fit."""
+    """Time entries against each other; each carries its first fit, which is a slow one's only turn."""
     fastest = min(entry["seconds"] for entry in entries)
     long = 0.5 if session.quick else 3.0
     slow = {e["key"] for e in entries if e["seconds"] > max(long, SLOW * fastest)}
     rounds = _rounds(session, sum(e["seconds"] for e in entries if e["key"] not in slow))
-    turns = {}
-    for entry in entries:
-        rival, way = entry["key"]
-        turns[rival, way] = _turn(session, rival, name, way, entry["setting"], limit)
-    return measure.alternate(turns, rounds, dict.fromkeys(slow, 1))
+    turns = {e["key"]: _turn(session, name, e, limit) for e in entries if e["key"] not in slow}
+    results = measure.alternate(turns, rounds, {})
+    results |= {e["key"]: [e["first"]] for e in entries if e["key"] in slow}
+    return {entry["key"]: results[entry["key"]] for entry in entries}
 
 
 def _problem(session, problem):
     name = problem.name
     session.say(f"{name}: {problem.X.shape[0]} x {problem.X.shape[1]}, {problem.objective}, C={problem.C:g}")
     optimum = reference.Optimum(problem, session.results, session.say)
-    limit = 4.0 if session.quick else 150.0
-    entrants = session.entrants(name)
+    limit = session.limit
+    entrants = session.entrants_of(problem)
     default_way = {}
     for rival, way in entrants:
         default_way.setdefault(rival, way)
     ladders = {}
     for rival, way in entrants:
-        ladders[rival, way] = _climb(session, problem, rival, way, optimum, limit)
+        role = "default" if way == default_way[rival] else "best"
+        allowed = max(limit, PATIENCE) if _patient(session, {"rival": rival, "role": role}) else limit
+        ladders[rival, way] = _climb(session, problem, rival, way, optimum, allowed)
     values = [rung["F"] for rungs in ladders.values() for rung in rungs if "F" in rung]
     if values and optimum.improve(min(values)):
         session.note(f"{name}: a rival went below the reference; its objective is F* now")
-    _defaults(session, problem, default_way, optimum, limit)
+    if not problem.l1_ratio:  # which nobody has by default
+        _defaults(session, problem, default_way, optimum, limit)
     for gap in sorted(problem.gaps)[:1] if session.quick else problem.gaps:
         _to_gap(session, name, gap, optimum, ladders, default_way, limit)
+    if session.options["memory"] and problem.memory:
+        linear_other.memory(session, problem, default_way)
+
+
+def _patient(session, row):
+    return row["rival"] == "scikit-learn" and row["role"] == "default" and not session.quick
 
 
 def _judge(problem, found):
@@ -87,27 +95,43 @@ def _judge(problem, found):
 
 
 def _climb(session, problem, rival, way, optimum, limit):
-    rungs, spent = [], 0.0
-    goal, least = min(problem.gaps), 0.01 if session.quick else 0.1
+    """Fits of one way, loose to tight, until the tightest gap is reached or time is up."""
+    rungs, spent, gaps = [], 0.0, problem.gaps
+    least = 0.01 if session.quick else 0.1
     try:
         ladder = session.workers[rival].ask("ladder", problem.name, way)
-        # The first fit in a process pays for imports and pools; it is no rung.
-        session.time(rival, problem.name, way, ladder[0], limit=limit)
-        for setting in ladder:
+        order = session.known.order(optimum.key, rival, way, ladder, gaps)
+        # The first fit in a process pays for imports and pools; it is no rung, unless it is long anyway.
+        early = None
+        if (order[0][1] or 0) < LONG:
+            patience = max(limit, 0 if session.quick else 30.0)  # to import
+            early = session.time(rival, problem.name, way, ladder[0], limit=patience)
+            if early["seconds"] < LONG or order[0][0] != ladder[0]:
+                early = None
+        for setting, known in order:
+            longest = max((rung["seconds"] for rung in rungs), default=0.0)
             rung = {"setting": setting}
             rungs.append(rung)
-            found = session.time(rival, problem.name, way, setting, least=least, limit=limit)
+            if known is None and spent > limit:
+                raise measure.RivalTimeoutError(f"after {spent:.0f} s of attempts", longest)
+            allowed = max(limit, 3 * (known or 0))
+            found = early or session.time(rival, problem.name, way, setting, least=least, limit=allowed)
+            early = None
+            rung["first"] = {key: found[key] for key in ("seconds", "warned")}
             rung.update(_judge(problem, found))
             spent += rung["seconds"]
-            if optimum.gap(rung["F"]) <= goal:
+            if optimum.gap(rung["F"]) <= min(gaps):
                 break
-            if spent > (0.5 if session.quick else 2) * limit or 2 * rung["seconds"] > limit:
-                raise measure.RivalError(f"gap {optimum.gap(rung['F']):.0e} after {spent:.1f} s of attempts")
     except measure.RivalError as error:
-        rungs.append({"setting": rungs[-1]["setting"] if rungs else None, "error": str(error)})
-    reached = [optimum.gap(rung["F"]) for rung in rungs if "F" in rung]
-    best = f"gap {min(reached):.1e}" if reached else "nothing"
-    session.say(f"{problem.name}: {rival} {way}: {best} in {len(rungs)} fits, {spent:.2f} s")
+        setting = rungs[-1]["setting"] if rungs else None
+        over = error.over if isinstance(error, measure.RivalTimeoutError) else None
+        rungs.append({"setting": setting, "error": str(error), "over": over})
+    reached = {gap: rung for gap in gaps if (rung := _cheapest(rungs, optimum, gap)) is not None}
+    failed = rungs[-1]["setting"] if len(reached) < len(gaps) else None
+    session.known.keep(optimum.key, rival, way, reached, failed)
+    gaps = [optimum.gap(rung["F"]) for rung in rungs if "F" in rung]
+    best = f"gap {min(gaps):.1e}" if gaps else "nothing"
+    session.say(f"{problem.name}: {rival} {way}: {best} in {len(gaps)} fits, {spent:.2f} s")
     return rungs
 
 
@@ -135,13 +159,14 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
             chosen |= {way for way, rung in reached.items() if rung["seconds"] <= CLOSE * least}
         for way in sorted(chosen, key=lambda way: way != default):
             rung = reached[way]
-            entries.append({"key": (rival, way), "setting": rung["setting"], "seconds": rung["seconds"]})
+            keep = {key: rung[key] for key in ("setting", "seconds", "first")}
+            entries.append({"key": (rival, way), **keep})
             rows.append((rival, way, rung))
         for way in {default} - chosen:
             rungs = ladders[rival, way]
             gaps = [optimum.gap(rung["F"]) for rung in rungs if "F" in rung]
-            why = next((rung["error"] for rung in rungs if "error" in rung), "")
-            why = f" ({why})" if why else ""
+            error = next((rung for rung in rungs if "error" in rung), {"error": "", "over": None})
+            why = f" ({error['error']})" if error["error"] else ""
             failed.append(
                 {
                     "group": "linear",
@@ -151,11 +176,12 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
                     "way": way,
                     "role": "base" if rival == OURS else "default",
                     "gap": min(gaps, default=None),
+                    "over": error["over"],
                     "error": f"does not reach the gap{why}",
                 }
             )
-    results = _in_turns(session, name, entries, 2 * limit) if entries else {}
-    base = _base(results, default_way.items())
+    results = _in_turns(session, name, entries, limit) if entries else {}
+    base = ours_by_round(results, default_way.items())
     for rival, way, rung in rows:
         default = way == default_way[rival]
         row = {
@@ -176,50 +202,33 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
 
 def _defaults(session, problem, default_way, optimum, limit):
     """Each rival as it comes: the time, the gap, and whether it warned."""
-    entries, first = [], {}
-    for rival, way in default_way.items():
-        if not measure.rivals.get(rival).defaults:
-            continue
+    entries, values = [], {}
+    entrants = [(rival, way, None) for rival, way in default_way.items() if rivals.get(rival).defaults]
+    if problem.every_default:
+        for rival, way in session.entrants_of(problem, "default_ways"):
+            entrants += [(rival, way, {})] if way != default_way.get(rival) else []
+    for rival, way, setting in entrants:
+        row = {"group": "defaults", "problem": problem.name, "target": "defaults", "rival": rival, "way": way}
+        row["role"] = "other" if setting == {} else "base" if rival == OURS else "default"
+        allowed = max(limit, PATIENCE) if _patient(session, row) else limit
         try:
-            first[rival] = _judge(problem, session.time(rival, problem.name, way, None, limit=limit))
+            found = session.time(rival, problem.name, way, setting, limit=allowed)
         except measure.RivalError as error:
-            row = {
-                "group": "defaults",
-                "problem": problem.name,
-                "target": "defaults",
-                "rival": rival,
-                "way": way,
-            }
-            role = "base" if rival == OURS else "default"
-            session.add(**row, role=role, error=str(error))
+            over = error.over if isinstance(error, measure.RivalTimeoutError) else None
+            session.add(**row, error=str(error), over=over)
             continue
-        entries.append({"key": (rival, way), "setting": None, "seconds": first[rival]["seconds"]})
+        first = {key: found[key] for key in ("seconds", "warned")}
+        _judge(problem, found)
+        values[rival, way] = row, found
+        key = (rival, way)
+        entries.append({"key": key, "setting": setting, "seconds": found["seconds"], "first": first})
     if not entries:
         return
-    if optimum.improve(min(found["F"] for found in first.values())):
+    if optimum.improve(min(found["F"] for _, found in values.values())):
         session.note(f"{problem.name}: defaults went below the reference; that is F* now")
-    results = _in_turns(session, problem.name, entries, 2 * limit)
-    base = _base(results, default_way.items())
-    for (rival, way), answers in results.items():
-        row = {"group": "defaults", "problem": problem.name, "target": "defaults", "rival": rival, "way": way}
-        row["role"] = "base" if rival == OURS else "default"
-        row["gap"], row["n_iter"] = optimum.gap(first[rival]["F"]), first[rival]["n_iter"]
-        session.add(**finish(row, answers, base))
-
-
-def _search(session, name):
-    """GridSearchCV at defaults; no gap here, the best score says that the work was the same."""
-    limit = 60.0 if session.quick else 300.0
-    entrants = session.entrants(name)
-    session.say(f"{name}: {', '.join(rival for rival, _ in entrants)}")
-    rounds = session.options["repeat"] or (1 if session.quick else 3)
-    turns = {(rival, way): _turn(session, rival, name, way, None, limit) for rival, way in entrants}
-    results = measure.alternate(turns, rounds, {}, _progress(session, name))
-    base = _base(results, entrants)
-    for (rival, way), answers in results.items():
-        row = {"group": "search", "problem": name, "target": "defaults", "rival": rival, "way": way}
-        row["role"] = "base" if rival == OURS else "default"
-        good = [a for a in answers if isinstance(a, dict)]
-        if good:
-            row["score"], row["setting"] = good[-1]["score"], _show(good[-1]["best"])
+    results = _in_turns(session, problem.name, entries, limit)
+    base = ours_by_round(results, default_way.items())
+    for key, answers in results.items():
+        row, found = values[key]
+        row["gap"], row["n_iter"] = optimum.gap(found["F"]), found["n_iter"]
         session.add(**finish(row, answers, base))

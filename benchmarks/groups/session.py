@@ -8,6 +8,8 @@ import measure
 import problems
 import rivals
 
+from groups.known import Known
+
 OURS = rivals.OURS
 
 
@@ -20,6 +22,7 @@ class Session:
         self.rows = []
         self.notes = []
         self.begin = time.perf_counter()
+        self.known = Known(results, options["fresh"])
         self.workers = {}
         self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         if self.load > 0.5:
@@ -39,6 +42,11 @@ class Session:
     @property
     def quick(self):
         return self.options["quick"]
+
+    @property
+    def limit(self):
+        """Seconds for a fit, and for a solver's climb."""
+        return self.options["limit"] or (4.0 if self.quick else 150.0)
 
     def say(self, line):
         """Progress, to stderr."""
@@ -69,6 +77,16 @@ class Session:
         except Exception as error:  # a bad file costs its problem, not the run
             self.note(f"left out {spec.name}: {type(error).__name__}: {error}")
             return None
+
+    def entrants_of(self, problem, what="ways"):
+        """(rival, way) as `entrants`, of a problem that is here: no process loads what is not for it."""
+        found = []
+        for name, worker in self.workers.items():
+            ways = getattr(worker.rival, what)(problem, self.options)
+            found += [(name, way) for way in ways]
+            if ways:
+                worker.begin()
+        return found
 
     def entrants(self, name):
         """(rival, way) for everyone who can do the problem, ours first; errors become rows."""
@@ -104,6 +122,12 @@ class Session:
         """End all workers."""
         for worker in self.workers.values():
             worker.close()
+
+
+def ours_by_round(results, entrants):
+    """Our seconds, round by round, in our default way."""
+    key = next(((rival, way) for rival, way in entrants if rival == OURS), None)
+    return [answer["seconds"] for answer in results.get(key, []) if isinstance(answer, dict)]
 
 
 def finish(row, answers, base):

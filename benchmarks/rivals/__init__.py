@@ -1,6 +1,6 @@
 """One adapter per rival; to add one, write its file and name it here."""
 
-from rivals import liblinear_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
+from rivals import celer_, liblinear_, skglm_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
 
 _ALL = (
     sklloss_.Sklloss(),
@@ -10,6 +10,8 @@ _ALL = (
     torch_.Torch(),
     snapml_.SnapML(),
     liblinear_.Liblinear(),
+    skglm_.Skglm(),
+    celer_.Celer(),
 )
 RIVALS = {rival.name: rival for rival in _ALL}
 OURS = _ALL[0].name

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class Rival:
 
     A *way* is one manner of doing a problem (a solver, a build); the first that `ways` names is the one that
     a user gets who asks for nothing. A *setting* is one rung of a way's `ladder`, loose to tight; None
-    stands for the library's defaults.
+    stands for the library's defaults, and {} for a way's default tolerance.
     """
 
     name = ""
@@ -67,11 +68,16 @@ class Rival:
         """The work, ready to be timed."""
         return self._of(problem, "job")(problem, way, setting)
 
+    def default_ways(self, problem, options):
+        """Ways to be timed at their default tolerances too, where the problem asks for every one."""
+        return ()
+
     def _of(self, problem, what):
         kind = {
             problems.KernelCase: "kernel",
             problems.LinearProblem: "linear",
             problems.SearchProblem: "search",
+            problems.PredictProblem: "predict",
             problems.NetworkProblem: "network",
         }[type(problem)]
         return getattr(self, f"{kind}_{what}", lambda *args: ())
@@ -85,6 +91,40 @@ def read_linear(model):
         "intercept": model.intercept_,
         "n_iter": int(n_iter.max()) if n_iter.size else None,
     }
+
+
+def read_ovr(model):
+    """The same of a OneVsRestClassifier over such classifiers."""
+    fitted = [read_linear(one) for one in model.estimators_]
+    iterations = [one["n_iter"] for one in fitted if one["n_iter"] is not None]
+    return {
+        "coef": np.vstack([one["coef"] for one in fitted]),
+        "intercept": np.concatenate([np.ravel(one["intercept"]) for one in fitted]),
+        "n_iter": max(iterations, default=None),
+    }
+
+
+def fit_and_read(problem, make):
+    """A job that fits ``make()``, of a binary classifier's interface if y is binary, one for each label."""
+
+    def run():
+        from sklearn.multiclass import OneVsRestClassifier
+
+        model = OneVsRestClassifier(make()) if problem.objective == "multilabel" else make()
+        if problem.weights is None:
+            return model.fit(problem.X, problem.y)
+        return model.fit(problem.X, problem.y, sample_weight=problem.weights)
+
+    return Job(run, read_ovr if problem.objective == "multilabel" else read_linear)
+
+
+def predict_one(problem, model):
+    """A job that asks a model, fitted here, untimed, for the probabilities of the problem's rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(problem.X, problem.y)
+    X = np.ascontiguousarray(problem.X[: problem.rows])
+    return Job(lambda: model.predict_proba(X), lambda proba: {"score": float(proba.max(axis=1).mean())})
 
 
 def read_network(model):

@@ -1,4 +1,4 @@
-"""liblinear's own package: the primal trust-region Newton with an unpenalised bias (option -R).
+"""liblinear's own package, with an unpenalised bias (option -R): the primal Newton method, for L1 newGLMNET.
 
 Its Python layer copies the data into a structure of its own; both are timed, with the copy and, in its
 favour, with the structure prepared outside the timed part. scikit-learn's copy of liblinear penalises the
@@ -18,7 +18,8 @@ class Liblinear(Rival):
     def linear_ways(self, problem, options):
         if problem.objective != "binary" or problem.weights is not None:
             return ()
-        return ("primal Newton",) if options["quick"] else ("primal Newton", "primal Newton, data prepared")
+        way = "newGLMNET" if problem.l1_ratio else "primal Newton"
+        return (way,) if options["quick"] else (way, f"{way}, data prepared")
 
     def linear_ladder(self, problem, way):
         return tolerances(-2, -9)
@@ -28,10 +29,12 @@ class Liblinear(Rival):
         from scipy.sparse import csr_matrix
 
         def copy():  # bias=1 appends the constant column
-            return liblinearutil.problem(problem.y.astype(float), csr_matrix(problem.X.astype(float)), bias=1)
+            X = csr_matrix(problem.X.astype(float, copy=False))
+            return liblinearutil.problem(problem.y.astype(float), X, bias=1)
 
+        solver = 6 if problem.l1_ratio else 0
         tol = "" if setting is None else f"-e {setting['tol']:g} "
-        option = liblinearutil.parameter(f"-s 0 -R -B 1 -c {problem.C!r} {tol}-q")
+        option = liblinearutil.parameter(f"-s {solver} -R -B 1 -c {problem.C!r} {tol}-q")
         data = copy() if way.endswith("prepared") else None
 
         def read(model):

@@ -2,7 +2,18 @@
 
 import numpy as np
 
-from rivals.base import NEWTON_CHOLESKY_UP_TO, Job, Rival, read_linear, read_network, read_search, tolerances
+from rivals.base import (
+    NEWTON_CHOLESKY_UP_TO,
+    Job,
+    Rival,
+    fit_and_read,
+    predict_one,
+    read_network,
+    read_search,
+    tolerances,
+)
+
+COLUMN = 100.0  # liblinear's column for the intercept
 
 
 class ScikitLearn(Rival):
@@ -36,14 +47,14 @@ class ScikitLearn(Rival):
             lambda _: {"loss": float(loss_out.sum(dtype=np.float64))},
         )
 
-    def _estimator(self, problem, **given):
+    def _classifier(self):
         from sklearn.linear_model import LogisticRegression
-        from sklearn.multiclass import OneVsRestClassifier
 
-        model = LogisticRegression(C=problem.C, **given)
-        return OneVsRestClassifier(model) if problem.objective == "multilabel" else model
+        return LogisticRegression
 
     def linear_ways(self, problem, options):
+        if problem.l1_ratio:
+            return ("saga",) if problem.objective == "softmax" else ("saga", "liblinear")
         if options["quick"]:
             return ("lbfgs", "newton-cholesky" if problem.outputs == 1 else "newton-cg")
         ways = ["lbfgs", "newton-cg"]
@@ -53,19 +64,34 @@ class ScikitLearn(Rival):
             ways.append("saga")
         return tuple(ways)
 
+    def default_ways(self, problem, options):
+        ways = self.linear_ways(problem, options)
+        return (*ways, "liblinear") if ways and problem.outputs == 1 and not options["quick"] else ways
+
     def linear_ladder(self, problem, way):
-        return tolerances(0, -9) if way.startswith("newton") else tolerances(-2, -12)
+        if way == "lbfgs":
+            return tolerances(-2, -12)
+        return tolerances(0, -9)
 
     def linear_job(self, problem, way, setting):
-        given = {} if setting is None else {"solver": way, "max_iter": 100_000, **setting}
+        Classifier = self._classifier()
+        given = {"C": problem.C}
+        if setting is not None:
+            given["solver"] = way
+        if setting:
+            given |= {"max_iter": 100_000, **setting}
+        if problem.l1_ratio:
+            given["l1_ratio"] = problem.l1_ratio
+        if way == "liblinear" and setting:
+            # It penalises the intercept: of a column this large, next to nothing.
+            given["intercept_scaling"] = COLUMN
+        return fit_and_read(problem, lambda: Classifier(**given))
 
-        def run():
-            model = self._estimator(problem, **given)
-            if problem.weights is None:
-                return model.fit(problem.X, problem.y)
-            return model.fit(problem.X, problem.y, sample_weight=problem.weights)
+    def predict_ways(self, problem, options):
+        return ("predict_proba",)
 
-        return Job(run, _read_ovr if problem.objective == "multilabel" else read_linear)
+    def predict_job(self, problem, way, setting):
+        return predict_one(problem, self._classifier()())
 
     def search_ways(self, problem, options):
         return ("defaults",)
@@ -103,13 +129,4 @@ class ScikitLearnOneThread(ScikitLearn):
 
     name = "scikit-learn-1-blas-thread"
     env = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}  # noqa: RUF012
-    kernel_ways = linear_ways = network_ways = staticmethod(lambda problem, options: ())
-
-
-def _read_ovr(model):
-    fitted = [read_linear(one) for one in model.estimators_]
-    return {
-        "coef": np.vstack([one["coef"] for one in fitted]),
-        "intercept": np.concatenate([one["intercept"] for one in fitted]),
-        "n_iter": max(one["n_iter"] for one in fitted),
-    }
+    kernel_ways = linear_ways = network_ways = predict_ways = staticmethod(lambda problem, options: ())

@@ -8,14 +8,14 @@ class Sklearnex(ScikitLearn):
     module = "sklearnex"
     packages = ("scikit-learn-intelex",)
     # It changes nothing in scikit-learn's losses, searches over small problems or networks.
-    kernel_ways = search_ways = network_ways = staticmethod(lambda problem, options: ())
+    kernel_ways = search_ways = network_ways = default_ways = staticmethod(lambda problem, options: ())
 
-    def _estimator(self, problem, **given):
-        from sklearn.multiclass import OneVsRestClassifier
+    def _classifier(self):
         from sklearnex.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=problem.C, **given)
-        return OneVsRestClassifier(model) if problem.objective == "multilabel" else model
+        return LogisticRegression
 
     def linear_ways(self, problem, options):
+        if problem.l1_ratio or problem.sparse:  # it hands these on to scikit-learn
+            return ()
         return ("lbfgs",) if options["quick"] else ("lbfgs", "newton-cg")

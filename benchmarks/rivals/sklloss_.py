@@ -6,7 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rivals.base import NEWTON_CHOLESKY_UP_TO, Job, Rival, read_linear, read_network, read_search, tolerances
+from rivals.base import (
+    NEWTON_CHOLESKY_UP_TO,
+    Job,
+    Rival,
+    predict_one,
+    read_linear,
+    read_network,
+    read_search,
+    tolerances,
+)
 
 
 class Sklloss(Rival):
@@ -69,7 +78,7 @@ class Sklloss(Rival):
         return sklloss.SoftmaxClassifier if objective == "softmax" else sklloss.LogisticClassifier
 
     def linear_ways(self, problem, options):
-        if options["quick"]:
+        if options["quick"] or problem.l1_ratio:
             return ("auto",)
         small = problem.unknowns <= NEWTON_CHOLESKY_UP_TO
         return ("auto", "lbfgs", "newton-cholesky") if small else ("auto", "lbfgs")
@@ -79,10 +88,20 @@ class Sklloss(Rival):
 
     def linear_job(self, problem, way, setting):
         Classifier = self._classifier(problem.objective)
-        given = {} if setting is None else {"solver": way, "max_iter": 100_000, **setting}
-        return Job(
-            lambda: Classifier(C=problem.C, **given).fit(problem.X, problem.y, problem.weights), read_linear
-        )
+        given = {"C": problem.C}
+        if setting is not None:
+            given["solver"] = way
+        if setting:
+            given |= {"max_iter": 100_000, **setting}
+        if problem.l1_ratio:
+            given["l1_ratio"] = problem.l1_ratio
+        return Job(lambda: Classifier(**given).fit(problem.X, problem.y, problem.weights), read_linear)
+
+    def predict_ways(self, problem, options):
+        return ("predict_proba",)
+
+    def predict_job(self, problem, way, setting):
+        return predict_one(problem, self._classifier(problem.objective)())
 
     def search_ways(self, problem, options):
         return ("defaults",)

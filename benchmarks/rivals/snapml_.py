@@ -23,6 +23,8 @@ class SnapML(Rival):
     def linear_ways(self, problem, options):
         if problem.objective != "binary" or problem.weights is not None or problem.sparse:
             return ()
+        if problem.l1_ratio:
+            return ("primal, own intercept column",)
         if options["quick"]:
             return ("dual",)
         return ("dual", "dual, larger intercept column", "primal, own intercept column")
@@ -44,6 +46,7 @@ class SnapML(Rival):
                 regularizer=1 / problem.C,
                 dual=not primal,
                 fit_intercept=not primal,
+                penalty="l1" if problem.l1_ratio else "l2",
                 n_jobs=len(os.sched_getaffinity(0)),
                 **given,
             ).fit(X, problem.y)

@@ -58,7 +58,8 @@ class Torch(Rival):
         return Job(run, lambda found: {"loss": float(found[0])})
 
     def linear_ways(self, problem, options):
-        if problem.sparse:
+        # Its products of a sparse matrix take seconds; L-BFGS wants a smooth objective.
+        if problem.sparse or problem.l1_ratio:
             return ()
         if problem.X.size >= 1_000_000:
             return ("L-BFGS",)

@@ -1,0 +1,46 @@
+"""Settings found by earlier climbs: they are tried first, so that a second run need not climb again."""
+
+import importlib.metadata
+import json
+
+import rivals
+
+
+class Known:
+    """Of each rival's way of each problem: the setting that reached each gap, and the last that did not.
+
+    Those of sklloss are never kept: it is what changes.
+    """
+
+    def __init__(self, folder, fresh):
+        self.file = folder / "settings.json"
+        self.all = json.loads(self.file.read_text()) if self.file.is_file() and not fresh else {}
+
+    @staticmethod
+    def _key(problem_key, rival, way):
+        versions = [importlib.metadata.version(package) for package in rivals.get(rival).packages]
+        return f"{problem_key} / {rival} {' '.join(versions)} / {way}"
+
+    def order(self, problem_key, rival, way, ladder, gaps):
+        """Settings to try, in order, each with the seconds that it is known to take, or None."""
+        found = self.all.get(self._key(problem_key, rival, way), {})
+        first = [found[f"{gap:.0e}"] for gap in sorted(gaps, reverse=True) if f"{gap:.0e}" in found]
+        if len(first) < len(gaps) and "failed" in found:
+            first.append(found["failed"])
+        first = [rung for i, rung in enumerate(first) if rung not in first[:i] and rung["setting"] in ladder]
+        start = ladder.index(first[-1]["setting"]) + 1 if first else 0
+        return [(r["setting"], r["seconds"]) for r in first] + [(setting, None) for setting in ladder[start:]]
+
+    def keep(self, problem_key, rival, way, reached, failed):
+        """Keep rungs by gap, and the setting that was last tried in vain."""
+        if rival == rivals.OURS:
+            return
+        found = {f"{gap:.0e}": {k: rung[k] for k in ("setting", "seconds")} for gap, rung in reached.items()}
+        if failed is not None:
+            found["failed"] = {"setting": failed, "seconds": None}
+        if found:
+            self.all[self._key(problem_key, rival, way)] = found
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            draft = self.file.with_suffix(".tmp")
+            draft.write_text(json.dumps(self.all, indent=1))
+            draft.replace(self.file)

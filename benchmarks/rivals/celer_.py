@@ -1,0 +1,49 @@
+"""celer: L1 logistic regression by proximal Newton steps on working sets chosen by duality.
+
+It fits no intercept. So that the same objective can be reached, a constant column of 100 stands for it, whose
+penalty is next to nothing; it is appended outside the timed part, in celer's favour. celer copies CSR to CSC
+and rows to Fortran order itself; that is timed.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from rivals.base import Job, Rival, tolerances
+
+COLUMN = 100.0
+
+
+class Celer(Rival):
+    name = "celer"
+    module = "celer"
+    packages = ("celer",)
+    defaults = False
+
+    def linear_ways(self, problem, options):
+        if problem.l1_ratio != 1 or problem.objective == "softmax" or problem.weights is not None:
+            return ()
+        return ("celer-pn",)
+
+    def linear_ladder(self, problem, way):
+        return tolerances(-2, -9)
+
+    def linear_job(self, problem, way, setting):
+        from celer import LogisticRegression
+
+        column = np.full((problem.X.shape[0], 1), COLUMN)
+        X = (
+            scipy.sparse.hstack([problem.X, column]).tocsr()
+            if problem.sparse
+            else np.hstack([problem.X, column])
+        )
+        Y = problem.y.reshape(len(column), -1)
+        more = {} if setting is None else {"max_iter": 1000, **setting}
+
+        def run():
+            return [LogisticRegression(C=problem.C, **more).fit(X, y) for y in Y.T]
+
+        def read(models):
+            coef = np.vstack([model.coef_ for model in models])
+            return {"coef": coef[:, :-1], "intercept": COLUMN * coef[:, -1], "n_iter": None}
+
+        return Job(run, read)
