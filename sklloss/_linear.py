@@ -120,7 +120,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val):
         loss = self._check_parameters()
-        n_threads = threads.count(self.n_threads)
+        n_threads = threads.check(self.n_threads)
         earlier = (
             (getattr(self, "coef_", None), getattr(self, "intercept_", None)) if self.warm_start else None
         )

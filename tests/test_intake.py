@@ -527,3 +527,36 @@ def test_a_row_of_soft_labels_with_nan_is_named():
     P[2, 1] = np.nan
     with pytest.raises(ValueError, match="row 2"):
         SoftmaxClassifier().fit(np.arange(8.0).reshape(4, 2), P)
+
+
+# Labels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1, 2],
+        [-5, 3, 7],
+        [10, 11],
+        [0, 10**9],
+        [-(2**62), 2**62],
+        [2.0, -3.0, 5.0],
+        [True, False],
+        [254, 255],
+    ],
+)
+@pytest.mark.parametrize("dtype", [None, np.float32, np.uint8, np.int16])
+def test_integer_labels_are_coded_as_numpy_does(labels, dtype, rng):
+    y = np.array(labels)
+    if dtype is not None:
+        with np.errstate(all="ignore"):
+            y = y.astype(dtype)
+        if len(np.unique(y)) < len(labels):
+            dtype = None
+            y = np.array(labels)
+    y = y[np.concatenate([np.arange(len(y)), rng.integers(0, len(y), 60)])]
+    model = SoftmaxClassifier(max_iter=0).fit(rng.normal(size=(len(y), 2)), y)
+    expected = np.unique(y)
+    assert model.classes_.dtype == expected.dtype
+    np.testing.assert_array_equal(model.classes_, expected)
+    assert set(model.predict(rng.normal(size=(5, 2)))) <= set(expected)

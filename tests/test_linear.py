@@ -424,3 +424,57 @@ def test_columns_too_large_to_multiply_are_an_error(rng, solver):
     X, y = noisy(rng, 80, 4, 2)
     with pytest.raises(ValueError, match="rescale"):
         LogisticClassifier(solver=solver).fit(X * 1e200, y)
+
+
+# Many rows: a sample of them shows the way ----------------------------------------------------------------
+
+
+def many(rng, n=60_000, p=12, outputs=1):
+    X = rng.normal(size=(n, p)) * np.logspace(-2, 2, p)
+    Z = X / np.logspace(-2, 2, p) @ rng.normal(size=(p, outputs)) - 1
+    return X, (rng.random((n, outputs)) < 1 / (1 + np.exp(-Z))).astype(int)
+
+
+def certified(model, X, Y, weight=None):
+    """An upper bound of the relative gap, from the gradient and the Hessian by NumPy alone."""
+    wide = np.column_stack([X, np.ones(len(X))])
+    weight = np.ones(len(X)) if weight is None else weight
+    gap = value = 0.0
+    for y, coef, intercept in zip(Y.T, model.coef_, model.intercept_, strict=True):
+        w = np.append(coef, intercept).astype(np.float64)
+        ridge = np.append(np.ones(len(coef)), 0.0)
+        z = wide @ w
+        q = 1 / (1 + np.exp(-z))
+        gradient = model.C * wide.T @ (weight * (q - y)) + ridge * w
+        hessian = model.C * (wide.T * (weight * q * (1 - q))) @ wide + np.diag(ridge)
+        gap += gradient @ np.linalg.solve(hessian, gradient) / 2
+        value += model.C * weight @ (np.logaddexp(0, z) - y * z) + ridge * w @ w / 2
+    return gap / value
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("layout", ["C", "F", "csr"])
+def test_many_rows_reach_the_optimum(rng, layout, dtype):
+    X, Y = many(rng)
+    X = X.astype(dtype)
+    given = {"C": np.ascontiguousarray, "F": np.asfortranarray, "csr": scipy.sparse.csr_matrix}[layout](X)
+    model = LogisticClassifier().fit(given, Y[:, 0])
+    assert model.solver_ == "newton-cholesky"
+    assert certified(model, X.astype(np.float64), Y) < 1e-8
+    one = LogisticClassifier(n_threads=1).fit(given, Y[:, 0])
+    np.testing.assert_array_equal(one.coef_, model.coef_)
+
+
+def test_many_rows_in_an_order_that_a_sample_does_not_see_reach_the_optimum(rng):
+    X, Y = many(rng, outputs=3)
+    # sorted by class; weights that leave out most of any regular sample; a label that a sample does not have
+    order = np.argsort(Y[:, 0], kind="stable")
+    X, Y = X[order], Y[order]
+    Y[:, 2] = 0
+    Y[7:40:11, 2] = 1
+    weight = rng.random(len(X)) * (np.arange(len(X)) % 2)
+    model = LogisticClassifier(max_iter=200).fit(X, Y, weight)
+    assert certified(model, X, Y, weight) < 1e-7
+    weight[np.arange(len(X)) % 3 == 0] = 0
+    model.fit(X, Y, weight)
+    assert certified(model, X, Y, weight) < 1e-7

@@ -170,7 +170,7 @@ def _distinct(y):
     """
     if y.dtype.kind in "biuf" and y.size:
         low, high = int(y.min()), int(y.max())
-        if -(2**62) < low and high < 2**62 and high - low < 4 * y.size + 1024:
+        if low > -(2**62) and high < 2**62 and high - low < 4 * y.size + 1024:
             places = y.astype(np.intp)
             places -= low
             present = np.bincount(places, minlength=high - low + 1) > 0

@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
 DTYPES = (np.float64, np.float32)
@@ -95,6 +95,10 @@ def target_array(y, name, n_samples):
     """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
+    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf" and len(y) == n_samples:
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name=name)
+        return y
     if scipy.sparse.issparse(y):
         y = y.toarray()
     y = check_array(

@@ -40,7 +40,8 @@ class Rows:
     weight : ndarray of shape (n,) or (n, outputs), or None
     outputs : int
     fit_intercept : bool
-    n_threads : int
+    n_threads : int or None
+        See `threads.count`; they are counted when a pass has work for several.
     center : bool
         Take parameters as those of X less an offset for each column that is far from 0 against its spread:
         the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
@@ -147,7 +148,7 @@ class Rows:
         return self.hessian(coef, coupled=False, curved=False)[:2]
 
     def every(self, step):
-        """Each step-th of the rows, bound to the same loss, and with the same center; None if they weigh 0."""
+        """Each step-th of the rows, with the same loss and the same center; None if they weigh 0."""
 
         def part(array):
             return None if array is None else np.ascontiguousarray(array[::step])
@@ -316,10 +317,16 @@ def _offsets(X, weight):
 
     Any number amid the bulk of a column serves; a column near 0 keeps it, and so does one with outliers.
     """
-    rows = np.arange(len(X)) if weight is None else np.flatnonzero(weight.reshape(len(X), -1).any(axis=1))
-    sample = X[rows[:: max(1, len(rows) // 2048)]].astype(np.float64)
+    if weight is None:
+        sample = X[:: max(1, len(X) // 2048)]
+    else:
+        rows = np.flatnonzero(weight.reshape(len(X), -1).any(axis=1))
+        sample = X[rows[:: max(1, len(rows) // 2048)]]
+    sample = sample.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = sample.mean(axis=0), sample.std(axis=0)
+        mean = np.add.reduce(sample) / len(sample)
+        sample -= mean
+        spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
         return np.where(np.isfinite(spread) & (np.abs(mean) > 10 * spread), mean, 0.0)
 
 

@@ -52,16 +52,21 @@ def count(n_threads=None):
     TypeError, ValueError
         If it is not a whole number, or 0.
     """
+    if check(n_threads) is not None and n_threads > 0:
+        return int(n_threads)
+    allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    available = int(allowed) if allowed.isdigit() and int(allowed) > 0 else joblib.cpu_count()
+    return max(1, available + 1 + int(n_threads)) if n_threads is not None else available
+
+
+def check(n_threads):
+    """What was given, if `count` takes it; to count the CPUs costs more than a small fit should pay."""
     if n_threads is not None:
         if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
             raise TypeError(f"n_threads must be an integer or None, got {n_threads!r}")
         if n_threads == 0:
             raise ValueError("n_threads must not be 0")
-        if n_threads > 0:
-            return int(n_threads)
-    allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    available = int(allowed) if allowed.isdigit() and int(allowed) > 0 else joblib.cpu_count()
-    return max(1, available + 1 + int(n_threads)) if n_threads is not None else available
+    return n_threads
 
 
 @contextlib.contextmanager
@@ -118,9 +123,12 @@ def share(work, pieces, n_threads):
     """Call ``work(first, last)`` over [0, pieces), cut into one range per thread.
 
     ``work`` must release the GIL and write only what belongs to its pieces. Returns the list of results
-    in order. With one range it runs in the caller's thread and touches no pool.
+    in order. With one range it runs in the caller's thread and touches no pool. ``n_threads`` is as for
+    `count`.
     """
-    ranges = min(n_threads, pieces)
+    if pieces <= 1:
+        return [work(0, pieces)]
+    ranges = min(count(n_threads), pieces)
     if ranges <= 1:
         return [work(0, pieces)]
     cuts = [pieces * k // ranges for k in range(ranges + 1)]

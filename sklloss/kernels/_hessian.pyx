@@ -34,7 +34,7 @@ cdef inline void load_dense(
     const real* x, Py_ssize_t row_step, Py_ssize_t column_step, const double* center, bint shifted, double* z,
     Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width,
 ) noexcept nogil:
-    """Rows of X less the center in double, with a column of ones if there is an intercept, ``width`` apart."""
+    """Rows of X less the center in double, ``width`` apart; with an intercept, a column of ones."""
     cdef Py_ssize_t i, j
     if column_step == 1:
         for i in range(rows):
@@ -68,7 +68,8 @@ cdef inline bint has_gram(Py_ssize_t step) noexcept nogil:
 
 
 cdef inline void weighted_rows(
-    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t rows, Py_ssize_t step
+    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t rows,
+    Py_ssize_t step,
 ) noexcept nogil:
     """out[i] = factor[i] z[i], a negative factor counting as 0."""
     cdef Py_ssize_t i, j
@@ -108,8 +109,8 @@ cdef void add_curvature(
 ) noexcept nogil:
     """Add a block's rows, ``step`` apart, to the Hessian, from the curvature that the kernel left behind.
 
-    Separable outputs have a Hessian each, z' diag(curvature) z, in rows of ``step`` numbers as z has, of which
-    the build in use may have a product of its own. The outputs of a softmax are
+    Separable outputs have a Hessian each, z' diag(curvature) z, in rows of ``step`` numbers as z has, of
+    which the build in use may have a product of its own. The outputs of a softmax are
     coupled: the Hessian of a row is weight * (diag(p) - p p') times z z', so the classes' own
     blocks are added one by one, and the outer products subtracted at once, from rows p_k z side by side.
     """
@@ -172,9 +173,9 @@ def hessian(
     X is dense, and ``center`` (features,) is subtracted from its rows; or it is empty, where (data, indices,
     indptr) hold a CSR matrix, of which a block is written out.
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
-    ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a multiple
-    of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the outputs
-    are ``coupled``; only its lower triangles are filled. A ``softmax`` that
+    ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a
+    multiple of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the
+    outputs are ``coupled``; only its lower triangles are filled. A ``softmax`` that
     is not asked to be coupled gets its diagonal blocks alone. Unless ``curved``, there is no Hessian, and
     ``curvature`` has no numbers. ``loss`` is the PyCapsule of the
     kernel for float64, or a `PythonLoss`.

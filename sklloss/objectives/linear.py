@@ -98,11 +98,10 @@ class LinearObjective:
             K, width = self.rows.outputs, self.rows.width
             free = np.flatnonzero(self._ridge[0, :width] == 0.0)
             if free.size:
-                blocks = hessian.reshape(K, width, K, width)
                 typical = diagonal.reshape(K, width)[:, free].mean(axis=0)
-                for row in range(K):
-                    for column in range(row + 1):
-                        blocks[row, free, column, free] += typical
+                at = np.arange(K)[:, None] * width + free
+                # the upper triangle is not looked at
+                hessian[0, at[:, None], at[None]] += typical
         diagonal += self._ridge
         return value, gradient, hessian
 

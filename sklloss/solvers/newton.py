@@ -63,7 +63,8 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
             break
         direction, decrement, lost = _newton_step(solve, gradient, active)
         allowed = allowed_gap(value, tol)
-        if old and (active & ~(decrement / 2 <= allowed / 4) & ~(decrement <= SHRINKS * before)).any():
+        slow = lost | ~((decrement / 2 <= allowed / 4) | (decrement <= SHRINKS * before))
+        if old and (active & slow).any():
             old = False
             value, gradient, hessian = objective.hessian(w)
             solve = [PositiveSolver(matrix) for matrix in hessian]

@@ -163,6 +163,56 @@ def test_a_hessian_of_nan_ends_at_the_last_good_point_without_convergence(rng):
     assert not result.converged.any()
 
 
+class Counting(Convex):
+    """One whose Hessian is dear; it counts them."""
+
+    costly_hessian = True
+    hessians = 0
+
+    def hessian(self, w):
+        self.hessians += 1
+        return super().hessian(w)
+
+
+def costly(rng):
+    A = rng.normal(size=(2, 400, 5))
+    return Counting(A, A @ np.ones(5) + rng.normal(size=(2, 400)) / 2)
+
+
+def test_a_dear_hessian_serves_for_several_steps_to_the_same_end(rng):
+    objective = costly(rng)
+    result = newton_cholesky(objective, np.zeros((2, 5)), tol=1e-6, max_iter=50)
+    plain_objective = Counting(objective.A, objective.t)
+    plain_objective.costly_hessian = False
+    plain = newton_cholesky(plain_objective, np.zeros((2, 5)), tol=1e-6, max_iter=50)
+    assert result.converged.all()
+    assert objective.hessians < plain_objective.hessians
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
+
+
+@pytest.mark.parametrize("wrong", [1e-6, 0.2, 5.0, 1e6, 0.0, np.nan])
+def test_a_given_hessian_that_is_far_off_is_made_anew(rng, wrong):
+    objective = costly(rng)
+    plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
+    start = plain.w + 0.01
+    hessian = wrong * Convex.hessian(objective, start)[2]
+    result = newton_cholesky(objective, start, tol=1e-6, max_iter=50, hessian=hessian)
+    assert result.converged.all()
+    assert objective.hessians >= 1
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
+
+
+def test_a_given_hessian_that_is_near_is_enough(rng):
+    objective = costly(rng)
+    plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
+    start = plain.w + 0.01
+    hessian = 1.05 * Convex.hessian(objective, start)[2]
+    result = newton_cholesky(objective, start, tol=1e-6, max_iter=50, hessian=hessian)
+    assert result.converged.all()
+    assert objective.hessians == 0
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
+
+
 # solve_positive -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,98 @@
+"""Products of a block of rows with few outputs, and Gram matrices: every build against NumPy."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from sklloss import kernels, losses
+from sklloss.backends.rows import Rows
+from sklloss.kernels import _products
+
+BUILDS = kernels.available()
+OUTPUTS = [1, 2, 3, 4, 5, 6, 7, 10, 11, 13]
+WIDTHS = [1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 70]
+
+
+@pytest.fixture(params=BUILDS)
+def build(request):
+    """A build, whose products are in use during the test."""
+
+    def use(name):
+        _products.use(importlib.import_module(f"sklloss.kernels._build_{name}").products())
+
+    use(request.param)
+    yield request.param
+    use(kernels.chosen)
+
+
+def bound(X, y, outputs, dtype):
+    return Rows(X, losses.HalfSquaredError(), y, None, None, outputs, fit_intercept=True)
+
+
+def data(rng, n, p, outputs, dtype):
+    X = rng.normal(size=(n, p)).astype(dtype)
+    y = rng.normal(size=(n, outputs)).astype(dtype)
+    return X, y, rng.normal(size=(outputs, p + 1)).astype(dtype).astype(np.float64)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_scores_and_gradients_are_those_of_numpy(build, outputs, dtype, rng):
+    tolerance = 50 * np.finfo(dtype).eps
+    for p in WIDTHS:
+        n = int(rng.integers(1, 300))
+        X, y, w = data(rng, n, p, outputs, dtype)
+        sums, gradient = bound(X, y, outputs, dtype).value_and_gradient(w)
+        wide = np.column_stack([X, np.ones(n)]).astype(np.float64)
+        d = wide @ w.T - y
+        np.testing.assert_allclose(sums, (d**2).sum(axis=0) / 2 / outputs, rtol=tolerance)
+        scale = (np.abs(d).T @ np.abs(wide)) / outputs
+        np.testing.assert_array_less(np.abs(gradient - d.T @ wide / outputs), tolerance * (scale + 1e-30))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_may_lie_apart(build, dtype, rng):
+    X, y, w = data(rng, 100, 21, 3, dtype)
+    apart = rng.normal(size=(200, 40)).astype(dtype)
+    apart[::2, 7:28] = X
+    whole = bound(X, y, 3, dtype)
+    slices = bound(apart[::2, 7:28], y, 3, dtype)
+    for a, b in zip(whole.value_and_gradient(w), slices.value_and_gradient(w), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(whole.hessian(w), slices.hessian(w), strict=True):
+        np.testing.assert_array_equal(np.tril(a), np.tril(b))
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("width", [1, 2, 5, 7, 8, 9, 15, 16, 17, 24, 31, 39, 47, 48, 63, 100, 127, 130, 150])
+def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):
+    n, outputs = 333, 2
+    p = width - fit_intercept
+    if p == 0:
+        p = width
+    X = rng.normal(size=(n, p))
+    Y = rng.random((n, outputs))
+    weight = rng.random(n)
+    rows = Rows(X, losses.LogLoss(), Y, None, weight, outputs, fit_intercept=fit_intercept)
+    w = rng.normal(size=(outputs, rows.width)) / np.sqrt(width)
+    sums, gradient, hessian = rows.hessian(w)
+    wide = np.column_stack([X, np.ones(n)]) if fit_intercept else X
+    q = 1 / (1 + np.exp(-(wide @ w.T)))
+    expected = np.einsum("ni,nk,nj->kij", wide, q * (1 - q) * weight[:, None], wide)
+    assert hessian.shape == expected.shape
+    np.testing.assert_allclose(np.tril(hessian), np.tril(expected), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(gradient, ((q - Y) * weight[:, None]).T @ wide, rtol=1e-10, atol=1e-11)
+    precise = rows.precise_gradient(w)
+    np.testing.assert_array_equal(precise[0], sums)
+    np.testing.assert_array_equal(precise[1], gradient)
+
+
+def test_float32_rows_have_gradients_in_float64_too(build, rng):
+    X, y, w = data(rng, 500, 30, 1, np.float32)
+    rows = bound(X, y, 1, np.float32)
+    sums, gradient = rows.precise_gradient(w)
+    wide = np.column_stack([X, np.ones(len(X))]).astype(np.float64)
+    d = wide @ w.T - y
+    np.testing.assert_allclose(sums, (d**2).sum(axis=0) / 2, rtol=1e-13)
+    np.testing.assert_allclose(gradient, d.T @ wide, rtol=1e-11)
