@@ -340,7 +340,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             return np.where(total > 0, p, 1.0) / np.where(total > 0, total, p.shape[1])
         sigmoid = losses.LogLoss().predict
         if self._kind == "binary":
-            return np.column_stack([sigmoid(-scores), sigmoid(scores)])
+            return sigmoid(np.stack([-scores, scores], axis=1))
         if self._kind == "multilabel":
             return sigmoid(scores)
         if self._kind == "softmax":

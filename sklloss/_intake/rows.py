@@ -13,12 +13,34 @@ DTYPES = (np.float64, np.float32)
 
 def check_X(estimator, X, *, reset, name="X"):
     """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable."""
+    if _is_plain(X, estimator, reset):
+        return X
     if name == "X":
         X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
     else:
         with _named(name):
             X = validate_data(estimator, X, reset=False, accept_sparse="csr", dtype=DTYPES)
     return usable_layout(X)
+
+
+def _is_plain(X, estimator, reset):
+    """Whether X is what `validate_data` would return: finite rows of numbers, with nothing to convert.
+
+    If so, its columns are counted where they must be. What is not plain, or not right, `validate_data` sees.
+    """
+    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in DTYPES or not X.size:
+        return False
+    if not (X.flags.c_contiguous and X.flags.aligned) or hasattr(estimator, "feature_names_in_"):
+        return False
+    if not reset and X.shape[1] != estimator.n_features_in_:
+        return False
+    try:
+        assert_all_finite(X)
+    except ValueError:
+        return False
+    if reset:
+        estimator.n_features_in_ = X.shape[1]
+    return True
 
 
 def usable_layout(X):
