@@ -5,7 +5,7 @@ import scipy.sparse
 
 from sklloss import kernels
 from sklloss.backends import threads
-from sklloss.kernels import _hessian, _sweep
+from sklloss.kernels import _hessian, _subset, _sweep
 from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
@@ -171,6 +171,53 @@ class Rows:
             return self._total(sums), gradient[0], curvature[0]
         return self._total(sums), gradient.sum(axis=0), curvature.sum(axis=0)
 
+    def subset_hessian(self, sets, *, coupled):
+        """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
+
+        ``sets`` holds ascending columns of each output, the intercept's number being the last feature's
+        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output, in
+        which only ``coupled`` outputs share more than zeros; both triangles are filled.
+        """
+        softmax = not self.separable
+        sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
+        size = int(starts[-1])
+        if softmax:
+            step, numbers = np.full(len(sets), size, dtype=np.intp), size * size
+            place = starts[:-1] * (size + 1)
+        else:
+            step, squares = sizes, np.concatenate([[0], np.cumsum(sizes**2)])
+            place, numbers = squares[:-1].astype(np.intp), int(squares[-1])
+        columns = np.concatenate(sets).astype(np.intp) if sets else np.empty(0, dtype=np.intp)
+        weight = self._weight if softmax else None
+        if self.sparse:
+            order = np.argsort(columns, kind="stable")
+            heads = np.searchsorted(columns[order], np.arange(self.features + 2)).astype(np.intp)
+            owners = np.repeat(np.arange(len(sets)), sizes)[order]
+            touched = self._row_numbers * size / max(self.width, 1) + len(sets)
+            # a few scattered additions weigh as much as many of the sums of a chunk
+            bounds = self._cut(64 * touched * touched, max(numbers, 1), 32)
+            one_pass = _subset.sparse_subset
+            fixed = (*self._arrays, self._curvature, weight, softmax, coupled, heads, order, owners, starts, place, step)
+        else:
+            block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
+            bounds = self._cut(numbers, max(numbers, 1), block)
+            one_pass = _subset.dense_subset
+            fixed = (
+                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place, step,
+                block,
+            )  # fmt: skip
+        result = np.empty((len(bounds) - 1, numbers))
+
+        def work(first, last):
+            return one_pass(*fixed, bounds, first, last, result)
+
+        if numbers:
+            self._run(work, len(result))
+        total = result[0] if len(result) == 1 else result.sum(axis=0)
+        shapes = [(0, size)] if softmax else zip(place, sizes, strict=True)
+        return [_mirrored(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""
         weights = coef[:, : self.features]
@@ -281,6 +328,13 @@ def _offsets(X, weight):
     with np.errstate(over="ignore", invalid="ignore"):
         mean, spread = sample.mean(axis=0), sample.std(axis=0)
         return np.where(np.isfinite(spread) & (np.abs(mean) > 10 * spread), mean, 0.0)
+
+
+def _mirrored(matrix):
+    """A symmetric matrix of which one triangle was added up: the sum of both, but for the diagonal."""
+    full = matrix + matrix.T
+    np.einsum("ii->i", full)[:] /= 2
+    return full
 
 
 class _Unit:
