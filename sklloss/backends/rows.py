@@ -198,7 +198,19 @@ class Rows:
             # a few scattered additions weigh as much as many of the sums of a chunk
             bounds = self._cut(64 * touched * touched, max(numbers, 1), 32)
             one_pass = _subset.sparse_subset
-            fixed = (*self._arrays, self._curvature, weight, softmax, coupled, heads, order, owners, starts, place, step)
+            fixed = (
+                *self._arrays,
+                self._curvature,
+                weight,
+                softmax,
+                coupled,
+                heads,
+                order,
+                owners,
+                starts,
+                place,
+                step,
+            )
         else:
             block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
             bounds = self._cut(numbers, max(numbers, 1), block)

@@ -6,10 +6,12 @@ from scipy.linalg import lapack
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
-# Up to this many parameters a Hessian over a subset of them is built, and while it has no more numbers than
-# this many times all the coefficients: a product with the Hessian costs some of them.
+# Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be no
+# more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must be
+# done after this many multiplications.
 LARGEST_SUBSET = 2048
 SUBSET_WORK = 200
+SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
 
@@ -144,6 +146,14 @@ class LinearObjective:
                     matrix[np.ix_(alike, alike)] += matrix[alike, alike].mean()
         return matrices
 
+    def without_shift(self, w):
+        """The same model, in coupled outputs without the common shift of parameters that nothing holds."""
+        if self.rows.separable:
+            return w
+        coef, free = self.coef(w.copy()), (self.coef(self._ridge + self.l1) == 0).all(axis=0)
+        coef[:, free] -= coef[:, free].mean(axis=0)
+        return coef.reshape(w.shape)
+
     @property
     def headroom(self):
         """By how much a softmax may bend more elsewhere than at w = 0: 1/4 against (1 - 1/K) / K, less 1."""
@@ -164,7 +174,8 @@ class LinearObjective:
         numbers = (sizes**2).sum()
         if numbers > LARGEST_SUBSET**2:
             return False
-        return self.rows.sparse or numbers <= max(256**2, SUBSET_WORK * self.rows.width * self.rows.outputs)
+        cheap = max(SUBSET_SMALL / max(self.rows.n, 1), SUBSET_WORK * self.rows.width * self.rows.outputs)
+        return self.rows.sparse or numbers <= cheap
 
     def subset_preconditioner(self):
         """A function of a mask of parameters: a function that solves with an approximate Hessian over them.

@@ -4,6 +4,7 @@ import numpy as np
 
 ROUNDS = 50
 MOST_PRODUCTS = 250
+FEW = 5
 LOOSEST = 0.3  # what a solve on a face may leave undone, against what it has gained
 CONFIRMED = 10.0  # a proximal step that gains less than what may be left by this factor confirms the end
 
@@ -49,7 +50,8 @@ def minimise_by_products(product, precondition, gradient, w, l1, inside, diagona
         there = z - scale * slope
         there = np.sign(there) * np.maximum(np.abs(there) - scale * l1, 0.0)
         there = np.where(moving, there, z)
-        gained, part = _move(product, slope, z, there, bent, l1)
+        gained, z, moved, part = _move(product, slope, z, there, l1)
+        bent += moved
         products += 1
         total += gained
         length = np.where(part < 1.0, length * np.maximum(part, 0.25), length * 1.5)
@@ -59,20 +61,34 @@ def minimise_by_products(product, precondition, gradient, w, l1, inside, diagona
         face = inside & ((z != 0) | (l1 == 0)) & ~reached[:, None]
         sign = np.sign(z)
         pull = np.where(face, gradient + bent + l1 * sign, 0.0)
-        step, step_bent, spent = _conjugate_gradients(product, precondition(face), face, pull, share, least, total)
+        step, step_bent, spent = _conjugate_gradients(
+            product, precondition(face), face, pull, z, l1, share, least, total
+        )
         products += spent
-        flipped = face & (l1 > 0) & ((z + step) * sign < 0)
-        crossing = flipped.any(axis=1)
-        # whole steps first; those that cross signs follow, as far as they may
-        whole = np.where(crossing, 0.0, 1.0)[:, None]
-        total += np.where(crossing, 0.0, -_dot(pull, step) - 0.5 * _dot(step, step_bent))
-        z += whole * step
-        bent += whole * step_bent
+        # where signs would change: to the first that does, or further with those that did at 0
+        reach = np.divide(-z, step, out=np.full_like(z, np.inf), where=face & (l1 > 0) & (step * sign < 0))
+        first = np.minimum(reach.min(axis=1), 1.0)
+        gained = -first * (_dot(pull, step) + 0.5 * first * _dot(step, step_bent))
+        near = np.where(reach <= first[:, None], 0.0, z + first[:, None] * step)
+        crossing = first < 1.0
         if crossing.any():
-            there = np.where(crossing[:, None], np.where(flipped, 0.0, z + step), z)
-            gained, _ = _move(product, gradient + bent, z, there, bent, l1)
-            products += 1
-            total += gained
+            for part in (np.ones_like(first), np.sqrt(first)):
+                there = np.where(reach <= part[:, None], 0.0, z + part[:, None] * step)
+                there = np.where(crossing[:, None], there, z)
+                further, far, far_bent = _move(product, gradient + bent, z, there, l1)[:3]
+                products += 1
+                better = crossing & (further > gained)
+                gained = np.where(better, further, gained)
+                first[better] = 0.0
+                near[better] = far[better]
+                step_bent[better] = 0.0
+                bent[better] += far_bent[better]
+                crossing &= ~better
+                if not crossing.any():
+                    break
+        z = near
+        bent += first[:, None] * step_bent
+        total += gained
     d = z - w
     decrease = -(_dot(gradient, d) + 0.5 * _dot(d, bent) + _dot(l1, np.abs(z) - np.abs(w)))
     return d, decrease, reached
@@ -82,10 +98,10 @@ def _dot(a, b):
     return np.einsum("bi,bi->b", a, b)
 
 
-def _move(product, slope, z, there, bent, l1):
-    """Move z towards another point as far as that lowers the model for sure; z and bent change in place.
+def _move(product, slope, z, there, l1):
+    """Move from z towards another point as far as that lowers the model for sure.
 
-    Returns what is gained at least, and the part of the way that was gone.
+    Returns what is gained at least, the new z, H times the way, and the part of it that was gone.
     """
     way = there - z
     bend = product(way)
@@ -93,13 +109,12 @@ def _move(product, slope, z, there, bent, l1):
     second = _dot(way, bend)
     down = first < 0
     part = np.divide(-first, second, out=np.ones_like(first), where=down & (second > -first))
-    part[~down] = 0.0
-    z[...] = np.where((part == 1.0)[:, None], there, z + part[:, None] * way)
-    bent += part[:, None] * bend
-    return -part * (first + 0.5 * part * second), np.where(down, part, 1.0)
+    gone = np.where(down, part, 0.0)[:, None]
+    z = np.where(gone == 1.0, there, z + gone * way)
+    return np.where(down, -part * (first + 0.5 * part * second), 0.0), z, gone * bend, part
 
 
-def _conjugate_gradients(product, solve, face, pull, share, least, total):
+def _conjugate_gradients(product, solve, face, pull, start, l1, share, least, total):
     """Minimise pull.e + e.He / 2 over e on a face, loosely. Returns e, He and the number of products."""
     e, bent = np.zeros_like(pull), np.zeros_like(pull)
     residual = -pull
@@ -124,6 +139,9 @@ def _conjugate_gradients(product, solve, face, pull, share, least, total):
         # what is left is taken for as many times the last decrease as there were products
         enough = np.maximum(share * LOOSEST * (total + lowered), LOOSEST * least)
         running &= spent * decrease > enough
+        if spent >= FEW:
+            # beyond a change of sign the model is another one
+            running &= ~(face & (l1 > 0) & ((start + e) * start < 0)).any(axis=1)
         z = solve(residual)
         newer = _dot(residual, z)
         running &= newer > 0

@@ -13,7 +13,7 @@ ENOUGH = 1e-2  # of the decrease that a model promises
 GOOD, POOR = 0.75, 0.25  # shares of the promise after which models become less cautious, or more
 FACTOR = 4.0
 LEAST_CAUTION = 0.2
-ROUGH_CAUTION = 1.0  # a model that is more cautious than this need not know how outputs are coupled
+ROUGH_CAUTION = 2.0  # a model that is more cautious than this need not know how outputs are coupled
 # A set holds the parameters that are not 0 and up to so many others, which grow with the former.
 FIRST_SET = 100
 GROWTH = 2
@@ -38,7 +38,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``l1``, ``linearise``, ``headroom``, ``diagonal``, ``affords``, ``subset_hessian``, ``product``,
-        ``subset_preconditioner``, ``noise``, ``penalised`` and ``null_value``.
+        ``subset_preconditioner``, ``without_shift``, ``noise``, ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -100,7 +100,9 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         curve.append(float(value.sum()))
         if callback is not None:
             callback(iteration, w, value)
-    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
+    return Result(
+        objective.without_shift(w), value, n_iter, converged, curve, has_vanished(objective, value, start)
+    )
 
 
 def _linearise(objective, w):
@@ -150,7 +152,12 @@ class _Matrices:
             at = self._chosen[k]
             np.einsum("ii->i", self._matrices[k])[:] = (1.0 + caution[k]) * self._diagonals[k]
             d, promise[k], reached[k] = minimise_model(
-                self._matrices[k], self._gradient[k, at], self._w[k, at], self._l1[k, at], LOOSEST, self._least[k]
+                self._matrices[k],
+                self._gradient[k, at],
+                self._w[k, at],
+                self._l1[k, at],
+                LOOSEST,
+                self._least[k],
             )
             step[k, at] = d
 
