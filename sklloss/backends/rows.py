@@ -194,23 +194,15 @@ class Rows:
             order = np.argsort(columns, kind="stable")
             heads = np.searchsorted(columns[order], np.arange(self.features + 2)).astype(np.intp)
             owners = np.repeat(np.arange(len(sets)), sizes)[order]
+            members = np.arange(size) if softmax else order
             touched = self._row_numbers * size / max(self.width, 1) + len(sets)
             # a few scattered additions weigh as much as many of the sums of a chunk
-            bounds = self._cut(64 * touched * touched, max(numbers, 1), 32)
+            bounds = self._cut(64 * touched * touched, max(2 * numbers, 1), 32)
             one_pass = _subset.sparse_subset
             fixed = (
-                *self._arrays,
-                self._curvature,
-                weight,
-                softmax,
-                coupled,
-                heads,
-                order,
-                owners,
-                starts,
-                place,
-                step,
-            )
+                *self._arrays, self._curvature, weight, softmax, coupled, heads, members, owners, starts,
+                place, step,
+            )  # fmt: skip
         else:
             block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
             bounds = self._cut(numbers, max(numbers, 1), block)
@@ -227,8 +219,14 @@ class Rows:
         if numbers:
             self._run(work, len(result))
         total = result[0] if len(result) == 1 else result.sum(axis=0)
-        shapes = [(0, size)] if softmax else zip(place, sizes, strict=True)
-        return [_mirrored(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+        if not softmax:
+            shapes = zip(place, sizes, strict=True)
+            return [_mirrored(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+        matrix = _mirrored(total.reshape(size, size))
+        if self.sparse:
+            back = np.argsort(order)
+            matrix = matrix[back[:, None], back]
+        return [matrix]
 
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""

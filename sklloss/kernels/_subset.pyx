@@ -139,19 +139,22 @@ def sparse_subset(
 ):
     """The same for a CSR X: the products of the few parameters that a row touches.
 
-    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``.
+    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a softmax
+    are numbered column by column here: ``members`` just counts.
     """
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
-    cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, low, high
+    cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high
+    cdef Py_ssize_t tails = heads[features + 1] - heads[features]
     # what a row touches as it comes, then output by output
     cdef Py_ssize_t* found = <Py_ssize_t*>malloc((4 * size + outputs + 1) * sizeof(Py_ssize_t))
-    cdef double* x = <double*>malloc((3 * size + 1) * sizeof(double))
+    cdef double* x = <double*>malloc((4 * size + 1) * sizeof(double))
     cdef Py_ssize_t* owner
     cdef Py_ssize_t* place_of
     cdef Py_ssize_t* until
     cdef Py_ssize_t* sorted_found
     cdef double* sorted_x
     cdef double* bent
+    cdef double* tail
     cdef double* h
     cdef double value, p, w
     if found == NULL or x == NULL:
@@ -164,6 +167,7 @@ def sparse_subset(
     until = found + 4 * size
     sorted_x = x + size
     bent = x + 2 * size
+    tail = x + 3 * size
     with nogil:
         for chunk in range(chunk_first, chunk_last):
             memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
@@ -195,7 +199,7 @@ def sparse_subset(
                     sorted_x[place_of[i]] = x[i]
                 # until[k] is now where output k ends
                 w = <double>weight[row] if softmax and weight is not None else 1.0
-                low = kept = 0
+                low = 0
                 for k in range(outputs):
                     high = until[k]
                     p = w * <double>curvature[row, k]
@@ -204,23 +208,39 @@ def sparse_subset(
                     if p > 0.0:
                         for a in range(low, high):
                             value = p * sorted_x[a]
-                            h = (
-                                &result[chunk, place[k]]
-                                + (sorted_found[a] - starts[k]) * step[k] - starts[k]
-                            )
+                            h = &result[chunk, 0] + sorted_found[a] * size
+                            if not softmax:
+                                h = &result[chunk, place[k]]
+                                h = h + (sorted_found[a] - starts[k]) * step[k] - starts[k]
                             for b in range(low, a + 1):
                                 h[sorted_found[b]] += value * sorted_x[b]
-                    if coupled and curvature[row, k] >= NEGLIGIBLE:
-                        for a in range(low, high):
-                            found[kept] = sorted_found[a]
-                            bent[kept] = <double>curvature[row, k] * sorted_x[a]
-                            kept += 1
                     low = high
+                if not coupled:
+                    continue
+                # the intercepts come last and follow each other
+                words = count - tails
+                kept = 0
+                for a in range(words):
+                    p = <double>curvature[row, owner[a]]
+                    if p >= NEGLIGIBLE:
+                        sorted_found[kept] = found[a]
+                        bent[kept] = p * x[a]
+                        kept += 1
+                for a in range(tails):
+                    tail[a] = <double>curvature[row, owner[words + a]]
                 for a in range(kept):
                     value = w * bent[a]
-                    h = &result[chunk, 0] + found[a] * size
+                    h = &result[chunk, 0] + sorted_found[a] * size
                     for b in range(a + 1):
-                        h[found[b]] -= value * bent[b]
+                        h[sorted_found[b]] -= value * bent[b]
+                    h = h + size - tails
+                    for b in range(tails):
+                        h[b] -= value * tail[b]
+                for a in range(tails):
+                    value = w * tail[a]
+                    h = &result[chunk, 0] + (size - tails + a) * size + size - tails
+                    for b in range(a + 1):
+                        h[b] -= value * tail[b]
         free(found)
         free(x)
     return -1

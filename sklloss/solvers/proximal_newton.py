@@ -127,7 +127,7 @@ class _Sets:
                 chosen.append(np.empty(0, dtype=np.intp))
                 continue
             wanted = np.flatnonzero(~held[k] & (excess[k] > 0))
-            most = max(FIRST_SET, GROWTH * np.count_nonzero(held[k]))
+            most = int(max(FIRST_SET, GROWTH * np.count_nonzero(held[k])))
             if len(wanted) > most:
                 complete[k] = False
                 if self._scale is None:
