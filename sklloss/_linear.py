@@ -238,12 +238,13 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         if self.l1_ratio > 0 and np.isfinite(self.C):
             if refusal:
                 raise ValueError(
-                    f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; use l1_ratio=0"
+                    f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; "
+                    "use l1_ratio=0"
                 )
             if self.solver not in ("auto", "proximal-newton"):
                 raise ValueError(
-                    f"solver={self.solver!r} minimises smooth objectives, and l1_ratio={self.l1_ratio} asks for "
-                    "an L1 penalty; use solver='proximal-newton' or 'auto'"
+                    f"solver={self.solver!r} minimises smooth objectives, and l1_ratio={self.l1_ratio} asks "
+                    "for an L1 penalty; use solver='proximal-newton' or 'auto'"
                 )
             return "proximal-newton"
         if self.solver == "auto":

@@ -9,10 +9,10 @@ __all__ = ["LogisticClassifier", "SoftmaxClassifier"]
 class LogisticClassifier(LinearClassifier):
     """Logistic regression: independent sigmoids of linear scores, with a log loss or another loss each.
 
-    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with the log
-    loss the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the default
-    ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not, the optimum
-    is a local one, reached from 0.
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with
+    the log loss the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
+    the optimum is a local one, reached from 0.
 
     Parameters
     ----------

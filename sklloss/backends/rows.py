@@ -175,8 +175,8 @@ class Rows:
         """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
 
         ``sets`` holds ascending columns of each output, the intercept's number being the last feature's
-        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output, in
-        which only ``coupled`` outputs share more than zeros; both triangles are filled.
+        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output,
+        in which only ``coupled`` outputs share more than zeros; both triangles are filled.
         """
         softmax = not self.separable
         sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
@@ -208,8 +208,8 @@ class Rows:
             bounds = self._cut(numbers, max(numbers, 1), block)
             one_pass = _subset.dense_subset
             fixed = (
-                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place, step,
-                block,
+                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place,
+                step, block,
             )  # fmt: skip
         result = np.empty((len(bounds) - 1, numbers))
 
@@ -296,6 +296,20 @@ class Rows:
                 part -= self.center
                 diagonal[: self.features] += weight[first : first + block] @ (part * part)
         return diagonal
+
+    def largest(self):
+        """The largest size of a number in each column of X less its center, (width,)."""
+        largest = np.ones(self.width)
+        if self.sparse:
+            largest[: self.features] = 0.0
+            values, columns = self._arrays[:2]
+            for first in range(0, len(values), 1 << 16):
+                part = slice(first, first + (1 << 16))
+                np.maximum.at(largest, columns[part], np.abs(values[part]).astype(np.float64))
+        else:
+            high, low = self._X.max(axis=0) - self.center, self._X.min(axis=0) - self.center
+            largest[: self.features] = np.maximum(np.abs(high), np.abs(low))
+        return largest
 
     def _total(self, sums):
         total = sums[:, : self.outputs].sum(axis=0)

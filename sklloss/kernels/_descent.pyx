@@ -8,12 +8,14 @@ def descend(
     double[::1] gradient,
     double[::1] z,
     const double[::1] l1,
+    const double[::1] low,
+    const double[::1] high,
     double[::1] decrease,
 ):
-    """Minimise coordinate by coordinate, in a sweep for each place of ``decrease``, which says what each gained.
+    """Minimise coordinate by coordinate, from ``low`` to ``high``: a sweep for each place of ``decrease``.
 
     ``matrix`` is symmetric, both triangles filled; ``gradient`` is the quadratic's at z. Both are kept up
-    with each other. A coordinate costs nothing unless it moves.
+    with each other, and ``decrease`` says what each sweep gained. A coordinate costs nothing unless it moves.
     """
     cdef Py_ssize_t size = matrix.shape[0], sweep, i, j
     cdef double h, u, t, g, moved, gained
@@ -35,6 +37,7 @@ def descend(
                 else:
                     # the quadratic does not know this coordinate
                     t = 0.0 if l1[j] > 0.0 and fabs(g) <= l1[j] else z[j]
+                t = min(max(t, low[j]), high[j])
                 moved = t - z[j]
                 if moved == 0.0:
                     continue

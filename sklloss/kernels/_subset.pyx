@@ -1,10 +1,11 @@
 """The Hessian of a linear model over some of its parameters: rows and columns of the whole, built alone.
 
 Each output has its own chosen columns, ascending, and those of all outputs follow each other: parameter m
-of output k, ``starts[k] <= m < starts[k + 1]``, belongs to column ``columns[m]``, where the number after the
-last feature is the intercept. Separable outputs have a matrix each, coupled ones (a softmax) share one; output
-k's own block begins at ``place[k]`` of a flat result, with rows ``step[k]`` apart. What is left is a triangle:
-the two that mirror each other are to be added. Blocks, chunks and threads are as in ``_sweep``.
+of output k, ``starts[k] <= m < starts[k + 1]``, belongs to column ``columns[m]``, where the number after
+the last feature is the intercept. Separable outputs have a matrix each, coupled ones (a softmax) share one;
+output k's own block begins at ``place[k]`` of a flat result, with rows ``step[k]`` apart. What is left is
+filled in one triangle or in the other: a number is to be added to the one that mirrors it. Blocks, chunks
+and threads are as in ``_sweep``.
 """
 
 from libc.math cimport sqrt
@@ -21,7 +22,8 @@ cdef double NEGLIGIBLE = 1e-3
 
 
 cdef inline void add_gram(
-    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h, Py_ssize_t ldh
+    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h,
+    Py_ssize_t ldh,
 ) noexcept nogil:
     """h += alpha z' z, the lower triangle of a row-major h."""
     cdef double one = 1.0
@@ -50,8 +52,8 @@ def dense_subset(
     """Overwrite ``result[c]`` for a range of chunks of a dense X, less ``center``.
 
     ``curvature`` (rows, outputs) is what a gradient pass left behind: second derivatives with their weights,
-    or the probabilities p of a ``softmax``, which ``weight`` (rows,) goes with. Its Hessian is that of diag(p) -
-    p p' in each row, or without its ``coupled`` outputs of the diagonal, p (1 - p).
+    or the probabilities p of a ``softmax``, which ``weight`` (rows,) goes with. A row of it bends by
+    diag(p) - p p', or if outputs are not to be ``coupled`` by the diagonal of that alone, p (1 - p).
     """
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = X.shape[1], size = starts[outputs]
     cdef Py_ssize_t row_step = X.strides[0] // <Py_ssize_t>sizeof(real)
@@ -139,8 +141,8 @@ def sparse_subset(
 ):
     """The same for a CSR X: the products of the few parameters that a row touches.
 
-    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a softmax
-    are numbered column by column here: ``members`` just counts.
+    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a
+    softmax are numbered column by column here: ``members`` just counts.
     """
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
     cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high

@@ -1,14 +1,16 @@
 """The objective of the linear estimators."""
 
+import functools
+
 import numpy as np
 from scipy.linalg import lapack
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
-# Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be no
-# more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must be
-# done after this many multiplications.
+# Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
+# no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
+# be done after this many multiplications.
 LARGEST_SUBSET = 2048
 SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
@@ -19,8 +21,9 @@ WIDEST_BLOCKS = 256
 class LinearObjective:
     """C * sum_i w_i loss_i(x_i . coef + intercept) + 0.5 ||coef||**2, the intercept unpenalised.
 
-    With ``l1_ratio`` r the penalty is r ||coef||_1 + (1 - r) / 2 ||coef||**2. Of that the values and derivatives
-    here have the smooth part alone; the weights of the absolute values are ``l1``, for a solver that takes them.
+    With ``l1_ratio`` r the penalty is r ||coef||_1 + (1 - r) / 2 ||coef||**2. Of that the values and
+    derivatives here have the smooth part alone; the weights of the absolute values are ``l1``, for a solver
+    that takes them.
 
     Parameters form an array of shape (problems, size). Outputs of a separable loss do not share
     parameters: each is a problem of its own (size = width), and all are minimised side by side with one
@@ -154,6 +157,13 @@ class LinearObjective:
         coef[:, free] -= coef[:, free].mean(axis=0)
         return coef.reshape(w.shape)
 
+    @functools.cached_property
+    def reach(self):
+        """The change of each parameter, (problems, size), that moves no row's score by more than 1."""
+        largest = self.rows.largest()
+        reach = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
+        return np.tile(reach, self.rows.outputs).reshape(self.shape)
+
     @property
     def headroom(self):
         """By how much a softmax may bend more elsewhere than at w = 0: 1/4 against (1 - 1/K) / K, less 1."""
@@ -161,7 +171,7 @@ class LinearObjective:
         return 0.0 if self.rows.separable else 0.25 * K * K / (K - 1.0) - 1.0
 
     def diagonal(self):
-        """The Hessian's diagonal, (problems, size), as it is at w = 0, roughly: for the scales of parameters."""
+        """The Hessian's diagonal as it is at w = 0, roughly, (problems, size): the scales of parameters."""
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)

@@ -10,7 +10,7 @@ ROUNDS = 100
 FAST = 0.7  # a sweep that gains less than this share of the last one: they will converge
 
 
-def minimise_model(matrix, gradient, w, l1, share, least):
+def minimise_model(matrix, gradient, w, l1, share, least, reach=np.inf):
     """Minimise g.d + d.Hd / 2 + l1.|w + d| over d.
 
     Sweeps of coordinate descent find the support and the signs. Where they would take long to the end, as
@@ -23,6 +23,8 @@ def minimise_model(matrix, gradient, w, l1, share, least):
     gradient, w, l1 : ndarray of shape (size,)
     share, least : float
         It ends where about ``share`` of the decrease, or ``least``, is left undone.
+    reach : ndarray of shape (size,) or inf
+        Bounds of abs(d). If there are any, there are sweeps alone.
 
     Returns
     -------
@@ -31,19 +33,24 @@ def minimise_model(matrix, gradient, w, l1, share, least):
         By how much d lowers the model from d = 0.
     reached : bool
     """
+    boxed = np.isfinite(reach).any()
     z, slope = w.copy(), gradient.copy()
     gains = np.empty(SWEEPS)
+    low, high = w - reach, w + reach
     total, exact, reached = 0.0, False, False
     for _ in range(ROUNDS):
-        descend(matrix, slope, z, l1, gains)
+        descend(matrix, slope, z, l1, low, high, gains)
         gained = gains.sum()
         total += gained
         enough = max(share * total, least)
         rate = gains[-1] / gains[-2] if gains[-1] > 0.0 else 0.0
         reached = exact and gained <= enough
         reached |= rate < FAST and gains[-1] * rate / (1.0 - rate) <= enough
+        reached |= boxed and gained <= enough
         if reached:
             break
+        if boxed:
+            continue
         gained, exact = _to_the_end_of_the_face(matrix, slope, z, l1)
         total += gained
     d = z - w

@@ -1,4 +1,4 @@
-"""Proximal Newton: a smooth objective plus an L1 norm, by quadratic models over the parameters that matter."""
+"""Proximal Newton: a smooth objective plus an L1 norm, by models over the parameters that matter."""
 
 import numpy as np
 
@@ -13,7 +13,8 @@ ENOUGH = 1e-2  # of the decrease that a model promises
 GOOD, POOR = 0.75, 0.25  # shares of the promise after which models become less cautious, or more
 FACTOR = 4.0
 LEAST_CAUTION = 0.2
-ROUGH_CAUTION = 2.0  # a model that is more cautious than this need not know how outputs are coupled
+ROUGH_CAUTION = 1.0  # a model that is more cautious than this need not know how outputs are coupled
+FURTHEST = 2.0  # by how much a parameter may change a row's score, by itself, while there is caution
 # A set holds the parameters that are not 0 and up to so many others, which grow with the former.
 FIRST_SET = 100
 GROWTH = 2
@@ -29,16 +30,17 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     L1 norm holds at 0 are exact zeros.
 
     There is no line search. Far from the optimum second derivatives may be too small by far, those of rare
-    features of rare classes above all; steps would be useless in most directions before they are short enough in
-    one. So a step that lowers the objective by too little of what the model promised is made anew, with
-    more of the matrix's diagonal added to it (Levenberg and Marquardt); models stay cautious until they prove
-    true.
+    features of rare classes above all; a step would be useless in most directions before it is short enough
+    in one. So a step that lowers the objective by too little of what the model promised is made anew, with
+    more of the matrix's diagonal added (Levenberg and Marquardt) and each parameter bounded. Models stay
+    cautious until they prove true.
 
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``l1``, ``linearise``, ``headroom``, ``diagonal``, ``affords``, ``subset_hessian``, ``product``,
-        ``subset_preconditioner``, ``without_shift``, ``noise``, ``penalised`` and ``null_value``.
+        With ``l1``, ``linearise``, ``headroom``, ``reach``, ``diagonal``, ``affords``, ``subset_hessian``,
+        ``product``, ``subset_preconditioner``, ``without_shift``, ``noise``, ``penalised`` and
+        ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -60,7 +62,6 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     optimization*, ICML 2015, for working sets.
     """
     w = np.array(w, dtype=np.float64)
-    l1 = objective.l1
     value, gradient = _linearise(objective, w)
     start = np.minimum(value, objective.null_value()) if w.any() else value
     n_iter = np.zeros(len(w), dtype=int)
@@ -78,7 +79,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         chosen, complete = sets.choose(w, gradient, active)
         if objective.affords(chosen):
             rough = bool(caution[active].max() > ROUGH_CAUTION)
-            models = _Matrices(objective.subset_hessian(chosen, rough=rough), chosen, gradient, w, l1, gap)
+            models = _Matrices(objective, chosen, rough, gradient, w, gap)
         else:
             products = products or _Products(objective)
             models = products.at(chosen, gradient, w, gap)
@@ -127,7 +128,7 @@ class _Sets:
                 chosen.append(np.empty(0, dtype=np.intp))
                 continue
             wanted = np.flatnonzero(~held[k] & (excess[k] > 0))
-            most = int(max(FIRST_SET, GROWTH * np.count_nonzero(held[k])))
+            most = max(FIRST_SET, GROWTH * np.count_nonzero(held[k]))
             if len(wanted) > most:
                 complete[k] = False
                 if self._scale is None:
@@ -142,24 +143,21 @@ class _Sets:
 class _Matrices:
     """Models with their matrices at hand, one problem after another."""
 
-    def __init__(self, matrices, chosen, gradient, w, l1, gap):
-        self._matrices, self._chosen = matrices, chosen
-        self._gradient, self._w, self._l1, self._least = gradient, w, l1, CLOSEST * gap
-        self._diagonals = [matrix.diagonal().copy() for matrix in matrices]
+    def __init__(self, objective, chosen, rough, gradient, w, gap):
+        self._objective, self._chosen = objective, chosen
+        self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+        self._matrices = objective.subset_hessian(chosen, rough=rough)
+        self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
 
     def solve(self, pending, caution, step, promise, reached):
         for k in np.flatnonzero(pending):
-            at = self._chosen[k]
-            np.einsum("ii->i", self._matrices[k])[:] = (1.0 + caution[k]) * self._diagonals[k]
-            d, promise[k], reached[k] = minimise_model(
-                self._matrices[k],
-                self._gradient[k, at],
-                self._w[k, at],
-                self._l1[k, at],
-                LOOSEST,
-                self._least[k],
-            )
-            step[k, at] = d
+            at, matrix = self._chosen[k], self._matrices[k]
+            np.einsum("ii->i", matrix)[:] = (1.0 + caution[k]) * self._diagonals[k]
+            reach = FURTHEST * self._objective.reach[k, at] if caution[k] else np.inf
+            step[k, at], promise[k], reached[k] = minimise_model(
+                matrix, self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], LOOSEST,
+                self._least[k], reach,
+            )  # fmt: skip
 
     def again(self):
         """Called before models are solved anew, the objective having been looked at elsewhere."""
@@ -198,7 +196,7 @@ class _Products:
 
 
 def _accepted_step(objective, w, value, models, active, caution):
-    """A step for each problem that lowers it by enough of the promise, more and more cautious; 0 if none does.
+    """A step for each problem that lowers it by enough of the promise, ever more cautious; 0 if none does.
 
     Returns the steps, what was promised, whether models were solved, the caution, and value and gradient.
     """

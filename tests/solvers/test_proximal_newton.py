@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-
 from sklloss.kernels._descent import descend
+
 from sklloss.solvers._l1_models import minimise_model
 from sklloss.solvers._l1_products import minimise_by_products
 from sklloss.solvers.newton import newton_cholesky
@@ -23,6 +23,7 @@ class Convex:
     def __init__(self, A, t, l1, *, matrices=True):
         self.A, self.t, self.matrices = A, t, matrices
         self.l1 = np.broadcast_to(l1, (len(A), A.shape[2])).copy()
+        self.reach = np.full(self.l1.shape, np.inf)
 
     def _parts(self, w):
         r = np.einsum("bni,bi->bn", self.A, w) - self.t
@@ -101,8 +102,9 @@ def test_it_ends_where_a_split_into_positive_parts_ends(rng, matrices):
             l1 = alone.l1[0]
             return value[0] + l1 @ u[:12] + l1 @ u[12:], np.concatenate([gradient[0] + l1, l1 - gradient[0]])
 
-        found = minimize(split, np.zeros(24), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 24,
-                         options={"maxiter": 10000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-12})  # fmt: skip
+        options = {"maxiter": 10000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-12}
+        bounds = [(0, None)] * 24
+        found = minimize(split, np.zeros(24), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         assert result.value[k] <= found.fun * (1 + 1e-10)
         np.testing.assert_allclose(result.value[k], found.fun, rtol=1e-7)
 
@@ -189,7 +191,7 @@ def test_models_are_minimised_to_their_optimality_conditions(rng, rank):
     def solve(mask):
         return lambda x: np.where(mask, x, 0.0)
 
-    other, found, done = minimise_by_products(
+    _, found, done = minimise_by_products(
         lambda v: v @ matrix, solve, gradient[None], w[None], l1[None], np.ones((1, 12), dtype=bool),
         matrix.diagonal()[None], 0.0, np.array([1e-9]),
     )  # fmt: skip
@@ -200,7 +202,30 @@ def test_models_are_minimised_to_their_optimality_conditions(rng, rank):
 def test_sweeps_say_what_they_gain_and_keep_the_gradient(rng):
     matrix, gradient = quadratic(rng, 9, 20)
     l1, z, slope, gains = np.full(9, 1.0), np.zeros(9), gradient.copy(), np.empty(4)
-    descend(matrix, slope, z, l1, gains)
+    everywhere = np.full(9, np.inf)
+    descend(matrix, slope, z, l1, -everywhere, everywhere, gains)
     np.testing.assert_allclose(slope, gradient + matrix @ z, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(gains.sum(), -(gradient @ z + 0.5 * z @ matrix @ z + np.abs(z).sum()))
     assert np.all(np.diff(gains) <= 0)
+
+
+def test_bounded_models_stay_within_their_reach(rng):
+    matrix, gradient = quadratic(rng, 9, 20)
+    w, l1, reach = rng.normal(size=9), np.full(9, 1.0), np.full(9, 0.05)
+    d, decrease, reached = minimise_model(matrix, gradient, w, l1, 0.0, 1e-12, reach)
+    assert reached
+    assert np.abs(d).max() <= 0.05 * (1 + 1e-12)
+    slope = gradient + matrix @ d + l1 * np.sign(w + d)
+    inside = np.abs(d) < 0.049
+    assert np.abs(slope[inside]).max(initial=0) < 1e-5
+    assert np.all(slope[~inside] * d[~inside] < 0)
+    assert decrease > 0
+
+
+def test_a_start_that_bends_too_little_is_met_with_caution(rng):
+    objective = Convex(np.full((1, 5, 1), 1.0), np.full((1, 5), 4.0), 0.1)
+    objective.reach[:] = 1.0
+    result = proximal_newton(objective, np.zeros((1, 1)), tol=1e-7, max_iter=100)
+    assert result.converged.all()
+    assert np.all(np.diff(result.curve) <= 0)
+    np.testing.assert_allclose(result.w, 4 - np.arctanh(0.1 / 5), rtol=1e-6)
