@@ -36,10 +36,16 @@ from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky, sampled_start
 from sklloss.solvers.newton_cg import newton_cg
+from sklloss.solvers.proximal_newton import proximal_newton
 
-SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs}
+SOLVERS = {
+    "newton-cholesky": newton_cholesky,
+    "newton-cg": newton_cg,
+    "lbfgs": lbfgs,
+    "proximal-newton": proximal_newton,
+}
 
-NEWTON = ("newton-cholesky", "newton-cg")
+NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 
 # "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
 LARGEST_HESSIAN = 200
@@ -129,7 +135,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         target = self._target(y, X.shape[0], weight, X.dtype)
         rows = self._rows(X, target, loss, n_threads, "y")
         name = self._choose_solver(rows)
-        objective = LinearObjective(rows, self.C)
+        objective = LinearObjective(rows, self.C, self.l1_ratio)
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
@@ -178,10 +184,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
         check_real("C", self.C, 0, open_low=True)
-        if check_real("l1_ratio", self.l1_ratio, 0, 1) != 0:
-            raise ValueError(
-                f"l1_ratio={self.l1_ratio} asks for an L1 penalty; only L2 (l1_ratio=0) is supported"
-            )
+        check_real("l1_ratio", self.l1_ratio, 0, 1)
         if check_flag("dual", self.dual):
             raise ValueError(
                 f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
@@ -235,6 +238,18 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
 
     def _choose_solver(self, rows):
         refusal = newton_refusal(rows.loss)
+        if self.l1_ratio > 0 and np.isfinite(self.C):
+            if refusal:
+                raise ValueError(
+                    f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; "
+                    "use l1_ratio=0"
+                )
+            if self.solver not in ("auto", "proximal-newton"):
+                raise ValueError(
+                    f"solver={self.solver!r} minimises smooth objectives, and l1_ratio={self.l1_ratio} asks "
+                    "for an L1 penalty; use solver='proximal-newton' or 'auto'"
+                )
+            return "proximal-newton"
         if self.solver == "auto":
             if refusal:
                 return "lbfgs"

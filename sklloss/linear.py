@@ -9,10 +9,10 @@ __all__ = ["LogisticClassifier", "SoftmaxClassifier"]
 class LogisticClassifier(LinearClassifier):
     """Logistic regression: independent sigmoids of linear scores, with a log loss or another loss each.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, with the log loss the objective of scikit-learn's
-    `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the units of
-    the features. Where a loss is not convex, as the focal loss is not, the optimum is a local one, reached
-    from 0.
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with
+    the log loss the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
+    the optimum is a local one, reached from 0.
 
     Parameters
     ----------
@@ -24,7 +24,10 @@ class LogisticClassifier(LinearClassifier):
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
-        The share of L1 in the penalty. Only 0, pure L2, is supported.
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
+        exactly 0, and between is the elastic net. More than 0 takes a loss that is convex and states
+        its second derivative (`Loss.curvature`).
+        Without a penalty, at ``C=numpy.inf``, it means nothing.
     dual : bool, default=False
         Only False: the dual is for a solver that is not here.
     tol : float, default=1e-4
@@ -40,13 +43,14 @@ class LogisticClassifier(LinearClassifier):
         (over 0 and 1) for each label. Soft labels count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
         Not used by the solvers so far, which draw no random numbers.
-    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs"}, default="auto"
+    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton"}, default="auto"
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
         "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
         for up to 200 parameters per output, else "newton-cg", where the loss is convex and states its second
         derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every
         loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
+        "proximal-newton" is the one for an L1 penalty, and then what "auto" takes.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -155,10 +159,10 @@ class LogisticClassifier(LinearClassifier):
 class SoftmaxClassifier(LinearClassifier):
     """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy or another loss.
 
-    Minimises ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``, with the cross-entropy the objective of
-    scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the default ``tol``, whatever the
-    units of the features. Where a loss is not convex, as the focal loss is not, the optimum is a local one,
-    reached from 0.
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with the
+    cross-entropy the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
+    the optimum is a local one, reached from 0.
 
     Parameters
     ----------
@@ -171,7 +175,10 @@ class SoftmaxClassifier(LinearClassifier):
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
-        The share of L1 in the penalty. Only 0, pure L2, is supported.
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
+        exactly 0, and between is the elastic net. More than 0 takes the cross-entropy, or a loss that costs
+        output by output, is convex and states its second derivative.
+        Without a penalty, at ``C=numpy.inf``, it means nothing.
     dual : bool, default=False
         Only False: the dual is for a solver that is not here.
     tol : float, default=1e-4
@@ -186,13 +193,14 @@ class SoftmaxClassifier(LinearClassifier):
         count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
         Not used by the solvers so far, which draw no random numbers.
-    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs"}, default="auto"
+    solver : {"auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton"}, default="auto"
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
         "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
         for up to 200 parameters (classes times features), else "newton-cg", where the loss is a cross-entropy
         (or costs output by output, is convex and states its second derivative), and "lbfgs" for any other;
-        ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one.
+        ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one. "proximal-newton" is the one
+        for an L1 penalty, and then what "auto" takes.
     max_iter : int, default=100
         Most iterations of the solver; reaching it is a ConvergenceWarning.
     verbose : int, default=0

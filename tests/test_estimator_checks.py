@@ -11,6 +11,8 @@ ESTIMATORS = [
     sklloss.SoftmaxClassifier(),
     sklloss.SoftmaxClassifier(solver="lbfgs", n_threads=2),
     sklloss.SoftmaxClassifier(solver="newton-cg"),
+    sklloss.LogisticClassifier(l1_ratio=1.0, C=10.0),
+    sklloss.SoftmaxClassifier(l1_ratio=0.5),
     sklloss.MLPRegressor(),
     sklloss.MLPRegressor(solver="sgd", learning_rate_init=0.01),
     sklloss.MLPRegressor(solver="lbfgs"),

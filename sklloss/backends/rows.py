@@ -5,7 +5,7 @@ import scipy.sparse
 
 from sklloss import kernels
 from sklloss.backends import threads
-from sklloss.kernels import _hessian, _sweep
+from sklloss.kernels import _hessian, _subset, _sweep
 from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
@@ -207,6 +207,63 @@ class Rows:
             return self._total(sums), gradient[0], np.ascontiguousarray(curvature[0])
         return self._total(sums), gradient.sum(axis=0), curvature.sum(axis=0)
 
+    def subset_hessian(self, sets, *, coupled):
+        """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
+
+        ``sets`` holds ascending columns of each output, the intercept's number being the last feature's
+        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output,
+        in which only ``coupled`` outputs share more than zeros; both triangles are filled.
+        """
+        softmax = not self.separable
+        sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
+        size = int(starts[-1])
+        if softmax:
+            step, numbers = np.full(len(sets), size, dtype=np.intp), size * size
+            place = starts[:-1] * (size + 1)
+        else:
+            step, squares = sizes, np.concatenate([[0], np.cumsum(sizes**2)])
+            place, numbers = squares[:-1].astype(np.intp), int(squares[-1])
+        columns = np.concatenate(sets).astype(np.intp) if sets else np.empty(0, dtype=np.intp)
+        weight = self._weight if softmax else None
+        if self.sparse:
+            order = np.argsort(columns, kind="stable")
+            heads = np.searchsorted(columns[order], np.arange(self.features + 2)).astype(np.intp)
+            owners = np.repeat(np.arange(len(sets)), sizes)[order]
+            members = np.arange(size) if softmax else order
+            touched = self._row_numbers * size / max(self.width, 1) + len(sets)
+            # a few scattered additions weigh as much as many of the sums of a chunk
+            bounds = self._cut(64 * touched * touched, max(2 * numbers, 1), 32)
+            one_pass = _subset.sparse_subset
+            fixed = (
+                *self._arrays, self._curvature, weight, softmax, coupled, heads, members, owners, starts,
+                place, step,
+            )  # fmt: skip
+        else:
+            block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
+            bounds = self._cut(numbers, max(numbers, 1), block)
+            one_pass = _subset.dense_subset
+            fixed = (
+                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place,
+                step, block,
+            )  # fmt: skip
+        result = np.empty((len(bounds) - 1, numbers))
+
+        def work(first, last):
+            return one_pass(*fixed, bounds, first, last, result)
+
+        if numbers:
+            self._run(work, len(result))
+        total = result[0] if len(result) == 1 else result.sum(axis=0)
+        if not softmax:
+            shapes = zip(place, sizes, strict=True)
+            return [_mirrored(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+        matrix = _mirrored(total.reshape(size, size))
+        if self.sparse:
+            back = np.argsort(order)
+            matrix = matrix[back[:, None], back]
+        return [matrix]
+
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""
         weights = coef[:, : self.features]
@@ -281,6 +338,20 @@ class Rows:
                 diagonal[: self.features] += weight[first : first + block] @ (part * part)
         return diagonal
 
+    def largest(self):
+        """The largest size of a number in each column of X less its center, (width,)."""
+        largest = np.ones(self.width)
+        if self.sparse:
+            largest[: self.features] = 0.0
+            values, columns = self._arrays[:2]
+            for first in range(0, len(values), 1 << 16):
+                part = slice(first, first + (1 << 16))
+                np.maximum.at(largest, columns[part], np.abs(values[part]).astype(np.float64))
+        else:
+            high, low = self._X.max(axis=0) - self.center, self._X.min(axis=0) - self.center
+            largest[: self.features] = np.maximum(np.abs(high), np.abs(low))
+        return largest
+
     def _total(self, sums):
         total = sums[:, : self.outputs].sum(axis=0)
         return total if self.separable else total[:1]
@@ -328,6 +399,13 @@ def _offsets(X, weight):
         sample -= mean
         spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
         return np.where(np.isfinite(spread) & (np.abs(mean) > 10 * spread), mean, 0.0)
+
+
+def _mirrored(matrix):
+    """A symmetric matrix of which one triangle was added up: the sum of both, but for the diagonal."""
+    full = matrix + matrix.T
+    np.einsum("ii->i", full)[:] /= 2
+    return full
 
 
 class _Unit:

@@ -1,5 +1,7 @@
 """The objective of the linear estimators."""
 
+import functools
+
 import numpy as np
 from scipy.linalg import lapack
 
@@ -10,12 +12,22 @@ TOO_LARGE = "X has values too large or too small to multiply: rescale its column
 LEAST_SIZE = 32
 # Multiplications of a Hessian from which on another gradient is tried first.
 COSTLY = 1 << 23
+# Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
+# no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
+# be done after this many multiplications.
+LARGEST_SUBSET = 2048
+SUBSET_WORK = 200
+SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
 
 
 class LinearObjective:
     """C * sum_i w_i loss_i(x_i . coef + intercept) + 0.5 ||coef||**2, the intercept unpenalised.
+
+    With ``l1_ratio`` r the penalty is r ||coef||_1 + (1 - r) / 2 ||coef||**2. Of that the values and
+    derivatives here have the smooth part alone; the weights of the absolute values are ``l1``, for a solver
+    that takes them.
 
     Parameters form an array of shape (problems, size). Outputs of a separable loss do not share
     parameters: each is a problem of its own (size = width), and all are minimised side by side with one
@@ -28,9 +40,16 @@ class LinearObjective:
         X, targets, weights and the loss, bound to a backend.
     C : float
         Inverse strength of the penalty; ``inf`` for none.
+    l1_ratio : float
+        In [0, 1].
+
+    Attributes
+    ----------
+    l1 : ndarray of shape (problems, size)
+        What the absolute value of each parameter costs.
     """
 
-    def __init__(self, rows, C):
+    def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
         self.penalised = np.isfinite(C)
         self.scale = float(C) if self.penalised else 1.0
@@ -53,7 +72,8 @@ class LinearObjective:
         ridge = np.full((rows.outputs, rows.width), float(self.penalised))
         if rows.fit_intercept:
             ridge[:, -1] = 0.0
-        self._ridge = ridge.reshape(self.shape)
+        self.l1 = l1_ratio * ridge.reshape(self.shape)
+        self._ridge = (1.0 - l1_ratio) * ridge.reshape(self.shape)
 
     def coef(self, w):
         """The parameters as (outputs, width)."""
@@ -135,6 +155,86 @@ class LinearObjective:
         if self.penalised:
             product += self._ridge * direction
         return product
+
+    def subset_hessian(self, sets, *, rough=False):
+        """The Hessian at the last linearised point over some parameters: a symmetric matrix for each problem.
+
+        ``sets`` holds the ascending parameters of each problem. As in `hessian`, coupled outputs that may
+        shift alike at no cost, which no penalty holds, are held by a multiple of that shift's square.
+        A ``rough`` one leaves out what couples the outputs, for a fraction of the price.
+        """
+        width = self.rows.width
+        if self.rows.separable:
+            columns = sets
+        else:
+            cuts = np.searchsorted(sets[0], np.arange(1, self.rows.outputs) * width)
+            columns = [part % width for part in np.split(sets[0], cuts)]
+        matrices = self.rows.subset_hessian(columns, coupled=not (self.rows.separable or rough))
+        for matrix, chosen, ridge in zip(matrices, sets, self._ridge, strict=True):
+            if not np.isfinite(matrix).all():
+                raise ValueError(TOO_LARGE)
+            matrix *= self.scale
+            np.einsum("ii->i", matrix)[:] += ridge[chosen]
+        if not self.rows.separable and not rough:
+            chosen, matrix = sets[0], matrices[0]
+            free = chosen[(self._ridge[0, chosen] == 0.0) & (self.l1[0, chosen] == 0.0)] % width
+            for column in np.unique(free):
+                alike = np.flatnonzero(chosen % width == column)
+                if len(alike) == self.rows.outputs:
+                    matrix[np.ix_(alike, alike)] += matrix[alike, alike].mean()
+        return matrices
+
+    def without_shift(self, w):
+        """The same model, in coupled outputs without the common shift of parameters that nothing holds."""
+        if self.rows.separable:
+            return w
+        coef, free = self.coef(w.copy()), (self.coef(self._ridge + self.l1) == 0).all(axis=0)
+        coef[:, free] -= coef[:, free].mean(axis=0)
+        return coef.reshape(w.shape)
+
+    @functools.cached_property
+    def reach(self):
+        """The change of each parameter, (problems, size), that moves no row's score by more than 1."""
+        largest = self.rows.largest()
+        reach = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
+        return np.tile(reach, self.rows.outputs).reshape(self.shape)
+
+    @property
+    def headroom(self):
+        """By how much a softmax may bend more elsewhere than at w = 0: 1/4 against (1 - 1/K) / K, less 1."""
+        K = self.rows.outputs
+        return 0.0 if self.rows.separable else 0.25 * K * K / (K - 1.0) - 1.0
+
+    def diagonal(self):
+        """The Hessian's diagonal as it is at w = 0, roughly, (problems, size): the scales of parameters."""
+        diagonal = 0.25 * self.scale * self.rows.squared_columns()
+        if not np.isfinite(diagonal).all():
+            raise ValueError(TOO_LARGE)
+        diagonal = np.tile(diagonal, self.rows.outputs).reshape(self.shape) + self._ridge
+        return np.where(diagonal > 0, diagonal, 1.0)
+
+    def affords(self, sets):
+        """Whether a `subset_hessian` is worth its price, against products with the Hessian."""
+        sizes = np.array([len(chosen) for chosen in sets], dtype=float)
+        numbers = (sizes**2).sum()
+        if numbers > LARGEST_SUBSET**2:
+            return False
+        cheap = max(SUBSET_SMALL / max(self.rows.n, 1), SUBSET_WORK * self.rows.width * self.rows.outputs)
+        return self.rows.sparse or numbers <= cheap
+
+    def subset_preconditioner(self):
+        """A function of a mask of parameters: a function that solves with an approximate Hessian over them.
+
+        As in `preconditioner`, with the part of X'WX that an output's parameters span.
+        """
+        ridge = self._ridge[0, : self.rows.width]
+        if self.rows.width > WIDEST_GRAM:
+            diagonal = self.diagonal()
+            return lambda mask: lambda x: np.where(mask, x / diagonal, 0.0)
+        gram = 0.25 * self.scale * self.rows.gram()
+        gram += np.tril(gram, -1).T
+        np.einsum("ii->i", gram)[:] += ridge
+        return lambda mask: _SubsetSolver(gram, self.coef(mask), self._small_ridge)
 
     def preconditioner(self):
         """A function that solves with an approximate Hessian, for arrays of the parameters' shape.
@@ -233,6 +333,24 @@ class _BlockSolver:
         solution = np.empty_like(rows)
         for k, (factor, root) in enumerate(self._factors):
             solution[k] = lapack.dpotrs(factor, rows[k] / root, lower=0)[0] / root
+        return solution.reshape(x.shape)
+
+
+class _SubsetSolver:
+    """Solves with those rows and columns of one matrix that are in a mask, for each output; 0 elsewhere."""
+
+    def __init__(self, matrix, rows, ridge):
+        self._parts, self._shape = [], rows.shape
+        for k, row in enumerate(rows):
+            inside = np.flatnonzero(row)
+            if inside.size:
+                self._parts.append((k, inside, _BlockSolver(matrix[None][:, inside][:, :, inside], ridge)))
+
+    def __call__(self, x):
+        rows = x.reshape(self._shape)
+        solution = np.zeros_like(rows)
+        for k, inside, solve in self._parts:
+            solution[k, inside] = solve(rows[k, inside])
         return solution.reshape(x.shape)
 
 

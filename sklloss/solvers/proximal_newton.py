@@ -1,0 +1,220 @@
+"""Proximal Newton: a smooth objective plus an L1 norm, by models over the parameters that matter."""
+
+import numpy as np
+
+from sklloss.solvers._l1_models import minimise_model
+from sklloss.solvers._l1_products import minimise_by_products
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted, has_vanished
+
+LOOSEST = 0.1  # a model may be left with this share of its decrease undone
+CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
+TRIALS = 15
+ENOUGH = 1e-2  # of the decrease that a model promises
+GOOD, POOR = 0.75, 0.25  # shares of the promise after which models become less cautious, or more
+FACTOR = 4.0
+LEAST_CAUTION = 0.2
+ROUGH_CAUTION = 1.0  # a model that is more cautious than this need not know how outputs are coupled
+FURTHEST = 2.0  # by how much a parameter may change a row's score, by itself, while there is caution
+# A set holds the parameters that are not 0 and up to so many others, which grow with the former.
+FIRST_SET = 100
+GROWTH = 2
+
+
+def proximal_newton(objective, w, *, tol, max_iter, callback=None):
+    """Minimise a convex objective plus ``l1 . |w|`` by proximal Newton steps.
+
+    A pass over the data at w gives the gradient of all parameters, and with it a set: those that are not 0
+    or cost nothing, and those at 0 that would move, the most eager first. Over the set
+    the quadratic model plus the L1 norm is minimised: where its matrix is affordable by coordinate descent
+    and Cholesky factors (`minimise_model`), else by products (`minimise_by_products`). Parameters that the
+    L1 norm holds at 0 are exact zeros.
+
+    There is no line search. Far from the optimum second derivatives may be too small by far, those of rare
+    features of rare classes above all; a step would be useless in most directions before it is short enough
+    in one. So a step that lowers the objective by too little of what the model promised is made anew, with
+    more of the matrix's diagonal added (Levenberg and Marquardt) and each parameter bounded. Models stay
+    cautious until they prove true.
+
+    Parameters
+    ----------
+    objective : LinearObjective or alike
+        With ``l1``, ``linearise``, ``headroom``, ``reach``, ``diagonal``, ``affords``, ``subset_hessian``,
+        ``product``, ``subset_preconditioner``, ``without_shift``, ``noise``, ``penalised`` and
+        ``null_value``.
+    w : ndarray of shape (problems, size)
+        Start.
+    tol : float
+        See `allowed_gap`. What it is compared with is the decrease that the model promises: half the
+        Newton decrement where nothing is at 0. It counts once no violated parameter was left out.
+    max_iter : int
+        Most models.
+    callback : callable, optional
+        Called with ``(n_iter, w, value)`` after each step.
+
+    Returns
+    -------
+    Result
+
+    References
+    ----------
+    Lee, Sun and Saunders, *Proximal Newton-type methods for minimizing composite functions*, SIAM J.
+    Optim. 24 (2014); Johnson and Guestrin, *Blitz: a principled meta-algorithm for scaling sparse
+    optimization*, ICML 2015, for working sets.
+    """
+    w = np.array(w, dtype=np.float64)
+    value, gradient = _linearise(objective, w)
+    start = np.minimum(value, objective.null_value()) if w.any() else value
+    n_iter = np.zeros(len(w), dtype=int)
+    converged = np.zeros(len(w), dtype=bool)
+    stuck = np.zeros(len(w), dtype=bool)
+    curve = [float(value.sum())]
+    caution = np.full(len(w), 0.0 if w.any() else objective.headroom)
+    caution[caution < LEAST_CAUTION] = 0.0
+    sets, products = _Sets(objective), None
+    for iteration in range(1, max_iter + 1):
+        active = ~(converged | stuck | has_vanished(objective, value, start))
+        if not active.any():
+            break
+        gap = allowed_gap(value, tol)
+        chosen, complete = sets.choose(w, gradient, active)
+        if objective.affords(chosen):
+            rough = bool(caution[active].max() > ROUGH_CAUTION)
+            models = _Matrices(objective, chosen, rough, gradient, w, gap)
+        else:
+            products = products or _Products(objective)
+            models = products.at(chosen, gradient, w, gap)
+        step, promise, reached, caution, new = _accepted_step(objective, w, value, models, active, caution)
+        solved = active & complete & reached & (promise * (1.0 + caution) ** 2 <= gap)
+        still = active & ~step.any(axis=1)
+        converged |= solved | (still & complete & exhausted(2 * promise, value, objective.noise))
+        stuck |= still & ~converged
+        # a decrease that drowns in the rounding of values says nothing against its model
+        told = promise > 10 * objective.noise * np.abs(value)
+        ratio = np.divide(value - new[0], promise, out=np.ones_like(value), where=told)
+        caution[active & (ratio > GOOD)] /= FACTOR
+        caution[caution < LEAST_CAUTION] = 0.0
+        poor = active & (ratio < POOR)
+        caution[poor] = np.maximum(FACTOR * caution[poor], 1.0)
+        w = w + step
+        value, gradient = new
+        n_iter[active] = iteration
+        curve.append(float(value.sum()))
+        if callback is not None:
+            callback(iteration, w, value)
+    return Result(
+        objective.without_shift(w), value, n_iter, converged, curve, has_vanished(objective, value, start)
+    )
+
+
+def _linearise(objective, w):
+    """The value, L1 included, and the gradient of the smooth part; w becomes the point of models."""
+    smooth, gradient = objective.linearise(w)
+    return smooth + np.einsum("bi,bi->b", objective.l1, np.abs(w)), gradient
+
+
+class _Sets:
+    """Chooses the parameters of a model for each problem."""
+
+    def __init__(self, objective):
+        self._objective, self._scale = objective, None
+
+    def choose(self, w, gradient, active):
+        """Ascending parameters of each problem, and whether they are all that would move."""
+        held = (w != 0) | (self._objective.l1 == 0)
+        excess = np.abs(gradient) - self._objective.l1
+        chosen, complete = [], np.ones(len(w), dtype=bool)
+        for k in range(len(w)):
+            if not active[k]:
+                chosen.append(np.empty(0, dtype=np.intp))
+                continue
+            wanted = np.flatnonzero(~held[k] & (excess[k] > 0))
+            most = max(FIRST_SET, GROWTH * np.count_nonzero(held[k]))
+            if len(wanted) > most:
+                complete[k] = False
+                if self._scale is None:
+                    self._scale = np.sqrt(self._objective.diagonal())
+                eager = excess[k, wanted] / self._scale[k, wanted]
+                wanted = wanted[np.argpartition(-eager, most)[:most]]
+            held[k, wanted] = True
+            chosen.append(np.flatnonzero(held[k]))
+        return chosen, complete
+
+
+class _Matrices:
+    """Models with their matrices at hand, one problem after another."""
+
+    def __init__(self, objective, chosen, rough, gradient, w, gap):
+        self._objective, self._chosen = objective, chosen
+        self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+        self._matrices = objective.subset_hessian(chosen, rough=rough)
+        self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
+
+    def solve(self, pending, caution, step, promise, reached):
+        for k in np.flatnonzero(pending):
+            at, matrix = self._chosen[k], self._matrices[k]
+            np.einsum("ii->i", matrix)[:] = (1.0 + caution[k]) * self._diagonals[k]
+            reach = FURTHEST * self._objective.reach[k, at] if caution[k] else np.inf
+            step[k, at], promise[k], reached[k] = minimise_model(
+                matrix, self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], LOOSEST,
+                self._least[k], reach,
+            )  # fmt: skip
+
+    def again(self):
+        """Called before models are solved anew, the objective having been looked at elsewhere."""
+
+
+class _Products:
+    """Models by products, all problems at once."""
+
+    def __init__(self, objective):
+        self._objective = objective
+        self._diagonal = objective.diagonal()
+        self._precondition = objective.subset_preconditioner()
+
+    def at(self, chosen, gradient, w, gap):
+        self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+        self._inside = np.zeros(w.shape, dtype=bool)
+        for k, at in enumerate(chosen):
+            self._inside[k, at] = True
+        return self
+
+    def solve(self, pending, caution, step, promise, reached):
+        more = caution[:, None] * self._diagonal
+
+        def product(v):
+            return self._objective.product(v) + more * v if more.any() else self._objective.product(v)
+
+        d, decrease, done = minimise_by_products(
+            product, self._precondition, self._gradient, self._w, self._objective.l1,
+            self._inside & pending[:, None], (1.0 + caution)[:, None] * self._diagonal, LOOSEST, self._least,
+        )  # fmt: skip
+        step[pending], promise[pending], reached[pending] = d[pending], decrease[pending], done[pending]
+
+    def again(self):
+        """See `_Matrices.again`."""
+        self._objective.linearise(self._w)
+
+
+def _accepted_step(objective, w, value, models, active, caution):
+    """A step for each problem that lowers it by enough of the promise, ever more cautious; 0 if none does.
+
+    Returns the steps, what was promised, whether models were solved, the caution, and value and gradient.
+    """
+    step, caution = np.zeros_like(w), caution.copy()
+    promise, reached = np.zeros(len(w)), np.zeros(len(w), dtype=bool)
+    noise = objective.noise * np.abs(value)
+    pending = active.copy()
+    for _ in range(TRIALS):
+        models.solve(pending, caution, step, promise, reached)
+        lost = ~np.isfinite(step).all(axis=1)
+        step[lost] = 0.0
+        new = _linearise(objective, w + step)
+        # a NaN or infinite value is a rise too
+        pending &= lost | ~(new[0] <= value - ENOUGH * promise + noise)
+        if not pending.any():
+            return step, promise, reached, caution, new
+        caution[pending] = np.maximum(FACTOR * caution[pending], 1.0)
+        models.again()
+    step[pending] = 0.0
+    promise[pending] = np.where(lost[pending], 0.0, promise[pending])
+    return step, promise, reached, caution, _linearise(objective, w + step)

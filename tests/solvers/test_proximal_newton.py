@@ -1,0 +1,231 @@
+"""Proximal Newton: optimality conditions, exact zeros, both kinds of models, problems side by side."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklloss.kernels._descent import descend
+
+from sklloss.solvers._l1_models import minimise_model
+from sklloss.solvers._l1_products import minimise_by_products
+from sklloss.solvers.newton import newton_cholesky
+from sklloss.solvers.proximal_newton import proximal_newton
+
+
+class Convex:
+    """sum_i s log(2 cosh(a_i . w - t_i)) for each problem, with an L1 norm beside it."""
+
+    noise = 1e-15
+    penalised = True
+    exact_gradient = True
+    headroom = 0.0
+    null_value = staticmethod(lambda: np.inf)
+
+    def __init__(self, A, t, l1, *, matrices=True):
+        self.A, self.t, self.matrices = A, t, matrices
+        self.l1 = np.broadcast_to(l1, (len(A), A.shape[2])).copy()
+        self.reach = np.full(self.l1.shape, np.inf)
+
+    def _parts(self, w):
+        r = np.einsum("bni,bi->bn", self.A, w) - self.t
+        slope = np.tanh(r)
+        return np.logaddexp(r, -r).sum(axis=1), np.einsum("bni,bn->bi", self.A, slope), 1 - slope**2
+
+    def value_and_gradient(self, w):
+        return self._parts(w)[:2]
+
+    def hessian(self, w):
+        value, gradient, bend = self._parts(w)
+        return value, gradient, np.einsum("bni,bn,bnj->bij", self.A, bend, self.A)
+
+    def linearise(self, w):
+        value, gradient, self._bend = self._parts(w)
+        return value, gradient
+
+    def affords(self, sets):
+        return self.matrices
+
+    def subset_hessian(self, sets, *, rough=False):
+        parts = [(A[:, at], bend[:, None]) for A, at, bend in zip(self.A, sets, self._bend, strict=True)]
+        return [(a * bend).T @ a for a, bend in parts]
+
+    def product(self, v):
+        return np.einsum("bni,bn,bnj,bj->bi", self.A, self._bend, self.A, v)
+
+    def without_shift(self, w):
+        return w
+
+    def diagonal(self):
+        return np.einsum("bni,bni->bi", self.A, self.A) + 1e-300
+
+    def subset_preconditioner(self):
+        scale = self.diagonal()
+        return lambda mask: lambda x: np.where(mask, x / scale, 0.0)
+
+
+def problems(rng, matrices, l1=3.0):
+    A = rng.normal(size=(3, 60, 12)) * np.array([1, 10, 0.1])[:, None, None]
+    t = np.einsum("bni,bi->bn", A[:, :, :3], rng.normal(size=(3, 3))) + rng.normal(size=(3, 60))
+    return Convex(A, t, l1 * np.array([1, 10, 0.1])[:, None], matrices=matrices)
+
+
+def total(objective, w):
+    return objective.value_and_gradient(w)[0] + (objective.l1 * np.abs(w)).sum(axis=1)
+
+
+def violation(objective, w):
+    """How far from 0 the nearest subgradient is, against the price of a parameter."""
+    gradient = objective.value_and_gradient(w)[1]
+    at_zero = np.maximum(np.abs(gradient) - objective.l1, 0.0)
+    moved = np.abs(gradient + objective.l1 * np.sign(w))
+    return np.where(w == 0, at_zero, moved)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_subgradients_hold_zero_at_the_end(rng, matrices):
+    objective = problems(rng, matrices)
+    result = proximal_newton(objective, np.zeros((3, 12)), tol=1e-7, max_iter=100)
+    assert result.converged.all()
+    assert np.all(violation(objective, result.w) <= 1e-5 * objective.l1.max(axis=1, keepdims=True))
+    assert 0 < (result.w != 0).sum() < result.w.size
+    np.testing.assert_allclose(result.value, total(objective, result.w), rtol=1e-13)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_it_ends_where_a_split_into_positive_parts_ends(rng, matrices):
+    objective = problems(rng, matrices)
+    result = proximal_newton(objective, np.zeros((3, 12)), tol=1e-7, max_iter=100)
+    for k in range(3):
+        alone = Convex(objective.A[k : k + 1], objective.t[k : k + 1], objective.l1[k])
+
+        def split(u, alone=alone):
+            value, gradient = alone.value_and_gradient((u[:12] - u[12:])[None])
+            l1 = alone.l1[0]
+            return value[0] + l1 @ u[:12] + l1 @ u[12:], np.concatenate([gradient[0] + l1, l1 - gradient[0]])
+
+        options = {"maxiter": 10000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-12}
+        bounds = [(0, None)] * 24
+        found = minimize(split, np.zeros(24), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        assert result.value[k] <= found.fun * (1 + 1e-10)
+        np.testing.assert_allclose(result.value[k], found.fun, rtol=1e-7)
+
+
+def test_matrices_and_products_agree(rng):
+    ends = [
+        proximal_newton(problems(np.random.default_rng(5), kind), np.zeros((3, 12)), tol=1e-7, max_iter=100)
+        for kind in (True, False)
+    ]
+    np.testing.assert_allclose(ends[0].value, ends[1].value, rtol=1e-12)
+    np.testing.assert_array_equal(ends[0].w != 0, ends[1].w != 0)
+    np.testing.assert_allclose(ends[0].w, ends[1].w, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_without_an_l1_norm_it_is_newton(rng, matrices):
+    objective = problems(rng, matrices, l1=0.0)
+    result = proximal_newton(objective, np.zeros((3, 12)), tol=1e-6, max_iter=100)
+    best = newton_cholesky(objective, np.zeros((3, 12)), tol=1e-10, max_iter=100)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, best.value, rtol=1e-11)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_duplicated_and_empty_columns_are_no_obstacle(rng, matrices):
+    plain = problems(rng, matrices)
+    A = np.concatenate([plain.A, plain.A[:, :, :2], -plain.A[:, :, :1], 0 * plain.A[:, :, :2]], axis=2)
+    wide = Convex(A, plain.t, plain.l1[:, :1], matrices=matrices)
+    best = proximal_newton(plain, np.zeros((3, 12)), tol=1e-7, max_iter=100)
+    result = proximal_newton(wide, np.zeros((3, 17)), tol=1e-6, max_iter=100)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, best.value, rtol=1e-10)
+    assert np.all(result.w[:, -2:] == 0)
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_the_curve_never_rises_and_callbacks_see_it(rng, matrices):
+    seen = []
+    objective = problems(rng, matrices)
+    start = np.full((3, 12), 3.0)
+    kept = start.copy()
+    result = proximal_newton(
+        objective, start, tol=1e-6, max_iter=100,
+        callback=lambda iteration, w, value: seen.append((iteration, w.copy(), float(value.sum()))),
+    )  # fmt: skip
+    np.testing.assert_array_equal(start, kept)
+    assert result.converged.all()
+    assert np.all(np.diff(result.curve) <= 1e-12 * result.curve[0])
+    assert [iteration for iteration, _, _ in seen] == list(range(1, result.n_iter.max() + 1))
+    assert [value for _, _, value in seen] == result.curve[1:]
+    np.testing.assert_array_equal(seen[-1][1], result.w)
+
+
+def test_max_iter_ends_it_unconverged(rng):
+    result = proximal_newton(problems(rng, True), np.zeros((3, 12)), tol=1e-6, max_iter=1)
+    assert not result.converged.any()
+    assert result.n_iter.tolist() == [1, 1, 1]
+
+
+def test_a_large_penalty_leaves_exact_zeros_in_one_step(rng):
+    result = proximal_newton(problems(rng, True, l1=1e6), np.ones((3, 12)), tol=1e-4, max_iter=100)
+    assert result.converged.all()
+    assert not result.w.any()
+
+
+def quadratic(rng, size, rank):
+    root = rng.normal(size=(rank, size))
+    return root.T @ root, root.T @ rng.normal(size=rank) * 2
+
+
+@pytest.mark.parametrize("rank", [30, 8])
+def test_models_are_minimised_to_their_optimality_conditions(rng, rank):
+    matrix, gradient = quadratic(rng, 12, rank)
+    w, l1 = np.where(rng.random(12) < 0.5, 0.0, rng.normal(size=12)), np.full(12, 2.0)
+    l1[-1] = 0.0
+    d, decrease, reached = minimise_model(matrix.copy(), gradient, w, l1, 0.0, 1e-14)
+    assert reached
+    z, slope = w + d, gradient + matrix @ d
+    excess = np.where(z == 0, np.maximum(np.abs(slope) - l1, 0), np.abs(slope + l1 * np.sign(z)))
+    assert excess.max() < 1e-6
+    value = gradient @ d + 0.5 * d @ matrix @ d + l1 @ (np.abs(z) - np.abs(w))
+    np.testing.assert_allclose(decrease, -value, rtol=1e-10)
+
+    def solve(mask):
+        return lambda x: np.where(mask, x, 0.0)
+
+    _, found, done = minimise_by_products(
+        lambda v: v @ matrix, solve, gradient[None], w[None], l1[None], np.ones((1, 12), dtype=bool),
+        matrix.diagonal()[None], 0.0, np.array([1e-9]),
+    )  # fmt: skip
+    assert done.all()
+    np.testing.assert_allclose(found, decrease, rtol=1e-6)
+
+
+def test_sweeps_say_what_they_gain_and_keep_the_gradient(rng):
+    matrix, gradient = quadratic(rng, 9, 20)
+    l1, z, slope, gains = np.full(9, 1.0), np.zeros(9), gradient.copy(), np.empty(4)
+    everywhere = np.full(9, np.inf)
+    descend(matrix, slope, z, l1, -everywhere, everywhere, gains)
+    np.testing.assert_allclose(slope, gradient + matrix @ z, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(gains.sum(), -(gradient @ z + 0.5 * z @ matrix @ z + np.abs(z).sum()))
+    assert np.all(np.diff(gains) <= 0)
+
+
+def test_bounded_models_stay_within_their_reach(rng):
+    matrix, gradient = quadratic(rng, 9, 20)
+    w, l1, reach = rng.normal(size=9), np.full(9, 1.0), np.full(9, 0.05)
+    d, decrease, reached = minimise_model(matrix, gradient, w, l1, 0.0, 1e-12, reach)
+    assert reached
+    assert np.abs(d).max() <= 0.05 * (1 + 1e-12)
+    slope = gradient + matrix @ d + l1 * np.sign(w + d)
+    inside = np.abs(d) < 0.049
+    assert np.abs(slope[inside]).max(initial=0) < 1e-5
+    assert np.all(slope[~inside] * d[~inside] < 0)
+    assert decrease > 0
+
+
+def test_a_start_that_bends_too_little_is_met_with_caution(rng):
+    objective = Convex(np.full((1, 5, 1), 1.0), np.full((1, 5), 4.0), 0.1)
+    objective.reach[:] = 1.0
+    result = proximal_newton(objective, np.zeros((1, 1)), tol=1e-7, max_iter=100)
+    assert result.converged.all()
+    assert np.all(np.diff(result.curve) <= 0)
+    np.testing.assert_allclose(result.w, 4 - np.arctanh(0.1 / 5), rtol=1e-6)
