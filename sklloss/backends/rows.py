@@ -53,7 +53,7 @@ class Rows:
         self.separable = loss.separable
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
-        self._curvature = None
+        self._curvature = self._gram = None
         self.center = np.zeros(self.features)
         if center and fit_intercept and not self.sparse:
             self.center = _offsets(X, weight)
@@ -211,8 +211,10 @@ class Rows:
     def gram(self):
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones.
 
-        Where weights differ by output, their mean over outputs counts.
+        Where weights differ by output, their mean over outputs counts. It is made once and kept.
         """
+        if self._gram is not None:
+            return self._gram
         weight = self._weight
         if self._per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
@@ -221,7 +223,8 @@ class Rows:
             self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
             fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center.any(),
         )  # fmt: skip
-        return rows.hessian(np.zeros((1, self.width)))[2][0]
+        self._gram = rows.hessian(np.zeros((1, self.width)))[2][0]
+        return self._gram
 
     def squared_columns(self):
         """The diagonal of X'WX, of shape (width,)."""
