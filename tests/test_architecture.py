@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "_linear_predictions": BELOW_ESTIMATORS,
     "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
+    "_linear_cv": BELOW_ESTIMATORS | {"_linear_predictions", "_version", "metrics", "model_selection"},
+    "linear_cv": {"_linear_cv", "linear"},
     "_mlp": BELOW_ESTIMATORS | {"_version"},
     "mlp": BELOW_ESTIMATORS | {"_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
