@@ -26,16 +26,23 @@ from sklloss._intake import (
     check_real,
     check_weight,
     check_X,
+    hard_labels,
     plain_target,
     unchanged_on_error,
     usable_layout,
 )
+from sklloss._linear import NEWTON
 from sklloss._linear_predictions import LinearPredictions
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
-from sklloss.solvers.path import follow_path
+from sklloss.solvers.path import follow_path, newton_path
+
+# Up to this many parameters of a problem, Newton's methods keep a Hessian along the path.
+LARGEST_KEPT_HESSIAN = 1000
+# Beyond this ratio between neighbouring Cs newton-cg, which needs no Hessian, does better without one.
+WIDEST_STEP = 3.0
 
 
 class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
@@ -250,7 +257,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return get_scorer(self.scoring)
 
     def _scorer(self, target, y):
-        """The scorer; log_loss is told the classes, of which the test rows of a fold may lack one."""
+        """The scorer of a fold; log_loss is told the classes, of which the test rows may lack one."""
+        if self.scoring is None:
+            return _Accuracy()
         if isinstance(self.scoring, str) and self.scoring == "neg_log_loss" and y.ndim == 1:
             return make_scorer(
                 log_loss, greater_is_better=False, response_method="predict_proba", labels=target.classes
@@ -264,8 +273,8 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         if params:
             raise ValueError(
                 f"{type(self).__name__}.{method} got {sorted(params)}, which it hands on with metadata "
-                "routing only: sklearn.set_config(enable_metadata_routing=True). Without it, cv may be a list "
-                "of splits"
+                "routing only: sklearn.set_config(enable_metadata_routing=True). Without it, cv may be a "
+                "list of splits"
             )
         weight = {} if sample_weight is None else {"sample_weight": sample_weight}
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weight))
@@ -385,6 +394,12 @@ class _Fold:
             return model._minimise(objective, solver, w)
 
         start = np.zeros(model._objective(rows).shape)
+        size = rows.width if rows.separable else rows.outputs * rows.width
+        if solver in NEWTON and size <= LARGEST_KEPT_HESSIAN:
+            widest = np.inf if solver == "newton-cholesky" else WIDEST_STEP
+            return newton_path(
+                objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=widest
+            )
         return follow_path(objectives(), start, minimise)
 
     def _score(self, X, y, params):
@@ -392,6 +407,21 @@ class _Fold:
         if not isinstance(score, numbers.Real):
             raise TypeError(f"scoring must give a number, got {score!r} of type {type(score).__name__}")
         return score
+
+
+class _Accuracy:
+    """The accuracy on rows that are checked already and targets that are coded once."""
+
+    def __init__(self):
+        self._labels = None
+
+    def __call__(self, model, X, y, sample_weight=None):
+        if self._labels is None:
+            self._labels = hard_labels(y, model._kind, model.classes_)
+        right = model._decide(model._raw(X)) == self._labels
+        if right.ndim == 2:
+            right = right.all(axis=1)
+        return float(np.average(right, weights=sample_weight))
 
 
 def _best(scores):

@@ -39,7 +39,10 @@ class LinearPredictions:
             Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
         """
         check_is_fitted(self)
-        X = check_X(self, X, reset=False)
+        return self._raw(check_X(self, X, reset=False))
+
+    def _raw(self, X):
+        """The scores of checked rows."""
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if self._kind == "binary" else scores
 
@@ -54,7 +57,10 @@ class LinearPredictions:
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        scores = self.decision_function(X)
+        return self._decide(self.decision_function(X))
+
+    def _decide(self, scores):
+        """What `predict` says of rows with these scores."""
         if self._link is not None:
             values = self._values(scores)
             if self._kind == "multilabel":

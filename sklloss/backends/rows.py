@@ -53,7 +53,7 @@ class Rows:
         self.separable = loss.separable
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
-        self._curvature = self._gram = None
+        self._curvature = self._gram = self._null = None
         self.center = np.zeros(self.features)
         if center and fit_intercept and not self.sparse:
             self.center = _offsets(X, weight)
@@ -103,6 +103,12 @@ class Rows:
 
         self._run(work, len(gradient))
         return self._total(sums), self._join(gradient, shift)
+
+    def null_sums(self):
+        """Weighted loss sums where all parameters are 0; made once and kept."""
+        if self._null is None:
+            self._null = self.value_and_gradient(np.zeros((self.outputs, self.width)))[0]
+        return self._null
 
     def product(self, direction):
         """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""

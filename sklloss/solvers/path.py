@@ -1,8 +1,23 @@
 """A path of objectives that differ in their penalty, minimised one from the other."""
 
+import numpy as np
+from scipy.linalg import lapack
+
+from sklloss.solvers._stopping import Result, allowed_gap
+
+# The gap is estimated with a Hessian of another point of the path, so it must be smaller by this factor.
+CAUTION = 10
+# Steps that a kept Hessian may be expected to need more before it is made anew, and in all.
+PATIENCE = 3
+MOST_STEPS = 12
+# Where the first step promises this many times the gap, extrapolation from earlier points is the better one.
+FAR = 100
+# Points that are extrapolated from: a cubic.
+ORDER = 4
+
 
 def follow_path(objectives, start, minimise):
-    """Minimise objectives one after the other, each from where the last one ended.
+    """Minimise objectives one after the other, each from where those before it lead.
 
     Neighbours in the penalty are near each other, so that a fit from the last optimum takes a step or two
     where one from 0 takes many.
@@ -26,3 +41,154 @@ def follow_path(objectives, start, minimise):
         result = minimise(objective, w)
         w = result.w
         yield objective, result
+
+
+def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
+    """As `follow_path`, by Newton steps with a Hessian that is kept along the path.
+
+    But for its penalty the Hessian changes little from point to point, and the penalty is known. So it is
+    factored anew at each point and made anew only where steps with it shrink too slowly: then at the
+    point reached, and where that does not help, ``minimise`` takes over. A step is a pass for the gradient
+    alone. The first one needs none, since at the last optimum loss and gradient are known; from the
+    fourth point on, if that is not enough, the cubic in log C through the last four optima is followed.
+
+    Parameters
+    ----------
+    objectives, start, minimise
+        See `follow_path`; ``minimise`` gets as near as ``tol`` says. Besides what it needs, the objectives
+        have ``exact_gradient``, ``adopt`` and ``adopt_hessian``.
+    tol : float
+        See `allowed_gap`.
+    max_iter : int
+        A path whose points may not take the steps that a kept Hessian is allowed does without.
+    widest : float
+        Beyond this ratio between neighbours in C the Hessian counts as another, and ``minimise`` is left
+        alone.
+
+    Yields
+    ------
+    objective, Result
+    """
+    w, past = start, []
+    kept = last = None
+    for objective in objectives:
+        result = None
+        if last is not None and not _are_near(last[0], objective, widest):
+            kept, past = None, []
+        elif last is not None:
+            kept = kept or _Kept(*last)
+            result = kept.minimise(objective, past, tol)
+        if result is None:
+            result, kept = minimise(objective, w), None
+        w = result.w
+        keeps = objective.exact_gradient and max_iter >= MOST_STEPS and result.converged.all()
+        last = (objective, w) if keeps else None
+        if not past or past[-1][0] != objective.scale:
+            past = [*past[-ORDER + 1 :], (objective.scale, w)]
+        yield objective, result
+
+
+def _are_near(one, other, widest):
+    """Whether two objectives differ in the strength of their penalty alone, and not too much."""
+    return one.penalised == other.penalised and other.scale <= widest * one.scale
+
+
+class _Kept:
+    """A Hessian, where it was made and for which penalty, and the value and gradient at the last optimum."""
+
+    def __init__(self, objective, w):
+        value, gradient, self._hessian = objective.hessian(w)
+        self._of = objective
+        self._at = (objective, w, value, gradient)
+
+    def minimise(self, objective, past, tol):
+        """The Result, or None where steps with the Hessian do not lead to it."""
+        solve = _factor(objective.adopt_hessian(self._of, self._hessian))
+        w = self._at[1]
+        value, gradient = objective.adopt(*self._at)
+        curve = [float(value.sum())]
+        n_iter = np.zeros(len(w), dtype=int)
+        before, renewed = None, False
+        for _ in range(MOST_STEPS):
+            if solve is None:
+                return None
+            direction = -solve(gradient)
+            decrement = -np.einsum("bi,bi->b", gradient, direction)
+            gap = allowed_gap(value, tol) / CAUTION
+            active = ~(decrement / 2 <= gap)
+            first = not n_iter.any()
+            if not first and not active.any():
+                self._at = (objective, w, value, gradient)
+                solved = np.ones(len(w), dtype=bool)
+                return Result(w, value, n_iter, solved, [*curve, float(value.sum())], ~solved)
+            if before is not None and not renewed and _is_slow(decrement, before, gap, active):
+                value, gradient, self._hessian = objective.hessian(w)
+                self._of = objective
+                solve, renewed = _factor(self._hessian), True
+                continue
+            if first:
+                active[:] = True
+            points = [w + np.where(active[:, None], direction, 0.0)]
+            before = decrement
+            if first and len(past) == ORDER and (decrement / 2 > FAR * gap).any():
+                points.insert(0, _extrapolate(past, objective.scale))
+                before = None
+            for point in points:
+                new, gradient = objective.value_and_gradient(point)
+                # a value that is not a number is refused too
+                if (new <= value + objective.noise * np.abs(value)).all():
+                    break
+                before = decrement
+            else:
+                return None
+            n_iter[active] += 1
+            w, value = point, new
+        return None
+
+
+def _is_slow(decrement, before, gap, active):
+    """Whether decrements shrink too slowly to be below the gap soon."""
+    ratio = decrement[active] / before[active]
+    if not (ratio < 1).all():
+        return True
+    with np.errstate(divide="ignore"):
+        return bool((np.log(gap[active] / decrement[active]) / np.log(ratio) > PATIENCE).any())
+
+
+def _extrapolate(past, scale):
+    """The parameters at a scale, by a polynomial in its logarithm through those of past points."""
+    nodes = [np.log(one / scale) for one, _ in past]
+    total = 0.0
+    for i, (_, w) in enumerate(past):
+        others = [node for j, node in enumerate(nodes) if j != i]
+        total = total + w * np.prod([node / (node - nodes[i]) for node in others])
+    return total
+
+
+def _factor(hessian):
+    """A function that solves with the Hessian of each problem, given by lower triangles; None if it cannot.
+
+    As in Newton's method, a matrix is scaled to a unit diagonal first.
+    """
+    factors = []
+    for matrix in hessian:
+        diagonal = np.diagonal(matrix)
+        if not (diagonal > 0).all():
+            return None
+        root = np.sqrt(diagonal)
+        scaled = matrix / root
+        scaled /= root[:, None]
+        factor, failed = lapack.dpotrf(scaled.T, lower=0, clean=0, overwrite_a=1)
+        if failed:
+            return None
+        factors.append((factor, root))
+
+    def solve(rhs):
+        return np.stack(
+            [
+                lapack.dpotrs(factor, one / root, lower=0)[0] / root
+                for (factor, root), one in zip(factors, rhs)
+            ]
+        )
+
+    return solve
