@@ -400,7 +400,7 @@ class _Fold:
             return newton_path(
                 objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=widest
             )
-        return follow_path(objectives(), start, minimise)
+        return follow_path(objectives(), start, minimise, smooth=model.l1_ratio == 0)
 
     def _score(self, X, y, params):
         score = self.scorer(self.model, X, y, **params)

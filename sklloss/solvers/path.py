@@ -12,15 +12,16 @@ PATIENCE = 3
 MOST_STEPS = 12
 # Where the first step promises this many times the gap, extrapolation from earlier points is the better one.
 FAR = 100
-# Points that are extrapolated from: a cubic.
+# Points that are extrapolated from.
 ORDER = 4
 
 
-def follow_path(objectives, start, minimise):
+def follow_path(objectives, start, minimise, *, smooth=True):
     """Minimise objectives one after the other, each from where those before it lead.
 
-    Neighbours in the penalty are near each other, so that a fit from the last optimum takes a step or two
-    where one from 0 takes many.
+    Neighbours in the penalty are near each other, so that a fit from the last optimum takes a few steps
+    where one from 0 takes many. From the fifth point on, a cubic in log C through the last four optima
+    leads nearer still; it is followed where the objective says so too.
 
     Parameters
     ----------
@@ -31,15 +32,19 @@ def follow_path(objectives, start, minimise):
         Where the first starts.
     minimise : callable
         ``minimise(objective, w)`` returns a Result.
+    smooth : bool
+        Whether optima follow a smooth curve. With an L1 penalty they do not, and the last optimum has the
+        zeros that the next one may have.
 
     Yields
     ------
     objective, Result
     """
-    w = start
+    past, w = _Past(), start
     for objective in objectives:
-        result = minimise(objective, w)
+        result = minimise(objective, past.lead(objective, w) if smooth else w)
         w = result.w
+        past.add(objective, result)
         yield objective, result
 
 
@@ -49,14 +54,12 @@ def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
     But for its penalty the Hessian changes little from point to point, and the penalty is known. So it is
     factored anew at each point and made anew only where steps with it shrink too slowly: then at the
     point reached, and where that does not help, ``minimise`` takes over. A step is a pass for the gradient
-    alone. The first one needs none, since at the last optimum loss and gradient are known; from the
-    fourth point on, if that is not enough, the cubic in log C through the last four optima is followed.
+    alone. The first one needs none, since at the last optimum loss and gradient are known.
 
     Parameters
     ----------
     objectives, start, minimise
-        See `follow_path`; ``minimise`` gets as near as ``tol`` says. Besides what it needs, the objectives
-        have ``exact_gradient``, ``adopt`` and ``adopt_hessian``.
+        See `follow_path`; ``minimise`` gets as near as ``tol`` says.
     tol : float
         See `allowed_gap`.
     max_iter : int
@@ -69,28 +72,63 @@ def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
     ------
     objective, Result
     """
-    w, past = start, []
+    past, w = _Past(), start
     kept = last = None
     for objective in objectives:
         result = None
-        if last is not None and not _are_near(last[0], objective, widest):
-            kept, past = None, []
-        elif last is not None:
+        if last is None or not _are_near(last[0], objective, widest):
+            kept = None
+        else:
             kept = kept or _Kept(*last)
             result = kept.minimise(objective, past, tol)
         if result is None:
-            result, kept = minimise(objective, w), None
+            result, kept = minimise(objective, past.lead(objective, w)), None
         w = result.w
         keeps = objective.exact_gradient and max_iter >= MOST_STEPS and result.converged.all()
         last = (objective, w) if keeps else None
-        if not past or past[-1][0] != objective.scale:
-            past = [*past[-ORDER + 1 :], (objective.scale, w)]
+        past.add(objective, result)
         yield objective, result
 
 
 def _are_near(one, other, widest):
     """Whether two objectives differ in the strength of their penalty alone, and not too much."""
     return one.penalised == other.penalised and other.scale <= widest * one.scale
+
+
+class _Past:
+    """The last optima of a path."""
+
+    def __init__(self):
+        self._points = []
+        self._last = None
+
+    def add(self, objective, result):
+        """Remember an optimum; a path without a penalty is another one than that with."""
+        if self._last is not None and self._last[0].penalised != objective.penalised:
+            self._points = []
+        self._last = (objective, result)
+        if not self._points or self._points[-1][0] != objective.scale:
+            self._points = [*self._points[-ORDER + 1 :], (objective.scale, result.w)]
+
+    def extrapolate(self, objective):
+        """Where the optima lead, by a polynomial in the logarithm of C; None where they are too few."""
+        if len(self._points) < ORDER or not objective.penalised:
+            return None
+        nodes = [np.log(scale / objective.scale) for scale, _ in self._points]
+        total = 0.0
+        for i, (_, w) in enumerate(self._points):
+            others = [node for j, node in enumerate(nodes) if j != i]
+            total = total + w * np.prod([node / (node - nodes[i]) for node in others])
+        return total
+
+    def lead(self, objective, w):
+        """Where to start: where the optima lead if that is lower than the last one, else there."""
+        point = self.extrapolate(objective)
+        if point is None:
+            return w
+        other, result = self._last
+        value, _ = objective.adopt(other, w, result.value, 0.0)
+        return point if (objective.value_and_gradient(point)[0] < value).all() else w
 
 
 class _Kept:
@@ -130,9 +168,11 @@ class _Kept:
                 active[:] = True
             points = [w + np.where(active[:, None], direction, 0.0)]
             before = decrement
-            if first and len(past) == ORDER and (decrement / 2 > FAR * gap).any():
-                points.insert(0, _extrapolate(past, objective.scale))
-                before = None
+            if first and (decrement / 2 > FAR * gap).any():
+                lead = past.extrapolate(objective)
+                if lead is not None:
+                    points.insert(0, lead)
+                    before = None
             for point in points:
                 new, gradient = objective.value_and_gradient(point)
                 # a value that is not a number is refused too
@@ -153,16 +193,6 @@ def _is_slow(decrement, before, gap, active):
         return True
     with np.errstate(divide="ignore"):
         return bool((np.log(gap[active] / decrement[active]) / np.log(ratio) > PATIENCE).any())
-
-
-def _extrapolate(past, scale):
-    """The parameters at a scale, by a polynomial in its logarithm through those of past points."""
-    nodes = [np.log(one / scale) for one, _ in past]
-    total = 0.0
-    for i, (_, w) in enumerate(past):
-        others = [node for j, node in enumerate(nodes) if j != i]
-        total = total + w * np.prod([node / (node - nodes[i]) for node in others])
-    return total
 
 
 def _factor(hessian):
