@@ -142,11 +142,12 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         folds = [
             _Fold(
                 copy.copy(model), loss, X, y, target, train, test, grid, max(1, n_threads // workers),
-                self._scorer(target, y), routed.scorer.score, number, cancelled,
+                self._scorer(target, y), routed.scorer.score, number, self.verbose > 0,
+                cancelled,
             )
             for number, (train, test) in enumerate(splits)
         ]  # fmt: skip
-        parallel = Parallel(n_jobs=workers, verbose=max(0, self.verbose - 1), prefer="threads")
+        parallel = Parallel(n_jobs=workers, prefer="threads")
         with threads.single_threaded_blas():
             try:
                 parts = parallel(delayed(_Fold.fit)(fold) for fold in folds)
@@ -218,7 +219,6 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             random_state=self.random_state,
             solver=self.solver,
             max_iter=self.max_iter,
-            verbose=max(0, self.verbose - 1),
             label_smoothing=self.label_smoothing,
             n_threads=self.n_threads,
         )
@@ -266,17 +266,17 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             )
         return self._get_scorer()
 
-    def _route(self, method, sample_weight, **params):
+    def _route(self, method, sample_weight=None, **params):
         """What goes to the splitter and what to the scorer."""
+        weight = {} if sample_weight is None else {"sample_weight": sample_weight}
         if get_config()["enable_metadata_routing"]:
-            return process_routing(self, method, sample_weight=sample_weight, **params)
+            return process_routing(self, method, **weight, **params)
         if params:
             raise ValueError(
                 f"{type(self).__name__}.{method} got {sorted(params)}, which it hands on with metadata "
                 "routing only: sklearn.set_config(enable_metadata_routing=True). Without it, cv may be a "
                 "list of splits"
             )
-        weight = {} if sample_weight is None else {"sample_weight": sample_weight}
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weight))
 
     def score(self, X, y, sample_weight=None, **params):
@@ -297,7 +297,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         """
         check_is_fitted(self)
         scorer = self._get_scorer()
-        routed = self._route("score", sample_weight=sample_weight, **params)
+        if sample_weight is not None:
+            params["sample_weight"] = sample_weight
+        routed = self._route("score", **params)
         return float(scorer(self, X, y, **routed.scorer.score))
 
     def get_metadata_routing(self):
@@ -344,6 +346,7 @@ class _Fold:
     scorer: object
     score_params: dict
     number: int
+    verbose: bool
     cancelled: list
 
     def fit(self):
@@ -357,6 +360,9 @@ class _Fold:
         rows = model._rows(usable_layout(self.X[self.train]), target, self.loss, self.n_threads, "y")
         X_test, y_test = usable_layout(self.X[self.test]), self.y[self.test]
         params = {name: _take(value, self.test, len(self.y)) for name, value in self.score_params.items()}
+        weight = params.get("sample_weight")
+        if weight is not None and not np.any(weight):
+            raise ValueError(f"the test rows of fold {self.number} of cv have no positive sample_weight")
         model.n_features_in_ = rows.features
         shape = (len(grid.l1_ratios), len(grid.Cs))
         found = Bunch(
@@ -377,6 +383,12 @@ class _Fold:
                 why = model._why_unsolved(result)
                 if why:
                     found.unsolved.append(f"in fold {self.number}, at C={model.C:g}: {why}")
+            if self.verbose:
+                best = _best(found.scores[r])
+                print(
+                    f"fold {self.number}, l1_ratio {model.l1_ratio:g}: "
+                    f"best score {found.scores[r, best]:.6g} at C={grid.Cs[best]:g}"
+                )
         return found
 
     def _path(self, rows):

@@ -46,7 +46,7 @@ class LogisticClassifierCV(LinearClassifierCV):
         Folds to fit at a time; None is 1 unless a `joblib.parallel_config` says otherwise, -1 is one for
         each CPU. They run as threads of this process, which share ``n_threads``.
     verbose : int, default=0
-        Above 1 to print the progress over folds and the objective after each iteration.
+        Positive to print the best score of each fold.
     refit : bool, default=True
         Whether to fit all rows with the penalty that has the best mean score. Else the coefficients, C
         and l1_ratio are means over the folds, each at the fold's own best score.
@@ -209,7 +209,7 @@ class SoftmaxClassifierCV(LinearClassifierCV):
         Folds to fit at a time; None is 1 unless a `joblib.parallel_config` says otherwise, -1 is one for
         each CPU. They run as threads of this process, which share ``n_threads``.
     verbose : int, default=0
-        Above 1 to print the progress over folds and the objective after each iteration.
+        Positive to print the best score of each fold.
     refit : bool, default=True
         Whether to fit all rows with the penalty that has the best mean score. Else the coefficients, C
         and l1_ratio are means over the folds, each at the fold's own best score.
