@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
@@ -31,7 +31,6 @@ from sklloss._intake import (
     unchanged_on_error,
     usable_layout,
 )
-from sklloss._linear import NEWTON
 from sklloss._linear_predictions import LinearPredictions
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
@@ -39,10 +38,11 @@ from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
 
-# Up to this many parameters of a problem, Newton's methods keep a Hessian along the path.
+# Solvers in whose place a path may keep a Hessian, and up to which ratio between neighbouring Cs: beyond
+# it newton-cg, which needs no Hessian, does better.
+KEEP_HESSIAN = {"newton-cholesky": np.inf, "newton-cg": 3.0}
+# Up to this many parameters of a problem they keep it.
 LARGEST_KEPT_HESSIAN = 1000
-# Beyond this ratio between neighbouring Cs newton-cg, which needs no Hessian, does better without one.
-WIDEST_STEP = 3.0
 
 
 class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
@@ -137,20 +137,28 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         y = plain_target(y, X.shape[0], target)
         routed = self._route("fit", sample_weight=weight, **params)
         splits = self._splits(X, y, target, routed.splitter.split)
-        workers = min(joblib.effective_n_jobs(self.n_jobs), len(splits))
-        cancelled = []
+        n_threads = max(1, n_threads // min(joblib.effective_n_jobs(self.n_jobs), len(splits)))
         folds = [
             _Fold(
-                copy.copy(model), loss, X, y, target, train, test, grid, max(1, n_threads // workers),
-                self._scorer(target, y), routed.scorer.score, number, self.verbose > 0,
-                cancelled,
+                number,
+                copy.copy(model),
+                loss,
+                grid,
+                *split,
+                self._scorer(target, y),
+                n_threads,
+                self.verbose > 0,
             )
-            for number, (train, test) in enumerate(splits)
-        ]  # fmt: skip
-        parallel = Parallel(n_jobs=workers, prefer="threads")
+            for number, split in enumerate(splits)
+        ]
+        for fold, seed in zip(folds, self._seeds(len(folds))):
+            fold.model.random_state = seed
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        cancelled = []
         with threads.single_threaded_blas():
             try:
-                parts = parallel(delayed(_Fold.fit)(fold) for fold in folds)
+                fit = delayed(_Fold.fit)
+                parts = parallel(fit(fold, X, y, target, routed.scorer.score, cancelled) for fold in folds)
             finally:
                 # threads that an interrupt leaves behind end after the fit that they are at
                 cancelled.append(True)
@@ -160,7 +168,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             self.scores_ = np.stack([part.scores for part in parts])
             self.n_iter_ = np.stack([part.n_iter for part in parts])
             unsolved = [reason for part in parts for reason in part.unsolved]
-            coef = self._refit(model, rows, unsolved) if self.refit else self._average()
+            coef = self._refit(model, rows, unsolved) if self.refit else self._average(model)
         self.solver_ = model._choose_solver(rows)
         self._set_model(target.classes, target.kind, model._own_link(loss), coef, X.dtype)
         if unsolved:
@@ -174,9 +182,8 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
 
     def _refit(self, model, rows, unsolved):
         """The parameters at the best mean score, fitted to all rows."""
-        total = self.scores_.sum(
-            axis=0
-        ).T  # as scikit-learn breaks ties: the first C, then the first l1_ratio
+        # transposed, so that ties go as in scikit-learn: to the first C, then to the first l1_ratio
+        total = self.scores_.sum(axis=0).T
         best = np.unravel_index(_best(total), total.shape)
         self.C_, self.l1_ratio_ = float(self.Cs_[best[0]]), float(self.l1_ratios_[best[1]])
         model.C, model.l1_ratio = self.C_, self.l1_ratio_
@@ -192,12 +199,13 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         self.loss_curve_ = result.curve
         return rows.plain(objective.coef(result.w))
 
-    def _average(self):
+    def _average(self, model):
         """The mean over folds of the parameters at each fold's best score."""
         scores = self.scores_.swapaxes(1, 2)
         best = [np.unravel_index(_best(fold), fold.shape) for fold in scores]
         self.C_ = float(np.mean([self.Cs_[c] for c, _ in best]))
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[ratio] for _, ratio in best]))
+        model.C, model.l1_ratio = self.C_, self.l1_ratio_
         for name in ("loss_", "loss_curve_"):
             vars(self).pop(name, None)
         return np.mean([path[r, c] for path, (c, r) in zip(self.coefs_paths_, best)], axis=0, dtype=float)
@@ -222,6 +230,12 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             label_smoothing=self.label_smoothing,
             n_threads=self.n_threads,
         )
+
+    def _seeds(self, folds):
+        """The random_state of each fold, such that it does not matter which one runs first."""
+        if self.random_state is None or isinstance(self.random_state, numbers.Integral):
+            return [self.random_state] * folds
+        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=folds).tolist()
 
     def _check_Cs(self):
         if isinstance(self.Cs, numbers.Integral) and not isinstance(self.Cs, (bool, np.bool_)):
@@ -332,34 +346,29 @@ class _Grid:
 
 @dataclasses.dataclass
 class _Fold:
-    """What it takes to fit the paths of one fold and to score them."""
+    """A fold's rows, and what it takes to fit the paths to them and to score these."""
 
+    number: int
     model: object
     loss: object
-    X: object
-    y: np.ndarray
-    target: object
+    grid: _Grid
     train: np.ndarray
     test: np.ndarray
-    grid: _Grid
-    n_threads: int
     scorer: object
-    score_params: dict
-    number: int
+    n_threads: int
     verbose: bool
-    cancelled: list
 
-    def fit(self):
+    def fit(self, X, y, target, score_params, cancelled):
         """The coefficients, scores and iterations at each point of the grid."""
         with threads.single_threaded_blas():
-            return self._fit()
+            return self._fit(X, y, target, score_params, cancelled)
 
-    def _fit(self):
+    def _fit(self, X, y, target, score_params, cancelled):
         model, grid = self.model, self.grid
-        target = self.target.take(self.train)
-        rows = model._rows(usable_layout(self.X[self.train]), target, self.loss, self.n_threads, "y")
-        X_test, y_test = usable_layout(self.X[self.test]), self.y[self.test]
-        params = {name: _take(value, self.test, len(self.y)) for name, value in self.score_params.items()}
+        part = target.take(self.train)
+        rows = model._rows(usable_layout(X[self.train]), part, self.loss, self.n_threads, "y")
+        X_test, y_test = usable_layout(X[self.test]), y[self.test]
+        params = {name: _take(value, self.test, len(y)) for name, value in score_params.items()}
         weight = params.get("sample_weight")
         if weight is not None and not np.any(weight):
             raise ValueError(f"the test rows of fold {self.number} of cv have no positive sample_weight")
@@ -373,7 +382,7 @@ class _Fold:
         )
         link = model._own_link(self.loss)
         for r, model.l1_ratio in enumerate(grid.l1_ratios):
-            path = self._path(rows)
+            path = self._path(rows, cancelled)
             for c, (objective, result) in zip(grid.order, path):
                 coef = rows.plain(objective.coef(result.w))
                 model._set_model(target.classes, target.kind, link, coef, rows.dtype)
@@ -391,28 +400,31 @@ class _Fold:
                 )
         return found
 
-    def _path(self, rows):
+    def _path(self, rows, cancelled):
         """The objective and its minimum for each C, at the l1_ratio that the model has."""
         model = self.model
-        solver = model._choose_solver(rows)
+        Cs = self.grid.Cs[self.grid.order]
 
         def objectives():
-            for model.C in self.grid.Cs[self.grid.order]:
-                if self.cancelled:
+            for model.C in Cs:
+                if cancelled:
                     raise RuntimeError("this fit was interrupted")
                 yield model._objective(rows)
 
         def minimise(objective, w):
-            return model._minimise(objective, solver, w)
+            return model._minimise(objective, model._choose_solver(rows), w)
 
+        model.C = Cs[0]
         start = np.zeros(model._objective(rows).shape)
+        if model.l1_ratio > 0:
+            return follow_path(objectives(), start, minimise, smooth=False)
+        solver = model._choose_solver(rows)
         size = rows.width if rows.separable else rows.outputs * rows.width
-        if solver in NEWTON and size <= LARGEST_KEPT_HESSIAN:
-            widest = np.inf if solver == "newton-cholesky" else WIDEST_STEP
-            return newton_path(
-                objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=widest
-            )
-        return follow_path(objectives(), start, minimise, smooth=model.l1_ratio == 0)
+        if solver not in KEEP_HESSIAN or size > LARGEST_KEPT_HESSIAN:
+            return follow_path(objectives(), start, minimise)
+        return newton_path(
+            objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver]
+        )
 
     def _score(self, X, y, params):
         score = self.scorer(self.model, X, y, **params)
