@@ -20,7 +20,7 @@ class LogisticClassifierCV(LinearClassifierCV):
         to 1e4, evenly in their logarithm. ``numpy.inf`` is no penalty. They are fitted from the smallest
         to the largest, in whatever order they are given.
     l1_ratios : list of float, default=(0.0,)
-        Shares of L1 in the penalty, in [0, 1], to choose from. Only 0, pure L2, is supported.
+        Shares of L1 in the penalty, in [0, 1], to choose from; those that `LogisticClassifier` takes.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     cv : int, splitter, iterable of (train, test) or None, default=None
@@ -184,7 +184,7 @@ class SoftmaxClassifierCV(LinearClassifierCV):
         to 1e4, evenly in their logarithm. ``numpy.inf`` is no penalty. They are fitted from the smallest
         to the largest, in whatever order they are given.
     l1_ratios : list of float, default=(0.0,)
-        Shares of L1 in the penalty, in [0, 1], to choose from. Only 0, pure L2, is supported.
+        Shares of L1 in the penalty, in [0, 1], to choose from; those that `SoftmaxClassifier` takes.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     cv : int, splitter, iterable of (train, test) or None, default=None

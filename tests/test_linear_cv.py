@@ -34,6 +34,7 @@ from sklloss import (
     losses,
     metrics,
 )
+from sklloss._linear import SOLVERS
 from sklloss.model_selection import StratifiedSoftKFold
 
 CVS = [LogisticClassifierCV, SoftmaxClassifierCV]
@@ -208,6 +209,32 @@ def test_the_order_of_the_grid_and_threads_do_not_matter(rng, estimator):
     with joblib.parallel_config(backend="loky", n_jobs=2):
         model = estimator(Cs=Cs, scoring=metrics.neg_cross_entropy).fit(X, y)
     np.testing.assert_array_equal(model.coefs_paths_, sorted_.coefs_paths_)
+
+
+# the shares of L1 that the plain classifiers take
+RATIOS = [0.5, 0.0, 1.0] if "proximal-newton" in SOLVERS else [0.0]
+
+
+@pytest.mark.parametrize("estimator", CVS)
+def test_grid_search_over_l1_ratios_agrees(rng, estimator):
+    X, y = problem(rng)
+    Cs = [3.0, 0.03, 0.3]
+    model = estimator(Cs=Cs, l1_ratios=RATIOS, cv=3, scoring="neg_log_loss", **TIGHT).fit(X, y)
+    grid = {"C": Cs, "l1_ratio": RATIOS}
+    search = GridSearchCV(PLAIN[estimator](**TIGHT), grid, cv=3, scoring="neg_log_loss").fit(X, y)
+    np.testing.assert_array_equal(model.l1_ratios_, RATIOS)
+    expected = search.cv_results_["mean_test_score"].reshape(3, len(RATIOS)).T
+    np.testing.assert_allclose(model.scores_.mean(axis=0), expected, rtol=1e-5)
+    assert search.best_params_ == {"C": model.C_, "l1_ratio": model.l1_ratio_}
+    np.testing.assert_allclose(model.coef_, search.best_estimator_.coef_, rtol=1e-4, atol=1e-5)
+    assert model.solver_ == search.best_estimator_.solver_
+    mean = estimator(Cs=Cs, l1_ratios=RATIOS, cv=3, refit=False, scoring="neg_log_loss", **TIGHT).fit(X, y)
+    best = [np.unravel_index(np.argmax(fold), fold.shape) for fold in mean.scores_]
+    np.testing.assert_allclose(mean.C_, np.mean([Cs[c] for _, c in best]), rtol=1e-12)
+    np.testing.assert_allclose(mean.l1_ratio_, np.mean([RATIOS[r] for r, _ in best]), rtol=1e-12)
+    paths = [path[index] for path, index in zip(mean.coefs_paths_, best, strict=True)]
+    np.testing.assert_allclose(mean.coef_, np.mean(paths, axis=0)[:, :-1], rtol=1e-12)
+    np.testing.assert_allclose(mean.intercept_, np.mean(paths, axis=0)[:, -1], rtol=1e-12)
 
 
 def test_no_penalty_is_the_end_of_a_path(rng):
