@@ -12,7 +12,6 @@ import scipy.sparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
@@ -26,15 +25,14 @@ from sklloss._intake import (
     check_real,
     check_weight,
     check_X,
-    hard_labels,
     plain_target,
     unchanged_on_error,
     usable_layout,
 )
+from sklloss._linear_cv_scores import fold_scorer, scorer_of
 from sklloss._linear_predictions import LinearPredictions
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
-from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
 
@@ -145,7 +143,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
                 loss,
                 grid,
                 *split,
-                self._scorer(target, y),
+                fold_scorer(self.scoring, y),
                 n_threads,
                 self.verbose > 0,
             )
@@ -263,23 +261,6 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             raise ValueError(f"cv={self.cv!r} gives no splits; an iterator is used up by the first fit")
         return splits
 
-    def _get_scorer(self):
-        if self.scoring is None:
-            return argmax_accuracy
-        if not isinstance(self.scoring, str) and not callable(self.scoring):
-            raise TypeError(f"scoring must be one scorer, a name, a callable or None, got {self.scoring!r}")
-        return get_scorer(self.scoring)
-
-    def _scorer(self, target, y):
-        """The scorer of a fold; log_loss is told the classes, of which the test rows may lack one."""
-        if self.scoring is None:
-            return _Accuracy()
-        if isinstance(self.scoring, str) and self.scoring == "neg_log_loss" and y.ndim == 1:
-            return make_scorer(
-                log_loss, greater_is_better=False, response_method="predict_proba", labels=target.classes
-            )
-        return self._get_scorer()
-
     def _route(self, method, sample_weight=None, **params):
         """What goes to the splitter and what to the scorer."""
         weight = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -310,7 +291,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         float
         """
         check_is_fitted(self)
-        scorer = self._get_scorer()
+        scorer = scorer_of(self.scoring)
         if sample_weight is not None:
             params["sample_weight"] = sample_weight
         routed = self._route("score", **params)
@@ -328,7 +309,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             .add_self_request(self)
             .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
             .add(
-                scorer=self._get_scorer(),
+                scorer=scorer_of(self.scoring),
                 method_mapping=MethodMapping()
                 .add(caller="score", callee="score")
                 .add(caller="fit", callee="score"),
@@ -387,7 +368,7 @@ class _Fold:
                 coef = rows.plain(objective.coef(result.w))
                 model._set_model(target.classes, target.kind, link, coef, rows.dtype)
                 found.coefs[r, c] = coef
-                found.scores[r, c] = self._score(X_test, y_test, params)
+                found.scores[r, c] = self.scorer(model, X_test, y_test, **params)
                 found.n_iter[r, c] = result.n_iter.max()
                 why = model._why_unsolved(result)
                 if why:
@@ -425,27 +406,6 @@ class _Fold:
         return newton_path(
             objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver]
         )
-
-    def _score(self, X, y, params):
-        score = self.scorer(self.model, X, y, **params)
-        if not isinstance(score, numbers.Real):
-            raise TypeError(f"scoring must give a number, got {score!r} of type {type(score).__name__}")
-        return score
-
-
-class _Accuracy:
-    """The accuracy on rows that are checked already and targets that are coded once."""
-
-    def __init__(self):
-        self._labels = None
-
-    def __call__(self, model, X, y, sample_weight=None):
-        if self._labels is None:
-            self._labels = hard_labels(y, model._kind, model.classes_)
-        right = model._decide(model._raw(X)) == self._labels
-        if right.ndim == 2:
-            right = right.all(axis=1)
-        return float(np.average(right, weights=sample_weight))
 
 
 def _best(scores):

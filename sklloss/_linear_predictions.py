@@ -95,7 +95,10 @@ class LinearPredictions:
             probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
             for a loss with an inverse link of its own what that says, kept within [0, 1].
         """
-        scores = self.decision_function(X)
+        return self._probabilities(self.decision_function(X))
+
+    def _probabilities(self, scores):
+        """What `predict_proba` says of rows with these scores."""
         if self._link is not None:
             p = np.clip(self._values(scores), 0.0, 1.0)
             if self._kind == "multilabel":

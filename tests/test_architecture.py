@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "_linear_predictions": BELOW_ESTIMATORS,
     "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
-    "_linear_cv": BELOW_ESTIMATORS | {"_linear_predictions", "_version", "metrics", "model_selection"},
+    "_linear_cv_scores": {"_intake", "metrics"},
+    "_linear_cv": BELOW_ESTIMATORS
+    | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
     "linear_cv": {"_linear_cv", "linear"},
     "_mlp": BELOW_ESTIMATORS | {"_version"},
     "mlp": BELOW_ESTIMATORS | {"_mlp"},

@@ -408,6 +408,21 @@ def test_a_class_that_test_rows_lack_still_has_a_log_loss(rng):
     np.testing.assert_allclose(model.scores_, ours.scores_, rtol=1e-12)
 
 
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("estimator", CVS)
+def test_scores_counted_here_are_those_of_the_scorer(rng, estimator, K, dtype, scoring):
+    X, y = problem(rng, K=K)
+    X[::9] *= 300  # probabilities of 0 and 1, too
+    X, y = X.astype(dtype), np.array(["a", "b", "c"], dtype=object)[y]
+    weight = rng.exponential(size=len(y))
+    model = estimator(Cs=3, cv=3, scoring=scoring).fit(X, y, sample_weight=weight)
+    wrapped = estimator(Cs=3, cv=3, scoring=lambda *a, **k: get_scorer(scoring)(*a, **k))
+    wrapped.fit(X, y, sample_weight=weight)
+    np.testing.assert_allclose(model.scores_, wrapped.scores_, rtol=1e-6 if dtype == np.float32 else 1e-12)
+
+
 def test_a_class_that_training_rows_lack_keeps_its_place(rng):
     X, y = problem(rng)
     splits = [(np.flatnonzero(y != 1), np.flatnonzero(y == 1)), (np.arange(0, 150, 2), np.arange(1, 150, 2))]

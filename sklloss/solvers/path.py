@@ -196,29 +196,16 @@ def _is_slow(decrement, before, gap, active):
 
 
 def _factor(hessian):
-    """A function that solves with the Hessian of each problem, given by lower triangles; None if it cannot.
-
-    As in Newton's method, a matrix is scaled to a unit diagonal first.
-    """
+    """A function that solves with the Hessian of each problem (lower triangles), or None if it cannot."""
     factors = []
     for matrix in hessian:
-        diagonal = np.diagonal(matrix)
-        if not (diagonal > 0).all():
-            return None
-        root = np.sqrt(diagonal)
-        scaled = matrix / root
-        scaled /= root[:, None]
-        factor, failed = lapack.dpotrf(scaled.T, lower=0, clean=0, overwrite_a=1)
+        # row-major lower is column-major upper, so the transpose is factored in place of a copy
+        factor, failed = lapack.dpotrf(matrix.T, lower=0, clean=0)
         if failed:
             return None
-        factors.append((factor, root))
+        factors.append(factor)
 
     def solve(rhs):
-        return np.stack(
-            [
-                lapack.dpotrs(factor, one / root, lower=0)[0] / root
-                for (factor, root), one in zip(factors, rhs)
-            ]
-        )
+        return np.stack([lapack.dpotrs(factor, one, lower=0)[0] for factor, one in zip(factors, rhs)])
 
     return solve
