@@ -4,12 +4,15 @@ from sklloss import losses, metrics, model_selection
 from sklloss._show_versions import show_versions
 from sklloss._version import __version__
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
+from sklloss.linear_cv import LogisticClassifierCV, SoftmaxClassifierCV
 from sklloss.mlp import MLPRegressor
 
 __all__ = [
     "LogisticClassifier",
+    "LogisticClassifierCV",
     "MLPRegressor",
     "SoftmaxClassifier",
+    "SoftmaxClassifierCV",
     "__version__",
     "losses",
     "metrics",

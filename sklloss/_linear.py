@@ -1,15 +1,12 @@
-"""What the linear classifiers share: parameters, fit, predictions. The numerics are in the rooms below."""
+"""What the linear classifiers share: parameters and fit. The numerics are in the rooms below."""
 
 import numbers
 import warnings
 
 import numpy as np
-from scipy.special import log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._intake import (
@@ -20,9 +17,9 @@ from sklloss._intake import (
     check_validation_arguments,
     check_weight,
     check_X,
-    hard_labels,
     unchanged_on_error,
 )
+from sklloss._linear_predictions import LinearPredictions
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.rows import Rows
@@ -51,13 +48,8 @@ NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 LARGEST_HESSIAN = 200
 
 
-class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
+class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
     """What the linear classifiers share."""
-
-    # whether the outputs are the classes of one softmax; else they are independent
-    _softmax = None
-    # the loss as it was given, if its inverse link makes the predictions
-    _link = None
 
     def __init__(
         self,
@@ -135,7 +127,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         target = self._target(y, X.shape[0], weight, X.dtype)
         rows = self._rows(X, target, loss, n_threads, "y")
         name = self._choose_solver(rows)
-        objective = LinearObjective(rows, self.C, self.l1_ratio)
+        objective = self._objective(rows)
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
@@ -149,25 +141,16 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             watch.validate_on(held_rows, held_out, objective)
         start = self._start(objective, earlier)
         with threads.single_threaded_blas():
-            options = {}
-            if name == "newton-cholesky" and not start.any():
-                start, options["hessian"] = sampled_start(objective, start)
-            result = SOLVERS[name](
-                objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback, **options
+            result = self._minimise(objective, name, start, watch.callback)
+        why = self._why_unsolved(result)
+        if why:
+            warnings.warn(
+                f"{type(self).__name__} (solver={name!r}) has not converged: {why}.",
+                ConvergenceWarning,
+                stacklevel=3,
             )
-        if not np.isfinite(result.w).all():
-            raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
-        if not np.isfinite(result.value).all():
-            raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
-        self._warn_unless_solved(result, name)
         coef = objective.rows.plain(objective.coef(result.w))
-        self.classes_ = target.classes
-        self._kind = target.kind
-        self._link = self.loss if has_own_link(loss, softmax=self._softmax) else None
-        self.coef_ = coef[:, : X.shape[1]].astype(X.dtype)
-        self.intercept_ = (
-            coef[:, -1].astype(X.dtype) if self.fit_intercept else np.zeros(len(coef), dtype=X.dtype)
-        )
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
         self.n_iter_ = result.n_iter.astype(np.int32)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
@@ -262,150 +245,44 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
             )
         return self.solver
 
-    def _warn_unless_solved(self, result, solver):
-        if result.vanished.any() and np.isfinite(self.C):
-            what = "an output has rows of one class only, and no finite intercept is large enough for it"
-        elif result.vanished.any():
-            what = "the classes can be separated without error, so that without a penalty there is no finite "
-            what += "optimum. Lower C"
-        elif result.converged.all():
-            return
-        elif result.n_iter.max(initial=0) >= self.max_iter:
-            what = f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
-            what += "features or lower C"
-        else:
-            what = "it found no further step. Scale the features, or increase tol"
-        warnings.warn(
-            f"{type(self).__name__} (solver={solver!r}) has not converged: {what}.",
-            ConvergenceWarning,
-            stacklevel=4,
+    def _objective(self, rows):
+        return LinearObjective(rows, self.C, self.l1_ratio)
+
+    def _minimise(self, objective, solver, start, callback=None):
+        """The solver's result, of which all numbers are finite."""
+        options = {}
+        if solver == "newton-cholesky" and not start.any():
+            start, options["hessian"] = sampled_start(objective, start)
+        result = SOLVERS[solver](
+            objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
+        if not np.isfinite(result.w).all():
+            raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
+        if not np.isfinite(result.value).all():
+            raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
+        return result
 
-    def decision_function(self, X):
-        """Raw scores of each row.
+    def _why_unsolved(self, result):
+        """Why the result is not within ``tol`` of an optimum, and what to do about it; None if it is."""
+        if result.vanished.any() and np.isfinite(self.C):
+            return "an output has rows of one class only, and no finite intercept is large enough for it"
+        if result.vanished.any():
+            return (
+                "the classes can be separated without error, so that without a penalty there is no finite "
+                "optimum. Lower C"
+            )
+        if result.converged.all():
+            return None
+        if result.n_iter.max(initial=0) >= self.max_iter:
+            return (
+                f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
+                "features or lower C"
+            )
+        return "it found no further step. Scale the features, or increase tol"
 
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
-            Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
-        """
-        check_is_fitted(self)
-        X = check_X(self, X, reset=False)
-        scores = X @ self.coef_.T + self.intercept_
-        return scores[:, 0] if self._kind == "binary" else scores
-
-    def predict(self, X):
-        """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-        """
-        scores = self.decision_function(X)
-        if self._link is not None:
-            values = self._values(scores)
-            if self._kind == "multilabel":
-                return (values > 0.5).astype(int)
-            if values.ndim == 1:
-                return self.classes_[(values > 0.5).astype(int)]
-            return self.classes_[values.argmax(axis=1)]
-        if self._kind == "multilabel":
-            return (scores > 0).astype(int)
-        if self._kind == "binary":
-            return self.classes_[(scores > 0).astype(int)]
-        return self.classes_[scores.argmax(axis=1)]
-
-    def _values(self, scores):
-        """What the loss's inverse link makes of scores; of 0 and z, if it couples those of two classes."""
-        loss = losses.get(self._link)
-        if self._kind == "binary" and not loss.separable:
-            scores = np.column_stack([np.zeros_like(scores), scores])
-        return loss.predict(scores)
-
-    def predict_proba(self, X):
-        """Probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
-            Rows sum to 1, except that a multi-label model's labels are independent. One-vs-rest
-            probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
-            for a loss with an inverse link of its own what that says, kept within [0, 1].
-        """
-        scores = self.decision_function(X)
-        if self._link is not None:
-            p = np.clip(self._values(scores), 0.0, 1.0)
-            if self._kind == "multilabel":
-                return p
-            if p.ndim == 1:
-                return np.column_stack([1.0 - p, p])
-            total = p.sum(axis=1, keepdims=True)
-            return np.where(total > 0, p, 1.0) / np.where(total > 0, total, p.shape[1])
-        sigmoid = losses.LogLoss().predict
-        if self._kind == "binary":
-            return sigmoid(np.stack([-scores, scores], axis=1))
-        if self._kind == "multilabel":
-            return sigmoid(scores)
-        if self._kind == "softmax":
-            return losses.CrossEntropy().predict(scores)
-        return softmax(log_expit(scores), axis=1)
-
-    def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of the shape of ``predict_proba(X)``
-        """
-        if self._link is not None:
-            with np.errstate(divide="ignore"):
-                return np.log(self.predict_proba(X))
-        scores = self.decision_function(X)
-        if self._kind == "binary":
-            return np.column_stack([log_expit(-scores), log_expit(scores)])
-        if self._kind == "multilabel":
-            return log_expit(scores)
-        return log_softmax(scores if self._kind == "softmax" else log_expit(scores), axis=1)
-
-    def score(self, X, y, sample_weight=None):
-        """Accuracy. Probabilities in y count as the class (or labels) that they make likeliest.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-        y : array-like
-            Targets of any kind that `fit` takes; multi-label rows must be right in every label.
-        sample_weight : array-like of shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        check_is_fitted(self)
-        labels = hard_labels(y, self._kind, self.classes_)
-        return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
-
-    def __sklearn_tags__(self):
-        """Tags for scikit-learn: sparse input is welcome."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+    def _own_link(self, loss):
+        """The loss as it was given if its inverse link makes the predictions, else None."""
+        return self.loss if has_own_link(loss, softmax=self._softmax) else None
 
 
 class _Watch:

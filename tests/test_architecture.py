@@ -22,8 +22,13 @@ MAY_IMPORT = {
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
     "_version": set(),
-    "_linear": BELOW_ESTIMATORS | {"_version"},
+    "_linear_predictions": BELOW_ESTIMATORS,
+    "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
+    "_linear_cv_scores": {"_intake", "metrics"},
+    "_linear_cv": BELOW_ESTIMATORS
+    | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
+    "linear_cv": {"_linear_cv", "linear"},
     "_mlp": BELOW_ESTIMATORS | {"_version"},
     "mlp": BELOW_ESTIMATORS | {"_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's

@@ -4,7 +4,13 @@ What leaves this room is trusted by everything below: shapes agree, numbers are 
 negative, codes are in range, and X, targets and weights share one dtype.
 """
 
-from sklloss._intake.classes import ClassTarget, hard_labels, logistic_target, softmax_target
+from sklloss._intake.classes import (
+    ClassTarget,
+    hard_labels,
+    logistic_target,
+    plain_target,
+    softmax_target,
+)
 from sklloss._intake.parameters import (
     check_choice,
     check_flag,
@@ -27,6 +33,7 @@ __all__ = [
     "check_weight",
     "hard_labels",
     "logistic_target",
+    "plain_target",
     "regression_data",
     "regression_validation",
     "softmax_target",

@@ -1,7 +1,7 @@
 """Coded targets of a classification: labels, probabilities, multi-label; class weights folded in."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.utils import assert_all_finite
@@ -36,6 +36,11 @@ class ClassTarget:
     codes: np.ndarray | None
     weight: np.ndarray | None
     outputs: int
+
+    def take(self, rows):
+        """The target of some rows, by their numbers or a mask."""
+        parts = {name: getattr(self, name) for name in ("values", "codes", "weight")}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
 
 def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, classes=None, name="y"):
@@ -334,6 +339,15 @@ def _ones_or(weight, n):
 
 def _column(values, dtype):
     return np.ascontiguousarray(values[:, None], dtype=dtype)
+
+
+def plain_target(y, n_samples, target):
+    """Y, of which ``target`` was made, as an array: labels, or a matrix with its columns in class order."""
+    columns = getattr(y, "columns", None)
+    y = target_array(y, "y", n_samples)
+    if y.ndim == 1 or target.kind == "multilabel":
+        return y
+    return _in_class_order(y, columns, target.classes, "y")
 
 
 def hard_labels(y, kind, classes):

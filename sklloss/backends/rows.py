@@ -23,6 +23,8 @@ CHUNK_WORK = 256
 
 # As many rows for each column tell enough about a Gram matrix.
 GRAM_ROWS = 16
+# So many rows tell what a loss is like at 0.
+NULL_ROWS = 8192
 
 
 class Rows:
@@ -58,7 +60,7 @@ class Rows:
         self.separable = loss.separable
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
-        self._curvature = None
+        self._curvature = self._gram = self._null = None
         self.center = np.zeros(self.features)
         if center and fit_intercept and not self.sparse:
             self.center = _offsets(X, weight)
@@ -108,6 +110,15 @@ class Rows:
 
         self._run(work, len(gradient))
         return self._total(sums), self._join(gradient, shift)
+
+    def null_sums(self):
+        """Weighted loss sums where all parameters are 0, of many rows estimated; made once and kept."""
+        if self._null is None:
+            step = self.n // NULL_ROWS
+            sample = self.every(step) if step > 1 else None
+            rows, scale = (self, 1) if sample is None else (sample, step)
+            self._null = scale * rows.value_and_gradient(np.zeros((self.outputs, self.width)))[0]
+        return self._null
 
     def product(self, direction):
         """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""
@@ -304,13 +315,16 @@ class Rows:
     def gram(self):
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones.
 
-        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all.
+        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all. It
+        is made once and kept.
         """
+        if self._gram is not None:
+            return self._gram
         step = self.n // (GRAM_ROWS * self.width)
-        if step > 1:
-            sample = self.every(step)
-            if sample is not None:
-                return step * sample.gram()
+        sample = self.every(step) if step > 1 else None
+        if sample is not None:
+            self._gram = step * sample.gram()
+            return self._gram
         weight = self._weight
         if self._per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
@@ -319,7 +333,8 @@ class Rows:
             self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
             fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center.any(),
         )  # fmt: skip
-        return rows.hessian(np.zeros((1, self.width)))[2][0]
+        self._gram = rows.hessian(np.zeros((1, self.width)))[2][0]
+        return self._gram
 
     def squared_columns(self):
         """The diagonal of X'WX, of shape (width,)."""
