@@ -315,8 +315,8 @@ class Rows:
     def gram(self):
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones.
 
-        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all. It
-        is made once and kept.
+        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for
+        all. It is made once and kept.
         """
         if self._gram is not None:
             return self._gram

@@ -17,6 +17,7 @@ class Convex:
     noise = 1e-15
     penalised = True
     exact_gradient = True
+    costly_hessian = False
     headroom = 0.0
     null_value = staticmethod(lambda: np.inf)
 
@@ -32,6 +33,8 @@ class Convex:
 
     def value_and_gradient(self, w):
         return self._parts(w)[:2]
+
+    precise_gradient = value_and_gradient
 
     def hessian(self, w):
         value, gradient, bend = self._parts(w)
