@@ -5,7 +5,7 @@ import scipy.sparse
 
 from sklloss import kernels
 from sklloss.backends import threads
-from sklloss.kernels import _hessian, _subset, _sweep
+from sklloss.kernels import _hessian, _products, _subset, _sweep
 from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
@@ -17,10 +17,9 @@ SMALL_WORK = 1 << 21
 # Chunks are what threads share; their number must not depend on how many threads there are.
 MOST_CHUNKS = 16
 CHUNK_BYTES = 1 << 26
-# Multiplications per number of a chunk's result.
+# Multiplications per number of a chunk's result; those of sparse rows are the slower ones, all over memory.
 CHUNK_WORK = 256
-
-
+SPARSE_CHUNK_WORK = 4
 # As many rows for each column tell enough about a Gram matrix.
 GRAM_ROWS = 16
 # So many rows tell what a loss is like at 0.
@@ -61,6 +60,7 @@ class Rows:
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
         self._curvature = self._gram = self._null = None
+        self._space = {}
         self.center = np.zeros(self.features)
         if center and fit_intercept and not self.sparse:
             self.center = _offsets(X, weight)
@@ -92,7 +92,7 @@ class Rows:
         """
         w, b = self._split(coef)
         bounds, block = self._gradient_cut(w)
-        gradient = np.empty((len(bounds) - 1, *w.shape))
+        gradient = self._room(len(bounds) - 1)
         shift = np.empty((len(gradient), self.outputs))
         sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = None
@@ -124,7 +124,7 @@ class Rows:
         """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""
         v, b = self._split(direction)
         bounds, block = self._gradient_cut(v)
-        product = np.empty((len(bounds) - 1, *v.shape))
+        product = self._room(len(bounds) - 1)
         shift = np.empty((len(product), self.outputs))
         one_pass = _hessian.sparse_product if self.sparse else _hessian.dense_product
 
@@ -277,11 +277,23 @@ class Rows:
 
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""
-        weights = coef[:, : self.features]
-        w = np.ascontiguousarray(weights.T if self.sparse else weights, dtype=self.dtype)
+        if self.sparse:
+            width = _products.padded(self.outputs, self.dtype.itemsize)
+            w = self._kept("coef", np.zeros, (self.features, width), self.dtype)
+            _sweep.by_feature(coef, w)
+        else:
+            w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
         if not self.fit_intercept:
             return w, np.zeros(self.outputs, dtype=self.dtype)
-        return w, np.ascontiguousarray(self.plain(coef)[:, -1], dtype=self.dtype)
+        plain = self.plain(coef) if self.center.any() else coef
+        return w, np.ascontiguousarray(plain[:, -1], dtype=self.dtype)
+
+    def _kept(self, name, make, shape, dtype):
+        """An array of this name, made once: a large one costs more to get from the system than to fill."""
+        array = self._space.get(name)
+        if array is None or array.shape != shape:
+            array = self._space[name] = make(shape, dtype=dtype)
+        return array
 
     def plain(self, coef):
         """Parameters (outputs, width) for X less its center as those for X."""
@@ -301,12 +313,22 @@ class Rows:
     def _join(self, partial, shift):
         """Add the chunks' gradients in their order and put the intercept's beside them."""
         total = np.empty((self.outputs, self.width))
-        added = partial[0] if len(partial) == 1 else partial.sum(axis=0)
-        total[:, : self.features] = added.T if self.sparse else added
+        if self.sparse:
+            _sweep.by_output(partial, total)
+        else:
+            total[:, : self.features] = partial[0] if len(partial) == 1 else partial.sum(axis=0)
         if self.fit_intercept:
             total[:, -1] = shift.sum(axis=0)
-            total[:, : self.features] -= total[:, -1:] * self.center
+            if self.center.any():
+                total[:, : self.features] -= total[:, -1:] * self.center
         return total
+
+    def _room(self, chunks):
+        """Where chunks add up their gradients, as the passes want it."""
+        if self.sparse:
+            shape = (chunks, self.features, _products.padded(self.outputs, 8))
+            return self._kept("gradient", np.empty, shape, np.float64)
+        return np.empty((chunks, self.outputs, self.features))
 
     def _gradient_cut(self, w):
         block = self._block()
@@ -385,7 +407,7 @@ class Rows:
                 MOST_CHUNKS,
                 max(2, CHUNK_BYTES // (8 * chunk_numbers)),
                 self.n // block,
-                work_per_row * self.n // (CHUNK_WORK * chunk_numbers),
+                work_per_row * self.n // ((SPARSE_CHUNK_WORK if self.sparse else CHUNK_WORK) * chunk_numbers),
             )
             chunks = 1 << max(0, int(most).bit_length() - 1)
         cuts = np.arange(chunks + 1, dtype=np.intp) * self.n // chunks

@@ -13,7 +13,7 @@ from scipy.linalg.cython_blas cimport dsyrk
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._blas cimport gemm
-from sklloss.kernels._products cimport current
+from sklloss.kernels._products cimport current, for_sparse
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 from sklloss.kernels._sweep cimport (
     Space,
@@ -382,8 +382,10 @@ def sparse_product(
     double[:, :, ::1] product,
     double[:, ::1] shift,
 ):
-    """The same for a CSR X; ``direction`` and ``product[c]`` are (features, outputs)."""
-    cdef Py_ssize_t outputs = direction.shape[1], features = direction.shape[0]
+    """The same for a CSR X; ``direction`` and ``product[c]`` are (features, outputs), padded as there."""
+    cdef Py_ssize_t outputs = intercept.shape[0]
+    cdef bint padded = for_sparse(outputs)
+    cdef Py_ssize_t numbers = product.shape[1] * product.shape[2]
     cdef const real* v = &direction[0, 0]
     cdef const real* value = &data[0] if data.shape[0] else NULL
     cdef const index* column = &indices[0] if indices.shape[0] else NULL
@@ -394,17 +396,17 @@ def sparse_product(
         raise MemoryError()
     with nogil:
         for chunk in range(chunk_first, chunk_last):
-            memset(&product[chunk, 0, 0], 0, outputs * features * sizeof(double))
+            memset(&product[chunk, 0, 0], 0, numbers * sizeof(double))
             memset(&shift[chunk, 0], 0, outputs * sizeof(double))
             first = bounds[chunk]
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
-                sparse_scores(value, column, &indptr[first], v, &intercept[0], raw, rows, outputs)
+                sparse_scores(value, column, &indptr[first], v, &intercept[0], raw, rows, outputs, padded)
                 if weight is not None and coupled:
                     s = &weight[first]
                 bend(raw, &curvature[first, 0], s, coupled, rows, outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
-                sparse_scatter(value, column, &indptr[first], raw, &product[chunk, 0, 0], rows, outputs)
+                sparse_scatter(value, column, &indptr[first], raw, &product[chunk, 0, 0], rows, outputs, padded)
                 first += rows
         free(raw)
     return -1

@@ -27,6 +27,26 @@ cdef struct Products:
     void (*gram_f64)(
         const double* u, const double* z, Py_ssize_t step, Py_ssize_t rows, double* h
     ) noexcept nogil
+    # raw (rows, outputs) = X w + bias and total (features, step) += X' raw for CSR rows and up to 32 outputs; the
+    # rows of w and total are padded to lines of 64 bytes. Indices are of 32 bits, or of 64 if long_index.
+    void (*sparse_scores_f32)(
+        const float* value, const void* column, const void* indptr, int long_index, const float* w,
+        const float* bias, float* raw, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept nogil
+    void (*sparse_scatter_f32)(
+        const float* value, const void* column, const void* indptr, int long_index, const float* raw,
+        double* total, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept nogil
+    void (*sparse_scores_f64)(
+        const double* value, const void* column, const void* indptr, int long_index, const double* w,
+        const double* bias, double* raw, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept nogil
+    void (*sparse_scatter_f64)(
+        const double* value, const void* column, const void* indptr, int long_index, const double* raw,
+        double* total, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept nogil
 
 
 cdef Products current
+
+cdef bint for_sparse(Py_ssize_t outputs) noexcept nogil

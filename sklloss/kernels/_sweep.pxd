@@ -122,12 +122,22 @@ cdef inline Py_ssize_t aim(
 
 cdef inline void sparse_scores(
     const real* value, const index* column, const index* indptr, const real* w, const real* intercept,
-    real* raw, Py_ssize_t rows, Py_ssize_t outputs,
+    real* raw, Py_ssize_t rows, Py_ssize_t outputs, bint padded,
 ) noexcept nogil:
-    """raw = X w + intercept for CSR rows; w is (features, outputs)."""
+    """raw = X w + intercept for CSR rows; w is (features, outputs), or ``padded`` for the build's own product."""
     cdef Py_ssize_t i, j, k
     cdef real x, total
     cdef real* row
+    if padded:
+        if real is double:
+            current.sparse_scores_f64(
+                value, column, indptr, index is int64_t, w, intercept, raw, rows, outputs
+            )
+        else:
+            current.sparse_scores_f32(
+                value, column, indptr, index is int64_t, w, intercept, raw, rows, outputs
+            )
+        return
     if outputs == 1:
         for i in range(rows):
             total = intercept[0]
@@ -147,12 +157,18 @@ cdef inline void sparse_scores(
 
 cdef inline void sparse_scatter(
     const real* value, const index* column, const index* indptr, const real* raw, double* gradient,
-    Py_ssize_t rows, Py_ssize_t outputs,
+    Py_ssize_t rows, Py_ssize_t outputs, bint padded,
 ) noexcept nogil:
-    """gradient += X' raw for CSR rows; gradient is (features, outputs)."""
+    """gradient += X' raw for CSR rows; gradient is (features, outputs), or padded as w is."""
     cdef Py_ssize_t i, j, k
     cdef double r
     cdef const real* row
+    if padded:
+        if real is double:
+            current.sparse_scatter_f64(value, column, indptr, index is int64_t, raw, gradient, rows, outputs)
+        else:
+            current.sparse_scatter_f32(value, column, indptr, index is int64_t, raw, gradient, rows, outputs)
+        return
     for i in range(rows):
         row = raw + i * outputs
         if outputs == 1:

@@ -12,6 +12,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
+from sklloss.kernels._products cimport for_sparse
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 
 
@@ -121,12 +122,17 @@ def sparse_gradient(
     double[:, ::1] sums,
     real[:, ::1] curvature,
 ):
-    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous."""
+    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous.
+
+    Where `_products.for_sparse` says so, the outputs of a feature are padded to a whole line of 64 bytes.
+    """
     cdef batch_kernel kernel
     cdef Batch batch
     cdef Call call = bind(loss, real is float, &batch, &kernel)
     cdef Space space
-    cdef Py_ssize_t outputs = coef.shape[1], features = coef.shape[0]
+    cdef Py_ssize_t outputs = intercept.shape[0]
+    cdef bint padded = for_sparse(outputs)
+    cdef Py_ssize_t numbers = gradient.shape[1] * gradient.shape[2]
     cdef const real* w = &coef[0, 0]
     cdef const real* value = &data[0] if data.shape[0] else NULL
     cdef const index* column = &indices[0] if indices.shape[0] else NULL
@@ -143,13 +149,13 @@ def sparse_gradient(
         batch.parameter = parameter
         for chunk in range(chunk_first, chunk_last):
             g = &gradient[chunk, 0, 0]
-            memset(g, 0, outputs * features * sizeof(double))
+            memset(g, 0, numbers * sizeof(double))
             memset(&shift[chunk, 0], 0, outputs * sizeof(double))
             memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
             first = bounds[chunk]
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
-                sparse_scores(value, column, &indptr[first], w, &intercept[0], raw, rows, outputs)
+                sparse_scores(value, column, &indptr[first], w, &intercept[0], raw, rows, outputs, padded)
                 bad = aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
                 if curvature is not None:
                     batch.curvature = &curvature[first, 0]
@@ -160,7 +166,7 @@ def sparse_gradient(
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
-                sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs)
+                sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs, padded)
                 first += rows
             if bad != -1:
                 break
@@ -168,3 +174,31 @@ def sparse_gradient(
     if bad == FAILED:
         call.raise_error()
     return bad
+
+
+def by_feature(const double[:, :] coef, real[:, ::1] w):
+    """Write coefficients (outputs, features or more) as w (features, outputs or more); what is more stays."""
+    cdef Py_ssize_t outputs = coef.shape[0], features = w.shape[0], first, last, j, k
+    with nogil:
+        # as many features at a time as stay in cache
+        for first in range(0, features, 64):
+            last = min(first + 64, features)
+            for k in range(outputs):
+                for j in range(first, last):
+                    w[j, k] = <real>coef[k, j]
+
+
+def by_output(const double[:, :, ::1] parts, double[:, :] total):
+    """Add (features, outputs or more) matrices, in their order, to what becomes total (outputs, features or more)."""
+    cdef Py_ssize_t outputs = total.shape[0], chunks = parts.shape[0], features = parts.shape[1]
+    cdef Py_ssize_t first, last, j, k, c
+    cdef double x
+    with nogil:
+        for first in range(0, features, 64):
+            last = min(first + 64, features)
+            for k in range(outputs):
+                for j in range(first, last):
+                    x = parts[0, j, k]
+                    for c in range(1, chunks):
+                        x = x + parts[c, j, k]
+                    total[k, j] = x

@@ -13,6 +13,7 @@
 #define SKLLOSS_TILES_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -35,6 +36,14 @@
 #endif
 
 #define SKLLOSS_INLINE static inline __attribute__((always_inline))
+
+/* How many numbers ahead a row is fetched that a sparse index points to. */
+#define SKLLOSS_AHEAD 8
+
+SKLLOSS_INLINE ptrdiff_t sklloss_at(const void* index, ptrdiff_t i, const int long_index)
+{
+    return long_index ? (ptrdiff_t)((const int64_t*)index)[i] : (ptrdiff_t)((const int32_t*)index)[i];
+}
 
 #define real double
 #define NAMED(name) sklloss_##name##_f64
@@ -60,6 +69,14 @@ static void sklloss_scatter_f64(const double* x, ptrdiff_t ldx, const double* ra
 static void sklloss_scatter_f32(const float* x, ptrdiff_t ldx, const float* raw, double* total, ptrdiff_t rows,
                                 ptrdiff_t p, ptrdiff_t K) {}
 static void sklloss_gram_f64(const double* u, const double* z, ptrdiff_t ld, ptrdiff_t rows, double* h) {}
+static void sklloss_sparse_scores_f64(const double* value, const void* column, const void* indptr, int long_index,
+                                      const double* w, const double* bias, double* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scatter_f64(const double* value, const void* column, const void* indptr, int long_index,
+                                       const double* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scores_f32(const float* value, const void* column, const void* indptr, int long_index,
+                                      const float* w, const float* bias, float* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scatter_f32(const float* value, const void* column, const void* indptr, int long_index,
+                                       const float* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
 
 #endif
 #endif

@@ -27,6 +27,22 @@ cdef extern from "_tiles.h" nogil:
     void sklloss_gram_f64(
         const double* u, const double* z, Py_ssize_t step, Py_ssize_t rows, double* h
     ) noexcept
+    void sklloss_sparse_scores_f32(
+        const float* value, const void* column, const void* indptr, int long_index, const float* w,
+        const float* bias, float* raw, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept
+    void sklloss_sparse_scatter_f32(
+        const float* value, const void* column, const void* indptr, int long_index, const float* raw,
+        double* total, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept
+    void sklloss_sparse_scores_f64(
+        const double* value, const void* column, const void* indptr, int long_index, const double* w,
+        const double* bias, double* raw, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept
+    void sklloss_sparse_scatter_f64(
+        const double* value, const void* column, const void* indptr, int long_index, const double* raw,
+        double* total, Py_ssize_t rows, Py_ssize_t outputs,
+    ) noexcept
 
 
 cdef Products _products
@@ -38,6 +54,10 @@ _products.scores_f64 = sklloss_scores_f64
 _products.scatter_f32 = sklloss_scatter_f32
 _products.scatter_f64 = sklloss_scatter_f64
 _products.gram_f64 = sklloss_gram_f64
+_products.sparse_scores_f32 = sklloss_sparse_scores_f32
+_products.sparse_scatter_f32 = sklloss_sparse_scatter_f32
+_products.sparse_scores_f64 = sklloss_sparse_scores_f64
+_products.sparse_scatter_f64 = sklloss_sparse_scatter_f64
 
 
 def products():

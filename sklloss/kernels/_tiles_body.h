@@ -254,6 +254,114 @@ static void NAMED(gram)(const real* u, const real* z, ptrdiff_t ld, ptrdiff_t ro
     }
 }
 
+/* Sparse rows (CSR) times a matrix of few columns. Rows of the matrix are padded to whole lines of 64 bytes, of
+   which there are G, so that one fetch is one line and no vector is cut. Indices are of 32 or 64 bits. */
+
+#define PER_LINE (64 / SKLLOSS_VECTOR)
+#define wide_vector NAMED(wide_vector)
+
+typedef double wide_vector __attribute__((vector_size(SKLLOSS_VECTOR)));
+
+SKLLOSS_INLINE void NAMED(sparse_scores_lines)(
+    const real* value, const void* column, const void* indptr, const int long_index, const real* w,
+    const real* bias, real* raw, ptrdiff_t rows, ptrdiff_t K, const int G)
+{
+    const ptrdiff_t step = G * (64 / (ptrdiff_t)sizeof(real)), end = sklloss_at(indptr, rows, long_index);
+    real start[4 * 64 / sizeof(real)] = {0};
+    memcpy(start, bias, K * sizeof(real));
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        vector sum[4 * PER_LINE];
+        real lanes[4 * 64 / sizeof(real)];
+        const ptrdiff_t last = sklloss_at(indptr, i + 1, long_index);
+#pragma GCC unroll 16
+        for (int g = 0; g < G * PER_LINE; g++)
+            sum[g] = load(start + g * LANES);
+        for (ptrdiff_t j = sklloss_at(indptr, i, long_index); j < last; j++) {
+            const real* row = w + sklloss_at(column, j, long_index) * step;
+            const real x = value[j];
+            if (j + SKLLOSS_AHEAD < end) {
+                const real* ahead = w + sklloss_at(column, j + SKLLOSS_AHEAD, long_index) * step;
+#pragma GCC unroll 4
+                for (int g = 0; g < G; g++)
+                    __builtin_prefetch((const char*)ahead + 64 * g, 0, 3);
+            }
+#pragma GCC unroll 16
+            for (int g = 0; g < G * PER_LINE; g++)
+                sum[g] += load(row + g * LANES) * x;
+        }
+#pragma GCC unroll 16
+        for (int g = 0; g < G * PER_LINE; g++)
+            store(lanes + g * LANES, sum[g]);
+        memcpy(raw + i * K, lanes, K * sizeof(real));
+    }
+}
+
+/* raw (rows, K) = X w + bias, for w (features, step) of whole lines; K from 1 to 32. */
+static void NAMED(sparse_scores)(
+    const real* value, const void* column, const void* indptr, int long_index, const real* w, const real* bias,
+    real* raw, ptrdiff_t rows, ptrdiff_t K)
+{
+    const ptrdiff_t lines = (K * (ptrdiff_t)sizeof(real) + 63) / 64;
+#define CASE(n) \
+    case n: \
+        if (long_index) NAMED(sparse_scores_lines)(value, column, indptr, 1, w, bias, raw, rows, K, n); \
+        else NAMED(sparse_scores_lines)(value, column, indptr, 0, w, bias, raw, rows, K, n); \
+        break;
+    switch (lines) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#undef CASE
+}
+
+SKLLOSS_INLINE void NAMED(sparse_scatter_lines)(
+    const real* value, const void* column, const void* indptr, const int long_index, const real* raw,
+    double* total, ptrdiff_t rows, ptrdiff_t K, const int G)
+{
+    const ptrdiff_t step = G * 8, end = sklloss_at(indptr, rows, long_index);
+    const ptrdiff_t wide = SKLLOSS_VECTOR / 8;
+    double row[4 * 8] = {0};
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        wide_vector factor[4 * PER_LINE];
+        const ptrdiff_t last = sklloss_at(indptr, i + 1, long_index);
+        for (ptrdiff_t k = 0; k < K; k++)
+            row[k] = raw[i * K + k];
+#pragma GCC unroll 16
+        for (int g = 0; g < G * PER_LINE; g++)
+            memcpy(&factor[g], row + g * wide, sizeof(wide_vector));
+        for (ptrdiff_t j = sklloss_at(indptr, i, long_index); j < last; j++) {
+            double* to = total + sklloss_at(column, j, long_index) * step;
+            const double x = value[j];
+            if (j + SKLLOSS_AHEAD < end) {
+                double* ahead = total + sklloss_at(column, j + SKLLOSS_AHEAD, long_index) * step;
+#pragma GCC unroll 4
+                for (int g = 0; g < G; g++)
+                    __builtin_prefetch((char*)ahead + 64 * g, 1, 3);
+            }
+#pragma GCC unroll 16
+            for (int g = 0; g < G * PER_LINE; g++) {
+                wide_vector v;
+                memcpy(&v, to + g * wide, sizeof v);
+                v += factor[g] * x;
+                memcpy(to + g * wide, &v, sizeof v);
+            }
+        }
+    }
+}
+
+/* total (features, step) += X' raw in double, step numbers of K in whole lines; K from 1 to 32. */
+static void NAMED(sparse_scatter)(
+    const real* value, const void* column, const void* indptr, int long_index, const real* raw, double* total,
+    ptrdiff_t rows, ptrdiff_t K)
+{
+#define CASE(n) \
+    case n: \
+        if (long_index) NAMED(sparse_scatter_lines)(value, column, indptr, 1, raw, total, rows, K, n); \
+        else NAMED(sparse_scatter_lines)(value, column, indptr, 0, raw, total, rows, K, n); \
+        break;
+    switch ((K + 7) / 8) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#undef CASE
+}
+
+#undef PER_LINE
+#undef wide_vector
 #undef LANES
 #undef vector
 #undef load

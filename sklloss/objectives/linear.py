@@ -161,7 +161,8 @@ class LinearObjective:
     def product(self, direction):
         """The Hessian at the last linearised point times a direction, of the parameters' shape."""
         product = self.rows.product(self.coef(direction)).reshape(self.shape)
-        product *= self.scale
+        if self.scale != 1.0:
+            product *= self.scale
         if self.penalised:
             product += self._ridge * direction
         return product
@@ -381,7 +382,7 @@ class _DiagonalSolver:
     """The same with the diagonal alone, where the Gram matrix would be too large."""
 
     def __init__(self, diagonal):
-        self._diagonal = diagonal
+        self._inverse = 1.0 / diagonal
 
     def __call__(self, x):
-        return (x.reshape(-1, len(self._diagonal)) / self._diagonal).reshape(x.shape)
+        return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)

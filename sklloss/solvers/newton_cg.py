@@ -90,6 +90,7 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
     """
     d = np.zeros_like(gradient)
     residual = -gradient
+    scratch = np.empty_like(d)
     z = solve(residual)
     p = z.copy()
     first = rz = _dot(residual, z)
@@ -101,13 +102,15 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
     products = 0
     while running.any() and products < MOST_PRODUCTS:
         products += 1
-        p[~running] = 0.0
+        if not running.all():
+            p[~running] = 0.0
         product = objective.product(p)
         bend = _dot(p, product)
         running &= bend > 0
         length = np.divide(rz, bend, out=np.zeros_like(rz), where=running)
-        d += length[:, None] * p
-        residual -= length[:, None] * product
+        d += np.multiply(p, length[:, None], out=scratch)
+        product *= length[:, None]
+        residual -= product
         # Each product lowers the model by half of length * rz. What is left is taken for as many times
         # the last decrease as there were products (Nash and Sofer): a measure that, unlike the residual,
         # does not depend on how good the preconditioner is.
@@ -124,7 +127,8 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
         before = small
         running &= ~reached & (newer > 0)
         ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
-        p = z + ratio[:, None] * p
+        p *= ratio[:, None]
+        p += z
         rz = newer
     # Where the objective is flat to working precision no product bends; the preconditioned gradient leads on.
     flat = active & ~reached & ~d.any(axis=1)
