@@ -11,7 +11,7 @@ TOO_LARGE = "X has values too large or too small to multiply: rescale its column
 # Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
 # no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
 # be done after this many multiplications.
-LARGEST_SUBSET = 2048
+LARGEST_SUBSET = 3072
 SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
