@@ -375,6 +375,27 @@ class Rows:
                 diagonal[: self.features] += weight[first : first + block] @ (part * part)
         return diagonal
 
+    def local_diagonal(self):
+        """The Hessian's diagonal at the point of the last kept curvature, (outputs, width), in float64."""
+        diagonal = np.zeros((self.outputs, self.width))
+        block = max(1, BLOCK_BYTES // (8 * max(1, int(self._row_numbers), self.outputs)))
+        for first in range(0, self.n, block):
+            rows = slice(first, first + block)
+            bend = self._curvature[rows].astype(np.float64)
+            if not self.separable:
+                bend *= 1.0 - bend
+                if self._weight is not None:
+                    bend *= self._weight[rows, None]
+            part = self._X[rows].astype(np.float64)
+            if self.sparse:
+                part = part.power(2)
+            else:
+                part -= self.center
+                part *= part
+            diagonal[:, : self.features] += (part.T @ bend).T
+            diagonal[:, self.features :] += bend.sum(axis=0)[:, None]
+        return diagonal
+
     def largest(self):
         """The largest size of a number in each column of X less its center, (width,)."""
         largest = np.ones(self.width)

@@ -15,7 +15,7 @@ COSTLY = 1 << 23
 # Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
 # no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
 # be done after this many multiplications.
-LARGEST_SUBSET = 2048
+LARGEST_SUBSET = 3072
 SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
@@ -233,19 +233,28 @@ class LinearObjective:
         cheap = max(SUBSET_SMALL / max(self.rows.n, 1), SUBSET_WORK * self.rows.width * self.rows.outputs)
         return self.rows.sparse or numbers <= cheap
 
-    def subset_preconditioner(self):
-        """A function of a mask of parameters: a function that solves with an approximate Hessian over them.
+    def local_diagonal(self):
+        """The Hessian's diagonal at the last linearised point, (problems, size), positive everywhere."""
+        diagonal = self.scale * self.rows.local_diagonal().reshape(self.shape) + self._ridge
+        return np.maximum(diagonal, 1e-6 * self.diagonal())
 
-        As in `preconditioner`, with the part of X'WX that an output's parameters span.
+    def subset_preconditioner(self):
+        """A function of a mask of parameters and of the Hessian's diagonal, which returns a function.
+
+        That one solves with an approximate Hessian over the parameters in the mask. The diagonal is as given,
+        the correlations are those of X'WX, output by output, where it is not too large.
         """
-        ridge = self._ridge[0, : self.rows.width]
         if self.rows.width > WIDEST_GRAM:
-            diagonal = self.diagonal()
-            return lambda mask: lambda x: np.where(mask, x / diagonal, 0.0)
-        gram = 0.25 * self.scale * self.rows.gram()
+            return lambda mask, diagonal: lambda x: np.where(mask, x / diagonal, 0.0)
+        gram = self.rows.gram()
+        root = np.sqrt(np.where(gram.diagonal() > 0, gram.diagonal(), 1.0))
+        gram = gram / root / root[:, None]
         gram += np.tril(gram, -1).T
-        np.einsum("ii->i", gram)[:] += ridge
-        return lambda mask: _SubsetSolver(gram, self.coef(mask), self._small_ridge)
+
+        def at(mask, diagonal):
+            return _SubsetSolver(gram, self.coef(mask), np.sqrt(self.coef(diagonal)), self._small_ridge)
+
+        return at
 
     def preconditioner(self):
         """A function that solves with an approximate Hessian, for arrays of the parameters' shape.
@@ -348,20 +357,21 @@ class _BlockSolver:
 
 
 class _SubsetSolver:
-    """Solves with those rows and columns of one matrix that are in a mask, for each output; 0 elsewhere."""
+    """Solves over a mask, output by output, with a matrix of correlations and the roots of a diagonal."""
 
-    def __init__(self, matrix, rows, ridge):
-        self._parts, self._shape = [], rows.shape
-        for k, row in enumerate(rows):
+    def __init__(self, correlations, mask, roots, ridge):
+        self._parts, self._shape = [], mask.shape
+        for k, row in enumerate(mask):
             inside = np.flatnonzero(row)
             if inside.size:
-                self._parts.append((k, inside, _BlockSolver(matrix[None][:, inside][:, :, inside], ridge)))
+                solve = _BlockSolver(correlations[np.ix_(inside, inside)][None], ridge)
+                self._parts.append((k, inside, roots[k, inside], solve))
 
     def __call__(self, x):
         rows = x.reshape(self._shape)
         solution = np.zeros_like(rows)
-        for k, inside, solve in self._parts:
-            solution[k, inside] = solve(rows[k, inside])
+        for k, inside, root, solve in self._parts:
+            solution[k, inside] = solve(rows[k, inside] / root) / root
         return solution.reshape(x.shape)
 
 

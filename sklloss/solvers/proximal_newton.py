@@ -39,8 +39,8 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``l1``, ``linearise``, ``headroom``, ``reach``, ``diagonal``, ``affords``, ``subset_hessian``,
-        ``product``, ``subset_preconditioner``, ``without_shift``, ``noise``, ``penalised`` and
-        ``null_value``.
+        ``product``, ``local_diagonal``, ``subset_preconditioner``, ``without_shift``, ``noise``,
+        ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -168,11 +168,11 @@ class _Products:
 
     def __init__(self, objective):
         self._objective = objective
-        self._diagonal = objective.diagonal()
         self._precondition = objective.subset_preconditioner()
 
     def at(self, chosen, gradient, w, gap):
         self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+        self._diagonal = self._objective.local_diagonal()
         self._inside = np.zeros(w.shape, dtype=bool)
         for k, at in enumerate(chosen):
             self._inside[k, at] = True
@@ -180,13 +180,17 @@ class _Products:
 
     def solve(self, pending, caution, step, promise, reached):
         more = caution[:, None] * self._diagonal
+        diagonal = self._diagonal + more
+
+        def precondition(mask):
+            return self._precondition(mask, diagonal)
 
         def product(v):
             return self._objective.product(v) + more * v if more.any() else self._objective.product(v)
 
         d, decrease, done = minimise_by_products(
-            product, self._precondition, self._gradient, self._w, self._objective.l1,
-            self._inside & pending[:, None], (1.0 + caution)[:, None] * self._diagonal, LOOSEST, self._least,
+            product, precondition, self._gradient, self._w, self._objective.l1,
+            self._inside & pending[:, None], diagonal, LOOSEST, self._least,
         )  # fmt: skip
         step[pending], promise[pending], reached[pending] = d[pending], decrease[pending], done[pending]
 
