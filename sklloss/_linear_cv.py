@@ -204,7 +204,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         self.C_ = float(np.mean([self.Cs_[c] for c, _ in best]))
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[ratio] for _, ratio in best]))
         model.C, model.l1_ratio = self.C_, self.l1_ratio_
-        for name in ("loss_", "loss_curve_"):
+        for name in ("loss_", "loss_curve_"):  # of an earlier fit
             vars(self).pop(name, None)
         return np.mean([path[r, c] for path, (c, r) in zip(self.coefs_paths_, best)], axis=0, dtype=float)
 
@@ -373,7 +373,7 @@ class _Fold:
                 why = model._why_unsolved(result)
                 if why:
                     found.unsolved.append(f"in fold {self.number}, at C={model.C:g}: {why}")
-            if self.verbose:
+            if self.verbose and not np.isnan(found.scores[r]).all():
                 best = _best(found.scores[r])
                 print(
                     f"fold {self.number}, l1_ratio {model.l1_ratio:g}: "

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 from scipy.linalg import lapack
 
+from sklloss.losses import CrossEntropy
+
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
@@ -94,6 +96,18 @@ class LinearObjective:
     def null_value(self):
         """The value of each problem at w = 0: the scale by which an objective may be called vanished."""
         return self.scale * self.rows.null_sums()
+
+    def without_shift(self, w):
+        """The parameters, or a direction, less what they have in common over the outputs of a softmax.
+
+        A softmax does not change when all its outputs shift alike, and a penalty holds that shift at 0. Next
+        to a Hessian that is large it does so too weakly for a solver to tell a shift from rounding: what
+        one fit leaves of it, fits that start from each other would add up.
+        """
+        if self.rows.separable or not self.penalised or self.rows.loss.kernel != CrossEntropy.kernel:
+            return w
+        coef = self.coef(w)
+        return (coef - coef.mean(axis=0)).reshape(w.shape)
 
     def adopt(self, other, w, value, gradient):
         """Value and gradient at w from those of an objective with another penalty, without a pass over X."""

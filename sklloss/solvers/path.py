@@ -6,7 +6,7 @@ from scipy.linalg import lapack
 from sklloss.solvers._stopping import Result, allowed_gap
 
 # The gap is estimated with a Hessian of another point of the path, so it must be smaller by this factor.
-CAUTION = 10
+CAUTION = 30
 # Steps that a kept Hessian may be expected to need more before it is made anew, and in all.
 PATIENCE = 3
 MOST_STEPS = 12
@@ -43,8 +43,8 @@ def follow_path(objectives, start, minimise, *, smooth=True):
     past, w = _Past(), start
     for objective in objectives:
         result = minimise(objective, past.lead(objective, w) if smooth else w)
-        w = result.w
-        past.add(objective, result)
+        w = objective.without_shift(result.w) if smooth else result.w
+        past.add(objective, w, result.value)
         yield objective, result
 
 
@@ -83,10 +83,10 @@ def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
             result = kept.minimise(objective, past, tol)
         if result is None:
             result, kept = minimise(objective, past.lead(objective, w)), None
-        w = result.w
+        w = objective.without_shift(result.w)
         keeps = objective.exact_gradient and max_iter >= MOST_STEPS and result.converged.all()
         last = (objective, w) if keeps else None
-        past.add(objective, result)
+        past.add(objective, w, result.value)
         yield objective, result
 
 
@@ -102,13 +102,13 @@ class _Past:
         self._points = []
         self._last = None
 
-    def add(self, objective, result):
+    def add(self, objective, w, value):
         """Remember an optimum; a path without a penalty is another one than that with."""
         if self._last is not None and self._last[0].penalised != objective.penalised:
             self._points = []
-        self._last = (objective, result)
+        self._last = (objective, value)
         if not self._points or self._points[-1][0] != objective.scale:
-            self._points = [*self._points[-ORDER + 1 :], (objective.scale, result.w)]
+            self._points = [*self._points[-ORDER + 1 :], (objective.scale, w)]
 
     def extrapolate(self, objective):
         """Where the optima lead, by a polynomial in the logarithm of C; None where they are too few."""
@@ -126,8 +126,8 @@ class _Past:
         point = self.extrapolate(objective)
         if point is None:
             return w
-        other, result = self._last
-        value, _ = objective.adopt(other, w, result.value, 0.0)
+        other, value = self._last
+        value, _ = objective.adopt(other, w, value, 0.0)
         return point if (objective.value_and_gradient(point)[0] < value).all() else w
 
 
@@ -150,7 +150,7 @@ class _Kept:
         for _ in range(MOST_STEPS):
             if solve is None:
                 return None
-            direction = -solve(gradient)
+            direction = objective.without_shift(-solve(gradient))
             decrement = -np.einsum("bi,bi->b", gradient, direction)
             gap = allowed_gap(value, tol) / CAUTION
             active = ~(decrement / 2 <= gap)

@@ -173,3 +173,32 @@ def test_what_does_not_depend_on_the_penalty_is_made_once(rng):
     for C in (0.5, np.inf):
         objective = LinearObjective(rows, C)
         np.testing.assert_array_equal(objective.null_value(), objective.value_and_gradient(w)[0])
+
+
+def test_rounding_does_not_add_up_along_a_path(rng):
+    # The shift that all outputs of a softmax have in common is held by the penalty alone, which the Hessian
+    # of a column this large does not even show.
+    rows = rows_of(rng, "softmax", fit_intercept=False)
+    rows = Rows(rows._X * [1e6, 1, 1e-6, 1], rows.loss, None, rows._codes, None, 3, fit_intercept=False)
+    path = walk(rows, np.logspace(-8, 8, 50))
+    for objective, result in path[::7]:
+        alone = newton_cholesky(objective, np.zeros(objective.shape), tol=1e-6, max_iter=100)
+        assert result.value[0] <= alone.value[0] * (1 + 1e-7)
+        np.testing.assert_allclose(objective.coef(result.w).sum(axis=0), 0.0, atol=1e-6 * abs(result.w).max())
+
+
+def test_only_a_penalised_softmax_has_a_shift_to_lose(rng):
+    for kind in KINDS:
+        rows = rows_of(rng, kind)
+        w = rng.normal(size=LinearObjective(rows, 1.0).shape)
+        assert LinearObjective(rows, np.inf).without_shift(w) is w
+        objective = LinearObjective(rows, 1.0)
+        kept = objective.without_shift(w)
+        if not kind.startswith("soft") or kind == "soft labels":
+            assert kept is w
+            continue
+        np.testing.assert_allclose(objective.coef(kept).sum(axis=0), 0.0, atol=1e-12)
+        free = LinearObjective(rows, np.inf)
+        np.testing.assert_allclose(
+            free.value_and_gradient(kept)[0], free.value_and_gradient(w)[0], rtol=1e-12
+        )
