@@ -121,7 +121,10 @@ class Rows:
         return self._null
 
     def product(self, direction):
-        """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature."""
+        """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature.
+
+        The next product is written over it.
+        """
         v, b = self._split(direction)
         bounds, block = self._gradient_cut(v)
         product = self._room(len(bounds) - 1)
@@ -135,7 +138,8 @@ class Rows:
             )  # fmt: skip
 
         self._run(work, len(product))
-        return self._join(product, shift)
+        total = self._kept("product", np.empty, (self.outputs, self.width), np.float64)
+        return self._join(product, shift, total)
 
     def positive_blocks(self, coef):
         """Gradient (outputs, width) and a positive stand-in for the Hessian's diagonal blocks, at ``coef``.
@@ -310,9 +314,9 @@ class Rows:
         moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
         return moved
 
-    def _join(self, partial, shift):
+    def _join(self, partial, shift, total=None):
         """Add the chunks' gradients in their order and put the intercept's beside them."""
-        total = np.empty((self.outputs, self.width))
+        total = np.empty((self.outputs, self.width)) if total is None else total
         if self.sparse:
             _sweep.by_output(partial, total)
         else:

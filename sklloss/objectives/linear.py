@@ -59,6 +59,7 @@ class LinearObjective:
         self.size = rows.width if rows.separable else rows.outputs * rows.width
         self.shape = (self.problems, self.size)
         self._point = None
+        self._pull = None
         # what rounding may add to a value, relatively: raw scores have X's precision
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
         # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
@@ -173,12 +174,17 @@ class LinearObjective:
         return self._with_penalty(w, sums, gradient)
 
     def product(self, direction):
-        """The Hessian at the last linearised point times a direction, of the parameters' shape."""
+        """The Hessian at the last linearised point times a direction, of the parameters' shape.
+
+        The next product is written over it.
+        """
         product = self.rows.product(self.coef(direction)).reshape(self.shape)
         if self.scale != 1.0:
             product *= self.scale
         if self.penalised:
-            product += self._ridge * direction
+            if self._pull is None:
+                self._pull = np.empty(self.shape)
+            product += np.multiply(self._ridge, direction, out=self._pull)
         return product
 
     def subset_hessian(self, sets, *, rough=False):

@@ -186,7 +186,8 @@ class _Products:
             return self._precondition(mask, diagonal)
 
         def product(v):
-            return self._objective.product(v) + more * v if more.any() else self._objective.product(v)
+            # a new array: the objective writes its next product over this one
+            return self._objective.product(v) + more * v
 
         d, decrease, done = minimise_by_products(
             product, precondition, self._gradient, self._w, self._objective.l1,
