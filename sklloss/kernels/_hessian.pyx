@@ -406,7 +406,9 @@ def sparse_product(
                     s = &weight[first]
                 bend(raw, &curvature[first, 0], s, coupled, rows, outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
-                sparse_scatter(value, column, &indptr[first], raw, &product[chunk, 0, 0], rows, outputs, padded)
+                sparse_scatter(
+                    value, column, &indptr[first], raw, &product[chunk, 0, 0], rows, outputs, padded
+                )
                 first += rows
         free(raw)
     return -1

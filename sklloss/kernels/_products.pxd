@@ -27,8 +27,8 @@ cdef struct Products:
     void (*gram_f64)(
         const double* u, const double* z, Py_ssize_t step, Py_ssize_t rows, double* h
     ) noexcept nogil
-    # raw (rows, outputs) = X w + bias and total (features, step) += X' raw for CSR rows and up to 32 outputs; the
-    # rows of w and total are padded to lines of 64 bytes. Indices are of 32 bits, or of 64 if long_index.
+    # raw (rows, outputs) = X w + bias and total (features, step) += X' raw for CSR rows and up to 32 outputs;
+    # the rows of w and total are padded to lines of 64 bytes. Indices have 32 bits, or 64 if long_index.
     void (*sparse_scores_f32)(
         const float* value, const void* column, const void* indptr, int long_index, const float* w,
         const float* bias, float* raw, Py_ssize_t rows, Py_ssize_t outputs,

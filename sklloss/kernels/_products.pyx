@@ -15,6 +15,6 @@ cdef bint for_sparse(Py_ssize_t outputs) noexcept nogil:
 
 
 def padded(Py_ssize_t outputs, Py_ssize_t size):
-    """How many numbers of ``size`` bytes a sparse pass wants for each feature: those of whole lines, or outputs."""
+    """How many numbers of ``size`` bytes a sparse pass wants for each feature: whole lines, or outputs."""
     cdef Py_ssize_t line = 64 // size
     return (outputs + line - 1) // line * line if for_sparse(outputs) else outputs

@@ -124,7 +124,7 @@ cdef inline void sparse_scores(
     const real* value, const index* column, const index* indptr, const real* w, const real* intercept,
     real* raw, Py_ssize_t rows, Py_ssize_t outputs, bint padded,
 ) noexcept nogil:
-    """raw = X w + intercept for CSR rows; w is (features, outputs), or ``padded`` for the build's own product."""
+    """raw = X w + intercept for CSR rows; w is (features, outputs), ``padded`` for a build's own product."""
     cdef Py_ssize_t i, j, k
     cdef real x, total
     cdef real* row

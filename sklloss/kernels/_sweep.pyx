@@ -189,7 +189,7 @@ def by_feature(const double[:, :] coef, real[:, ::1] w):
 
 
 def by_output(const double[:, :, ::1] parts, double[:, :] total):
-    """Add (features, outputs or more) matrices, in their order, to what becomes total (outputs, features or more)."""
+    """Make total (outputs, features or more) of the sum of (features, outputs or more) matrices, in order."""
     cdef Py_ssize_t outputs = total.shape[0], chunks = parts.shape[0], features = parts.shape[1]
     cdef Py_ssize_t first, last, j, k, c
     cdef double x

@@ -215,7 +215,7 @@ class LinearObjective:
                     matrix[np.ix_(alike, alike)] += matrix[alike, alike].mean()
         return matrices
 
-    def without_shift(self, w):
+    def without_free_shift(self, w):
         """The same model, in coupled outputs without the common shift of parameters that nothing holds."""
         if self.rows.separable:
             return w

@@ -39,7 +39,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``l1``, ``linearise``, ``headroom``, ``reach``, ``diagonal``, ``affords``, ``subset_hessian``,
-        ``product``, ``local_diagonal``, ``subset_preconditioner``, ``without_shift``, ``noise``,
+        ``product``, ``local_diagonal``, ``subset_preconditioner``, ``without_free_shift``, ``noise``,
         ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
@@ -102,7 +102,12 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         if callback is not None:
             callback(iteration, w, value)
     return Result(
-        objective.without_shift(w), value, n_iter, converged, curve, has_vanished(objective, value, start)
+        objective.without_free_shift(w),
+        value,
+        n_iter,
+        converged,
+        curve,
+        has_vanished(objective, value, start),
     )
 
 

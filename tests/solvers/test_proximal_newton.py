@@ -54,7 +54,7 @@ class Convex:
     def product(self, v):
         return np.einsum("bni,bn,bnj,bj->bi", self.A, self._bend, self.A, v)
 
-    def without_shift(self, w):
+    def without_free_shift(self, w):
         return w
 
     def diagonal(self):
