@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from sklloss import kernels, losses
 from sklloss.backends.rows import Rows
@@ -96,3 +97,28 @@ def test_float32_rows_have_gradients_in_float64_too(build, rng):
     d = wide @ w.T - y
     np.testing.assert_allclose(sums, (d**2).sum(axis=0) / 2, rtol=1e-13)
     np.testing.assert_allclose(gradient, d.T @ wide, rtol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 2, 7, 8, 9, 16, 17, 24, 25, 31, 32, 33, 40])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_sparse_rows_give_what_dense_ones_do(build, outputs, dtype, index, rng):
+    X, y, w = data(rng, 203, 37, outputs, dtype)
+    X *= rng.random(X.shape) < 0.2
+    X[5:9] = 0  # rows without a number, in the middle and at the end
+    X[-1] = 0
+    sparse = scipy.sparse.csr_matrix(X)
+    sparse.indices, sparse.indptr = sparse.indices.astype(index), sparse.indptr.astype(index)
+    rows, dense = (
+        bound(sparse, y, outputs, dtype),
+        bound(X.astype(np.float64), y.astype(float), outputs, dtype),
+    )
+    tolerance = 100 * np.finfo(dtype).eps
+    sums, gradient = rows.value_and_gradient(w, keep_curvature=True)
+    expected = dense.value_and_gradient(w, keep_curvature=True)
+    np.testing.assert_allclose(sums, expected[0], rtol=tolerance)
+    np.testing.assert_allclose(gradient, expected[1], rtol=tolerance, atol=tolerance * 30)
+    for _ in range(2):  # into the same memory
+        v = rng.normal(size=w.shape)
+        product, exact = rows.product(v), dense.product(v)
+        np.testing.assert_allclose(product, exact, rtol=tolerance, atol=tolerance * 30)
