@@ -23,6 +23,13 @@ from sklloss._intake import (
     hard_labels,
     unchanged_on_error,
 )
+from sklloss._linear_stochastic import (
+    STOCHASTIC,
+    PartialFitMixin,
+    check_stochastic,
+    count_seen,
+    stochastic_options,
+)
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.rows import Rows
@@ -37,7 +44,7 @@ from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
 
-SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs}
+SOLVERS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg, "lbfgs": lbfgs, **STOCHASTIC}
 
 NEWTON = ("newton-cholesky", "newton-cg")
 
@@ -45,7 +52,7 @@ NEWTON = ("newton-cholesky", "newton-cg")
 LARGEST_HESSIAN = 200
 
 
-class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
+class LinearClassifier(PartialFitMixin, VersionStamp, ClassifierMixin, BaseEstimator):
     """What the linear classifiers share."""
 
     # whether the outputs are the classes of one softmax; else they are independent
@@ -71,6 +78,8 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         warm_start,
         label_smoothing,
         n_threads,
+        batch_size,
+        learning_rate_init,
     ):
         self.loss = loss
         self.C = C
@@ -87,6 +96,8 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing
         self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
 
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the model.
@@ -144,21 +155,20 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         start = self._start(objective, earlier)
         with threads.single_threaded_blas():
             result = SOLVERS[name](
-                objective, start, tol=self.tol, max_iter=self.max_iter, callback=watch.callback
+                objective,
+                start,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                callback=watch.callback,
+                **stochastic_options(self, name),
             )
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
         if not np.isfinite(result.value).all():
             raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
         self._warn_unless_solved(result, name)
-        coef = objective.rows.plain(objective.coef(result.w))
-        self.classes_ = target.classes
-        self._kind = target.kind
-        self._link = self.loss if has_own_link(loss, softmax=self._softmax) else None
-        self.coef_ = coef[:, : X.shape[1]].astype(X.dtype)
-        self.intercept_ = (
-            coef[:, -1].astype(X.dtype) if self.fit_intercept else np.zeros(len(coef), dtype=X.dtype)
-        )
+        self._set_coefficients(target, loss, objective.rows.plain(objective.coef(result.w)), X.dtype)
+        self.t_, self._stream = count_seen(target, X.shape[0])
         self.n_iter_ = result.n_iter.astype(np.int32)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
@@ -168,6 +178,15 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         elif hasattr(self, "validation_loss_curve_"):
             del self.validation_loss_curve_
         return self
+
+    def _set_coefficients(self, target, loss, coef, dtype):
+        """Set what predictions need, from parameters (outputs, width) for X as it is."""
+        features = coef.shape[1] - bool(self.fit_intercept)
+        self.classes_ = target.classes
+        self._kind = target.kind
+        self._link = self.loss if has_own_link(loss, softmax=self._softmax) else None
+        self.coef_ = coef[:, :features].astype(dtype)
+        self.intercept_ = (coef[:, -1] if self.fit_intercept else np.zeros(len(coef))).astype(dtype)
 
     def _check_parameters(self):
         """Check what no argument of fit is needed for; the loss to minimise."""
@@ -193,6 +212,7 @@ class LinearClassifier(VersionStamp, ClassifierMixin, BaseEstimator):
         check_flag("fit_intercept", self.fit_intercept)
         check_flag("warm_start", self.warm_start)
         check_choice("solver", self.solver, ("auto", *SOLVERS))
+        check_stochastic(self)
         if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss

@@ -119,6 +119,8 @@ class LogisticClassifier(LinearClassifier):
         warm_start=False,
         label_smoothing=0.0,
         n_threads=None,
+        batch_size="auto",
+        learning_rate_init="auto",
     ):
         super().__init__(
             loss=loss,
@@ -136,6 +138,8 @@ class LogisticClassifier(LinearClassifier):
             warm_start=warm_start,
             label_smoothing=label_smoothing,
             n_threads=n_threads,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
@@ -267,6 +271,8 @@ class SoftmaxClassifier(LinearClassifier):
         warm_start=False,
         label_smoothing=0.0,
         n_threads=None,
+        batch_size="auto",
+        learning_rate_init="auto",
     ):
         super().__init__(
             loss=loss,
@@ -284,6 +290,8 @@ class SoftmaxClassifier(LinearClassifier):
             warm_start=warm_start,
             label_smoothing=label_smoothing,
             n_threads=n_threads,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):

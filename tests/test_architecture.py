@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
     "_version": set(),
-    "_linear": BELOW_ESTIMATORS | {"_version"},
+    "_linear_stochastic": BELOW_ESTIMATORS,
+    "_linear": BELOW_ESTIMATORS | {"_version", "_linear_stochastic"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
     "_mlp": BELOW_ESTIMATORS | {"_version"},
     "mlp": BELOW_ESTIMATORS | {"_mlp"},

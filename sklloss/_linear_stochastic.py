@@ -1,0 +1,202 @@
+"""What the linear classifiers add for their stochastic solvers: their options, and `partial_fit`."""
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
+
+from sklloss._intake import (
+    check_integer,
+    check_real,
+    check_weight,
+    check_X,
+    logistic_target,
+    softmax_target,
+    unchanged_on_error,
+)
+from sklloss.backends import threads
+from sklloss.objectives.linear import LinearObjective
+from sklloss.solvers.stream import Stream, descend
+from sklloss.solvers.variance_reduced import adam, sgd
+
+STOCHASTIC = {"sgd": sgd, "adam": adam}
+
+
+def check_stochastic(estimator):
+    """Check what only the stochastic solvers and `partial_fit` use."""
+    for name, check in (("batch_size", _check_batch_size), ("learning_rate_init", _check_rate)):
+        value = getattr(estimator, name)
+        if isinstance(value, str):
+            if value != "auto":
+                raise ValueError(f'{name} must be "auto" or a positive number, got {value!r}')
+        else:
+            check(name, value)
+    if estimator.solver in STOCHASTIC and estimator.l1_ratio != 0:
+        raise ValueError(
+            f"solver={estimator.solver!r} does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}; "
+            "use solver='auto', or l1_ratio=0"
+        )
+
+
+def _check_batch_size(name, value):
+    return check_integer(name, value, 1)
+
+
+def _check_rate(name, value):
+    return check_real(name, value, 0.0, open_low=True, open_high=True)
+
+
+def stochastic_options(estimator, solver):
+    """The further arguments of a solver: none but for the stochastic ones."""
+    if solver not in STOCHASTIC:
+        return {}
+    return {**_options(estimator), "random_state": check_random_state(estimator.random_state)}
+
+
+def _options(estimator):
+    return {
+        name: None if isinstance(getattr(estimator, name), str) else getattr(estimator, name)
+        for name in ("batch_size", "learning_rate_init")
+    }
+
+
+def count_seen(target, n):
+    """What a fit leaves to `partial_fit`: the rows that it saw, and a stream that has had them."""
+    weight = target.weight
+    if weight is None:
+        return n, Stream(n, float(n)).state()
+    weight = weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
+    seen = int(np.count_nonzero(weight))
+    return seen, Stream(seen, float(weight.sum())).state()
+
+
+class PartialFitMixin:
+    """`partial_fit` for a linear classifier."""
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Learn from more rows: one pass over them in mini-batches.
+
+        Available with every ``solver``: "sgd" takes plain steps and any other Adam's, both with ``batch_size`` and
+        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver ended.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            The rows, which are shuffled by ``random_state``.
+        y : array-like
+            Targets as for `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come. Needed at the first call where y holds labels; columns of
+            probabilities or of a multi-label y are the classes themselves.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As for `fit`.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an argument is invalid, which the message names; if ``classes`` are missing at the
+            first call, or y has others than these. The estimator then keeps the state that it had.
+
+        Notes
+        -----
+        The objective is that of `fit` on all the rows that have come so far, a `fit` before included: ``C * sum_i
+        w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole stream and less and less per
+        row. A row that comes again counts again, as it does for `fit`: k passes over the same
+        rows tend to the optimum for ``k * C``, which is about that for C where there are many more rows than
+        features. Learning rates fall with the number of rows seen, and the coefficients are a running mean of
+        those after each batch, of which early ones fade.
+
+        ``t_`` counts the rows; ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which belong to a
+        fit, are removed.
+        """
+        with unchanged_on_error(self):
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X, y, classes, sample_weight):
+        loss = self._check_parameters()
+        if self.l1_ratio != 0:
+            raise ValueError(f"partial_fit does not take an L1 penalty, got l1_ratio={self.l1_ratio}")
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: pass "
+                "a dict of weights"
+            )
+        first = not hasattr(self, "coef_")
+        X = check_X(self, X, reset=first)
+        dtype = X.dtype if first else self.coef_.dtype
+        if X.dtype != dtype:
+            X = X.astype(dtype)
+        weight = check_weight(sample_weight, X.shape[0], dtype)
+        target = self._stream_target(y, classes, weight, X, first)
+        outputs = target.outputs
+        if not first and len(self.coef_) != outputs:
+            raise ValueError(f"y has {outputs} outputs, but the model has {len(self.coef_)}")
+        rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
+        stream = Stream(**self._stream) if not first else Stream()
+        if stream.center is None:
+            stream.center = rows.center
+        rows.center = stream.center
+        objective = LinearObjective(rows, self.C)
+        if stream.w is None and first:
+            stream.start(np.zeros((outputs, rows.width)))
+        elif stream.w is None or len(stream.w[0]) != rows.width:
+            plain = self.coef_ if not self.fit_intercept else np.column_stack([self.coef_, self.intercept_])
+            stream.start(rows.centered(plain.astype(np.float64)))
+        with threads.single_threaded_blas():
+            mean = descend(
+                objective, stream, adaptive=self.solver != "sgd",
+                random_state=check_random_state(self.random_state), **_options(self),
+            )  # fmt: skip
+        if not np.isfinite(mean).all():
+            raise ValueError(
+                "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
+                "smaller learning_rate_init"
+            )
+        self._set_coefficients(target, loss, rows.plain(mean), dtype)
+        self.n_iter_ = np.ones(objective.problems, dtype=np.int32)
+        self.t_ = stream.rows
+        self.solver_ = "sgd" if self.solver == "sgd" else "adam"
+        self._stream = stream.state()
+        for name in ("loss_", "loss_curve_", "validation_loss_curve_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return self
+
+    def _stream_target(self, y, classes, weight, X, first):
+        """The coded target: like the first call's or the fit's in what its outputs are."""
+        n = X.shape[0]
+        if classes is not None:
+            classes = np.unique(np.asarray(classes))
+            if not first and not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"classes={classes.tolist()} are not those of the model, {self.classes_.tolist()}"
+                )
+            if len(classes) < 2:
+                raise ValueError(f"classes must hold at least 2 labels, got {classes.tolist()}")
+        known = classes if first else self.classes_
+        if first and known is None and _holds_labels(y, self._softmax):
+            raise ValueError(
+                "classes must be passed to the first call of partial_fit: all the labels that y will ever have"
+            )
+        if self._softmax:
+            target = softmax_target(y, n, weight, self.class_weight, X.dtype, classes=known)
+        else:
+            kind = None if first else self._kind
+            target = logistic_target(
+                y, n, weight, self.class_weight, X.dtype, kind=kind, classes=known
+            )
+        if not first and target.kind != self._kind:
+            raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
+        return target
+
+
+def _holds_labels(y, softmax):
+    """Whether y is a column of labels: not probabilities, nor a matrix."""
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        return False
+    return softmax or type_of_target(np.ravel(y), input_name="y") != "continuous"

@@ -1,0 +1,191 @@
+"""The linear objective as the stochastic solvers see it: mini-batches of rows, corrected by a whole gradient."""
+
+import numpy as np
+
+from sklloss.backends import stochastic
+from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
+
+# Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
+WIDEST_DENSE_BLOCKS = 128
+# Adam's decays and its epsilon.
+DECAYS = (0.9, 0.99, 1e-12)
+
+
+def present_rows(rows):
+    """The rows that have a weight."""
+    if rows._weight is None:
+        return np.arange(rows.n, dtype=np.intp)
+    return np.flatnonzero(rows._weight.reshape(rows.n, -1).any(axis=1))
+
+
+def suitable_batch(rows, n):
+    """Rows per batch: few, but enough to outweigh a step, and a loss that is Python code."""
+    least = 32 if rows.compiled else 512
+    return int(min(n, max(least, min(n // 20, 256, max(64, rows.width // 2)))))
+
+
+class MiniBatches:
+    """Gradients of mini-batches with their variance reduced, and coordinates to take steps in.
+
+    A step uses how the slopes of a batch differ from those at the anchor, the last point where all rows
+    were seen. As parameters and anchor near the optimum, so does the noise near 0. Coordinates come from the
+    objective's preconditioner: in them it is about as curved in every direction, whatever the units of the
+    features.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+    batch_rows : int or None
+        None chooses.
+
+    References
+    ----------
+    Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
+    """
+
+    def __init__(self, objective, batch_rows=None):
+        rows = objective.rows
+        self.objective = objective
+        self.rows_at = present_rows(rows)
+        n = len(self.rows_at)
+        self.batch_rows = suitable_batch(rows, n) if batch_rows is None else min(batch_rows, n)
+        self.batches = -(-len(self.rows_at) // self.batch_rows)
+        counts = np.full(self.batches, float(self.batch_rows))
+        counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
+        self._gains = objective.scale * len(self.rows_at) / counts
+        self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
+        self._kept = np.empty((rows.n, rows.outputs), dtype=rows.dtype)
+        self._anchor = None
+        # whether a shift of all outputs alike changes no loss, which the first slopes tell
+        self._together = False if rows.separable else None
+        self.local = False
+        self._use(self._narrow(objective))
+
+    def _narrow(self, objective):
+        """The preconditioner; for a wide sparse X its diagonal, which columns can have one by one."""
+        return objective.preconditioner(diagonal=objective.rows.sparse and objective.rows.width > WIDEST_DENSE_BLOCKS)
+
+    def _use(self, solve):
+        self._solve = solve
+        self._coordinates = solve.coordinates()
+
+    def renew(self, w):
+        """Make the coordinates those of the curvature at w, where that is not too dear."""
+        rows = self.objective.rows
+        if rows.width > (WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS):
+            return False
+        solve = self.objective.preconditioner_at(w)
+        if solve is None:
+            return False
+        self.local = True
+        self._use(solve)
+        return True
+
+    @property
+    def renewal_cost(self):
+        """What `renew` costs, in epochs."""
+        return max(1, self.objective.rows.width // 24)
+
+    def settle(self, w):
+        """The best shift of all outputs alike, where the loss does not see it: that of the least penalty."""
+        coef = self.objective.coef(w)
+        return (coef - coef.mean(axis=0)).reshape(w.shape) if self._together else w
+
+    def anchor(self, w):
+        """Value and gradient of each problem at w, from which mini-batches depart from now on."""
+        objective = self.objective
+        sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._kept)
+        if self._together is None:
+            total = float(np.abs(self._kept.sum(axis=1)).sum(dtype=np.float64))
+            self._together = total <= 1e-4 * float(np.abs(self._kept).sum(dtype=np.float64))
+        self._anchor = gradient * objective.scale
+        return objective._with_penalty(w, sums, gradient)
+
+    def towards(self, gradient):
+        """The gradient in the coordinates, in which it is about the step to the optimum, by its square root.
+
+        Returns the sums of squares (problems,), twice what the objective may fall, and sizes per coordinate.
+        """
+        decrease = np.einsum("bi,bi->b", gradient, self._solve(gradient))
+        return decrease, np.sqrt(np.maximum(decrease, 0.0) / self.objective.size)
+
+    def epoch(self, w, order, rates, moments=None):
+        """One pass over all rows in batches, each with a step; w (problems, size) is overwritten.
+
+        ``rates`` is (batches, problems).
+        """
+        rows = self.objective.rows
+        if moments is not None:
+            moments = tuple(part.reshape(self._ridge.shape) for part in moments)
+        stochastic.epoch(
+            rows, w.reshape(self._ridge.shape), order, self.batch_rows, coordinates=self._coordinates,
+            ridge=self._ridge, gains=self._gains,
+            rates=np.broadcast_to(rates, (self.batches, rows.outputs)), kept=self._kept,
+            anchor=self._anchor, together=self._together, moments=moments, decays=DECAYS,
+        )  # fmt: skip
+
+
+# A stream keeps no more numbers of curvature than these, else its diagonal alone.
+MOST_CURVATURE = 1 << 20
+
+
+class StreamBatches:
+    """Mini-batches of the latest rows of a stream, which stand for all of it.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        Of the latest rows alone.
+    batch_rows : int or None
+        None chooses.
+    """
+
+    def __init__(self, objective, batch_rows=None):
+        rows = objective.rows
+        self.objective = objective
+        self.rows_at = present_rows(rows)
+        n = len(self.rows_at)
+        self.batch_rows = suitable_batch(rows, n) if batch_rows is None else min(batch_rows, n)
+        self._together = False
+
+    def weights(self, order):
+        """The weight of each batch, with weights by output their mean over outputs."""
+        weight = self.objective.rows._weight
+        if weight is None:
+            weight = np.ones(len(order))
+        else:
+            weight = weight.reshape(self.objective.rows.n, -1).mean(axis=1, dtype=np.float64)[order]
+        return np.add.reduceat(weight, np.arange(0, len(order), self.batch_rows))
+
+    def curvature(self, w, earlier, share):
+        """The loss's curvature by weight at w, of which the latest rows make up a share."""
+        rows = self.objective.rows
+        total = self.weights(self.rows_at).sum()
+        widest = min(WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS, WIDEST_BLOCKS)
+        if rows.width <= widest and rows.outputs * rows.width**2 <= MOST_CURVATURE:
+            gradient, blocks = rows.positive_blocks(w)
+            # the sum of a product is at most that of the squares: what is far below it is rounding
+            size = np.sqrt(np.einsum("bii->i", blocks) * total)
+            self._together = not rows.separable and bool(
+                (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
+            )
+        else:
+            blocks = 0.25 * rows.squared_columns()
+        blocks /= total
+        return blocks if earlier is None else earlier + share * (blocks - earlier)
+
+    def epoch(self, w, mean, order, gains, curvature, rates, mixing, moments):
+        """A step for each batch; w and mean (outputs, width), and the moments, change in place."""
+        objective = self.objective
+        rows = objective.rows
+        ridge = objective._ridge.reshape(rows.outputs, rows.width)
+        curvature = curvature * objective.scale
+        if curvature.ndim == 3:
+            np.einsum("bii->bi", curvature)[:] += ridge
+        else:
+            curvature = curvature + ridge[0]
+        stochastic.epoch(
+            rows, w, order, self.batch_rows, coordinates=coordinates_of(curvature, objective), ridge=ridge,
+            gains=objective.scale * gains, rates=np.repeat(rates[:, None], rows.outputs, axis=1),
+            together=self._together, moments=moments, decays=DECAYS, mean=mean, mixing=mixing,
+        )  # fmt: skip
