@@ -75,8 +75,9 @@ class PartialFitMixin:
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Learn from more rows: one pass over them in mini-batches.
 
-        Available with every ``solver``: "sgd" takes plain steps and any other Adam's, both with ``batch_size`` and
-        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver ended.
+        Available with every ``solver``: "adam" takes Adam's steps and any other plain ones, which mostly get further
+        on a stream; both with ``batch_size`` and ``learning_rate_init``. Goes on from the last `partial_fit`, or
+        from where a `fit` by any solver ended.
 
         Parameters
         ----------
@@ -128,27 +129,22 @@ class PartialFitMixin:
         first = not hasattr(self, "coef_")
         X = check_X(self, X, reset=first)
         dtype = X.dtype if first else self.coef_.dtype
-        if X.dtype != dtype:
-            X = X.astype(dtype)
-        weight = check_weight(sample_weight, X.shape[0], dtype)
+        weight = check_weight(sample_weight, X.shape[0], X.dtype)
         target = self._stream_target(y, classes, weight, X, first)
-        outputs = target.outputs
-        if not first and len(self.coef_) != outputs:
-            raise ValueError(f"y has {outputs} outputs, but the model has {len(self.coef_)}")
+        if not first and len(self.coef_) != target.outputs:
+            raise ValueError(f"y has {target.outputs} outputs, but the model has {len(self.coef_)}")
         rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
-        stream = Stream(**self._stream) if not first else Stream()
-        if stream.center is None:
-            stream.center = rows.center
-        rows.center = stream.center
         objective = LinearObjective(rows, self.C)
-        if stream.w is None and first:
-            stream.start(np.zeros((outputs, rows.width)))
-        elif stream.w is None or len(stream.w[0]) != rows.width:
-            plain = self.coef_ if not self.fit_intercept else np.column_stack([self.coef_, self.intercept_])
-            stream.start(rows.centered(plain.astype(np.float64)))
+        stream = Stream() if first else Stream(**self._stream)
+        if first:
+            stream.start(np.zeros((target.outputs, rows.width)), rows.center)
+        elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
+            coef = np.column_stack([self.coef_, self.intercept_])[:, : rows.width].astype(np.float64)
+            stream.start(rows.centered(coef), rows.center)
+        rows.center = stream.center
         with threads.single_threaded_blas():
             mean = descend(
-                objective, stream, adaptive=self.solver != "sgd",
+                objective, stream, adaptive=self.solver == "adam",
                 random_state=check_random_state(self.random_state), **_options(self),
             )  # fmt: skip
         if not np.isfinite(mean).all():
@@ -159,7 +155,7 @@ class PartialFitMixin:
         self._set_coefficients(target, loss, rows.plain(mean), dtype)
         self.n_iter_ = np.ones(objective.problems, dtype=np.int32)
         self.t_ = stream.rows
-        self.solver_ = "sgd" if self.solver == "sgd" else "adam"
+        self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()
         for name in ("loss_", "loss_curve_", "validation_loss_curve_"):
             if hasattr(self, name):

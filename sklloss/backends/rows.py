@@ -124,14 +124,15 @@ class Rows:
         self._run(work, len(product))
         return self._join(product, shift)
 
-    def positive_blocks(self, coef):
+    def positive_blocks(self, coef, *, by_slope=False):
         """Gradient (outputs, width) and a positive stand-in for the Hessian's diagonal blocks, at ``coef``.
 
         Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
-        count by the size of their first derivative: a row that is met no longer bends a loss either.
+        count by the size of their first derivative: a row that is met no longer bends a loss either. ``by_slope``
+        asks for that with any loss: rows that are far off then count, though a loss may hardly bend there.
         """
         loss = None
-        if not (self.separable and self.loss.states_curvature):
+        if by_slope or not (self.separable and self.loss.states_curvature):
             loss = PythonLoss(self._slopes, False)
         return self.hessian(coef, coupled=False, loss=loss)[1:]
 

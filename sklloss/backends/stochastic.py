@@ -10,7 +10,7 @@ BLOCK_BYTES = 1 << 19
 
 
 def epoch(
-    rows, w, order, batch_rows, *, coordinates, ridge, gains, rates, kept=None, anchor=None, together=False,
+    rows, w, order, batch_rows, *, coordinates, ridge, gains, rates, kept=None, anchor=None, bend=0.0, together=False,
     moments=None, decays=(0.0, 0.0, 0.0), mean=None, mixing=None,
 ):  # fmt: skip
     """One step for each batch of rows; ``w`` changes in place.
@@ -35,6 +35,9 @@ def epoch(
         The share of the step that the curvature suggests; for Adam its learning rate in ``coordinates``.
     kept, anchor : ndarray of shape (n, outputs) and (outputs, width), optional
         Slopes at an earlier point, and the whole gradient there.
+    bend : float
+        0, or a bound on the loss's second derivative by the scores, beyond which no step follows the loss of its
+        batch.
     together : bool
         Keep the sum of the parameters over outputs as it is.
     moments : tuple of two ndarrays like w, optional
@@ -52,7 +55,7 @@ def epoch(
         turned = [None if a is None else np.ascontiguousarray(a.T) for a in (w, anchor, ridge, first, second)]
         bad = _stochastic.sparse_epoch(
             rows._kernel, *rows._arrays, order, batch_rows, turned[0], rows.fit_intercept, *targets, kept,
-            turned[1], turned[2], units[0], gains, rates, together, turned[3], turned[4], *decays,
+            turned[1], turned[2], units[0], gains, rates, bend, together, turned[3], turned[4], *decays,
         )  # fmt: skip
         w[:] = turned[0].T
         if moments is not None:
@@ -68,7 +71,7 @@ def epoch(
         bad = _stochastic.block_epoch(
             rows._kernel, *arrays, rows.center if rows.center.any() else None, order, batch_rows,
             max(32 if rows.compiled else PYTHON_ROWS, min(block, 1024)), w, rows.fit_intercept, *targets,
-            kept, anchor, ridge, factors, units, gains, rates, together, first, second, *decays, mean,
+            kept, anchor, ridge, factors, units, gains, rates, bend, together, first, second, *decays, mean,
             mixing,
         )  # fmt: skip
     if bad >= 0:

@@ -136,6 +136,28 @@ cdef inline void adam(
         g[i] = rate * first[i] / (sqrt(second[i]) + moments.epsilon)
 
 
+cdef inline double squares(
+    const real* z, const real* weight, bint weight_per_output, Py_ssize_t rows, Py_ssize_t K
+) noexcept nogil:
+    """The weighted sum of squares of z (rows, K)."""
+    cdef Py_ssize_t i, k
+    cdef double total = 0.0, square
+    for i in range(rows):
+        for k in range(K):
+            square = <double>z[i * K + k] * <double>z[i * K + k]
+            if weight != NULL:
+                square *= <double>weight[i * K + k if weight_per_output else i]
+            total += square
+    return total
+
+
+cdef inline double held(double slope, double curve) noexcept nogil:
+    """The fraction of a step that keeps short of the least of slope t - curve t**2 / 2."""
+    if curve > 0.0 and slope < curve:
+        return max(slope, 0.1 * curve) / curve if slope > 0.0 else 0.1
+    return 1.0
+
+
 cdef inline int look_up(double* work) except -1 nogil:
     """After some 20 ms of work, let a pending Ctrl-C raise KeyboardInterrupt."""
     if work[0] > PATIENCE:
@@ -170,6 +192,7 @@ def block_epoch(
     const double[:, ::1] units,
     const double[::1] gains,
     const double[:, ::1] rates,
+    double bend,
     bint together,
     double[:, ::1] first,
     double[:, ::1] second,
@@ -206,6 +229,9 @@ def block_epoch(
         See `into_units`.
     gains : array of shape (batches,)
     rates : array of shape (batches, outputs)
+    bend : double
+        0, or a bound on the second derivative of the loss: then no step goes beyond where a batch's own loss
+        would be least by that bound, along the step.
     together : bool
         Keep the sum of the parameters over outputs as it is.
     first, second : arrays like w, or None for plain descent
@@ -249,7 +275,7 @@ def block_epoch(
     cdef bint centered = center is not None
     cdef double* matrices = <double*>&factors[0, 0, 0] if factors is not None else NULL
     cdef Moments moments
-    cdef double work = 0.0, total
+    cdef double work = 0.0, total, curve, fraction
     moments.decay, moments.decay_second, moments.epsilon = decay, decay_second, epsilon
     moments.first = &first[0, 0] if first is not None else NULL
     moments.second = &second[0, 0] if first is not None else NULL
@@ -334,9 +360,24 @@ def block_epoch(
                         total += g[k * width + j]
                     for k in range(K):
                         g[k * width + j] -= total / <double>K
+            fraction = 1.0
+            if bend > 0.0:
+                # along the step: the decrease of the batch's loss to first order, and its second derivative
+                total = 0.0
+                for k in range(K):
+                    for j in range(p):
+                        total += coef_gradient[k * p + j] * g[k * width + j]
+                        coef[k * p + j] = <real>g[k * width + j]
+                    intercept[k] = <real>0.0
+                    if fit_intercept:
+                        total += shift[k] * g[k * width + p]
+                        intercept[k] = <real>g[k * width + p]
+                dense_scores(rows_of_x, True, <int>p, coef, intercept, raw, <int>rows, <int>p, <int>K)
+                curve = squares(raw, <const real*>batch.weight, weight_per_output, rows, K)
+                fraction = held(total, bend * curve * <double>count / <double>rows)
             for k in range(K):
                 for j in range(width):
-                    w[k, j] -= g[k * width + j]
+                    w[k, j] -= fraction * g[k * width + j]
                 if mean is not None:
                     for j in range(width):
                         mean[k, j] += mixing[b] * (w[k, j] - mean[k, j])
@@ -396,6 +437,7 @@ def sparse_epoch(
     const double[::1] units,
     const double[::1] gains,
     const double[:, ::1] rates,
+    double bend,
     bint together,
     double[:, ::1] first,
     double[:, ::1] second,
@@ -436,7 +478,7 @@ def sparse_epoch(
     cdef const Py_ssize_t* classes = &codes[0] if codes is not None else NULL
     cdef const real* weights = &weight[0] if weight is not None else NULL
     cdef bint anchored = anchor is not None, adaptive = first is not None
-    cdef double value, total, work = 0.0
+    cdef double value, total, slope, curve, fraction, work = 0.0
     batch.parameter = parameter
     batch.outputs = K
     batch.raw = raw
@@ -498,11 +540,11 @@ def sparse_epoch(
                 if fit_intercept:
                     for k in range(K):
                         sums[width - 1, k] += <double>raw[i * K + k]
+            slope = 0.0
             for t in range(columns):
                 j = present[t]
                 for k in range(K):
                     step[k] = gains[b] * sums[j, k] + ridge[j, k] * w[j, k]
-                    sums[j, k] = 0.0
                 if anchored:
                     for k in range(K):
                         step[k] += anchor[j, k]
@@ -523,8 +565,29 @@ def sparse_epoch(
                 if together:
                     for k in range(K):
                         step[k] -= total / <double>K
+                if bend > 0.0:
+                    for k in range(K):
+                        slope += sums[j, k] * step[k]
                 for k in range(K):
-                    w[j, k] -= step[k]
+                    sums[j, k] = step[k]
+            fraction = 1.0
+            if bend > 0.0:
+                for i in range(count):
+                    row = order[start + i]
+                    for k in range(K):
+                        scores[k] = sums[width - 1, k] if fit_intercept else 0.0
+                    for t in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1]):
+                        for k in range(K):
+                            scores[k] += <double>data[t] * sums[indices[t], k]
+                    for k in range(K):
+                        raw[i * K + k] = <real>scores[k]
+                curve = squares(raw, <const real*>batch.weight, weight_per_output, count, K)
+                fraction = held(slope, bend * curve)
+            for t in range(columns):
+                j = present[t]
+                for k in range(K):
+                    w[j, k] -= fraction * sums[j, k]
+                    sums[j, k] = 0.0
             work += 10.0 * <double>K * <double>columns
             look_up(&work)
         if bad == -1:

@@ -1,6 +1,7 @@
 """The linear objective as the stochastic solvers see it: mini-batches of rows, corrected by a whole gradient."""
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from sklloss.backends import stochastic
 from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
@@ -9,6 +10,8 @@ from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
 WIDEST_DENSE_BLOCKS = 128
 # Adam's decays and its epsilon.
 DECAYS = (0.9, 0.99, 1e-12)
+# What a stream takes the second derivative of a loss to be at most: that of the log loss.
+BEND = 0.25
 
 
 def present_rows(rows):
@@ -18,9 +21,9 @@ def present_rows(rows):
     return np.flatnonzero(rows._weight.reshape(rows.n, -1).any(axis=1))
 
 
-def suitable_batch(rows, n):
+def suitable_batch(rows, n, least):
     """Rows per batch: few, but enough to outweigh a step, and a loss that is Python code."""
-    least = 32 if rows.compiled else 512
+    least = least if rows.compiled else 512
     return int(min(n, max(least, min(n // 20, 256, max(64, rows.width // 2)))))
 
 
@@ -48,7 +51,7 @@ class MiniBatches:
         self.objective = objective
         self.rows_at = present_rows(rows)
         n = len(self.rows_at)
-        self.batch_rows = suitable_batch(rows, n) if batch_rows is None else min(batch_rows, n)
+        self.batch_rows = suitable_batch(rows, n, 32) if batch_rows is None else min(batch_rows, n)
         self.batches = -(-len(self.rows_at) // self.batch_rows)
         counts = np.full(self.batches, float(self.batch_rows))
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
@@ -63,7 +66,9 @@ class MiniBatches:
 
     def _narrow(self, objective):
         """The preconditioner; for a wide sparse X its diagonal, which columns can have one by one."""
-        return objective.preconditioner(diagonal=objective.rows.sparse and objective.rows.width > WIDEST_DENSE_BLOCKS)
+        return objective.preconditioner(
+            diagonal=objective.rows.sparse and objective.rows.width > WIDEST_DENSE_BLOCKS
+        )
 
     def _use(self, solve):
         self._solve = solve
@@ -127,6 +132,8 @@ class MiniBatches:
 
 # A stream keeps no more numbers of curvature than these, else its diagonal alone.
 MOST_CURVATURE = 1 << 20
+# A running mean of very sparse parameters takes them in so many times a pass.
+SEGMENTS = 8
 
 
 class StreamBatches:
@@ -145,7 +152,8 @@ class StreamBatches:
         self.objective = objective
         self.rows_at = present_rows(rows)
         n = len(self.rows_at)
-        self.batch_rows = suitable_batch(rows, n) if batch_rows is None else min(batch_rows, n)
+        self.batch_rows = suitable_batch(rows, n, 8) if batch_rows is None else min(batch_rows, n)
+        self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
         self._together = False
 
     def weights(self, order):
@@ -158,34 +166,65 @@ class StreamBatches:
         return np.add.reduceat(weight, np.arange(0, len(order), self.batch_rows))
 
     def curvature(self, w, earlier, share):
-        """The loss's curvature by weight at w, of which the latest rows make up a share."""
+        """The loss's curvature by weight at w, of which the latest rows make up a share.
+
+        Rows count by half the size of their slope, a curvature of 1/4 where nothing is known. A second
+        derivative would be 0 for a row that is far on the wrong side, and the step towards it endless.
+        """
         rows = self.objective.rows
         total = self.weights(self.rows_at).sum()
-        widest = min(WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS, WIDEST_BLOCKS)
+        widest = WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS
         if rows.width <= widest and rows.outputs * rows.width**2 <= MOST_CURVATURE:
-            gradient, blocks = rows.positive_blocks(w)
-            # the sum of a product is at most that of the squares: what is far below it is rounding
+            gradient, blocks = rows.positive_blocks(w, by_slope=True)
+            # a sum of products is at most that of the squares: what is far below it is rounding
             size = np.sqrt(np.einsum("bii->i", blocks) * total)
             self._together = not rows.separable and bool(
                 (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
             )
+            latest = 0.5 / total * blocks
         else:
-            blocks = 0.25 * rows.squared_columns()
-        blocks /= total
-        return blocks if earlier is None else earlier + share * (blocks - earlier)
+            latest = 0.25 / total * rows.squared_columns()
+        if earlier is None or earlier.shape != latest.shape:
+            return latest
+        return earlier + share * (latest - earlier)
 
-    def epoch(self, w, mean, order, gains, curvature, rates, mixing, moments):
-        """A step for each batch; w and mean (outputs, width), and the moments, change in place."""
-        objective = self.objective
-        rows = objective.rows
-        ridge = objective._ridge.reshape(rows.outputs, rows.width)
-        curvature = curvature * objective.scale
+    def coordinates(self, curvature):
+        """Those of a whole stream, given the sum of its losses' curvature."""
+        curvature = curvature * self.objective.scale
         if curvature.ndim == 3:
-            np.einsum("bii->bi", curvature)[:] += ridge
+            np.einsum("bii->bi", curvature)[:] += self._ridge
         else:
-            curvature = curvature + ridge[0]
-        stochastic.epoch(
-            rows, w, order, self.batch_rows, coordinates=coordinates_of(curvature, objective), ridge=ridge,
-            gains=objective.scale * gains, rates=np.repeat(rates[:, None], rows.outputs, axis=1),
-            together=self._together, moments=moments, decays=DECAYS, mean=mean, mixing=mixing,
-        )  # fmt: skip
+            curvature += self._ridge[0]
+        return coordinates_of(curvature, self.objective)
+
+    def distance(self, w, coordinates, total):
+        """How far from w the optimum of a stream of that weight seems, in each of the coordinates.
+
+        It is seen through the gradient of the latest rows, whose noise is taken off. What is left is no
+        smaller than the uncertainty of the optimum itself, which is 1.
+        """
+        rows = self.objective.rows
+        multiple = total / self.weights(self.rows_at).sum()
+        _, gradient = rows.value_and_gradient(w)
+        factors, units = coordinates
+        step = (self.objective.scale * multiple * gradient + self._ridge * w) / units
+        if factors is not None:
+            for k in range(rows.outputs):
+                factor = factors[min(k, len(factors) - 1)].T
+                step[k] = solve_triangular(factor, step[k], trans="T", check_finite=False)
+        return np.sqrt(max(np.mean(step * step) - multiple, 1.0))
+
+    def epoch(self, w, mean, order, gains, coordinates, rates, mixing, moments):
+        """A step for each batch; w and mean (outputs, width), and the moments, change in place."""
+        rows = self.objective.rows
+        rates = np.repeat(rates[:, None], rows.outputs, axis=1)
+        gains = self.objective.scale * gains
+        segments = SEGMENTS if rows.sparse and coordinates[0] is None else 1
+        for part in np.array_split(np.arange(len(gains)), min(segments, len(gains))):
+            batches = slice(part[0], part[-1] + 1)
+            some = order[part[0] * self.batch_rows : (part[-1] + 1) * self.batch_rows]
+            stochastic.epoch(
+                rows, w, some, self.batch_rows, coordinates=coordinates, ridge=self._ridge,
+                gains=gains[batches], rates=rates[batches], bend=BEND, together=self._together,
+                moments=moments, decays=DECAYS, mean=mean, mixing=mixing[batches],
+            )  # fmt: skip

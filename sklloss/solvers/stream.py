@@ -6,7 +6,9 @@ import numpy as np
 
 from sklloss.objectives.linear_stochastic import DECAYS, StreamBatches
 
-POWER = 0.7  # learning rates fall as this power of the rows seen
+# Learning rates fall as these powers of the rows seen, from these: of plain steps, and of Adam's.
+POWERS = (0.5, 0.3)
+FIRST = (0.8, 2.0)
 FADING = 4.0  # a running mean gives the rows that came last this many times the share of the first
 
 
@@ -42,8 +44,9 @@ class Stream:
     first: np.ndarray | None = None
     second: np.ndarray | None = None
 
-    def start(self, w):
+    def start(self, w, center):
         """Begin at these parameters."""
+        self.center = center
         self.w, self.mean, self.curvature = w.copy(), w.copy(), None
         self.steps, self.first, self.second = 0, None, None
 
@@ -66,7 +69,8 @@ def descend(objective, stream, *, adaptive, random_state, batch_size=None, learn
         Shuffles the rows.
     batch_size : int or None
     learning_rate_init : float or None
-        The learning rate of the first rows: for plain steps as a share of the step that the curvature suggests.
+        The learning rate of the first rows: for plain steps the share of the step that the curvature suggests,
+        for Adam that of the distance to the optimum, as the latest rows show it.
 
     Returns
     -------
@@ -84,26 +88,29 @@ def descend(objective, stream, *, adaptive, random_state, batch_size=None, learn
     stream.rows += len(order)
     stream.weight = before + float(weights.sum())
     seen = before + np.cumsum(weights)
-    fresh = weights.sum() / stream.weight if stream.curvature is not None else 1.0
-    share = FADING * fresh / (1.0 + (FADING - 1.0) * fresh)
+    share = _faded(weights.sum() / stream.weight)
     stream.curvature = batches.curvature(stream.mean, stream.curvature, share)
-    rate = learning_rate_init if learning_rate_init is not None else 0.5
-    rates = rate * (weights / seen) ** POWER
+    coordinates = batches.coordinates(stream.curvature * stream.weight)
+    rate = learning_rate_init if learning_rate_init is not None else FIRST[adaptive]
+    rates = rate * (weights / seen) ** POWERS[adaptive]
     moments = None
     if adaptive:
         if stream.first is None:
             stream.steps, stream.first, stream.second = 0, np.zeros_like(stream.w), np.zeros_like(stream.w)
         moments = (stream.first.copy(), stream.second.copy())
         t = np.arange(stream.steps + 1, stream.steps + len(weights) + 1, dtype=np.float64)
-        rates = rates * np.sqrt(objective.scale * stream.weight)
+        rates *= batches.distance(stream.mean, coordinates, stream.weight)
         rates *= np.sqrt(1.0 - DECAYS[1] ** t) / (1.0 - DECAYS[0] ** t)
         stream.steps += len(weights)
-    fresh = weights / seen
     w, mean = stream.w.copy(), stream.mean.copy()
     batches.epoch(
-        w, mean, order, stream.weight / weights, stream.curvature * stream.weight, rates,
-        FADING * fresh / (1.0 + (FADING - 1.0) * fresh), moments,
-    )  # fmt: skip
+        w, mean, order, stream.weight / weights, coordinates, rates, _faded(weights / seen), moments
+    )
     stream.w, stream.mean = w, mean
     stream.first, stream.second = moments if adaptive else (None, None)
     return mean
+
+
+def _faded(fresh):
+    """The weight in a running mean of what is a share ``fresh`` of all that has come."""
+    return FADING * fresh / (1.0 + (FADING - 1.0) * fresh)
