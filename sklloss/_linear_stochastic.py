@@ -75,9 +75,9 @@ class PartialFitMixin:
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Learn from more rows: one pass over them in mini-batches.
 
-        Available with every ``solver``: "adam" takes Adam's steps and any other plain ones, which mostly get further
-        on a stream; both with ``batch_size`` and ``learning_rate_init``. Goes on from the last `partial_fit`, or
-        from where a `fit` by any solver ended.
+        Available with every ``solver``: "adam" takes Adam's steps, any other takes plain ones, which on
+        streams of small pieces get further; both with ``batch_size`` and ``learning_rate_init``. Goes on from
+        the last `partial_fit`, or from where a `fit` by any solver ended.
 
         Parameters
         ----------
@@ -99,17 +99,17 @@ class PartialFitMixin:
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is invalid, which the message names; if ``classes`` are missing at the
-            first call, or y has others than these. The estimator then keeps the state that it had.
+            If a parameter or an argument is invalid, which the message names; if ``classes`` are missing at
+            the first call, or y has others than these. The estimator then keeps the state that it had.
 
         Notes
         -----
-        The objective is that of `fit` on all the rows that have come so far, a `fit` before included: ``C * sum_i
-        w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole stream and less and less per
-        row. A row that comes again counts again, as it does for `fit`: k passes over the same
-        rows tend to the optimum for ``k * C``, which is about that for C where there are many more rows than
-        features. Learning rates fall with the number of rows seen, and the coefficients are a running mean of
-        those after each batch, of which early ones fade.
+        The objective is that of `fit` on all the rows that have come so far, those of a `fit` before
+        included: ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole
+        stream and less and less per row. A row that comes again counts again, as it does for `fit`: k passes
+        over the same rows tend to the optimum for ``k * C``, which is about that for C where there are many
+        more rows than features; divide C by k to make up for it. Learning rates fall with the number of
+        rows seen, and the coefficients are a running mean of those after each batch; early ones fade.
 
         ``t_`` counts the rows; ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which belong to a
         fit, are removed.
@@ -123,8 +123,8 @@ class PartialFitMixin:
             raise ValueError(f"partial_fit does not take an L1 penalty, got l1_ratio={self.l1_ratio}")
         if isinstance(self.class_weight, str):
             raise ValueError(
-                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: pass "
-                "a dict of weights"
+                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
+                "pass a dict of weights"
             )
         first = not hasattr(self, "coef_")
         X = check_X(self, X, reset=first)
@@ -176,15 +176,13 @@ class PartialFitMixin:
         known = classes if first else self.classes_
         if first and known is None and _holds_labels(y, self._softmax):
             raise ValueError(
-                "classes must be passed to the first call of partial_fit: all the labels that y will ever have"
+                "classes must be passed to the first call of partial_fit: all labels that y will ever have"
             )
         if self._softmax:
             target = softmax_target(y, n, weight, self.class_weight, X.dtype, classes=known)
         else:
             kind = None if first else self._kind
-            target = logistic_target(
-                y, n, weight, self.class_weight, X.dtype, kind=kind, classes=known
-            )
+            target = logistic_target(y, n, weight, self.class_weight, X.dtype, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
         return target

@@ -101,7 +101,8 @@ class Rows:
         def work(first, last):
             return one_pass(
                 self._kernel, *self._arrays, w, b, self._values, self._codes, self._weight, self._per_output,
-                self._expand, self._parameter, block, bounds, first, last, gradient, shift, sums, curvature, slopes,
+                self._expand, self._parameter, block, bounds, first, last, gradient, shift, sums, curvature,
+                slopes,
             )  # fmt: skip
 
         self._run(work, len(gradient))
@@ -128,8 +129,8 @@ class Rows:
         """Gradient (outputs, width) and a positive stand-in for the Hessian's diagonal blocks, at ``coef``.
 
         Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
-        count by the size of their first derivative: a row that is met no longer bends a loss either. ``by_slope``
-        asks for that with any loss: rows that are far off then count, though a loss may hardly bend there.
+        count by the size of their first derivative: a row that is met no longer bends a loss either.
+        ``by_slope`` asks for that with any loss: rows that are far off count then, where it hardly bends.
         """
         loss = None
         if by_slope or not (self.separable and self.loss.states_curvature):

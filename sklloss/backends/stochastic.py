@@ -10,8 +10,8 @@ BLOCK_BYTES = 1 << 19
 
 
 def epoch(
-    rows, w, order, batch_rows, *, coordinates, ridge, gains, rates, kept=None, anchor=None, bend=0.0, together=False,
-    moments=None, decays=(0.0, 0.0, 0.0), mean=None, mixing=None,
+    rows, w, order, batch_rows, *, coordinates, ridge, gains, rates, kept=None, anchor=None, bend=0.0,
+    together=False, moments=None, decays=(0.0, 0.0, 0.0), mean=None, mixing=None,
 ):  # fmt: skip
     """One step for each batch of rows; ``w`` changes in place.
 
@@ -36,8 +36,8 @@ def epoch(
     kept, anchor : ndarray of shape (n, outputs) and (outputs, width), optional
         Slopes at an earlier point, and the whole gradient there.
     bend : float
-        0, or a bound on the loss's second derivative by the scores, beyond which no step follows the loss of its
-        batch.
+        0, or a bound on the loss's second derivative by the scores: then no step goes beyond where a batch's
+        own loss would be least by that bound.
     together : bool
         Keep the sum of the parameters over outputs as it is.
     moments : tuple of two ndarrays like w, optional
@@ -64,7 +64,7 @@ def epoch(
             mean += (1.0 - np.prod(1.0 - mixing)) * (w - mean)
     else:
         no_index = np.empty(0, dtype=np.int32)
-        arrays = (None, *rows._arrays)
+        arrays = (np.empty((0, 0), dtype=rows.dtype), *rows._arrays)
         if not rows.sparse:
             arrays = (rows._arrays[0], np.empty(0, dtype=rows.dtype), no_index, no_index)
         block = BLOCK_BYTES // (rows.dtype.itemsize * (rows.width + 4 * rows.outputs))

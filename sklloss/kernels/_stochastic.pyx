@@ -1,10 +1,10 @@
 """One stochastic pass over the rows of X for a linear model: mini-batches, with a step after each.
 
-The gradient of a batch is ``gain * sum(slope_i x_i) + anchor + ridge * w``. With slopes kept from an earlier
-point, of which ``anchor`` is the whole gradient, they are the changes of the slopes since (variance reduction, Johnson
-and Zhang, 2013); without, the slopes themselves. Steps are taken in coordinates in which the objective is about
-as curved in every direction. No loop over batches holds the GIL, allocates or meets a Python object,
-but for a loss that is one; every so often it asks whether the user pressed Ctrl-C.
+The gradient of a batch is ``gain * sum(slope_i x_i) + anchor + ridge * w``. With slopes kept from an
+earlier point, of which ``anchor`` is the whole gradient, slope_i is the change since (variance
+reduction: Johnson and Zhang, 2013); without, it is the slope itself. Steps are taken in coordinates in
+which the objective is about as curved in every direction. No loop over batches holds the GIL, allocates or
+meets a Python object, but for a loss that is one; every so often it asks whether the user pressed Ctrl-C.
 """
 
 import numpy as np
@@ -207,7 +207,7 @@ def block_epoch(
     Parameters
     ----------
     loss : PyCapsule or PythonLoss
-    X : array of shape (n, features), or None for CSR ``data``, ``indices``, ``indptr`` (features from w)
+    X : array of shape (n, features), or empty for CSR ``data``, ``indices``, ``indptr``
     center : array of shape (features,) or None
         Subtracted from each row of a dense X.
     order : array of intp
@@ -279,7 +279,7 @@ def block_epoch(
     moments.decay, moments.decay_second, moments.epsilon = decay, decay_second, epsilon
     moments.first = &first[0, 0] if first is not None else NULL
     moments.second = &second[0, 0] if first is not None else NULL
-    if X is not None:
+    if X.shape[0] > 0:
         x = &X[0, 0]
         row_step = X.strides[0] // <Py_ssize_t>sizeof(real)
         column_step = X.strides[1] // <Py_ssize_t>sizeof(real)
@@ -447,16 +447,17 @@ def sparse_epoch(
 ):
     """The same for many columns, at a cost that goes with the numbers stored in a batch.
 
-    ``w``, ``anchor``, ``ridge`` and the moments are (width, outputs) here: a column's are contiguous. A column
-    that has no part in a batch takes no step then; it makes up for them when it next has one. With Adam its
-    moments stay as they are meanwhile, and what it makes up for are plain steps at the pace they set.
+    ``w``, ``anchor``, ``ridge`` and the moments are (width, outputs) here: a column's are contiguous. A
+    column that has no part in a batch takes no step then; it makes up for that when it next has one. With
+    Adam its moments stay as they are meanwhile, and it makes up with plain steps at the pace they set. The
+    rates of missed steps are taken to be the present one.
     """
     cdef batch_kernel kernel
     cdef Batch batch
     cdef Call call = bind(loss, real is float, &batch, &kernel)
     cdef Py_ssize_t width = w.shape[0], K = w.shape[1]
     cdef Py_ssize_t n = order.shape[0], batches = gains.shape[0]
-    cdef Py_ssize_t b, start, count, i, j, k, t, row, columns, bad = -1
+    cdef Py_ssize_t b, start, count, i, j, k, t, row, end, columns, bad = -1
     dtype = np.float32 if real is float else np.float64
     batch_rows = max(1, min(batch_rows, n))
     cdef real[::1] memory = np.zeros(3 * batch_rows * K + 2 * K + 64, dtype)
@@ -495,8 +496,9 @@ def sparse_epoch(
                 row = order[start + i]
                 for k in range(K):
                     scores[k] = 0.0
-                for t in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1] + (1 if fit_intercept else 0)):
-                    if t < <Py_ssize_t>indptr[row + 1]:
+                end = <Py_ssize_t>indptr[row + 1]
+                for t in range(<Py_ssize_t>indptr[row], end + (1 if fit_intercept else 0)):
+                    if t < end:
                         j = indices[t]
                         value = <double>data[t]
                     else:

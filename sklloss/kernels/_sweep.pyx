@@ -40,9 +40,9 @@ def dense_gradient(
 
     Row i of chunk c lies in [bounds[c], bounds[c + 1]); ``gradient[c]`` (outputs, features), ``shift[c]``
     (outputs, for the intercept) and ``sums[c]`` (2 * outputs) are overwritten, and ``curvature`` (rows,
-    outputs) if it is given; so are ``slopes``, with the derivative of each row by its scores, times its weight.
-    ``weight`` holds a number per row, or per row and output. ``expand`` makes
-    codes into 0/1 targets for a loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
+    outputs) if it is given; so are ``slopes``, with the derivatives of rows by their scores, times weights.
+    ``weight`` holds a number per row, or per row and output. ``expand`` makes codes into 0/1 targets for a
+    loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
     errors come out as they are.
     Returns -1, or the first row with a code that is out of range.
     """

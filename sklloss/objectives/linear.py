@@ -169,7 +169,7 @@ class LinearObjective:
 
 
 def coordinates_of(curvature, objective):
-    """The coordinates of a matrix for each output (lower triangles), or of one diagonal: see `_BlockSolver`."""
+    """The coordinates of a matrix for each output (lower triangles), or of one diagonal."""
     if curvature.ndim == 3:
         return _BlockSolver(curvature, objective._small_ridge).coordinates()
     if not np.isfinite(curvature).all():

@@ -1,4 +1,4 @@
-"""The linear objective as the stochastic solvers see it: mini-batches of rows, corrected by a whole gradient."""
+"""The linear objective as the stochastic solvers see it: mini-batches, of a data set or a stream."""
 
 import numpy as np
 from scipy.linalg import solve_triangular

@@ -69,8 +69,8 @@ def descend(objective, stream, *, adaptive, random_state, batch_size=None, learn
         Shuffles the rows.
     batch_size : int or None
     learning_rate_init : float or None
-        The learning rate of the first rows: for plain steps the share of the step that the curvature suggests,
-        for Adam that of the distance to the optimum, as the latest rows show it.
+        The learning rate of the first rows: for plain steps the share of the step that the curvature
+        suggests, for Adam that of the distance to the optimum, as the latest rows show it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent and Adam that go all the way: gradients of mini-batches with variance reduction."""
+"""Stochastic gradient descent and Adam that go all the way, as the variance of their gradients is reduced."""
 
 import numpy as np
 
@@ -12,7 +12,9 @@ SHORTER = 0.3  # what remains of the learning rate after an epoch that ended hig
 LONGER = 1.3  # by what it grows after one that did not
 
 
-def sgd(objective, w, *, tol, max_iter, callback=None, batch_size=None, learning_rate_init=None, random_state):
+def sgd(
+    objective, w, *, tol, max_iter, random_state, callback=None, batch_size=None, learning_rate_init=None
+):
     """Minimise by preconditioned stochastic gradient descent with variance reduction.
 
     Parameters
@@ -49,7 +51,9 @@ def sgd(objective, w, *, tol, max_iter, callback=None, batch_size=None, learning
     )
 
 
-def adam(objective, w, *, tol, max_iter, callback=None, batch_size=None, learning_rate_init=None, random_state):
+def adam(
+    objective, w, *, tol, max_iter, random_state, callback=None, batch_size=None, learning_rate_init=None
+):
     """Minimise by Adam, with the same gradients and in the same coordinates as `sgd`.
 
     Adam's steps have a length that is its learning rate, however small the gradient. So the rate of an
