@@ -22,9 +22,9 @@ def present_rows(rows):
 
 
 def suitable_batch(rows, n, least):
-    """Rows per batch: few, but enough to outweigh a step, and a loss that is Python code."""
+    """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code."""
     least = least if rows.compiled else 512
-    return int(min(n, max(least, min(n // 20, 256, max(64, rows.width // 2)))))
+    return int(min(n, max(least, min(n // 20, 512))))
 
 
 class MiniBatches:

@@ -9,7 +9,8 @@ CAUTION = 0.1  # the approximate curvature may underestimate the gap
 RECENT = 3  # epochs that together may lower the objective by no more than the allowed gap at the end
 REJECTIONS = 12  # epochs in a row that lower it not at all
 SHORTER = 0.3  # what remains of the learning rate after an epoch that ended higher than it began
-LONGER = 1.3  # by what it grows after one that did not
+LONGER = 1.3  # by what it grows after one that ended lower, but by less than
+ENOUGH = 0.5  # this share of what the approximate curvature promised
 
 
 def sgd(
@@ -81,7 +82,7 @@ class Plain:
     most = 1.0
 
     def __init__(self, batches, rate):
-        self.first = rate if rate is not None else 0.5
+        self.first = rate if rate is not None else 0.3
 
     def rates(self, share, size):
         """Of an epoch, (batches, problems) or a shape that broadcasts to it."""
@@ -162,7 +163,10 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
         earlier = [*earlier, value][-RECENT:]
         n_iter[active] = iteration
         ceiling[higher] = 0.7 * share[higher]
-        share = np.where(higher, SHORTER * share, np.where(lower, np.minimum(LONGER * share, ceiling), share))
+        # steps that left half of the distance undone were too short, if they were not too noisy
+        slow = lower & (value - new_value < ENOUGH * decrement / 2)
+        longer = np.where(slow, np.minimum(LONGER * share, ceiling), share)
+        share = np.where(higher, SHORTER * share, longer)
         rejected = np.where(higher, rejected + 1, 0)
         if higher.any():
             w = np.where(lower[:, None], trial, w)
