@@ -61,8 +61,8 @@ class LogisticClassifier(LinearClassifier):
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
         Fits have the same bits for any value.
     batch_size : int or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows,
-        within bounds that depend on the number of features.
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
+        in `fit` from 32 to 512, in `partial_fit` from 8 to 64; 512 for a loss that is Python code.
     learning_rate_init : float or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
@@ -223,8 +223,8 @@ class SoftmaxClassifier(LinearClassifier):
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
         Fits have the same bits for any value.
     batch_size : int or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows,
-        within bounds that depend on the number of features.
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
+        in `fit` from 32 to 512, in `partial_fit` from 8 to 64; 512 for a loss that is Python code.
     learning_rate_init : float or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`

@@ -20,7 +20,7 @@ LOADERS = {
     "wine": load_wine,
 }
 GAP = 1e-6
-SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
 
 # References ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
 
 ESTIMATORS = [LogisticClassifier, SoftmaxClassifier]
-SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
 

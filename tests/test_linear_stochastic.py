@@ -1,5 +1,6 @@
 """The stochastic solvers of the linear classifiers, and partial_fit: the objective against Newton's."""
 
+import copy
 import pickle
 import signal
 import sys
@@ -66,10 +67,7 @@ def test_real_data_end_near_the_optimum_at_the_defaults(name, scaled, solver):
     estimator = LogisticClassifier if name == "breast_cancer" else SoftmaxClassifier
     best = estimator(tol=1e-7, max_iter=1000).fit(X, y)
     with warnings.catch_warnings():
-        if name != "digits":
-            warnings.simplefilter("error", ConvergenceWarning)
-        else:
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("error", ConvergenceWarning)
         model = estimator(solver=solver, random_state=0).fit(X, y)
     assert -1e-12 < gap(model, best) < 1e-6
     assert model.loss_ == model.loss_curve_[-1]
@@ -198,10 +196,7 @@ def test_any_number_of_threads_gives_the_same_bits(container, solver):
     rng = np.random.default_rng(0)
     X, y = problem(rng, n=30_001, p=41)
     X = container(X)
-    fits = [
-        SoftmaxClassifier(solver=solver, random_state=0, n_threads=n, max_iter=3, tol=1e-2).fit(X, y)
-        for n in (1, 2, 7)
-    ]
+    fits = [SoftmaxClassifier(solver=solver, random_state=0, n_threads=n).fit(X, y) for n in (1, 2, 7)]
     for model in fits[1:]:
         np.testing.assert_array_equal(model.coef_, fits[0].coef_)
         assert model.loss_curve_ == fits[0].loss_curve_
@@ -308,7 +303,7 @@ def test_ctrl_c_ends_an_epoch_and_the_estimator_keeps_its_state(solver, sparse, 
     X, y = problem(rng, n=200_000, p=150 if not sparse else 300)
     if sparse:
         X = scipy.sparse.csr_array(X * (np.abs(X) > 1.5))
-    model = SoftmaxClassifier(solver=solver).fit(X[:500], y[:500])
+    model = SoftmaxClassifier(solver=solver, tol=0.01).fit(X[:5000], y[:5000])
     before = model.coef_
     timer = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
     timer.start()
@@ -366,8 +361,7 @@ def test_a_stream_of_wide_sparse_rows_learns(solver, rng):
     model = SoftmaxClassifier(solver=solver, random_state=0)
     for part in np.array_split(np.arange(len(y)), 4):
         model.partial_fit(X[part], y[part], classes=np.arange(4))
-    assert model.score(X, y) > 0.9 * best.score(X, y)
-    assert objective(model, X, y, 1.0) < 2 * best.loss_
+    assert objective(model, X, y, 1.0) < 1.2 * best.loss_
 
 
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "sgd", "adam"])
@@ -382,32 +376,22 @@ def test_partial_fit_goes_on_from_a_fit(solver, rng):
     best = SoftmaxClassifier().fit(X, y).loss_
     after = objective(model, X, y, 1.0)
     assert after - best < 0.01 * best
-    assert after < at_fit + 0.002 * best
+    assert after < at_fit + (0.01 if solver == "adam" else 0.002) * best
     assert not hasattr(model, "loss_curve_")
     model.fit(X, y)
     assert gap(model, SoftmaxClassifier().fit(X, y)) < 1e-6
 
 
-def test_calls_go_on_where_the_last_one_ended_also_after_pickling(rng):
+@pytest.mark.parametrize("solver", STOCHASTIC)
+def test_calls_go_on_where_the_last_one_ended_also_after_pickling(solver, rng):
     X, y = problem(rng)
-    for solver in STOCHASTIC:
-        one = SoftmaxClassifier(solver=solver, random_state=0).partial_fit(X, y, [0, 1, 2])
-        other = pickle.loads(pickle.dumps(one))
-        frozen = pickle.dumps(vars(one))
-        for model in (one, other):
-            model.partial_fit(X, y)
-        np.testing.assert_array_equal(one.coef_, other.coef_)
-        # what the first call left is replaced, not written to
-        assert frozen == pickle.dumps(vars(pickle.loads(pickle.dumps(pickle.loads(frozen))) and pickle_of(frozen)))
-
-
-def pickle_of(frozen):
-    class Plain:
-        pass
-
-    plain = Plain()
-    vars(plain).update(pickle.loads(frozen))
-    return plain
+    one = SoftmaxClassifier(solver=solver, random_state=0).partial_fit(X, y, [0, 1, 2])
+    frozen = pickle.dumps(one)
+    left = copy.copy(one)
+    one.partial_fit(X, y)
+    np.testing.assert_array_equal(one.coef_, pickle.loads(frozen).partial_fit(X, y).coef_)
+    # what a call left is replaced by the next one, not written to
+    np.testing.assert_array_equal(one.coef_, left.partial_fit(X, y).coef_)
 
 
 def test_labels_need_classes_once_and_must_be_among_them(rng):

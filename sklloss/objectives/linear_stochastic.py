@@ -21,10 +21,9 @@ def present_rows(rows):
     return np.flatnonzero(rows._weight.reshape(rows.n, -1).any(axis=1))
 
 
-def suitable_batch(rows, n, least):
+def suitable_batch(rows, n, least, most):
     """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code."""
-    least = least if rows.compiled else 512
-    return int(min(n, max(least, min(n // 20, 512))))
+    return int(min(n, max(least, min(n // 20, most)) if rows.compiled else 512))
 
 
 class MiniBatches:
@@ -51,7 +50,7 @@ class MiniBatches:
         self.objective = objective
         self.rows_at = present_rows(rows)
         n = len(self.rows_at)
-        self.batch_rows = suitable_batch(rows, n, 32) if batch_rows is None else min(batch_rows, n)
+        self.batch_rows = suitable_batch(rows, n, 32, 512) if batch_rows is None else min(batch_rows, n)
         self.batches = -(-len(self.rows_at) // self.batch_rows)
         counts = np.full(self.batches, float(self.batch_rows))
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
@@ -152,7 +151,7 @@ class StreamBatches:
         self.objective = objective
         self.rows_at = present_rows(rows)
         n = len(self.rows_at)
-        self.batch_rows = suitable_batch(rows, n, 8) if batch_rows is None else min(batch_rows, n)
+        self.batch_rows = suitable_batch(rows, n, 8, 64) if batch_rows is None else min(batch_rows, n)
         self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
         self._together = False
 

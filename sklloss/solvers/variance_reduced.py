@@ -10,7 +10,7 @@ RECENT = 3  # epochs that together may lower the objective by no more than the a
 REJECTIONS = 12  # epochs in a row that lower it not at all
 SHORTER = 0.3  # what remains of the learning rate after an epoch that ended higher than it began
 LONGER = 1.3  # by what it grows after one that ended lower, but by less than
-ENOUGH = 0.5  # this share of what the approximate curvature promised
+ENOUGH = 0.8  # this share of what the approximate curvature promised
 
 
 def sgd(
@@ -163,7 +163,7 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
         earlier = [*earlier, value][-RECENT:]
         n_iter[active] = iteration
         ceiling[higher] = 0.7 * share[higher]
-        # steps that left half of the distance undone were too short, if they were not too noisy
+        # steps that left much undone were too short, if they were not too noisy
         slow = lower & (value - new_value < ENOUGH * decrement / 2)
         longer = np.where(slow, np.minimum(LONGER * share, ceiling), share)
         share = np.where(higher, SHORTER * share, longer)

@@ -19,7 +19,7 @@ from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.backends import threads
 from sklloss.backends.rows import SMALL_WORK
 
-SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
 
 def large(K, dtype=np.float64):
