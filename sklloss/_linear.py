@@ -27,7 +27,7 @@ from sklloss._linear_stochastic import (
     STOCHASTIC,
     PartialFitMixin,
     check_stochastic,
-    count_seen,
+    remember_fit,
     stochastic_options,
 )
 from sklloss._version import VersionStamp
@@ -168,7 +168,7 @@ class LinearClassifier(PartialFitMixin, VersionStamp, ClassifierMixin, BaseEstim
             raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
         self._warn_unless_solved(result, name)
         self._set_coefficients(target, loss, objective.rows.plain(objective.coef(result.w)), X.dtype)
-        self.t_, self._stream = count_seen(target, X.shape[0])
+        remember_fit(self, target, X.shape[0])
         self.n_iter_ = result.n_iter.astype(np.int32)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve

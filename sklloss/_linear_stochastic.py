@@ -59,14 +59,14 @@ def _options(estimator):
     }
 
 
-def count_seen(target, n):
-    """What a fit leaves to `partial_fit`: the rows that it saw, and a stream that has had them."""
-    weight = target.weight
-    if weight is None:
-        return n, Stream(n, float(n)).state()
-    weight = weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
-    seen = int(np.count_nonzero(weight))
-    return seen, Stream(seen, float(weight.sum())).state()
+def remember_fit(estimator, target, n):
+    """What a fit leaves to `partial_fit`: the number of rows that it saw, and the sum of their weights."""
+    estimator.t_, estimator._weight_seen = n, float(n)
+    if target.weight is not None:
+        weight = target.weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
+        estimator.t_, estimator._weight_seen = int(np.count_nonzero(weight)), float(weight.sum())
+    if hasattr(estimator, "_stream"):
+        del estimator._stream
 
 
 class PartialFitMixin:
@@ -135,7 +135,10 @@ class PartialFitMixin:
             raise ValueError(f"y has {target.outputs} outputs, but the model has {len(self.coef_)}")
         rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
         objective = LinearObjective(rows, self.C)
-        stream = Stream() if first else Stream(**self._stream)
+        if hasattr(self, "_stream"):
+            stream = Stream(**self._stream)
+        else:
+            stream = Stream() if first else Stream(self.t_, self._weight_seen)
         if first:
             stream.start(np.zeros((target.outputs, rows.width)), rows.center)
         elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
@@ -157,7 +160,7 @@ class PartialFitMixin:
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()
-        for name in ("loss_", "loss_curve_", "validation_loss_curve_"):
+        for name in ("_weight_seen", "loss_", "loss_curve_", "validation_loss_curve_"):
             if hasattr(self, name):
                 delattr(self, name)
         return self

@@ -8,8 +8,10 @@ from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
 WIDEST_DENSE_BLOCKS = 128
-# Adam's decays and its epsilon.
-DECAYS = (0.9, 0.99, 1e-12)
+# Adam's decays; and its epsilon, as a share of the size of the gradient in the coordinates: along directions
+# in which the objective does not change at all, rounding must not pass for a gradient.
+DECAYS = (0.9, 0.99)
+EPSILON = 1e-4
 # What a stream takes the second derivative of a loss to be at most: that of the log loss.
 BEND = 0.25
 
@@ -113,10 +115,10 @@ class MiniBatches:
         decrease = np.einsum("bi,bi->b", gradient, self._solve(gradient))
         return decrease, np.sqrt(np.maximum(decrease, 0.0) / self.objective.size)
 
-    def epoch(self, w, order, rates, moments=None):
+    def epoch(self, w, order, rates, moments=None, size=1.0):
         """One pass over all rows in batches, each with a step; w (problems, size) is overwritten.
 
-        ``rates`` is (batches, problems).
+        ``rates`` is (batches, problems), ``size`` that of the gradient in the coordinates.
         """
         rows = self.objective.rows
         if moments is not None:
@@ -125,7 +127,8 @@ class MiniBatches:
             rows, w.reshape(self._ridge.shape), order, self.batch_rows, coordinates=self._coordinates,
             ridge=self._ridge, gains=self._gains,
             rates=np.broadcast_to(rates, (self.batches, rows.outputs)), kept=self._kept,
-            anchor=self._anchor, together=self._together, moments=moments, decays=DECAYS,
+            anchor=self._anchor, together=self._together, moments=moments,
+            decays=(*DECAYS, EPSILON * size),
         )  # fmt: skip
 
 
@@ -213,7 +216,7 @@ class StreamBatches:
                 step[k] = solve_triangular(factor, step[k], trans="T", check_finite=False)
         return np.sqrt(max(np.mean(step * step) - multiple, 1.0))
 
-    def epoch(self, w, mean, order, gains, coordinates, rates, mixing, moments):
+    def epoch(self, w, mean, order, gains, coordinates, rates, mixing, moments, size):
         """A step for each batch; w and mean (outputs, width), and the moments, change in place."""
         rows = self.objective.rows
         rates = np.repeat(rates[:, None], rows.outputs, axis=1)
@@ -225,5 +228,5 @@ class StreamBatches:
             stochastic.epoch(
                 rows, w, some, self.batch_rows, coordinates=coordinates, ridge=self._ridge,
                 gains=gains[batches], rates=rates[batches], bend=BEND, together=self._together,
-                moments=moments, decays=DECAYS, mean=mean, mixing=mixing[batches],
+                moments=moments, decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
             )  # fmt: skip

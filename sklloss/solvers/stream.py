@@ -93,18 +93,19 @@ def descend(objective, stream, *, adaptive, random_state, batch_size=None, learn
     coordinates = batches.coordinates(stream.curvature * stream.weight)
     rate = learning_rate_init if learning_rate_init is not None else FIRST[adaptive]
     rates = rate * (weights / seen) ** POWERS[adaptive]
-    moments = None
+    moments, size = None, 1.0
     if adaptive:
         if stream.first is None:
             stream.steps, stream.first, stream.second = 0, np.zeros_like(stream.w), np.zeros_like(stream.w)
         moments = (stream.first.copy(), stream.second.copy())
         t = np.arange(stream.steps + 1, stream.steps + len(weights) + 1, dtype=np.float64)
-        rates *= batches.distance(stream.mean, coordinates, stream.weight)
+        size = batches.distance(stream.mean, coordinates, stream.weight)
+        rates *= size
         rates *= np.sqrt(1.0 - DECAYS[1] ** t) / (1.0 - DECAYS[0] ** t)
         stream.steps += len(weights)
     w, mean = stream.w.copy(), stream.mean.copy()
     batches.epoch(
-        w, mean, order, stream.weight / weights, coordinates, rates, _faded(weights / seen), moments
+        w, mean, order, stream.weight / weights, coordinates, rates, _faded(weights / seen), moments, size
     )
     stream.w, stream.mean = w, mean
     stream.first, stream.second = moments if adaptive else (None, None)

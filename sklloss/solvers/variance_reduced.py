@@ -6,7 +6,8 @@ from sklloss.objectives.linear_stochastic import DECAYS, MiniBatches
 from sklloss.solvers._stopping import Result, allowed_gap, exhausted, has_vanished
 
 CAUTION = 0.1  # the approximate curvature may underestimate the gap
-RECENT = 3  # epochs that together may lower the objective by no more than the allowed gap at the end
+RECENT = 2  # epochs that together may lower the objective by no more than the allowed gap at the end
+SMALLEST = 1e-300
 REJECTIONS = 12  # epochs in a row that lower it not at all
 SHORTER = 0.3  # what remains of the learning rate after an epoch that ended higher than it began
 LONGER = 1.3  # by what it grows after one that ended lower, but by less than
@@ -152,7 +153,8 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
             break
         order = batches.rows_at[random_state.permutation(len(batches.rows_at))]
         trial = w.copy()
-        batches.epoch(trial, order, pace.rates(np.where(active, share, 0.0), size), pace.moments)
+        rates = pace.rates(np.where(active, share, 0.0), size)
+        batches.epoch(trial, order, rates, pace.moments, max(size[active].min(), SMALLEST))
         with np.errstate(over="ignore", invalid="ignore"):
             bad = ~np.isfinite(trial).all(axis=1)
             trial[bad] = w[bad]
