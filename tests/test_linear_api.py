@@ -83,8 +83,8 @@ def test_the_layout_of_x_does_not_matter(rng, layout, solver, dtype):
     other = LAYOUTS[layout](X)
     np.testing.assert_array_equal(other, X)
     for estimator, labels in ((SoftmaxClassifier, y), (LogisticClassifier, y > 0), (LogisticClassifier, y)):
-        plain = estimator(solver=solver, tol=1e-6).fit(X, labels)
-        model = estimator(solver=solver, tol=1e-6).fit(other, labels)
+        plain = estimator(solver=solver, random_state=0, tol=1e-6).fit(X, labels)
+        model = estimator(solver=solver, random_state=0, tol=1e-6).fit(other, labels)
         tolerance = CLOSE if dtype == np.float64 else {"rtol": 1e-4, "atol": 1e-5}
         np.testing.assert_allclose(model.coef_, plain.coef_, **tolerance)
         np.testing.assert_allclose(model.predict_proba(other), plain.predict_proba(X), **tolerance)
@@ -131,8 +131,10 @@ def test_a_sparse_matrix_gives_the_model_of_the_dense_one(rng, container, solver
     tolerance = CLOSE if dtype == np.float64 else {"rtol": 1e-4, "atol": 1e-5}
     for estimator, labels in ((SoftmaxClassifier, y), (LogisticClassifier, y > 0), (LogisticClassifier, y)):
         for intercept in (True, False):
-            plain = estimator(solver=solver, fit_intercept=intercept, tol=1e-6).fit(X, labels)
-            model = estimator(solver=solver, fit_intercept=intercept, tol=1e-6).fit(sparse, labels)
+            plain = estimator(solver=solver, random_state=0, fit_intercept=intercept, tol=1e-6).fit(X, labels)
+            model = estimator(solver=solver, random_state=0, fit_intercept=intercept, tol=1e-6).fit(
+                sparse, labels
+            )
             np.testing.assert_allclose(model.coef_, plain.coef_, **tolerance)
             assert model.coef_.dtype == dtype
             np.testing.assert_allclose(model.predict_proba(sparse), plain.predict_proba(X), **tolerance)
@@ -190,7 +192,7 @@ def test_fitted_attributes_have_the_types_and_shapes_of_scikit_learn(rng, estima
     for K in (2, 3):
         X, y = problem(rng, K=K, dtype=dtype)
         outputs = 1 if K == 2 else K
-        model = estimator(solver=solver)
+        model = estimator(solver=solver, random_state=0)
         assert model.fit(X, y) is model
         assert model.coef_.shape == (outputs, 5)
         assert model.intercept_.shape == (outputs,)
@@ -339,7 +341,7 @@ def test_log_probabilities_are_finite_where_probabilities_round_to_zero(rng, est
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_warm_start_at_the_optimum_is_over_at_once(rng, estimator, solver, dtype):
     X, y = problem(rng, dtype=dtype)
-    model = estimator(warm_start=True, solver=solver).fit(X, y)
+    model = estimator(warm_start=True, solver=solver, random_state=0).fit(X, y)
     first, coef = model.n_iter_.max(), model.coef_.copy()
     model.fit(X, y)
     assert model.n_iter_.max() <= 2 < first
@@ -350,7 +352,7 @@ def test_a_warm_start_at_the_optimum_is_over_at_once(rng, estimator, solver, dty
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_warm_start_follows_a_path_of_C(rng, solver):
     X, y = problem(rng)
-    model = SoftmaxClassifier(warm_start=True, solver=solver, tol=1e-7)
+    model = SoftmaxClassifier(warm_start=True, solver=solver, random_state=0, tol=1e-7)
     for C in (0.01, 0.1, 1.0, 10.0):
         model.set_params(C=C).fit(X, y)
         cold = SoftmaxClassifier(C=C, tol=1e-7).fit(X, y)

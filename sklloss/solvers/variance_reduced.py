@@ -7,6 +7,7 @@ from sklloss.solvers._stopping import Result, allowed_gap, exhausted, has_vanish
 
 CAUTION = 0.1  # the approximate curvature may underestimate the gap
 RECENT = 2  # epochs that together may lower the objective by no more than the allowed gap at the end
+FLAT = 6  # epochs in a row that change it by no more than rounding might
 SMALLEST = 1e-300
 REJECTIONS = 12  # epochs in a row that lower it not at all
 SHORTER = 0.3  # what remains of the learning rate after an epoch that ended higher than it began
@@ -144,7 +145,7 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
             settled |= (quiet >= 2) & (earlier[0] - value <= gap)
         converged |= settled
         done = exhausted(decrement, value, objective.noise)
-        converged |= (flat >= RECENT) & done
+        converged |= (flat >= FLAT) & done
         over = rejected >= REJECTIONS
         converged |= over & done
         stuck |= over & ~done
