@@ -62,7 +62,8 @@ class LogisticClassifier(LinearClassifier):
         Fits have the same bits for any value.
     batch_size : int or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
-        in `fit` from 32 to 512, in `partial_fit` from 8 to 64; 512 for a loss that is Python code.
+        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
+        that is Python code.
     learning_rate_init : float or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
@@ -224,7 +225,8 @@ class SoftmaxClassifier(LinearClassifier):
         Fits have the same bits for any value.
     batch_size : int or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
-        in `fit` from 32 to 512, in `partial_fit` from 8 to 64; 512 for a loss that is Python code.
+        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
+        that is Python code.
     learning_rate_init : float or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`

@@ -11,7 +11,7 @@ import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating as real
-from libc.math cimport pow, sqrt
+from libc.math cimport fabs, pow, sqrt
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dtrsm, dtrsv
 
@@ -19,8 +19,19 @@ from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 from sklloss.kernels._sweep cimport column_sums, dense_scatter, dense_scores, index, one_hot
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define SKLLOSS_PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define SKLLOSS_PREFETCH(address) ((void)0)
+    #endif
+    """
+    void prefetch "SKLLOSS_PREFETCH"(const void* address) noexcept nogil
+
 cdef enum:
     PATIENCE = 50000000  # multiplications, some 20 ms
+    AHEAD = 4  # rows to ask for before they are needed, as they lie anywhere
 
 
 cdef struct Moments:
@@ -152,10 +163,11 @@ cdef inline double squares(
 
 
 cdef inline double held(double slope, double curve) noexcept nogil:
-    """The fraction of a step that keeps short of the least of slope t - curve t**2 / 2."""
-    if curve > 0.0 and slope < curve:
-        return max(slope, 0.1 * curve) / curve if slope > 0.0 else 0.1
-    return 1.0
+    """The fraction t of a step that is short of the least of curve t**2 / 2 - slope t.
+
+    Against the slope, where momentum may lead, it is as far.
+    """
+    return fabs(slope) / curve if fabs(slope) < curve else 1.0
 
 
 cdef inline int look_up(double* work) except -1 nogil:
@@ -252,6 +264,7 @@ def block_epoch(
     cdef Py_ssize_t K = w.shape[0], width = w.shape[1], p = width - (1 if fit_intercept else 0)
     cdef Py_ssize_t n = order.shape[0], batches = gains.shape[0], b, start, count, done, rows, i, j, k
     cdef Py_ssize_t row_step = 0, column_step = 1, row, bad = -1
+    cdef Py_ssize_t lines = (p * <Py_ssize_t>sizeof(real) + 63) // 64
     cdef const real* x = NULL
     dtype = np.float32 if real is float else np.float64
     block = max(1, min(block, batch_rows))
@@ -305,6 +318,10 @@ def block_epoch(
                 if x == NULL:
                     memset(rows_of_x, 0, rows * p * sizeof(real))
                 for i in range(rows):
+                    if x != NULL and i + AHEAD < rows and column_step == 1:
+                        row = order[start + done + i + AHEAD]
+                        for j in range(lines):
+                            prefetch(<const char*>(x + row * row_step) + 64 * j)
                     row = order[start + done + i]
                     if x != NULL:
                         load_row(x + row * row_step, column_step, offsets, centered, rows_of_x + i * p, p)

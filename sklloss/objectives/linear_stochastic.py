@@ -52,7 +52,9 @@ class MiniBatches:
         self.objective = objective
         self.rows_at = present_rows(rows)
         n = len(self.rows_at)
-        self.batch_rows = suitable_batch(rows, n, 32, 512) if batch_rows is None else min(batch_rows, n)
+        # steps that touch few columns are cheap
+        bounds = (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
+        self.batch_rows = suitable_batch(rows, n, *bounds) if batch_rows is None else min(batch_rows, n)
         self.batches = -(-len(self.rows_at) // self.batch_rows)
         counts = np.full(self.batches, float(self.batch_rows))
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
