@@ -344,7 +344,7 @@ def test_a_warm_start_at_the_optimum_is_over_at_once(rng, estimator, solver, dty
     model = estimator(warm_start=True, solver=solver, random_state=0).fit(X, y)
     first, coef = model.n_iter_.max(), model.coef_.copy()
     model.fit(X, y)
-    assert model.n_iter_.max() <= 2 < first
+    assert model.n_iter_.max() <= (2 if solver in EXACT else 4) < first
     np.testing.assert_allclose(model.coef_, coef, rtol=1e-3, atol=1e-4)
     assert len(model.loss_curve_) == model.n_iter_.max() + 1
 

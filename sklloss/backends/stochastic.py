@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss.backends.rows import PYTHON_ROWS
-from sklloss.kernels import _stochastic
+from sklloss.kernels import _stochastic, _stochastic_sparse
 
 # Rows of a batch that are worked on at a time should stay in cache.
 BLOCK_BYTES = 1 << 19
@@ -53,7 +53,7 @@ def epoch(
     first, second = moments if moments is not None else (None, None)
     if rows.sparse and factors is None:
         turned = [None if a is None else np.ascontiguousarray(a.T) for a in (w, anchor, ridge, first, second)]
-        bad = _stochastic.sparse_epoch(
+        bad = _stochastic_sparse.sparse_epoch(
             rows._kernel, *rows._arrays, order, batch_rows, turned[0], rows.fit_intercept, *targets, kept,
             turned[1], turned[2], units[0], gains, rates, bend, together, turned[3], turned[4], *decays,
         )  # fmt: skip

@@ -63,9 +63,7 @@ def adam(
     epoch is ``learning_rate_init`` times the root mean square of the step that the approximate curvature
     suggests at its start, and falls as the optimum nears.
 
-    Parameters and Returns
-    ----------------------
-    As for `sgd`.
+    Parameters, and what it returns, are those of `sgd`.
 
     References
     ----------
