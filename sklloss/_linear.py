@@ -20,6 +20,13 @@ from sklloss._intake import (
     unchanged_on_error,
 )
 from sklloss._linear_predictions import LinearPredictions
+from sklloss._linear_stochastic import (
+    STOCHASTIC,
+    PartialFitMixin,
+    check_stochastic,
+    remember_fit,
+    stochastic_options,
+)
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.rows import Rows
@@ -40,6 +47,7 @@ SOLVERS = {
     "newton-cg": newton_cg,
     "lbfgs": lbfgs,
     "proximal-newton": proximal_newton,
+    **STOCHASTIC,
 }
 
 NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
@@ -48,7 +56,7 @@ NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 LARGEST_HESSIAN = 200
 
 
-class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
+class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
     """What the linear classifiers share."""
 
     def __init__(
@@ -69,6 +77,8 @@ class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEst
         warm_start,
         label_smoothing,
         n_threads,
+        batch_size,
+        learning_rate_init,
     ):
         self.loss = loss
         self.C = C
@@ -85,6 +95,8 @@ class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEst
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing
         self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
 
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the model.
@@ -151,6 +163,7 @@ class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEst
             )
         coef = objective.rows.plain(objective.coef(result.w))
         self._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
+        remember_fit(self, target, X.shape[0])
         self.n_iter_ = result.n_iter.astype(np.int32)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
@@ -182,6 +195,7 @@ class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEst
         check_flag("fit_intercept", self.fit_intercept)
         check_flag("warm_start", self.warm_start)
         check_choice("solver", self.solver, ("auto", *SOLVERS))
+        check_stochastic(self)
         if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
@@ -250,7 +264,7 @@ class LinearClassifier(VersionStamp, LinearPredictions, ClassifierMixin, BaseEst
 
     def _minimise(self, objective, solver, start, callback=None):
         """The solver's result, of which all numbers are finite."""
-        options = {}
+        options = stochastic_options(self, solver)
         if solver == "newton-cholesky" and not start.any():
             start, options["hessian"] = sampled_start(objective, start)
         result = SOLVERS[solver](

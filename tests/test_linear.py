@@ -20,7 +20,7 @@ LOADERS = {
     "wine": load_wine,
 }
 GAP = 1e-6
-SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
 
 # References ---------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def best_of_scikit_learn(name, scaled, dtype, C):
     solver = "newton-cholesky"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = LogisticRegression(C=C, solver=solver, tol=1e-10, max_iter=1000).fit(X, y)
+        model = LogisticRegression(C=C, solver=solver, random_state=0, tol=1e-10, max_iter=1000).fit(X, y)
     P = probabilities_of(y)
     return objective(X, P, model.coef_, model.intercept_, C, softmax=P.shape[1] > 1)
 
@@ -172,7 +172,7 @@ def test_the_defaults_reach_the_optimum_without_a_warning(name, scaled, dtype):
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_solver_reaches_the_optimum_at_the_default_tolerance(name, scaled, solver, dtype):
     X, y = table(name, scaled, dtype)
-    model = classifier_for(y)(solver=solver, max_iter=20_000).fit(X, y)
+    model = classifier_for(y)(solver=solver, random_state=0, max_iter=20_000).fit(X, y)
     P = probabilities_of(y)
     assert gap(model, X, P, best_of_scikit_learn(name, scaled, dtype, 1.0), softmax=P.shape[1] > 1) < GAP
     assert model.solver_ == solver
@@ -186,7 +186,7 @@ def test_every_strength_of_penalty_reaches_the_optimum(name, scaled, solver, C):
     X, y = table(name, scaled, np.float64)
     P = probabilities_of(y)
     softmax = P.shape[1] > 1
-    model = classifier_for(y)(C=C, solver=solver, max_iter=20_000).fit(X, y)
+    model = classifier_for(y)(C=C, solver=solver, random_state=0, max_iter=20_000).fit(X, y)
     assert gap(model, X, P, optimum(X, P, C, softmax=softmax), C, softmax=softmax) < GAP
 
 
@@ -197,7 +197,9 @@ def test_every_strength_of_penalty_reaches_the_optimum(name, scaled, solver, C):
 def test_without_a_penalty_the_maximum_likelihood_is_reached(rng, K, solver, dtype, fit_intercept):
     X, y = noisy(rng, 300, 5, K, dtype)
     P = probabilities_of(y)
-    model = classifier_for(y)(C=np.inf, solver=solver, fit_intercept=fit_intercept, max_iter=1000).fit(X, y)
+    model = classifier_for(y)(
+        C=np.inf, solver=solver, random_state=0, fit_intercept=fit_intercept, max_iter=1000
+    ).fit(X, y)
     best = optimum(X, P, np.inf, softmax=K > 2, fit_intercept=fit_intercept)
     assert abs(gap(model, X, P, best, np.inf, softmax=K > 2)) < GAP
 
@@ -208,7 +210,9 @@ def test_sample_weights_and_no_intercept_reach_the_optimum(rng, K, solver):
     X, y = noisy(rng, 300, 4, K)
     P = probabilities_of(y)
     weight = rng.uniform(0, 3, size=300)
-    model = classifier_for(y)(fit_intercept=False, solver=solver, max_iter=1000).fit(X, y, weight)
+    model = classifier_for(y)(fit_intercept=False, solver=solver, random_state=0, max_iter=1000).fit(
+        X, y, weight
+    )
     best = optimum(X, P, 1.0, weight, softmax=K > 2, fit_intercept=False)
     assert abs(gap(model, X, P, best, 1.0, weight, softmax=K > 2)) < GAP
     assert not model.intercept_.any()
@@ -257,7 +261,7 @@ def test_columns_in_units_far_apart_do_not_matter(rng, K, solver):
     X *= [1e6, 1e-6, 1, 1e6, 1e-6, 1]
     X[:, 2] += 1e4
     P = probabilities_of(y)
-    model = classifier_for(y)(solver=solver, max_iter=2000).fit(X, y)
+    model = classifier_for(y)(solver=solver, random_state=0, max_iter=2000).fit(X, y)
     assert gap(model, X, P, optimum(X, P, 1.0, softmax=K > 2), softmax=K > 2) < GAP
 
 
@@ -271,7 +275,7 @@ def test_constant_duplicate_and_empty_columns_do_not_matter_without_a_penalty(rn
     # exactly dependent also in float32: a copy, a constant, zeros, and dummies that sum to 1
     wide = np.column_stack([X, X[:, 0], np.full(300, 3), np.zeros(300), group[:, 0]]).astype(dtype)
     P = probabilities_of(y)
-    model = classifier_for(y)(C=np.inf, solver=solver, max_iter=2000).fit(wide, y)
+    model = classifier_for(y)(C=np.inf, solver=solver, random_state=0, max_iter=2000).fit(wide, y)
     assert abs(gap(model, wide, P, optimum(X, P, np.inf, softmax=K > 2), np.inf, softmax=K > 2)) < GAP
     assert np.abs(model.coef_).max() < 1e4
 
@@ -282,7 +286,7 @@ def test_constant_duplicate_and_empty_columns_do_not_matter_without_a_penalty(rn
 def test_fewer_rows_than_columns(rng, K, solver, C):
     X, y = noisy(rng, 30, 40, K)
     P = probabilities_of(y)
-    model = classifier_for(y)(solver=solver, max_iter=2000, C=C).fit(X, y)
+    model = classifier_for(y)(solver=solver, random_state=0, max_iter=2000, C=C).fit(X, y)
     assert gap(model, X, P, optimum(X, P, C, softmax=K > 2), C, softmax=K > 2) < GAP
 
 
@@ -290,7 +294,7 @@ def test_fewer_rows_than_columns(rng, K, solver, C):
 def test_weights_far_apart_reach_the_optimum(rng, solver):
     X, y = noisy(rng, 200, 3, 2)
     weight = 10.0 ** rng.uniform(-6, 6, size=200)
-    model = LogisticClassifier(solver=solver, max_iter=2000).fit(X, y, weight)
+    model = LogisticClassifier(solver=solver, random_state=0, max_iter=2000).fit(X, y, weight)
     assert gap(model, X, y[:, None], optimum(X, y[:, None], 1.0, weight), weight=weight) < GAP
 
 
@@ -299,7 +303,7 @@ def test_weights_far_apart_reach_the_optimum(rng, solver):
 def test_a_huge_C_is_as_good_as_no_penalty(rng, K, solver):
     X, y = noisy(rng, 300, 4, K)
     P = probabilities_of(y)
-    model = classifier_for(y)(solver=solver, C=1e10, max_iter=2000).fit(X, y)
+    model = classifier_for(y)(solver=solver, random_state=0, C=1e10, max_iter=2000).fit(X, y)
     best = optimum(X, P, np.inf, softmax=K > 2)
     assert gap(model, X, P, best, np.inf, softmax=K > 2) < GAP
 
@@ -311,7 +315,7 @@ def test_separable_data_end_finite_and_separated(rng, K, solver, C):
     centres = 8 * rng.normal(size=(K, 3))
     y = np.arange(90) % K
     X = centres[y] + rng.normal(size=(90, 3)) / 4
-    model = classifier_for(y)(C=C, solver=solver)
+    model = classifier_for(y)(C=C, solver=solver, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, y)
@@ -336,11 +340,11 @@ def test_one_column_and_sixty_classes(rng):
 def test_too_few_iterations_are_a_convergence_warning(rng, estimator, solver):
     X, y = noisy(rng, 200, 4, 3)
     with pytest.warns(ConvergenceWarning, match="max_iter=1 "):
-        model = estimator(max_iter=1, solver=solver).fit(X, y)
+        model = estimator(max_iter=1, solver=solver, random_state=0).fit(X, y)
     assert np.isfinite(model.coef_).all()
     assert model.n_iter_.max() == 1
     with pytest.warns(ConvergenceWarning, match="max_iter=0 "):
-        model = estimator(max_iter=0, solver=solver).fit(X, y)
+        model = estimator(max_iter=0, solver=solver, random_state=0).fit(X, y)
     assert not model.coef_.any()
     assert model.n_iter_.max() == 0
 
@@ -351,7 +355,7 @@ def test_a_matrix_of_zeros_learns_the_shares_of_the_classes(estimator, solver):
     X = np.zeros((12, 3))
     y = np.array([0] * 6 + [1] * 4 + [2] * 2)
     for rows in (X, scipy.sparse.csr_array(X)):
-        model = estimator(solver=solver, tol=1e-8).fit(rows, y)
+        model = estimator(solver=solver, random_state=0, tol=1e-8).fit(rows, y)
         assert not model.coef_.any()
         np.testing.assert_allclose(model.predict_proba(rows)[0], np.array([6, 4, 2]) / 12, rtol=1e-6)
 
@@ -389,7 +393,7 @@ def test_rows_far_on_the_right_side_and_empty_weights_leave_no_trace(rng, K, sol
     far = np.vstack([X, np.full((5, 4), 1e30)])
     labels = np.append(y, np.zeros(5, dtype=int))
     weight = np.append(np.ones(150), np.zeros(5))
-    estimator = classifier_for(y)(solver=solver, max_iter=1000)
+    estimator = classifier_for(y)(solver=solver, random_state=0, max_iter=1000)
     plain = estimator.fit(X, y).coef_.copy()
     np.testing.assert_allclose(estimator.fit(far, labels, weight).coef_, plain, rtol=1e-3, atol=1e-5)
 
@@ -399,7 +403,9 @@ def test_rows_far_on_the_right_side_and_empty_weights_leave_no_trace(rng, K, sol
 def test_a_start_where_the_loss_is_flat_ends_at_the_optimum_or_with_a_warning(rng, solver, dtype):
     X, y = noisy(rng, 200, 4, 2)
     X = X.astype(dtype)
-    model = classifier_for(y)(solver=solver, C=np.inf, warm_start=True, max_iter=500).fit(X, y)
+    model = classifier_for(y)(solver=solver, random_state=0, C=np.inf, warm_start=True, max_iter=500).fit(
+        X, y
+    )
     best = model.loss_
     model.coef_ = model.coef_ * dtype(-1e7)
     model.intercept_ = model.intercept_ + dtype(1e3)
@@ -423,7 +429,7 @@ def test_columns_far_from_zero_are_no_obstacle(rng, offset):
 def test_columns_too_large_to_multiply_are_an_error(rng, solver):
     X, y = noisy(rng, 80, 4, 2)
     with pytest.raises(ValueError, match="rescale"):
-        LogisticClassifier(solver=solver).fit(X * 1e200, y)
+        LogisticClassifier(solver=solver, random_state=0).fit(X * 1e200, y)
 
 
 # Many rows: a sample of them shows the way ----------------------------------------------------------------

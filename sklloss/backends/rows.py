@@ -43,10 +43,10 @@ class Rows:
     fit_intercept : bool
     n_threads : int or None
         See `threads.count`; they are counted when a pass has work for several.
-    center : bool
+    center : bool or ndarray of shape (p,)
         Take parameters as those of X less an offset for each column that is far from 0 against its spread:
         the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
-        Dense X with an intercept only; else there is nothing to center.
+        Dense X with an intercept only; else there is nothing to center. An array gives the offsets.
     """
 
     def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
@@ -62,7 +62,9 @@ class Rows:
         self._curvature = self._gram = self._null = None
         self._space = {}
         self.center = np.zeros(self.features)
-        if center and fit_intercept and not self.sparse:
+        if isinstance(center, np.ndarray):
+            self.center = center
+        elif center and fit_intercept and not self.sparse:
             self.center = _offsets(X, weight)
         self._codes = codes
         self._values = values
@@ -70,8 +72,8 @@ class Rows:
         self._per_output = weight is not None and weight.ndim == 2
         self._expand = codes is not None and loss.target != "classes"
         self._parameter = loss.kernel_parameter
-        self._compiled = loss.kernel is not None
-        if self._compiled:
+        self.compiled = loss.kernel is not None
+        if self.compiled:
             self._kernel = kernels.get(loss.kernel, X.dtype)
             self._kernel64 = kernels.get(loss.kernel, np.float64)
         else:
@@ -84,11 +86,12 @@ class Rows:
             index = np.result_type(X.indices.dtype, X.indptr.dtype)
             self._arrays = (X.data, X.indices.astype(index, copy=False), X.indptr.astype(index, copy=False))
 
-    def value_and_gradient(self, coef, *, keep_curvature=False):
+    def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
         """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width), in float64.
 
         ``coef`` is float64 of shape (outputs, width), the intercept last; the pass itself runs in X's
         dtype, with sums over blocks in float64. ``keep_curvature`` holds on to what `product` needs.
+        ``slopes`` (n, outputs), of X's dtype, is filled with the derivatives by the scores, times weights.
         """
         w, b = self._split(coef)
         bounds, block = self._gradient_cut(w)
@@ -106,6 +109,7 @@ class Rows:
             return one_pass(
                 self._kernel, *self._arrays, w, b, self._values, self._codes, self._weight, self._per_output,
                 self._expand, self._parameter, block, bounds, first, last, gradient, shift, sums, curvature,
+                slopes,
             )  # fmt: skip
 
         self._run(work, len(gradient))
@@ -141,14 +145,15 @@ class Rows:
         total = self._kept("product", np.empty, (self.outputs, self.width), np.float64)
         return self._join(product, shift, total)
 
-    def positive_blocks(self, coef):
+    def positive_blocks(self, coef, *, by_slope=False):
         """Gradient (outputs, width) and a positive stand-in for the Hessian's diagonal blocks, at ``coef``.
 
         Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
         count by the size of their first derivative: a row that is met no longer bends a loss either.
+        ``by_slope`` asks for that with any loss: rows that are far off count then, where it hardly bends.
         """
         loss = None
-        if not (self.separable and self.loss.states_curvature):
+        if by_slope or not (self.separable and self.loss.states_curvature):
             loss = PythonLoss(self._slopes, False)
         return self.hessian(coef, coupled=False, loss=loss)[1:]
 
@@ -357,7 +362,7 @@ class Rows:
         plain = _Unit()
         rows = Rows(
             self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
-            fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center.any(),
+            fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center,
         )  # fmt: skip
         self._gram = rows.hessian(np.zeros((1, self.width)))[2][0]
         return self._gram
@@ -422,7 +427,7 @@ class Rows:
         """Rows per block: a multiple of 32, from the width of a row alone."""
         row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
         row += 2 * self.outputs * self.dtype.itemsize
-        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self._compiled else PYTHON_ROWS), 1024))
+        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self.compiled else PYTHON_ROWS), 1024))
 
     def _cut(self, work_per_row, chunk_numbers, block):
         """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""

@@ -9,7 +9,7 @@ Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` 
 """
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._products cimport for_sparse
@@ -35,13 +35,15 @@ def dense_gradient(
     double[:, ::1] shift,
     double[:, ::1] sums,
     real[:, ::1] curvature,
+    real[:, ::1] slopes=None,
 ):
     """Loss and gradient over the chunks [chunk_first, chunk_last) of a dense X, by rows or by columns.
 
     Row i of chunk c lies in [bounds[c], bounds[c + 1]); ``gradient[c]`` (outputs, features), ``shift[c]``
     (outputs, for the intercept) and ``sums[c]`` (2 * outputs) are overwritten, and ``curvature`` (rows,
-    outputs) if it is given. ``weight`` holds a number per row, or per row and output. ``expand`` makes
-    codes into 0/1 targets for a loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
+    outputs) if it is given; so are ``slopes``, with the derivatives of rows by their scores, times weights.
+    ``weight`` holds a number per row, or per row and output. ``expand`` makes codes into 0/1 targets for a
+    loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
     errors come out as they are.
     Returns -1, or the first row with a code that is out of range.
     """
@@ -87,6 +89,8 @@ def dense_gradient(
                 if bad != -1:
                     bad += first if bad >= 0 else 0
                     break
+                if slopes is not None:
+                    memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
                 dense_scatter(xb, by_rows, ld, raw, part, &gradient[chunk, 0, 0], m, p, K)
@@ -121,6 +125,7 @@ def sparse_gradient(
     double[:, ::1] shift,
     double[:, ::1] sums,
     real[:, ::1] curvature,
+    real[:, ::1] slopes=None,
 ):
     """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous.
 
@@ -164,6 +169,8 @@ def sparse_gradient(
                 if bad != -1:
                     bad += first if bad >= 0 else 0
                     break
+                if slopes is not None:
+                    memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
                 column_sums(raw, &shift[chunk, 0], rows, outputs)
                 sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs, padded)

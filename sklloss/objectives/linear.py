@@ -276,14 +276,14 @@ class LinearObjective:
 
         return at
 
-    def preconditioner(self):
+    def preconditioner(self, *, diagonal=False):
         """A function that solves with an approximate Hessian, for arrays of the parameters' shape.
 
         It is the curvature at w = 0, scale/4 * X'WX + penalty, shared by all outputs: for one pass over
         X and one factor, a solver becomes indifferent to the units of the features and to their
-        correlation. Where the matrix would be too large, its diagonal stands in.
+        correlation. Where the matrix would be too large, or on request, its diagonal stands in.
         """
-        if self.rows.width <= WIDEST_GRAM:
+        if self.rows.width <= WIDEST_GRAM and not diagonal:
             matrix = 0.25 * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
             return _BlockSolver(matrix[None], self._small_ridge)
@@ -343,6 +343,15 @@ class LinearObjective:
         return value, gradient
 
 
+def coordinates_of(curvature, objective):
+    """The coordinates of a matrix for each output (lower triangles), or of one diagonal."""
+    if curvature.ndim == 3:
+        return _BlockSolver(curvature, objective._small_ridge).coordinates()
+    if not np.isfinite(curvature).all():
+        raise ValueError(TOO_LARGE)
+    return _DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()
+
+
 class _BlockSolver:
     """Solves with a symmetric positive matrix for each output, given by their lower triangles.
 
@@ -363,6 +372,11 @@ class _BlockSolver:
             if failed:
                 raise ValueError(TOO_LARGE)
             self._factors.append((factor, root))
+
+    def coordinates(self):
+        """Upper triangular U, (blocks, width, width) in BLAS's order, and units of M = units U' U units."""
+        factors, units = zip(*self._factors)
+        return np.stack([factor.T for factor in factors]), np.stack(units)
 
     def __call__(self, x):
         rows = x.reshape(-1, len(self._factors[0][1]))
@@ -400,6 +414,7 @@ class _ShiftSolver:
 
     def __init__(self, solve, outputs, ridge):
         self._solve, self._outputs, self._ridge = solve, outputs, ridge
+        self.coordinates = solve.coordinates
 
     def __call__(self, x):
         rows = x.reshape(self._outputs, -1)
@@ -413,6 +428,10 @@ class _DiagonalSolver:
 
     def __init__(self, diagonal):
         self._inverse = 1.0 / diagonal
+
+    def coordinates(self):
+        """As `_BlockSolver.coordinates`, without U."""
+        return None, np.sqrt(1.0 / self._inverse)[None]
 
     def __call__(self, x):
         return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)

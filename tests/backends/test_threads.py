@@ -19,7 +19,7 @@ from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.backends import threads
 from sklloss.backends.rows import SMALL_WORK
 
-SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs"]
+SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
 
 def large(K, dtype=np.float64):
@@ -69,7 +69,7 @@ def test_any_number_of_threads_gives_the_same_bits(problems, K, layout, solver):
     X = LAYOUTS[layout](X)
     estimator = LogisticClassifier if K == 2 else SoftmaxClassifier
     weight = np.random.default_rng(1).uniform(size=len(y))
-    fits = [estimator(solver=solver, n_threads=n).fit(X, y, weight) for n in (1, 2, 7)]
+    fits = [estimator(solver=solver, n_threads=n, random_state=0).fit(X, y, weight) for n in (1, 2, 7)]
     for model in fits[1:]:
         np.testing.assert_array_equal(model.coef_, fits[0].coef_)
         np.testing.assert_array_equal(model.intercept_, fits[0].intercept_)
