@@ -231,7 +231,8 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
         start[:, :features] = coef
         if self.fit_intercept:
             start[:, -1] = intercept
-        return objective.rows.centered(start).reshape(objective.shape)
+        # rounding along the common shift of a softmax would add up from fit to fit
+        return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
 
     def _choose_solver(self, rows):
         refusal = newton_refusal(rows.loss)
