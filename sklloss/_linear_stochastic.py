@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 
 from sklloss._intake import (
@@ -69,15 +70,23 @@ def remember_fit(estimator, target, n):
         del estimator._stream
 
 
+def has_no_l1(estimator):
+    """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
+    if estimator.l1_ratio != 0:
+        raise AttributeError(f"partial_fit does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}")
+    return True
+
+
 class PartialFitMixin:
     """`partial_fit` for a linear classifier."""
 
+    @available_if(has_no_l1)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Learn from more rows: one pass over them in mini-batches.
 
-        Available with every ``solver``: "adam" takes Adam's steps, any other takes plain ones, which on
-        streams of small pieces get further; both with ``batch_size`` and ``learning_rate_init``. Goes on from
-        the last `partial_fit`, or from where a `fit` by any solver ended.
+        Available with every ``solver``, without an L1 penalty. "adam" takes Adam's steps, any other takes
+        plain ones, which on streams of small pieces get further; both with ``batch_size`` and
+        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver ended.
 
         Parameters
         ----------
@@ -119,8 +128,6 @@ class PartialFitMixin:
 
     def _partial_fit(self, X, y, classes, sample_weight):
         loss = self._check_parameters()
-        if self.l1_ratio != 0:
-            raise ValueError(f"partial_fit does not take an L1 penalty, got l1_ratio={self.l1_ratio}")
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
