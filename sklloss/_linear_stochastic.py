@@ -86,7 +86,8 @@ class PartialFitMixin:
 
         Available with every ``solver``, without an L1 penalty. "adam" takes Adam's steps, any other takes
         plain ones, which on streams of small pieces get further; both with ``batch_size`` and
-        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver ended.
+        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver
+        ended.
 
         Parameters
         ----------
