@@ -38,7 +38,7 @@ from sklloss.objectives.classification import (
 )
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.lbfgs import lbfgs
-from sklloss.solvers.newton import newton_cholesky, sampled_start
+from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
 
@@ -266,8 +266,6 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
     def _minimise(self, objective, solver, start, callback=None):
         """The solver's result, of which all numbers are finite."""
         options = stochastic_options(self, solver)
-        if solver == "newton-cholesky" and not start.any():
-            start, options["hessian"] = sampled_start(objective, start)
         result = SOLVERS[solver](
             objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )

@@ -22,13 +22,14 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
 
     A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration
     costs one pass unless its step must be halved. Where a Hessian costs much more than a gradient, it serves
-    for as many steps as bring the end ten times nearer each.
+    for as many steps as bring the end ten times nearer each. From 0, where an objective has many rows, the
+    minimum over a sample of them is the start.
 
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``costly_hessian``, ``noise``,
-        ``penalised`` and ``null_value``.
+        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``costly_hessian``, ``thinned``,
+        ``noise``, ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -44,6 +45,8 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     Result
     """
     w = np.array(w, dtype=np.float64)
+    if hessian is None and max_iter > 0 and not w.any():
+        w, hessian = _sampled_start(objective, w)
     old = hessian is not None
     if old:
         value, gradient = objective.precise_gradient(w)
@@ -96,23 +99,10 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def sampled_start(objective, w):
-    """Where Newton's method had better start than at w: the minimum over a sample of the rows.
+def _sampled_start(objective, w):
+    """The minimum over a sample of the rows and the sample's Hessian there; w and None where rows are few.
 
     A small sample leads near it, a larger one nearer, and to a Hessian that serves for most of the way left.
-
-    Parameters
-    ----------
-    objective : LinearObjective or alike
-        With ``thinned``, and what `newton_cholesky` needs.
-    w : ndarray of shape (problems, size)
-        The start that serves otherwise, 0.
-
-    Returns
-    -------
-    w : ndarray of shape (problems, size)
-    hessian : ndarray of shape (problems, size, size), or None
-        The sample's there.
     """
     hessian = None
     for rows in SAMPLES:

@@ -27,7 +27,7 @@ def build(request):
     use(kernels.chosen)
 
 
-def bound(X, y, outputs, dtype):
+def bound(X, y, outputs):
     return Rows(X, losses.HalfSquaredError(), y, None, None, outputs, fit_intercept=True)
 
 
@@ -44,7 +44,7 @@ def test_scores_and_gradients_are_those_of_numpy(build, outputs, dtype, rng):
     for p in WIDTHS:
         n = int(rng.integers(1, 300))
         X, y, w = data(rng, n, p, outputs, dtype)
-        sums, gradient = bound(X, y, outputs, dtype).value_and_gradient(w)
+        sums, gradient = bound(X, y, outputs).value_and_gradient(w)
         wide = np.column_stack([X, np.ones(n)]).astype(np.float64)
         d = wide @ w.T - y
         np.testing.assert_allclose(sums, (d**2).sum(axis=0) / 2 / outputs, rtol=tolerance)
@@ -57,8 +57,8 @@ def test_rows_may_lie_apart(build, dtype, rng):
     X, y, w = data(rng, 100, 21, 3, dtype)
     apart = rng.normal(size=(200, 40)).astype(dtype)
     apart[::2, 7:28] = X
-    whole = bound(X, y, 3, dtype)
-    slices = bound(apart[::2, 7:28], y, 3, dtype)
+    whole = bound(X, y, 3)
+    slices = bound(apart[::2, 7:28], y, 3)
     for a, b in zip(whole.value_and_gradient(w), slices.value_and_gradient(w), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(whole.hessian(w), slices.hessian(w), strict=True):
@@ -91,7 +91,7 @@ def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):
 
 def test_float32_rows_have_gradients_in_float64_too(build, rng):
     X, y, w = data(rng, 500, 30, 1, np.float32)
-    rows = bound(X, y, 1, np.float32)
+    rows = bound(X, y, 1)
     sums, gradient = rows.precise_gradient(w)
     wide = np.column_stack([X, np.ones(len(X))]).astype(np.float64)
     d = wide @ w.T - y
@@ -110,8 +110,8 @@ def test_sparse_rows_give_what_dense_ones_do(build, outputs, dtype, index, rng):
     sparse = scipy.sparse.csr_matrix(X)
     sparse.indices, sparse.indptr = sparse.indices.astype(index), sparse.indptr.astype(index)
     rows, dense = (
-        bound(sparse, y, outputs, dtype),
-        bound(X.astype(np.float64), y.astype(float), outputs, dtype),
+        bound(sparse, y, outputs),
+        bound(X.astype(np.float64), y.astype(float), outputs),
     )
     tolerance = 100 * np.finfo(dtype).eps
     sums, gradient = rows.value_and_gradient(w, keep_curvature=True)

@@ -15,6 +15,7 @@ class Convex:
     residual_floor = 1e-20
     exact_gradient = True
     costly_hessian = False
+    thinned = staticmethod(lambda each: None)
     null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 

@@ -18,6 +18,7 @@ class Convex:
     penalised = True
     exact_gradient = True
     costly_hessian = False
+    thinned = staticmethod(lambda each: None)
     headroom = 0.0
     null_value = staticmethod(lambda: np.inf)
 
