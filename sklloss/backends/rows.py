@@ -20,6 +20,8 @@ CHUNK_BYTES = 1 << 26
 # Multiplications per number of a chunk's result; those of sparse rows are the slower ones, all over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
+# What one number of a sparse X costs in a Hessian, in numbers of a dense one.
+ENTRY_WORK = 24
 # As many rows for each column tell enough about a Gram matrix.
 GRAM_ROWS = 16
 # So many rows tell what a loss is like at 0.
@@ -200,7 +202,14 @@ class Rows:
         coupled = coupled and not self.separable
         blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
         block = max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
-        bounds = self._cut(self.width * size * blocks, blocks * size * size, block)
+        squares = float(self.width * size)
+        written_out = not self.sparse or coupled
+        if not written_out:
+            # numbers to be added for each row, one by one or as parts of a dense matrix
+            entries = ENTRY_WORK * np.square(np.diff(self._arrays[2]), dtype=float).mean()
+            written_out = curved and entries >= squares
+            squares = min(squares, entries + self.outputs * self._row_numbers)
+        bounds = self._cut(squares * blocks, blocks * size * size, block)
         gradient = np.empty((len(bounds) - 1, self.outputs, self.width))
         sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = np.empty((len(gradient), blocks, size, size) if curved else (len(gradient), 0, 0, 0))
@@ -214,8 +223,8 @@ class Rows:
         def work(first, last):
             return _hessian.hessian(
                 kernel, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
-                self._per_output, self._expand, self.fit_intercept, coupled, softmax, curved, self._parameter,
-                block, bounds, first, last, gradient, sums, curvature,
+                self._per_output, self._expand, self.fit_intercept, coupled, softmax, curved, written_out,
+                self._parameter, block, bounds, first, last, gradient, sums, curvature,
             )  # fmt: skip
 
         self._run(work, len(gradient))

@@ -142,6 +142,72 @@ cdef void add_curvature(
         add_gram(1.0, work, width, <int>rows, <int>width, h + k * width * size + k * width, <int>size)
 
 
+# A sparse block entry by entry: all in double, and the intercept, if any, after the last feature.
+
+cdef inline void entry_scores(
+    const real* value, const index* column, const index* indptr, bint shifted, const double* w, double* raw,
+    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width, Py_ssize_t outputs,
+) noexcept nogil:
+    """raw = X w'."""
+    cdef Py_ssize_t i, j, k
+    cdef const double* wk
+    cdef double s
+    for i in range(rows):
+        for k in range(outputs):
+            wk = w + k * width
+            s = wk[features] if shifted else 0.0
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                s += <double>value[j] * wk[column[j]]
+            raw[i * outputs + k] = s
+
+
+cdef inline void entry_scatter(
+    const real* value, const index* column, const index* indptr, bint shifted, const double* raw, double* out,
+    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width, Py_ssize_t outputs,
+) noexcept nogil:
+    """out += raw' X."""
+    cdef Py_ssize_t i, j, k
+    cdef double* ok
+    cdef double g
+    for i in range(rows):
+        for k in range(outputs):
+            ok = out + k * width
+            g = raw[i * outputs + k]
+            if shifted:
+                ok[features] += g
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                ok[column[j]] += g * <double>value[j]
+
+
+cdef inline void entry_curvature(
+    const real* value, const index* column, const index* indptr, bint shifted, const double* curvature,
+    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t step, Py_ssize_t outputs, double* h,
+) noexcept nogil:
+    """The same as `add_curvature` of outputs that are not coupled; columns ascend within each row."""
+    cdef Py_ssize_t i, j, a, k, first, last
+    cdef double* hk
+    cdef double* line
+    cdef double f, g
+    for i in range(rows):
+        first = <Py_ssize_t>indptr[i]
+        last = <Py_ssize_t>indptr[i + 1]
+        for k in range(outputs):
+            f = curvature[i * outputs + k]
+            if not f > 0.0:
+                continue
+            hk = h + k * step * step
+            for a in range(first, last):
+                line = hk + <Py_ssize_t>column[a] * step
+                g = f * <double>value[a]
+                for j in range(first, a + 1):
+                    line[column[j]] += g * <double>value[j]
+            if shifted:
+                line = hk + features * step
+                for j in range(first, last):
+                    line[column[j]] += f * <double>value[j]
+                line[features] += f
+
+
 def hessian(
     loss,
     const real[:, :] X,
@@ -159,6 +225,7 @@ def hessian(
     bint coupled,
     bint softmax,
     bint curved,
+    bint written_out,
     double parameter,
     Py_ssize_t block,
     const Py_ssize_t[::1] bounds,
@@ -171,7 +238,8 @@ def hessian(
     """Loss, gradient and Hessian over a range of chunks, all in double whatever X's dtype.
 
     X is dense, and ``center`` (features,) is subtracted from its rows; or it is empty, where (data, indices,
-    indptr) hold a CSR matrix, of which a block is written out.
+    indptr) hold a CSR matrix. A block of that is ``written_out`` as a dense one, which ``coupled`` outputs
+    need, or taken entry by entry, for which the columns of each row must ascend.
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
     ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a
     multiple of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the
@@ -186,6 +254,7 @@ def hessian(
     cdef Call call = bind(loss, False, &batch, &kernel)
     cdef Space space
     cdef bint sparse = X.shape[0] == 0
+    cdef bint entries = sparse and not written_out
     cdef Py_ssize_t outputs = coef.shape[0], width = coef.shape[1]
     cdef Py_ssize_t features = width - (1 if shifted else 0)
     cdef Py_ssize_t row_step = 0 if sparse else X.strides[0] // <Py_ssize_t>sizeof(real)
@@ -211,12 +280,12 @@ def hessian(
     if not sparse:
         x = &X[0, 0]
     # what lies between the end of a row and the next stays 0
-    z = <double*>calloc(block * (step + size), sizeof(double))
+    z = <double*>calloc(1 if entries else block * (step + size), sizeof(double))
     if z == NULL or not take_space(&space, block, outputs, sizeof(double)):
         free(z)
         raise MemoryError()
     with nogil:
-        work = z + block * step
+        work = z if entries else z + block * step
         raw = <double*>space.raw
         batch.parameter = parameter
         for chunk in range(chunk_first, chunk_last):
@@ -228,14 +297,20 @@ def hessian(
             while first < bounds[chunk + 1]:
                 rows = min(block, bounds[chunk + 1] - first)
                 m = <int>rows
-                if sparse:
+                if entries:
+                    entry_scores(
+                        value, column, &indptr[first], shifted, w, raw, rows, features, width, outputs
+                    )
+                elif sparse:
                     load_sparse(value, column, &indptr[first], shifted, z, rows, features, step)
                 else:
                     load_dense(
                         x + first * row_step, row_step, column_step, &center[0], shifted, z, rows, features,
                         step,
                     )
-                if own:
+                if entries:
+                    pass
+                elif own:
                     current.scores_f64(z, step, w, width, &zero[0], raw, rows, outputs)
                 else:
                     gemm(b"T", b"N", K, m, d, w, d, z, ld, <double>0.0, raw, K)
@@ -262,7 +337,12 @@ def hessian(
                     bad += first if bad >= 0 else 0
                     break
                 gather_sums(space.sums, &sums[chunk, 0], outputs)
-                if own:
+                if entries:
+                    entry_scatter(
+                        value, column, &indptr[first], shifted, raw, &gradient[chunk, 0, 0], rows, features,
+                        width, outputs,
+                    )
+                elif own:
                     current.scatter_f64(z, step, raw, &gradient[chunk, 0, 0], rows, width, outputs)
                 else:
                     gemm(b"N", b"T", d, K, m, z, ld, raw, K, <double>1.0, &gradient[chunk, 0, 0], d)
@@ -276,7 +356,13 @@ def hessian(
                         if s != NULL:
                             raw[i] = raw[i] * <double>s[first + i // outputs]
                     raw = <double*>space.raw
-                add_curvature(&batch, z, step, work, width, coupled, &curvature[chunk, 0, 0, 0])
+                if entries:
+                    entry_curvature(
+                        value, column, &indptr[first], shifted, <double*>batch.curvature, rows, features,
+                        step, outputs, &curvature[chunk, 0, 0, 0],
+                    )
+                else:
+                    add_curvature(&batch, z, step, work, width, coupled, &curvature[chunk, 0, 0, 0])
                 first += rows
             if bad != -1:
                 break

@@ -173,6 +173,26 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
         np.testing.assert_allclose(product, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("entry_work", [1e-9, 1e9], ids=["entry by entry", "written out"])
+@pytest.mark.parametrize("container", ["CSR", "CSR int64"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("kind", "weights"), CASES)
+def test_diagonal_blocks_of_a_sparse_X_are_those_of_the_dense_one(
+    monkeypatch, kind, weights, fit_intercept, dtype, container, entry_work
+):
+    monkeypatch.setattr(rows_module, "ENTRY_WORK", entry_work)
+    dense, _ = objective(kind, weights, dtype, fit_intercept, 0.7)
+    sparse, _ = objective(kind, weights, dtype, fit_intercept, 0.7, CONTAINERS[container])
+    coef = np.random.default_rng(1).normal(size=(dense.rows.outputs, dense.rows.width))
+    expected = dense.rows.hessian(coef, coupled=False)
+    for found, wanted in zip(sparse.rows.hessian(coef, coupled=False), expected, strict=True):
+        found, wanted = (np.tril(found), np.tril(wanted)) if found.ndim == 3 else (found, wanted)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * np.abs(wanted).max())
+    for found, wanted in zip(sparse.rows.precise_gradient(coef), expected, strict=False):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("C", [0.7, np.inf])
 def test_the_hessian_of_a_softmax_is_regular_along_the_common_shift(C):
     made, _ = objective("softmax codes", "none", np.float64, True, C)
