@@ -1,7 +1,7 @@
 """Which solver is the fastest for which shape of data: what the choice of ``solver="auto"`` rests on.
 
-``python benchmarks/solver_choice.py`` prints, for each table, the time of each solver to the default ``tol`` and
-how many iterations it took, and which one "auto" chose. Tables of random numbers suit "lbfgs": their
+``python benchmarks/solver_choice.py`` prints, for each table, the time of each solver to the default ``tol``
+and how many iterations it took, and which one "auto" chose. Tables of random numbers suit "lbfgs": their
 curvature hardly changes on the way to the optimum.
 """
 
