@@ -17,6 +17,8 @@ SMALL_WORK = 1 << 21
 # Chunks are what threads share; their number must not depend on how many threads there are.
 MOST_CHUNKS = 16
 CHUNK_BYTES = 1 << 26
+# The share of X's memory that results of chunks may take in any case.
+SMALL_SHARE = 0.04
 # Multiplications per number of a chunk's result; those of sparse rows are the slower ones, all over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
@@ -210,31 +212,44 @@ class Rows:
             written_out = curved and entries >= squares
             squares = min(squares, entries + self.outputs * self._row_numbers)
         bounds = self._cut(squares * blocks, blocks * size * size, block)
-        gradient = np.empty((len(bounds) - 1, self.outputs, self.width))
-        sums = np.empty((len(gradient), 2 * self.outputs))
-        curvature = np.empty((len(gradient), blocks, size, size) if curved else (len(gradient), 0, 0, 0))
+        chunks = len(bounds) - 1
+        gradient = np.empty((chunks, self.outputs, self.width))
+        sums = np.empty((chunks, 2 * self.outputs))
+        # As many chunks at a time as there are threads, or as take little room beside X
+        room = SMALL_SHARE * self.n * self._row_numbers * self.dtype.itemsize
+        wave = max(threads.count(self._n_threads), int(room / (8 * blocks * size * size)))
+        wave = min(wave, chunks) if curved else chunks
+        curvature = np.empty((wave, blocks, size, size) if curved else (wave, 0, 0, 0))
         dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
         no_index = np.empty(0, dtype=np.int32)
         sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
         coef = np.ascontiguousarray(coef)
         softmax = loss is None and not self.separable
         kernel = self._kernel64 if loss is None else loss
+        total = None
+        for start in range(0, chunks, wave):
+            part = slice(start, start + wave)
+            cut = bounds[start : start + wave + 1]
 
-        def work(first, last):
-            return _hessian.hessian(
-                kernel, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
-                self._per_output, self._expand, self.fit_intercept, coupled, softmax, curved, written_out,
-                self._parameter, block, bounds, first, last, gradient, sums, curvature,
-            )  # fmt: skip
+            def work(first, last, part=part, cut=cut):
+                return _hessian.hessian(
+                    kernel, dense, *sparse, self.center, coef, self._values, self._codes, self._weight,
+                    self._per_output, self._expand, self.fit_intercept, coupled, softmax, curved, written_out,
+                    self._parameter, block, cut, first, last, gradient[part], sums[part], curvature,
+                )  # fmt: skip
 
-        self._run(work, len(gradient))
+            self._run(work, len(cut) - 1)
+            for matrix in curvature[: len(cut) - 1]:
+                if total is None:
+                    total = matrix if chunks <= wave else matrix.copy()
+                else:
+                    total += matrix
+        gradient = gradient[0] if chunks == 1 else gradient.sum(axis=0)
         if not curved:
-            return self._total(sums), gradient.sum(axis=0), None
+            return self._total(sums), gradient, None
         if not coupled:
-            curvature = curvature[:, :, : self.width, : self.width]
-        if len(gradient) == 1:
-            return self._total(sums), gradient[0], np.ascontiguousarray(curvature[0])
-        return self._total(sums), gradient.sum(axis=0), curvature.sum(axis=0)
+            total = np.ascontiguousarray(total[:, : self.width, : self.width])
+        return self._total(sums), gradient, total
 
     def subset_hessian(self, sets, *, coupled):
         """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
