@@ -287,10 +287,10 @@ def _mix_weights(probabilities, weight, class_weights, dtype, classes=(0, 1)):
 
 
 def _weigh_codes(codes, classes, weight, class_weight, dtype):
+    if class_weight is None:
+        return weight
     masses = np.bincount(codes, weights=_ones_or(weight, len(codes)), minlength=len(classes))
     class_weights = _class_weights(class_weight, classes, masses)
-    if class_weights is None:
-        return weight
     weight = (_ones_or(weight, len(codes)) * class_weights[codes]).astype(dtype)
     _check_some_weight(weight)
     return weight

@@ -5,7 +5,7 @@ import scipy.sparse
 
 from sklloss import kernels
 from sklloss.backends import threads
-from sklloss.kernels import _hessian, _products, _subset, _sweep
+from sklloss.kernels import _hessian, _newton, _products, _subset, _sweep
 from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
@@ -14,6 +14,8 @@ BLOCK_BYTES = 1 << 18
 PYTHON_ROWS = 512
 # Below this many multiplications a pass is over before a second thread has woken up.
 SMALL_WORK = 1 << 21
+# Up to so many numbers of X a fit may keep a copy in float64.
+SMALL_X = 1 << 17
 # Chunks are what threads share; their number must not depend on how many threads there are.
 MOST_CHUNKS = 16
 CHUNK_BYTES = 1 << 26
@@ -202,8 +204,7 @@ class Rows:
         ``curved`` the Hessian is left out.
         """
         coupled = coupled and not self.separable
-        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
-        block = max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
+        blocks, size, block = self._hessian_shape(coupled)
         squares = float(self.width * size)
         written_out = not self.sparse or coupled
         if not written_out:
@@ -216,9 +217,11 @@ class Rows:
         gradient = np.empty((chunks, self.outputs, self.width))
         sums = np.empty((chunks, 2 * self.outputs))
         # As many chunks at a time as there are threads, or as take little room beside X
-        room = SMALL_SHARE * self.n * self._row_numbers * self.dtype.itemsize
-        wave = max(threads.count(self._n_threads), int(room / (8 * blocks * size * size)))
-        wave = min(wave, chunks) if curved else chunks
+        wave = chunks
+        if curved and chunks > 1:
+            room = SMALL_SHARE * self.n * self._row_numbers * self.dtype.itemsize
+            wave = max(threads.count(self._n_threads), int(room / (8 * blocks * size * size)))
+            wave = min(wave, chunks)
         curvature = np.empty((wave, blocks, size, size) if curved else (wave, 0, 0, 0))
         dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
         no_index = np.empty(0, dtype=np.int32)
@@ -250,6 +253,28 @@ class Rows:
         if not coupled:
             total = np.ascontiguousarray(total[:, : self.width, : self.width])
         return self._total(sums), gradient, total
+
+    def _hessian_shape(self, coupled):
+        """How many matrices a Hessian is made of, their size in memory, and rows per block."""
+        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
+        return blocks, size, max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
+
+    def newton_steps(self, scale, ridge, w, curve, *rule):
+        """Newton steps from ``w``, of shape (size,), see `_newton.steps`; None where there is too much work.
+
+        ``scale`` and ``ridge`` (size,) make an objective of the loss sums, of a single problem.
+        """
+        coupled = not self.separable
+        blocks, size, block = self._hessian_shape(coupled)
+        if self.sparse or not self.compiled or blocks > 1:
+            return None
+        if self.n * self.width > SMALL_X or self.n * self.width * size > SMALL_WORK:
+            return None
+        return _newton.steps(
+            self._kernel64, self._X, self.center, self._values, self._codes, self._weight, self._per_output,
+            self._expand, self.fit_intercept, coupled, self._parameter, block, self.outputs, scale, ridge, w,
+            curve, *rule,
+        )  # fmt: skip
 
     def subset_hessian(self, sets, *, coupled):
         """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
@@ -337,7 +362,7 @@ class Rows:
         return self._move_intercept(coef, 1.0)
 
     def _move_intercept(self, coef, sign):
-        if not self.fit_intercept:
+        if not self.fit_intercept or not self.center.any():
             return coef
         moved = coef.copy()
         moved[:, -1] += sign * (coef[:, : self.features] @ self.center)

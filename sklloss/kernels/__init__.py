@@ -51,6 +51,7 @@ def _choose():
 
 chosen, reason = _choose()
 _table = table_of(chosen)
+_names = {np.dtype(name): name for _, name in _table}  # `dtype.name` takes its time
 _products.use(importlib.import_module(f"sklloss.kernels._build_{chosen}").products())
 
 
@@ -62,4 +63,4 @@ def get(name, dtype):
     KeyError
         If there is no such kernel.
     """
-    return _table[name, np.dtype(dtype).name]
+    return _table[name, _names[np.dtype(dtype)]]

@@ -150,6 +150,15 @@ class LinearObjective:
         diagonal += self._ridge
         return value, gradient, hessian
 
+    def newton_steps(self, w, curve, *rule):
+        """Plain Newton steps of a single problem, w of shape (1, size), which change it, all at once.
+
+        See `sklloss.kernels._newton.steps`. None where the problem is too large to gain by that.
+        """
+        if self.problems > 1:
+            return None
+        return self.rows.newton_steps(self.scale, self._ridge[0], w[0], curve, *rule)
+
     def thinned(self, each):
         """The same objective over few of many rows, weighted up to stand for all; None if rows are few.
 

@@ -50,9 +50,14 @@ def allowed_gap(value, tol):
     return max(tol**2, 1e-14) * np.abs(value)
 
 
+def vanished_share(objective):
+    """The share of its start that an objective without a minimum is followed down to."""
+    return VANISHED_PENALISED if objective.penalised else VANISHED
+
+
 def has_vanished(objective, value, start):
     """Which problems have no minimum, and have come as near to its infimum, 0, as makes sense."""
-    least = (VANISHED_PENALISED if objective.penalised else VANISHED) * start
+    least = vanished_share(objective) * start
     # a loss may be negative: 0 is then a value like any other
     return (value >= 0) & (value <= least) & (start > 0)
 

@@ -3,7 +3,14 @@
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
+from sklloss.solvers._stopping import (
+    Result,
+    allowed_gap,
+    exhausted,
+    finite_or_zero,
+    has_vanished,
+    vanished_share,
+)
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
@@ -14,6 +21,7 @@ SAMPLE_TOL = 1e-2
 SAMPLES = (128, 640)  # rows for each parameter
 SAMPLE_STEPS = 30
 FAR = 1e-2  # relative gap from which on an old Hessian is tried for the next step
+MOST_PLAIN = 100  # steps between which no signal is heard
 SHRINKS = 0.1  # and kept, as long as a step lowers the decrement to this share
 
 
@@ -28,8 +36,8 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``costly_hessian``, ``thinned``,
-        ``noise``, ``penalised`` and ``null_value``.
+        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``newton_steps``, ``costly_hessian``,
+        ``thinned``, ``noise``, ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -47,19 +55,27 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     w = np.array(w, dtype=np.float64)
     if hessian is None and max_iter > 0 and not w.any():
         w, hessian = _sampled_start(objective, w)
+    n_iter = np.zeros(len(w), dtype=int)
+    converged = np.zeros(len(w), dtype=bool)
+    null = objective.null_value() if w.any() else np.inf
+    curve = []
+    if hessian is None and callback is None:
+        curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter)
+        n_iter[:] = max(0, len(curve) - 1)
+    if converged.all():
+        value, start = np.array(curve[-1:]), np.minimum(curve[:1], null)
+        return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
     old = hessian is not None
     if old:
         value, gradient = objective.precise_gradient(w)
     else:
         value, gradient, hessian = objective.hessian(w)
-    start = np.minimum(value, objective.null_value()) if w.any() else value
-    n_iter = np.zeros(len(w), dtype=int)
-    converged = np.zeros(len(w), dtype=bool)
+    start = np.minimum(curve[:1] or value, null)
     stuck = np.zeros(len(w), dtype=bool)
-    curve = [float(value.sum())]
+    curve = curve or [float(value.sum())]
     solve = [PositiveSolver(matrix) for matrix in hessian]
     before = np.full(len(w), np.inf)
-    for iteration in range(1, max_iter + 1):
+    for iteration in range(len(curve), max_iter + 1):
         vanished = has_vanished(objective, value, start)
         active = ~(converged | stuck | vanished)
         if not active.any():
@@ -97,6 +113,28 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
         if callback is not None:
             callback(iteration, w, value)
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
+
+
+def _plain_steps(objective, w, null, tol, max_iter):
+    """The steps of a small problem until it is solved, or until one is not as simple as most.
+
+    They change w, and are those of the loop above without what surrounds its arithmetic. Returns the values
+    at the start and at their ends, empty for a problem that is not small, and whether the last one solved it.
+    """
+    curve = np.empty(1 + min(max_iter, MOST_PLAIN))
+    found = objective.newton_steps(
+        w,
+        curve,
+        allowed_gap(1.0, tol),
+        vanished_share(objective),
+        float(np.min(null)),
+        ENOUGH,
+        objective.noise,
+    )
+    if found is None:
+        return [], False
+    steps, solved = found
+    return curve[: steps + 1].tolist(), solved
 
 
 def _sampled_start(objective, w):

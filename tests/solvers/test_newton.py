@@ -16,6 +16,7 @@ class Convex:
     exact_gradient = True
     costly_hessian = False
     thinned = staticmethod(lambda each: None)
+    newton_steps = staticmethod(lambda w, curve, *rule: None)
     null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 

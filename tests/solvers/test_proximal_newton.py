@@ -19,6 +19,7 @@ class Convex:
     exact_gradient = True
     costly_hessian = False
     thinned = staticmethod(lambda each: None)
+    newton_steps = staticmethod(lambda w, curve, *rule: None)
     headroom = 0.0
     null_value = staticmethod(lambda: np.inf)
 

@@ -1,0 +1,184 @@
+"""Newton's steps over few rows, all at once in a kernel, against the same steps one by one."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from sklloss import LogisticClassifier, SoftmaxClassifier
+from sklloss.backends import rows as rows_module
+from sklloss.objectives.linear import LinearObjective
+
+
+def table(seed=0, n=150, p=5, classes=3, noise=1.0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p)) * np.logspace(-1, 1, p) + np.linspace(-3, 3, p)
+    scores = (X - X.mean(axis=0)) / X.std(axis=0) @ rng.normal(size=(p, classes)) + noise * rng.gumbel(
+        size=(n, classes)
+    )
+    return X, scores.argmax(axis=1), rng.uniform(0.1, 3.0, size=n) * (rng.uniform(size=n) < 0.9)
+
+
+def fit(model, X, y, weight=None, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = model(**options).fit(X, y, weight)
+    return model, [str(one.message) for one in caught]
+
+
+def one_by_one(monkeypatch):
+    monkeypatch.setattr(LinearObjective, "newton_steps", lambda self, w, curve, *rule: None)
+
+
+def soft(y, classes):
+    return 0.8 * np.eye(classes)[y] + 0.2 / classes
+
+
+CASES = {
+    "three classes": {},
+    "no intercept": {"fit_intercept": False},
+    "no penalty": {"C": np.inf},
+    "small C": {"C": 1e-6},
+    "large C": {"C": 1e6},
+    "smoothing": {"label_smoothing": 0.1},
+    "class weights": {"class_weight": "balanced"},
+    "few steps": {"max_iter": 2},
+    "no step": {"max_iter": 0},
+    "loose": {"tol": 0.1},
+    "close": {"tol": 1e-12},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("p", [2, 5, 12])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_the_steps_are_those_taken_one_by_one(monkeypatch, case, classes, p, dtype):
+    X, y, weight = table(p=p, classes=classes)
+    X = X.astype(dtype)
+    weight = weight if p == 5 else None
+    fast, said = fit(SoftmaxClassifier, X, y, weight, **CASES[case])
+    one_by_one(monkeypatch)
+    slow, expected = fit(SoftmaxClassifier, X, y, weight, **CASES[case])
+    assert fast.solver_ == slow.solver_ == "newton-cholesky"
+    assert said == expected
+    # where no penalty holds it, the common shift of a softmax is rounding in both
+    rounding = 1e-9 if dtype == np.float64 else 1e-6
+    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=0, atol=rounding * (1 + np.abs(slow.coef_).max()))
+    if case != "close":  # where rounding decides which step is the last
+        np.testing.assert_array_equal(fast.n_iter_, slow.n_iter_)
+        np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-12)
+
+
+def unusual(name):
+    X, y, _ = table(n=90)
+    y2 = (y > 0).astype(int)
+    if name == "separable":
+        return LogisticClassifier, X, (X[:, 4] > np.median(X[:, 4])).astype(int), {"C": np.inf}
+    if name == "separable softmax":
+        return SoftmaxClassifier, X, np.digitize(X[:, 4], np.quantile(X[:, 4], [0.3, 0.6])), {"C": np.inf}
+    if name == "constant and twice":
+        X[:, 1], X[:, 2] = 3.0, X[:, 0]
+        return SoftmaxClassifier, X, y, {"C": np.inf}
+    if name == "column of zeros":
+        X[:, 1] = 0.0
+        return SoftmaxClassifier, X, y, {"C": np.inf}
+    if name == "units":
+        return SoftmaxClassifier, X * np.logspace(-8, 8, 5), y, {}
+    if name == "far off":
+        return LogisticClassifier, X + 1e6, y2, {}
+    if name == "more columns than rows":
+        X = np.random.default_rng(3).normal(size=(20, 60))
+        return LogisticClassifier, X, y2[:20], {"C": 1e4}
+    if name == "one spike":
+        X[:, 2] = 0.0
+        X[7, 2] = 1e6
+        return LogisticClassifier, X, y2, {"C": 1e3}
+    if name == "columns in order":
+        return SoftmaxClassifier, np.asfortranarray(X), y, {}
+    if name == "probabilities":
+        return SoftmaxClassifier, X, soft(y, 3), {}
+    if name == "probability of one":
+        return LogisticClassifier, X, soft(y2, 2)[:, 1], {}
+    assert name == "squared error"
+    return LogisticClassifier, X, y2, {"loss": "squared_error"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "separable", "separable softmax", "constant and twice", "column of zeros", "units", "far off",
+        "more columns than rows", "one spike", "columns in order", "probabilities", "probability of one",
+        "squared error",
+    ],
+)  # fmt: skip
+def test_what_is_unusual_ends_as_it_does_one_by_one(monkeypatch, name):
+    model, X, y, options = unusual(name)
+    fast, said = fit(model, X, y, **options)
+    one_by_one(monkeypatch)
+    slow, expected = fit(model, X, y, **options)
+    assert said == expected
+    np.testing.assert_array_equal(fast.n_iter_, slow.n_iter_)
+    np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-4)
+    scores = slow.decision_function(X)
+    np.testing.assert_allclose(fast.decision_function(X), scores, rtol=0, atol=1e-5 * np.abs(scores).max())
+
+
+def test_a_step_that_is_too_long_is_halved(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_cauchy((200, 3))
+    y = (np.clip(X, -3, 3) @ rng.normal(size=3) + rng.normal(size=200) > 0).astype(int)
+    solved = []
+    true = rows_module._newton.steps
+    monkeypatch.setattr(rows_module._newton, "steps", lambda *args: solved.append(true(*args)) or solved[-1])
+    results = []
+    for _ in range(2):
+        model = LogisticClassifier(warm_start=True, C=10.0).fit(X, y)
+        model.coef_ = -0.5 * model.coef_
+        results.append(model.fit(X, y))
+        one_by_one(monkeypatch)
+    assert solved[1] == (1, False)
+    fast, slow = results
+    assert fast.n_iter_ == slow.n_iter_
+    np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=1e-9)
+
+
+def test_a_warm_start_at_the_optimum_takes_the_same_step(monkeypatch):
+    X, y, _ = table()
+    curves = []
+    for _ in range(2):
+        model = SoftmaxClassifier(warm_start=True).fit(X, y)
+        curves.append(model.fit(X, y).loss_curve_)
+        one_by_one(monkeypatch)
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-13)
+
+
+def test_numbers_too_large_are_the_same_error(monkeypatch):
+    X, y, _ = table()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="rescale"):
+            SoftmaxClassifier().fit(X * 1e200, y)
+        one_by_one(monkeypatch)
+
+
+def test_a_callback_hears_of_each_step(capsys):
+    X, y, _ = table()
+    model = SoftmaxClassifier(verbose=1).fit(X, y)
+    assert capsys.readouterr().out.count("iteration") == model.n_iter_[0]
+    quiet = SoftmaxClassifier().fit(X, y)
+    np.testing.assert_allclose(quiet.loss_curve_, model.loss_curve_, rtol=1e-13)
+
+
+def test_only_small_problems_are_taken_so(monkeypatch):
+    taken = []
+    true = rows_module._newton.steps
+    monkeypatch.setattr(rows_module._newton, "steps", lambda *args: taken.append(true(*args)) or taken[-1])
+    X, y, _ = table()
+    SoftmaxClassifier().fit(X, y)
+    assert len(taken) == 1
+    assert taken[0][1]
+    X, y, _ = table(n=40000)
+    SoftmaxClassifier(tol=0.1).fit(X, y)
+    SoftmaxClassifier(tol=0.1).fit(X, y, X_val=X, y_val=y)
+    assert all(args[0] < 20 for args in taken)
