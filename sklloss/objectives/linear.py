@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from scipy.linalg import lapack
 
+from sklloss.kernels import _newton
 from sklloss.losses import CrossEntropy
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
@@ -306,14 +307,19 @@ class LinearObjective:
     def local_preconditioner(self):
         """As `preconditioner`, from the Hessian's own diagonal blocks at the last linearised point.
 
-        None where a factor for each output would cost more than it saves.
+        The outputs of a softmax may all shift alike: along that shift the Hessian is the penalty, of which the
+        blocks know nothing, so that they are kept out of its way. None where a factor for each output would
+        cost more than it saves.
         """
         if self.rows.width > WIDEST_BLOCKS:
             return None
         _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
-        return _BlockSolver(blocks, self._small_ridge)
+        solve = _BlockSolver(blocks, self._small_ridge)
+        if self.rows.separable:
+            return solve
+        return _ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
 
     def preconditioner_at(self, w):
         """As `local_preconditioner` at any point and for any loss, from a positive stand-in for the Hessian.
@@ -369,7 +375,7 @@ class _BlockSolver:
     """
 
     def __init__(self, blocks, ridge):
-        self._factors = []
+        self._factors, self._stacked = [], None
         for block in blocks:
             diagonal = np.diagonal(block)
             if not np.isfinite(diagonal).all():
@@ -393,10 +399,9 @@ class _BlockSolver:
             factor, root = self._factors[0]
             solution, _ = lapack.dpotrs(factor, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
-        solution = np.empty_like(rows)
-        for k, (factor, root) in enumerate(self._factors):
-            solution[k] = lapack.dpotrs(factor, rows[k] / root, lower=0)[0] / root
-        return solution.reshape(x.shape)
+        if self._stacked is None:
+            self._stacked = self.coordinates()
+        return _newton.solve_blocks(*self._stacked, rows).reshape(x.shape)
 
 
 class _SubsetSolver:

@@ -243,17 +243,16 @@ def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights
     if made.problems > 1 or made.rows.outputs == 1:
         np.testing.assert_allclose(np.einsum("bij,bj->bi", hessian, solve(x)), x, rtol=1e-6, atol=1e-8)
     else:
+        # blocks for what differs between outputs, and the penalty along what they share
         d = A.shape[1]
-        for k in range(K):
-            block = hessian[0, k * d : (k + 1) * d, k * d : (k + 1) * d].copy()
-            if fit_intercept:  # taken back: what holds the common shift
-                plain = w.reshape(K, d)
-                Z = A @ plain.T
-                Q = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
-                block = 0.7 * (A * (weight * Q[:, k] * (1 - Q[:, k]))[:, None]).T @ A + np.diag(ridge)
-            np.testing.assert_allclose(
-                block @ solve(x).reshape(K, d)[k], x.reshape(K, d)[k], rtol=1e-6, atol=1e-8
-            )
+        Z = A @ w.reshape(K, d).T
+        Q = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+        blocks = [0.7 * (A * (weight * q * (1 - q))[:, None]).T @ A + np.diag(ridge) for q in Q.T]
+        shift = x.reshape(K, d).mean(axis=0)
+        parts = x.reshape(K, d) - shift
+        expected = np.stack([np.linalg.solve(block, part) for block, part in zip(blocks, parts, strict=True)])
+        expected += ridge * shift - expected.mean(axis=0)
+        np.testing.assert_allclose(solve(x).reshape(K, d), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_an_infinite_C_means_no_penalty():
