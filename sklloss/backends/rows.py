@@ -343,7 +343,7 @@ class Rows:
             w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
         if not self.fit_intercept:
             return w, np.zeros(self.outputs, dtype=self.dtype)
-        plain = self.plain(coef) if self.center.any() else coef
+        plain = self.plain(coef)
         return w, np.ascontiguousarray(plain[:, -1], dtype=self.dtype)
 
     def _kept(self, name, make, shape, dtype):
@@ -376,7 +376,7 @@ class Rows:
         else:
             total[:, : self.features] = partial[0] if len(partial) == 1 else partial.sum(axis=0)
         if self.fit_intercept:
-            total[:, -1] = shift.sum(axis=0)
+            total[:, -1] = np.add.reduce(shift)
             if self.center.any():
                 total[:, : self.features] -= total[:, -1:] * self.center
         return total

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklloss.kernels import _conjugate
 from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
 
 HALVINGS = 40
@@ -91,46 +92,25 @@ def _conjugate_gradients(objective, solve, gradient, value, gap, active):
     """
     d = np.zeros_like(gradient)
     residual = -gradient
-    scratch = np.empty_like(d)
     z = solve(residual)
-    p = z.copy()
-    first = rz = _dot(residual, z)
+    first = _dot(residual, z)
+    rz = first.copy()
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     lowered = np.zeros_like(rz)
+    decrease = np.zeros_like(rz)
     reached = (gradient == 0).all(axis=1)
     before = np.zeros_like(reached)
     running = active & ~reached & (rz > 0)
+    p = np.where(running[:, None], z, 0.0)
     products = 0
-    while running.any() and products < MOST_PRODUCTS:
+    some = running.any()
+    while some and products < MOST_PRODUCTS:
         products += 1
-        if not running.all():
-            p[~running] = 0.0
-        product = objective.product(p)
-        bend = _dot(p, product)
-        running &= bend > 0
-        length = np.divide(rz, bend, out=np.zeros_like(rz), where=running)
-        d += np.multiply(p, length[:, None], out=scratch)
-        product *= length[:, None]
-        residual -= product
-        # Each product lowers the model by half of length * rz. What is left is taken for as many times
-        # the last decrease as there were products (Nash and Sofer): a measure that, unlike the residual,
-        # does not depend on how good the preconditioner is.
-        decrease = 0.5 * length * rz
-        lowered += decrease
-        left = products * decrease
-        distance = np.sqrt(np.minimum(lowered, size) / size)
-        z = solve(residual)
-        newer = _dot(residual, z)
-        # One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is
-        # a residual of mere rounding: to go on would follow it along directions that do not matter.
-        small = (left <= np.minimum(LOOSEST, np.sqrt(distance)) * lowered) | (left <= CLOSEST * gap)
-        reached |= running & (small & before | (newer <= objective.residual_floor * first))
-        before = small
-        running &= ~reached & (newer > 0)
-        ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
-        p *= ratio[:, None]
-        p += z
-        rz = newer
+        _conjugate.advance(p, objective.product(p), d, residual, rz, decrease, running)
+        some = _conjugate.turn(
+            p, solve(residual), residual, rz, first, decrease, lowered, size, gap, running, reached, before,
+            products, LOOSEST, CLOSEST, objective.residual_floor,
+        )  # fmt: skip
     # Where the objective is flat to working precision no product bends; the preconditioned gradient leads on.
     flat = active & ~reached & ~d.any(axis=1)
     d = np.where(flat[:, None], -solve(gradient), d)

@@ -1,0 +1,95 @@
+"""What conjugate gradients do between two products, for several systems side by side."""
+
+from libc.math cimport sqrt
+from libc.string cimport memset
+from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
+
+
+def advance(
+    const double[:, ::1] p,
+    const double[:, ::1] product,
+    double[:, ::1] d,
+    double[:, ::1] residual,
+    const double[::1] rz,
+    double[::1] decrease,
+    unsigned char[::1] running,
+):
+    """Go along each direction p to the minimum, given its product with the matrix.
+
+    ``d`` and ``residual`` change; ``decrease`` is by how much the step lowers the quadratic. A system that
+    does not bend along its direction stops running. ``rz`` is the residual times its preconditioned self.
+    """
+    cdef Py_ssize_t b
+    cdef int size = <int>p.shape[1], one = 1
+    cdef double bend, length, back
+    with nogil:
+        for b in range(p.shape[0]):
+            decrease[b] = 0.0
+            if not running[b]:
+                continue
+            bend = ddot(&size, <double*>&p[b, 0], &one, <double*>&product[b, 0], &one)
+            if not bend > 0.0:
+                running[b] = False
+                continue
+            length = rz[b] / bend
+            back = -length
+            daxpy(&size, &length, <double*>&p[b, 0], &one, &d[b, 0], &one)
+            daxpy(&size, &back, <double*>&product[b, 0], &one, &residual[b, 0], &one)
+            decrease[b] = 0.5 * length * rz[b]
+
+
+def turn(
+    double[:, ::1] p,
+    const double[:, ::1] z,
+    const double[:, ::1] residual,
+    double[::1] rz,
+    const double[::1] first,
+    const double[::1] decrease,
+    double[::1] lowered,
+    const double[::1] size,
+    const double[::1] gap,
+    unsigned char[::1] running,
+    unsigned char[::1] reached,
+    unsigned char[::1] before,
+    Py_ssize_t products,
+    double loosest,
+    double closest,
+    double floor,
+):
+    """End the systems that are solved well enough and give the others their next direction, from z.
+
+    Each product lowers the quadratic. What is left is taken for as many times the last decrease as there
+    were products (Nash and Sofer): a measure that, unlike the residual, does not depend on how good the
+    preconditioner is. It may be ``loosest`` of what has been lowered, the closer to the end the less: the
+    fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too much.
+    One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is a
+    residual of mere rounding, ``floor`` times the ``first``: to go on would follow it along directions that
+    do not matter.
+
+    Returns whether a system still runs.
+    """
+    cdef Py_ssize_t b
+    cdef int width = <int>p.shape[1], one = 1
+    cdef double newer, left, share, ratio, scale = 1.0
+    cdef bint small, some = False
+    with nogil:
+        for b in range(p.shape[0]):
+            if running[b]:
+                newer = ddot(&width, <double*>&residual[b, 0], &one, <double*>&z[b, 0], &one)
+                lowered[b] += decrease[b]
+                left = products * decrease[b]
+                share = min(loosest, sqrt(sqrt(min(lowered[b], size[b]) / size[b])))
+                small = left <= share * lowered[b] or left <= closest * gap[b]
+                if (small and before[b]) or newer <= floor * first[b]:
+                    reached[b] = True
+                before[b] = small
+                running[b] = not reached[b] and newer > 0.0
+            if not running[b]:
+                memset(&p[b, 0], 0, width * sizeof(double))
+                continue
+            some = True
+            ratio = newer / rz[b]
+            rz[b] = newer
+            dscal(&width, &ratio, &p[b, 0], &one)
+            daxpy(&width, &scale, <double*>&z[b, 0], &one, &p[b, 0], &one)
+    return some
