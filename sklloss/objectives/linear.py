@@ -308,8 +308,9 @@ class LinearObjective:
         """As `preconditioner`, from the Hessian's own diagonal blocks at the last linearised point.
 
         The outputs of a softmax may all shift alike: along that shift the Hessian is the penalty, of which
-        the blocks know nothing, so that they are kept out of its way. None where a factor for each output
-        would cost more than it saves.
+        the blocks know nothing. They are kept out of its way, but not where no penalty keeps a block from
+        fading away: its inverse would be felt in all. None where a factor for each output would cost more
+        than it saves.
         """
         if self.rows.width > WIDEST_BLOCKS:
             return None
@@ -317,7 +318,7 @@ class LinearObjective:
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
         solve = _BlockSolver(blocks, self._small_ridge)
-        if self.rows.separable:
+        if self.rows.separable or not self.penalised:
             return solve
         return _ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
 

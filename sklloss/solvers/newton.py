@@ -59,8 +59,8 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     converged = np.zeros(len(w), dtype=bool)
     null = objective.null_value() if w.any() else np.inf
     curve = []
-    if hessian is None and callback is None:
-        curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter)
+    if hessian is None:
+        curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter, callback)
         n_iter[:] = max(0, len(curve) - 1)
     if converged.all():
         value, start = np.array(curve[-1:]), np.minimum(curve[:1], null)
@@ -115,26 +115,28 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _plain_steps(objective, w, null, tol, max_iter):
+def _plain_steps(objective, w, null, tol, max_iter, callback):
     """The steps of a small problem until it is solved, or until one is not as simple as most.
 
     They change w, and are those of the loop above without what surrounds its arithmetic. Returns the values
     at the start and at their ends, empty for a problem that is not small, and whether the last one solved it.
+    A ``callback`` has them taken one at a time: the same steps, at the price of a pass more for each.
     """
-    curve = np.empty(1 + min(max_iter, MOST_PLAIN))
-    found = objective.newton_steps(
-        w,
-        curve,
-        allowed_gap(1.0, tol),
-        vanished_share(objective),
-        float(np.min(null)),
-        ENOUGH,
-        objective.noise,
-    )
-    if found is None:
-        return [], False
-    steps, solved = found
-    return curve[: steps + 1].tolist(), solved
+    values, solved, steps, most = [], False, 0, 0
+    while not solved and steps == most and len(values) <= max_iter:
+        most = min(max_iter - max(0, len(values) - 1), MOST_PLAIN if callback is None else 1)
+        curve = np.empty(1 + most)
+        start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
+        found = objective.newton_steps(
+            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, ENOUGH, objective.noise
+        )
+        if found is None:
+            break
+        steps, solved = found
+        values += curve[bool(values) : steps + 1].tolist()
+        if callback is not None and steps:
+            callback(len(values) - 1, w.copy(), np.array(values[-1:]))
+    return values, solved
 
 
 def _sampled_start(objective, w):

@@ -10,7 +10,10 @@ ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 LOOSEST = 0.5  # a system may be left with this share of its decrease undone
 CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
 MOST_PRODUCTS = 250
-WORTH = 0.5  # a preconditioner is made anew after a system that took this share of its price
+# A preconditioner is made anew after a system that took this share of its price, if the next points can be
+# like this one; else, far from the end or with no penalty, after one that took all of it.
+WORTH = 0.5
+NEAR = 1.0  # relative gap
 
 
 def newton_cg(objective, w, *, tol, max_iter, callback=None):
@@ -74,7 +77,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
         curve.append(float(value.sum()))
         if callback is not None:
             callback(iteration, w, value)
-        if products > WORTH * objective.local_cost:
+        near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
+        if products > (WORTH if near else 1.0) * objective.local_cost:
             # the system has moved away from its preconditioner; a new one serves the next systems too
             solve = objective.local_preconditioner() or solve
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
