@@ -62,9 +62,11 @@ def test_the_steps_are_those_taken_one_by_one(monkeypatch, case, classes, p, dty
     slow, expected = fit(SoftmaxClassifier, X, y, weight, **CASES[case])
     assert fast.solver_ == slow.solver_ == "newton-cholesky"
     assert said == expected
-    # where no penalty holds it, the common shift of a softmax is rounding in both
+    ours, expected = fast.coef_, slow.coef_
+    if classes > 2:  # what little holds the common shift of a softmax, rounding moves
+        ours, expected = ours - ours.mean(axis=0), expected - expected.mean(axis=0)
     rounding = 1e-9 if dtype == np.float64 else 1e-6
-    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=0, atol=rounding * (1 + np.abs(slow.coef_).max()))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=rounding * (1 + np.abs(expected).max()))
     if case != "close":  # where rounding decides which step is the last
         np.testing.assert_array_equal(fast.n_iter_, slow.n_iter_)
         np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-12)
@@ -119,7 +121,9 @@ def test_what_is_unusual_ends_as_it_does_one_by_one(monkeypatch, name):
     slow, expected = fit(model, X, y, **options)
     assert said == expected
     np.testing.assert_array_equal(fast.n_iter_, slow.n_iter_)
-    np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-4)
+    np.testing.assert_allclose(
+        fast.loss_curve_, slow.loss_curve_, rtol=1e-4, atol=1e-11 * slow.loss_curve_[0]
+    )
     scores = slow.decision_function(X)
     np.testing.assert_allclose(fast.decision_function(X), scores, rtol=0, atol=1e-5 * np.abs(scores).max())
 
