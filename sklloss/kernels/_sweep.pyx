@@ -209,3 +209,23 @@ def by_output(const double[:, :, ::1] parts, double[:, :] total):
                     for c in range(1, chunks):
                         x = x + parts[c, j, k]
                     total[k, j] = x
+
+
+def weighted_columns(
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const double[::1] weight,
+    double[::1] squares,
+    double[::1] sums=None,
+):
+    """Add weight * x**2 over the rows of a CSR X to its columns' squares, and weight * x to their sums."""
+    cdef Py_ssize_t i, j
+    cdef double x
+    with nogil:
+        for i in range(weight.shape[0]):
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                x = <double>data[j]
+                squares[indices[j]] += weight[i] * x * x
+                if sums is not None:
+                    sums[indices[j]] += weight[i] * x

@@ -16,6 +16,7 @@ class Convex:
     exact_gradient = True
     costly_hessian = False
     thinned = staticmethod(lambda each: None)
+    dual_ascent = staticmethod(lambda: None)
     null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 
