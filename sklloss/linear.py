@@ -49,8 +49,9 @@ class LogisticClassifier(LinearClassifier):
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
         "lbfgs" takes many cheap passes. The last two are preconditioned, and where X is sparse and wide, dual
         ascent row by row gives "newton-cg" its start. "auto" takes "newton-cholesky" for up to 200 parameters
-        per output, else "newton-cg", where the loss is convex and states its second derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every
-        loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
+        per output, else "newton-cg", where the loss is convex and states its second derivative
+        (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every loss, but
+        wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
         "proximal-newton" is the one for an L1 penalty, and then what "auto" takes.
         "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient
         corrected by the last one of all rows (variance reduction), preconditioned; they take every loss too.

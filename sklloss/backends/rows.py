@@ -337,7 +337,7 @@ class Rows:
         return self._move_intercept(coef, 1.0)
 
     def _move_intercept(self, coef, sign):
-        if not self.fit_intercept:
+        if not (self.fit_intercept and self.center.any()):
             return coef
         moved = coef.copy()
         moved[:, -1] += sign * (coef[:, : self.features] @ self.center)

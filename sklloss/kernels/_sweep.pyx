@@ -8,6 +8,9 @@ the same bits however many threads share them. Every function here releases the 
 Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
 """
 
+import numpy as np
+
+from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -229,3 +232,19 @@ def weighted_columns(
                 squares[indices[j]] += weight[i] * x * x
                 if sums is not None:
                     sums[indices[j]] += weight[i] * x
+
+
+def repeats(const index[::1] indices, const index[::1] indptr, Py_ssize_t features):
+    """Whether a row of a CSR X, checked by SciPy, has an index twice."""
+    cdef index[::1] seen = np.zeros(features, np.int32 if index is int32_t else np.int64)
+    cdef Py_ssize_t i, j
+    cdef bint found = False
+    with nogil:
+        for i in range(indptr.shape[0] - 1):
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                # one more than the row, as rows count from 0
+                found = found or seen[indices[j]] == <index>(i + 1)
+                seen[indices[j]] = <index>(i + 1)
+            if found:
+                break
+    return found
