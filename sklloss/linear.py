@@ -42,15 +42,16 @@ class LogisticClassifier(LinearClassifier):
         it balances each class against its rest, and a multi-label y may have a list with an entry
         (over 0 and 1) for each label. Soft labels count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
-        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers draw no random numbers.
+        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
     solver : str, default="auto"
         One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
-        "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
-        for up to 200 parameters per output, else "newton-cg", where the loss is convex and states its second
-        derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every
-        loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
+        "lbfgs" takes many cheap passes. The last two are preconditioned, and where X is sparse and wide, dual
+        ascent row by row gives "newton-cg" its start. "auto" takes "newton-cholesky" for up to 200 parameters
+        per output, else "newton-cg", where the loss is convex and states its second derivative
+        (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every loss, but
+        wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
         "proximal-newton" is the one for an L1 penalty, and then what "auto" takes.
         "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient
         corrected by the last one of all rows (variance reduction), preconditioned; they take every loss too.
@@ -210,13 +211,14 @@ class SoftmaxClassifier(LinearClassifier):
         Weights by class label; "balanced" makes every class weigh the same in total. Soft labels
         count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
-        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers draw no random numbers.
+        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
     solver : str, default="auto"
         One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
         "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
         parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
-        "lbfgs" takes many cheap passes. The last two are preconditioned. "auto" takes "newton-cholesky"
-        for up to 200 parameters (classes times features), else "newton-cg", where the loss is a cross-entropy
+        "lbfgs" takes many cheap passes. The last two are preconditioned, and where X is sparse and wide, dual
+        ascent row by row gives "newton-cg" its start. "auto" takes "newton-cholesky" for up to 200 parameters
+        (classes times features), else "newton-cg", where the loss is a cross-entropy
         (or costs output by output, is convex and states its second derivative), and "lbfgs" for any other;
         ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one. "proximal-newton" is the one
         for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which "auto" never takes, step after

@@ -15,6 +15,7 @@ from sklloss._intake import (
     hard_labels,
     regression_data,
     regression_validation,
+    usable_layout,
 )
 
 SQUARED = losses.HalfSquaredError()
@@ -560,3 +561,47 @@ def test_integer_labels_are_coded_as_numpy_does(labels, dtype, rng):
     assert model.classes_.dtype == expected.dtype
     np.testing.assert_array_equal(model.classes_, expected)
     assert set(model.predict(rng.normal(size=(5, 2)))) <= set(expected)
+
+
+def shuffled(X, rng):
+    """The same CSR matrix, the numbers of each row in another order."""
+    order = np.concatenate([a + rng.permutation(b - a) for a, b in zip(X.indptr[:-1], X.indptr[1:])])
+    return scipy.sparse.csr_array((X.data[order], X.indices[order], X.indptr.copy()), X.shape)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_rows_that_are_not_sorted_are_used_as_they_are_and_repeated_entries_summed_in_a_copy(index, rng):
+    X = shuffled(scipy.sparse.random(50, 30, density=0.2, format="csr", random_state=0), rng)
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    assert not X.has_sorted_indices
+    assert usable_layout(X) is X
+    Y = X.copy()
+    row = np.argmax(np.diff(Y.indptr))
+    Y.indices[Y.indptr[row]] = Y.indices[Y.indptr[row + 1] - 1]
+    expected, before = Y.toarray(), Y.indices.copy()
+    Z = usable_layout(Y)
+    np.testing.assert_array_equal(Z.toarray(), expected)
+    assert Z.nnz == Y.nnz - 1
+    np.testing.assert_array_equal(Y.indices, before)
+
+
+@pytest.mark.parametrize("make", [LogisticClassifier, SoftmaxClassifier])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"solver": "newton-cholesky"},
+        {"solver": "newton-cg"},
+        {"solver": "sgd", "random_state": 0, "max_iter": 5},
+        {"l1_ratio": 1.0, "C": 0.3},
+        {"l1_ratio": 0.5, "C": 3.0},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_order_of_the_numbers_in_a_sparse_row_does_not_matter(make, options, rng):
+    X = scipy.sparse.random(400, 60, density=0.15, format="csr", random_state=0)
+    y = np.argmax(X[:, :4] @ rng.normal(size=(4, 3)) * 3 + rng.gumbel(size=(400, 3)), axis=1)
+    one, other = (make(**options).fit(rows, y) for rows in (X, shuffled(X, rng)))
+    assert other.loss_ == pytest.approx(one.loss_, rel=1e-9)
+    np.testing.assert_allclose(other.predict_proba(X), one.predict_proba(X), atol=1e-4)

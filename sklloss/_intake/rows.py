@@ -9,6 +9,8 @@ import scipy.sparse
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklloss.kernels import _sweep
+
 DTYPES = (np.float64, np.float32)
 
 
@@ -52,11 +54,14 @@ def _sums_up(array):
 
 
 def usable_layout(X):
-    """X with rows or columns contiguous in memory, or CSR in canonical form."""
+    """X with rows or columns contiguous in memory, or CSR of which no row has an index twice."""
     if scipy.sparse.issparse(X):
         # SciPy does not look at indices when a matrix is made from them; the compiled passes trust them.
         X.check_format(full_check=True)
-        if not X.has_canonical_format:
+        index = np.result_type(X.indices, X.indptr)
+        parts = (part.astype(index, copy=False) for part in (X.indices, X.indptr))
+        # in which order they come does not matter
+        if not X.has_canonical_format and _sweep.repeats(*parts, X.shape[1]):
             X = X.copy()
             X.sum_duplicates()
         return X

@@ -416,17 +416,22 @@ class Rows:
         self._gram = rows.hessian(np.zeros((1, self.width)))[2][0]
         return self._gram
 
+    def row_weights(self):
+        """The weight of each row, in float64: its mean over outputs where it differs by output."""
+        if self._weight is None:
+            return np.ones(self.n)
+        weight = self._weight.astype(np.float64)
+        return weight.reshape(self.n, self.outputs).mean(axis=1) if self._per_output else weight
+
     def squared_columns(self):
         """The diagonal of X'WX, of shape (width,)."""
-        weight = np.ones(self.n) if self._weight is None else self._weight.astype(np.float64)
-        if self._per_output:
-            weight = weight.reshape(self.n, self.outputs).mean(axis=1)
-        diagonal = np.full(self.width, weight.sum())
+        weight = self.row_weights()
+        diagonal = np.zeros(self.width)
+        diagonal[self.features :] = weight.sum()
         if self.sparse:
-            diagonal[: self.features] = self._X.astype(np.float64).power(2).T @ weight
+            _sweep.weighted_columns(*self._arrays, weight, diagonal)
         else:
             block = self._block()
-            diagonal[: self.features] = 0.0
             for first in range(0, self.n, block):
                 part = self._X[first : first + block].astype(np.float64)
                 part -= self.center

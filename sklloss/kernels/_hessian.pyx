@@ -183,7 +183,7 @@ cdef inline void entry_curvature(
     const real* value, const index* column, const index* indptr, bint shifted, const double* curvature,
     Py_ssize_t rows, Py_ssize_t features, Py_ssize_t step, Py_ssize_t outputs, double* h,
 ) noexcept nogil:
-    """The same as `add_curvature` of outputs that are not coupled; columns ascend within each row."""
+    """The same as `add_curvature` of outputs that are not coupled."""
     cdef Py_ssize_t i, j, a, k, first, last
     cdef double* hk
     cdef double* line
@@ -200,7 +200,10 @@ cdef inline void entry_curvature(
                 line = hk + <Py_ssize_t>column[a] * step
                 g = f * <double>value[a]
                 for j in range(first, a + 1):
-                    line[column[j]] += g * <double>value[j]
+                    if column[j] <= column[a]:
+                        line[column[j]] += g * <double>value[j]
+                    else:
+                        hk[<Py_ssize_t>column[j] * step + column[a]] += g * <double>value[j]
             if shifted:
                 line = hk + features * step
                 for j in range(first, last):
@@ -239,7 +242,7 @@ def hessian(
 
     X is dense, and ``center`` (features,) is subtracted from its rows; or it is empty, where (data, indices,
     indptr) hold a CSR matrix. A block of that is ``written_out`` as a dense one, which ``coupled`` outputs
-    need, or taken entry by entry, for which the columns of each row must ascend.
+    need, or taken entry by entry.
     ``coef`` and ``gradient[c]`` are (outputs, width), the intercept as last column if ``shifted``.
     ``curvature[c]`` is (outputs, step, step) for separable losses, where ``step`` is width or more, a
     multiple of 8, of which the first ``width`` count; or (1, outputs * width, outputs * width) where the

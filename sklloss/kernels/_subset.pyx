@@ -120,6 +120,32 @@ def dense_subset(
     return -1
 
 
+cdef inline void sort_by_column(
+    Py_ssize_t* column, Py_ssize_t* found, Py_ssize_t* owner, double* x, Py_ssize_t count
+) noexcept nogil:
+    """Put what a row touches in the order of its columns, in which most rows come."""
+    cdef Py_ssize_t i, j, c, f, o
+    cdef double value
+    for i in range(1, count):
+        c = column[i]
+        if column[i - 1] <= c:
+            continue
+        f = found[i]
+        o = owner[i]
+        value = x[i]
+        j = i
+        while j > 0 and column[j - 1] > c:
+            column[j] = column[j - 1]
+            found[j] = found[j - 1]
+            owner[j] = owner[j - 1]
+            x[j] = x[j - 1]
+            j -= 1
+        column[j] = c
+        found[j] = f
+        owner[j] = o
+        x[j] = value
+
+
 def sparse_subset(
     const real[::1] data,
     const index[::1] indices,
@@ -148,10 +174,11 @@ def sparse_subset(
     cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high
     cdef Py_ssize_t tails = heads[features + 1] - heads[features]
     # what a row touches as it comes, then output by output
-    cdef Py_ssize_t* found = <Py_ssize_t*>malloc((4 * size + outputs + 1) * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
     cdef double* x = <double*>malloc((4 * size + 1) * sizeof(double))
     cdef Py_ssize_t* owner
     cdef Py_ssize_t* place_of
+    cdef Py_ssize_t* column_of
     cdef Py_ssize_t* until
     cdef Py_ssize_t* sorted_found
     cdef double* sorted_x
@@ -166,7 +193,8 @@ def sparse_subset(
     owner = found + size
     sorted_found = found + 2 * size
     place_of = found + 3 * size
-    until = found + 4 * size
+    column_of = found + 4 * size
+    until = found + 5 * size
     sorted_x = x + size
     bent = x + 2 * size
     tail = x + 3 * size
@@ -189,8 +217,10 @@ def sparse_subset(
                         found[count] = members[j]
                         owner[count] = owners[j]
                         x[count] = value
+                        column_of[count] = column
                         until[owners[j] + 1] += 1
                         count += 1
+                sort_by_column(column_of, found, owner, x, count)
                 for k in range(outputs):
                     until[k + 1] += until[k]
                 for i in range(count):

@@ -8,6 +8,9 @@ the same bits however many threads share them. Every function here releases the 
 Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
 """
 
+import numpy as np
+
+from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -209,3 +212,39 @@ def by_output(const double[:, :, ::1] parts, double[:, :] total):
                     for c in range(1, chunks):
                         x = x + parts[c, j, k]
                     total[k, j] = x
+
+
+def weighted_columns(
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const double[::1] weight,
+    double[::1] squares,
+    double[::1] sums=None,
+):
+    """Add weight * x**2 over the rows of a CSR X to its columns' squares, and weight * x to their sums."""
+    cdef Py_ssize_t i, j
+    cdef double x
+    with nogil:
+        for i in range(weight.shape[0]):
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                x = <double>data[j]
+                squares[indices[j]] += weight[i] * x * x
+                if sums is not None:
+                    sums[indices[j]] += weight[i] * x
+
+
+def repeats(const index[::1] indices, const index[::1] indptr, Py_ssize_t features):
+    """Whether a row of a CSR X, checked by SciPy, has an index twice."""
+    cdef index[::1] seen = np.zeros(features, np.int32 if index is int32_t else np.int64)
+    cdef Py_ssize_t i, j
+    cdef bint found = False
+    with nogil:
+        for i in range(indptr.shape[0] - 1):
+            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
+                # one more than the row, as rows count from 0
+                found = found or seen[indices[j]] == <index>(i + 1)
+                seen[indices[j]] = <index>(i + 1)
+            if found:
+                break
+    return found

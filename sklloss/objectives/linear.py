@@ -7,6 +7,7 @@ from scipy.linalg import lapack
 
 from sklloss.kernels import _newton
 from sklloss.losses import CrossEntropy
+from sklloss.objectives.linear_dual import DualAscent
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
@@ -176,6 +177,10 @@ class LinearObjective:
         small = LinearObjective(rows, np.inf if not self.penalised else 1.0)
         small.scale = self.scale * step
         return small
+
+    def dual_ascent(self):
+        """A `DualAscent`; None where it does not serve, or a preconditioner knows how columns correlate."""
+        return DualAscent.of(self) if self.rows.width > WIDEST_GRAM else None
 
     def linearise(self, w):
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklloss.kernels import _conjugate
+from sklloss.solvers._ascent import ascended
 from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
 
 HALVINGS = 40
@@ -20,13 +21,14 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     """Minimise a convex objective by truncated Newton steps.
 
     A system is solved only as far as pays: loosely far from the optimum, and near it more and more
-    closely, by the fourth root of the relative gap, which keeps the convergence superlinear.
+    closely, by the fourth root of the relative gap, which keeps the convergence superlinear. From 0, where
+    the objective has one to offer, a dual ascent leads most of the way.
 
     Parameters
     ----------
     objective : LinearObjective or alike
-        With ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``, ``local_cost``,
-        ``noise``, ``residual_floor``, ``penalised`` and ``null_value``.
+        With ``dual_ascent``, ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``,
+        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -45,6 +47,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     Nocedal and Wright, *Numerical Optimization*, 2nd ed., section 7.1.
     """
     w = np.array(w, dtype=np.float64)
+    if max_iter > 0 and not w.any():
+        w = ascended(objective, w, tol)
     value, gradient = objective.linearise(w)
     start = np.minimum(value, objective.null_value()) if w.any() else value
     n_iter = np.zeros(len(w), dtype=int)

@@ -17,6 +17,7 @@ class Convex:
     costly_hessian = False
     thinned = staticmethod(lambda each: None)
     newton_steps = staticmethod(lambda w, curve, *rule: None)
+    dual_ascent = staticmethod(lambda: None)
     null_value = staticmethod(lambda: np.inf)
     local_cost = 10**9
 
