@@ -5,11 +5,12 @@ from sklloss._show_versions import show_versions
 from sklloss._version import __version__
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.linear_cv import LogisticClassifierCV, SoftmaxClassifierCV
-from sklloss.mlp import MLPRegressor
+from sklloss.mlp import MLPClassifier, MLPRegressor
 
 __all__ = [
     "LogisticClassifier",
     "LogisticClassifierCV",
+    "MLPClassifier",
     "MLPRegressor",
     "SoftmaxClassifier",
     "SoftmaxClassifierCV",

@@ -1,12 +1,12 @@
 """What the networks share: parameters, training, fitted attributes. The numerics are in the rooms below."""
 
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._intake import (
@@ -14,9 +14,10 @@ from sklloss._intake import (
     check_flag,
     check_integer,
     check_real,
-    check_X,
+    in_dtype,
 )
 from sklloss._version import VersionStamp
+from sklloss.backends import threads
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
 from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.stochastic import SGD, Adam, History, train
@@ -33,6 +34,50 @@ def is_stochastic(estimator):
             f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
         )
     return True
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Checked rows of X, and what a network should make of them.
+
+    Attributes
+    ----------
+    X : ndarray or CSR
+    loss : Loss
+    values : ndarray of shape (n, outputs) or None
+        Targets as the loss takes them.
+    codes : ndarray of intp of shape (n,) or None
+        Class codes, where ``values`` is None.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+    truth : ndarray
+        What predictions are compared with for a score.
+    strata : ndarray of shape (n,) or None
+        What a split for validation keeps the shares of.
+    """
+
+    X: object
+    loss: losses.Loss
+    values: np.ndarray | None
+    codes: np.ndarray | None
+    weight: np.ndarray | None
+    truth: np.ndarray
+    strata: np.ndarray | None = None
+
+    def take(self, rows):
+        """Some of the rows."""
+        parts = {name: getattr(self, name) for name in ("X", "values", "codes", "weight", "truth", "strata")}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+
+    def in_dtype(self, dtype, name="X"):
+        """The same in the dtype of a network."""
+        if self.X.dtype == dtype:
+            return self
+        parts = {part: getattr(self, part) for part in ("values", "weight")}
+        return replace(
+            self,
+            X=in_dtype(self.X, dtype, name),
+            **{part: value.astype(dtype) for part, value in parts.items() if value is not None},
+        )
 
 
 class BaseMLP(VersionStamp, BaseEstimator):
@@ -57,6 +102,8 @@ class BaseMLP(VersionStamp, BaseEstimator):
             check_integer("verbose", self.verbose, 0)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             check_flag(name, getattr(self, name))
+        # NetworkObjective takes no number of threads yet: where it does, _train hands it over.
+        threads.check(self.n_threads)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
         adam = Adam(
             rate,
@@ -107,9 +154,17 @@ class BaseMLP(VersionStamp, BaseEstimator):
             )
         return min(int(self.batch_size), n)
 
-    def _history(self, first, loss):
+    def _measure(self):
+        """What the values of ``loss_curve_`` are of."""
+        return self.loss
+
+    def _measures_alike(self):
+        """Whether the loss is the one that the fitted network was trained on."""
+        return losses.get(self._trained_on) == losses.get(self.loss)
+
+    def _history(self, first):
         # Values of another loss are no measure of progress.
-        if first or not hasattr(self, "loss_curve_") or losses.get(self._link) != loss:
+        if first or not hasattr(self, "loss_curve_") or not self._measures_alike():
             return History()
         best = self.best_validation_score_
         return History(
@@ -122,43 +177,49 @@ class BaseMLP(VersionStamp, BaseEstimator):
             -np.inf if best is None else best,
         )
 
-    def _train(self, optimiser, data, held_out, loss, first, incremental):
+    def _train(self, optimiser, examples, held_out, first, incremental, unweighted=None):
         """Train on checked rows and set the fitted attributes.
 
         ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:
-        one epoch, with the optimiser as it was left.
+        one epoch, with the optimiser as it was left; ``unweighted``: the examples as a validation set knows
+        them, where that differs.
         """
-        outputs = data.y.shape[1]
-        widths = self._widths(first, data.X.shape[1], outputs)
+        outputs = examples.values.shape[1] if examples.codes is None else len(self.classes_)
+        widths = self._widths(first, examples.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
         if first:
-            parameters = initial_parameters(widths, self.activation, random_state, data.X.dtype)
+            parameters = initial_parameters(widths, self.activation, random_state, examples.X.dtype)
         else:
             parameters = pack(self.coefs_, self.intercepts_, self.coefs_[0].dtype)
         dtype = parameters.dtype
+        examples = examples.in_dtype(dtype)
+        loss, X, weight = examples.loss, examples.X, examples.weight
         objective = NetworkObjective(widths, self.activation, dtype, loss, self.alpha)
-        X, y, weight = _parts(data, dtype)
-        # Rows without weight are left out of the batches, as if they had not been passed.
-        order = np.arange(X.shape[0], dtype=np.intp) if weight is None else np.flatnonzero(weight)
+        order = np.arange(X.shape[0], dtype=np.intp)
+        if weight is not None:
+            # Rows without weight are left out of the batches, as if they had not been passed.
+            order = np.flatnonzero(weight.reshape(len(order), -1).any(axis=1))
         early = self.early_stopping and optimiser is not None
         if early and held_out is None:
-            order, rest = self._split(order, random_state)
-            held_out = (X[rest], y[rest], None if weight is None else weight[rest])
-        elif held_out is not None:
-            held_out = _parts(held_out, dtype)
-        if early and held_out[0].shape[0] < 2:
+            order, rest = self._split(order, random_state, examples.strata)
+            held_out = (examples if unweighted is None else unweighted).take(rest)
+        if early and held_out.X.shape[0] < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        validate = None if held_out is None else self._validation(objective, loss, held_out, early)
+        validate = (
+            None
+            if held_out is None
+            else self._validation(objective, loss, held_out.in_dtype(dtype, "X_val"), early)
+        )
         state = None
         if optimiser is not None:
             if incremental:
                 state = optimiser.resume(getattr(self, "_optimizer", None))
             if state is None:
                 state = optimiser.start(objective.size, dtype)
-        history = self._history(first, loss)
-        rows = objective.rows(X, y, weight)
+        history = self._history(first)
+        rows = objective.rows(X, examples.values, weight, examples.codes)
         if optimiser is None:
             parameters, self.loss_, self.n_iter_ = self._train_at_once(
                 objective, rows, parameters, history, validate
@@ -181,7 +242,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         self.coefs_, self.intercepts_ = unpack(parameters, widths)
         self.n_layers_ = len(widths)
         self.n_outputs_ = outputs
-        self.out_activation_ = _output_activation(loss)
+        self.out_activation_ = self._output_activation(loss)
         self.solver_ = self.solver
         self.loss_curve_ = history.loss_curve
         self.t_ = history.seen
@@ -191,7 +252,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         self.validation_loss_curve_ = history.validation_loss_curve if validate is not None else None
         # what predict needs of the parameters, which may change after the fit
         self._activation = self.activation
-        self._link = self.loss
+        self._trained_on = self._measure()
         self._no_improvement_count = history.stalled
         self._optimizer = state
         return self
@@ -212,52 +273,41 @@ class BaseMLP(VersionStamp, BaseEstimator):
             tol=self.tol, max_iter=int(self.max_iter), max_fun=int(self.max_fun), callback=record,
         )  # fmt: skip
 
-    def _split(self, order, random_state):
+    def _split(self, order, random_state, strata):
         if not self.validation_fraction > 0:
             raise ValueError(
                 "early_stopping needs a validation set: pass X_val and y_val, or a validation_fraction > 0"
             )
-        return train_test_split(order, random_state=random_state, test_size=self.validation_fraction)
+        return train_test_split(
+            order,
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=None if strata is None else strata[order],
+        )
 
     def _validation(self, objective, loss, held_out, early):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
-        X, y, weight = held_out
-        rows = objective.rows(X, y, weight)
+        X, weight = held_out.X, held_out.weight
+        if held_out.loss != loss:
+            objective = NetworkObjective(objective.widths, self.activation, objective.dtype, held_out.loss)
+        rows = objective.rows(X, held_out.values, weight, held_out.codes)
 
         def validate(parameters):
             score = None
             if early:
-                score = self._validation_score(y, loss.predict(objective.predict(X, parameters)), weight)
+                score = self._validation_score(held_out, objective.predict(X, parameters))
             return objective.loss(rows, parameters), score
 
         return validate
 
-    def _predict(self, X):
-        """What the network gives for X, after the loss's inverse link: of shape (n, outputs)."""
-        check_is_fitted(self)
-        X = check_X(self, X, reset=False)
+    def _raw_scores(self, X):
+        """The network's outputs for checked rows, before the loss's inverse link: of shape (n, outputs)."""
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
         parameters = pack(self.coefs_, self.intercepts_, dtype)
-        raw = NetworkObjective(widths, self._activation, dtype).predict(X, parameters)
-        return losses.get(self._link).predict(raw)
+        return NetworkObjective(widths, self._activation, dtype).predict(X, parameters)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _output_activation(loss):
-    """scikit-learn's name for the inverse link, the loss's own for one that scikit-learn does not have."""
-    if type(loss).inverse_link is losses.Loss.inverse_link:
-        return "identity"
-    return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
-        loss.name, type(loss).__name__
-    )
-
-
-def _parts(data, dtype):
-    """X, y and weights, the weights maybe None, in the network's dtype."""
-    parts = (data.X, data.y, data.weight)
-    return tuple(None if part is None else part.astype(dtype, copy=False) for part in parts)

@@ -51,12 +51,12 @@ def assert_same_training(ours, theirs, X):
         assert ours.best_validation_score_ is None
 
 
-def test_the_parameters_are_scikit_learns_in_name_order_kind_and_default():
+def test_the_parameters_start_with_scikit_learns_in_name_order_kind_and_default():
     ours, theirs = (
         [(p.name, p.kind, p.default) for p in inspect.signature(kind).parameters.values()]
         for kind in (MLPRegressor, Original)
     )
-    assert (ours if WEIGHTED else ours[1:]) == theirs
+    assert (ours if WEIGHTED else ours[1:])[: len(theirs)] == theirs
 
 
 GRID = list(
