@@ -311,3 +311,12 @@ class BaseMLP(VersionStamp, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def output_activation(loss):
+    """scikit-learn's name for the loss's inverse link, the loss's own where scikit-learn has none."""
+    if type(loss).inverse_link is losses.Loss.inverse_link:
+        return "identity"
+    return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
+        loss.name, type(loss).__name__
+    )

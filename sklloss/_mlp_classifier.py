@@ -15,7 +15,7 @@ from sklloss._intake import (
     is_label_column,
     network_target,
 )
-from sklloss._mlp import BaseMLP, Examples
+from sklloss._mlp import BaseMLP, Examples, output_activation
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
 
@@ -162,6 +162,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         return scores[:, 0] if self._kind == "binary" else scores
 
     def _output_activation(self, loss):
+        if self._link is not None:
+            return output_activation(loss)
         return "softmax" if self._kind == "softmax" else "logistic"
 
     def _validation_score(self, held_out, raw):

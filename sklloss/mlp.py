@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._intake import check_X, regression_data, regression_validation, unchanged_on_error
-from sklloss._mlp import BaseMLP, Examples, is_stochastic
+from sklloss._mlp import BaseMLP, Examples, is_stochastic, output_activation
 from sklloss._mlp_classifier import BaseMLPClassifier
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -120,7 +120,9 @@ class MLPClassifier(BaseMLPClassifier):
         Rows seen in training, over all epochs.
     n_layers_, n_outputs_ : int
         Two classes have one output.
-    out_activation_ : {"softmax", "logistic"}
+    out_activation_ : str
+        "softmax" or "logistic"; with a loss that has another inverse link, that of the loss, as in
+        `MLPRegressor`.
     solver_ : str
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -546,14 +548,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return float("nan")
         return float(r2_score(held_out.truth, values, sample_weight=held_out.weight))
 
-    @staticmethod
-    def _output_activation(loss):
-        """scikit-learn's name for the inverse link, the loss's own where scikit-learn has none."""
-        if type(loss).inverse_link is losses.Loss.inverse_link:
-            return "identity"
-        return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
-            loss.name, type(loss).__name__
-        )
+    def _output_activation(self, loss):
+        return output_activation(loss)
 
 
 def _examples(data, loss):

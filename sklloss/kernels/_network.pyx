@@ -71,8 +71,8 @@ cdef class Rows:
     X : ndarray or CSR matrix of shape (n, features), float32 or float64
     target : ndarray of shape (n, outputs), optional
         Values or probabilities, of X's dtype, C-contiguous.
-    weight : ndarray of shape (n,), optional
-        Of X's dtype.
+    weight : ndarray of shape (n,) or, for a loss that is separable, (n, outputs), optional
+        Of X's dtype. A row's weight is the mean of those of its outputs.
     codes : ndarray of intp of shape (n,), optional
         Class codes, for a loss that takes them in place of ``target``.
     """
@@ -141,7 +141,10 @@ cdef class Rows:
             classes = codes
             table.codes = &classes[0]
         if weight is not None:
-            table.weight = matrix(weight[:, None], self.single, self.n, 1, "weight")
+            table.weight_per_output = weight.ndim == 2
+            table.weights = self.outputs if table.weight_per_output else 1
+            weight = weight if table.weight_per_output else weight[:, None]
+            table.weight = matrix(weight, self.single, self.n, table.weights, "weight")
         self.keep = (X, target, weight, codes)
 
 
@@ -260,7 +263,7 @@ cdef class Network:
         if gather and rows > self.gathered:
             self.gathered = rows
             plan.target = self._take(self.memory, rows * outputs * item)
-            plan.weight = self._take(self.memory, rows * item)
+            plan.weight = self._take(self.memory, rows * outputs * item)
             plan.codes = <Py_ssize_t*>self._take(self.memory, rows * sizeof(Py_ssize_t))
         if not plan.additive and rows > max(self.scored, block):
             self.scored = rows

@@ -14,7 +14,9 @@ cdef struct Table:
     const int64_t* starts
     const void* target           # (n, outputs), or NULL
     const Py_ssize_t* codes      # (n,), where target is NULL
-    const void* weight           # (n,), or NULL
+    const void* weight           # (n, weights), or NULL
+    Py_ssize_t weights
+    bint weight_per_output
 
 
 cdef struct Plan:
@@ -104,9 +106,10 @@ cdef void take_targets(
     cdef const real* w = <const real*>table.weight
     cdef real* target = <real*>plan.target
     cdef real* weight = <real*>plan.weight
+    plan.batch.weight_per_output = table.weight_per_output
     if order == NULL:
         plan.batch.target = y + first * outputs if y != NULL else NULL
-        plan.batch.weight = w + first if w != NULL else NULL
+        plan.batch.weight = w + first * table.weights if w != NULL else NULL
         plan.batch.codes = table.codes + first if table.codes != NULL else NULL
         return
     plan.batch.target = target if y != NULL else NULL
@@ -119,7 +122,8 @@ cdef void take_targets(
         else:
             plan.codes[i] = table.codes[order[first + i]]
         if w != NULL:
-            weight[i] = w[order[first + i]]
+            for j in range(table.weights):
+                weight[i * table.weights + j] = w[order[first + i] * table.weights + j]
 
 
 cdef void forward(
@@ -218,7 +222,7 @@ cdef int run_loss(
     if batch.codes != NULL:
         batch.codes = batch.codes + done
     if batch.weight != NULL:
-        batch.weight = <const real*>batch.weight + done
+        batch.weight = <const real*>batch.weight + (done * batch.outputs if batch.weight_per_output else done)
     bad = plan.loss(&batch)
     for k in range(batch.outputs):
         loss[0] += batch.sums[k]
@@ -256,8 +260,9 @@ cdef int run_batch(
     weights[0] = <double>count
     if weight != NULL:
         weights[0] = 0.0
-        for i in range(count):
+        for i in range(count * table.weights):
             weights[0] += <double>weight[i]
+        weights[0] /= <double>table.weights
     done = 0
     if plan.additive or count <= plan.block:
         while done < count:
