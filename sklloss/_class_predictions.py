@@ -29,8 +29,12 @@ class ClassPredictions:
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
             Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
         """
+        return self._of_scores(lambda scores: scores, X)
+
+    def _of_scores(self, function, X):
+        """What a function makes of the scores of rows, row by row."""
         check_is_fitted(self)
-        return self._raw(check_X(self, X, reset=False))
+        return function(self._raw(check_X(self, X, reset=False)))
 
     def predict(self, X):
         """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
@@ -43,7 +47,7 @@ class ClassPredictions:
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        return self._decide(self.decision_function(X))
+        return self._of_scores(self._decide, X)
 
     def _decide(self, scores):
         """What `predict` says of rows with these scores."""
@@ -80,7 +84,7 @@ class ClassPredictions:
             probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
             for a loss with an inverse link of its own what that says, kept within [0, 1].
         """
-        return self._probabilities(self.decision_function(X))
+        return self._of_scores(self._probabilities, X)
 
     def _probabilities(self, scores):
         """What `predict_proba` says of rows with these scores."""
@@ -115,7 +119,10 @@ class ClassPredictions:
         if self._link is not None:
             with np.errstate(divide="ignore"):
                 return np.log(self.predict_proba(X))
-        scores = self.decision_function(X)
+        return self._of_scores(self._log_probabilities, X)
+
+    def _log_probabilities(self, scores):
+        """What `predict_log_proba` says of rows with these scores, without a link of the loss's own."""
         if self._kind == "binary":
             return np.column_stack([log_expit(-scores), log_expit(scores)])
         if self._kind == "multilabel":

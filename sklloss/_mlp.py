@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._intake import (
@@ -14,6 +15,7 @@ from sklloss._intake import (
     check_flag,
     check_integer,
     check_real,
+    check_X,
     in_dtype,
 )
 from sklloss._version import VersionStamp
@@ -21,6 +23,9 @@ from sklloss.backends import threads
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
 from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.stochastic import SGD, Adam, History, train
+
+# Rows that are predicted at a time.
+BLOCK = 8192
 
 STOCHASTIC = ("adam", "sgd")
 SOLVERS = (*STOCHASTIC, "lbfgs")
@@ -300,12 +305,24 @@ class BaseMLP(VersionStamp, BaseEstimator):
 
         return validate
 
-    def _raw_scores(self, X):
-        """The network's outputs for checked rows, before the loss's inverse link: of shape (n, outputs)."""
+    def _of_outputs(self, function, X):
+        """What a function makes of the network's outputs (rows, outputs), a block of rows at a time."""
+        check_is_fitted(self)
+        X = check_X(self, X, reset=False)
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
         parameters = pack(self.coefs_, self.intercepts_, dtype)
-        return NetworkObjective(widths, self._activation, dtype).predict(X, parameters)
+        objective = NetworkObjective(widths, self._activation, dtype)
+        n = X.shape[0]
+        if n <= BLOCK:
+            return function(objective.predict(X, parameters))
+        out = None
+        for first in range(0, n, BLOCK):
+            part = function(objective.predict(X[first : first + BLOCK], parameters))
+            if out is None:
+                out = np.empty((n, *part.shape[1:]), part.dtype)
+            out[first : first + BLOCK] = part
+        return out
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

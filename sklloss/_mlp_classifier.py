@@ -157,9 +157,10 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
     def _measures_alike(self):
         return self._trained_on == self._measure()
 
-    def _raw(self, X):
-        scores = self._raw_scores(X)
-        return scores[:, 0] if self._kind == "binary" else scores
+    def _of_scores(self, function, X):
+        if self._kind == "binary":
+            return self._of_outputs(lambda raw: function(raw[:, 0]), X)
+        return self._of_outputs(function, X)
 
     def _output_activation(self, loss):
         if self._link is not None:

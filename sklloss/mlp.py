@@ -4,10 +4,9 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._intake import check_X, regression_data, regression_validation, unchanged_on_error
+from sklloss._intake import regression_data, regression_validation, unchanged_on_error
 from sklloss._mlp import BaseMLP, Examples, is_stochastic, output_activation
 from sklloss._mlp_classifier import BaseMLPClassifier
 
@@ -524,9 +523,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         ndarray of shape (n,) or (n, outputs)
         """
-        check_is_fitted(self)
-        raw = self._raw_scores(check_X(self, X, reset=False))
-        values = losses.get(self._link).predict(raw)
+        values = self._of_outputs(lambda raw: losses.get(self._link).predict(raw), X)
         return values.reshape(-1) if values.shape[1] == 1 else values
 
     def _loss(self):
