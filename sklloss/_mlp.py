@@ -107,7 +107,6 @@ class BaseMLP(VersionStamp, BaseEstimator):
             check_integer("verbose", self.verbose, 0)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             check_flag(name, getattr(self, name))
-        # NetworkObjective takes no number of threads yet: where it does, _train hands it over.
         threads.check(self.n_threads)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
         adam = Adam(
@@ -159,6 +158,10 @@ class BaseMLP(VersionStamp, BaseEstimator):
             )
         return min(int(self.batch_size), n)
 
+    def _objective(self, widths, activation, dtype, loss=None, alpha=0.0):
+        # The one place to hand over n_threads, which NetworkObjective does not take yet.
+        return NetworkObjective(widths, activation, dtype, loss, alpha)
+
     def _measure(self):
         """What the values of ``loss_curve_`` are of."""
         return self.loss
@@ -199,7 +202,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         dtype = parameters.dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
-        objective = NetworkObjective(widths, self.activation, dtype, loss, self.alpha)
+        objective = self._objective(widths, self.activation, dtype, loss, self.alpha)
         order = np.arange(X.shape[0], dtype=np.intp)
         if weight is not None:
             # Rows without weight are left out of the batches, as if they had not been passed.
@@ -294,7 +297,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
         X, weight = held_out.X, held_out.weight
         if held_out.loss != loss:
-            objective = NetworkObjective(objective.widths, self.activation, objective.dtype, held_out.loss)
+            objective = self._objective(objective.widths, self.activation, objective.dtype, held_out.loss)
         rows = objective.rows(X, held_out.values, weight, held_out.codes)
 
         def validate(parameters):
@@ -312,7 +315,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
         parameters = pack(self.coefs_, self.intercepts_, dtype)
-        objective = NetworkObjective(widths, self._activation, dtype)
+        objective = self._objective(widths, self._activation, dtype)
         n = X.shape[0]
         if n <= BLOCK:
             return function(objective.predict(X, parameters))
