@@ -185,7 +185,7 @@ class BaseMLP(VersionStamp, BaseEstimator):
             -np.inf if best is None else best,
         )
 
-    def _train(self, optimiser, examples, held_out, first, incremental, unweighted=None):
+    def _train(self, optimiser, examples, held_out=None, unweighted=None, *, first, incremental=False):
         """Train on checked rows and set the fitted attributes.
 
         ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:

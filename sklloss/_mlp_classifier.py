@@ -25,9 +25,8 @@ OUTPUTS = ("auto", "softmax", "sigmoid")
 class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
     """The targets of `MLPClassifier`."""
 
-    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val):
-        first = not (self.warm_start and hasattr(self, "coefs_"))
-        optimiser = self._check_parameters()
+    def _fit_examples(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
+        """What `fit` trains on, with the class attributes set: arguments of `_train`."""
         X = check_X(self, X, reset=first)
         weight = check_weight(sample_weight, X.shape[0], X.dtype)
         if first or is_label_column(y):
@@ -49,13 +48,10 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         elif self.early_stopping and self.class_weight is not None:
             unweighted = self._examples(X, self._target(y, X, weight, None, **like))
         self._set_classes(target)
-        return self._train(optimiser, examples, held_out, first, incremental=False, unweighted=unweighted)
+        return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
 
-    def _partial_fit(self, X, y, sample_weight, classes):
-        first = not hasattr(self, "coefs_")
-        if self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        optimiser = self._check_parameters()
+    def _stream_examples(self, X, y, sample_weight, classes, first):
+        """The same for `partial_fit`."""
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
@@ -81,7 +77,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
         examples = self._examples(X, target)
         self._set_classes(target)
-        return self._train(optimiser, examples, None, first, incremental=True)
+        return {"examples": examples}
 
     def _check_parameters(self):
         check_choice("output", self.output, OUTPUTS)
@@ -127,11 +123,11 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         """Checked rows with the target in the form that the loss takes."""
         loss, softmax = self._loss(target.kind)
         truth, values = target.codes, target.values
-        if target.kind == "softmax" and truth is None:
-            truth = values.argmax(axis=1)
-        elif values is not None:
+        if target.kind in ("binary", "multilabel"):
             truth = (values > 0.5).astype(int)
             truth = truth if target.kind == "multilabel" else truth[:, 0]
+        elif truth is None:
+            truth = values.argmax(axis=1)
         strata = None
         if target.kind == "binary" and bool(np.isin(values, (0, 1)).all()):
             strata = truth

@@ -243,8 +243,11 @@ class MLPClassifier(BaseMLPClassifier):
             If a parameter or an argument is invalid, which the message names. The estimator then keeps
             the state that it had.
         """
+        first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
+            optimiser = self._check_parameters()
+            rows = self._fit_examples(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
+            return self._train(optimiser, **rows, first=first)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
@@ -269,8 +272,13 @@ class MLPClassifier(BaseMLPClassifier):
         ValueError, TypeError
             As from `fit`; if ``classes`` are missing at the first call, or y has others.
         """
+        first = not hasattr(self, "coefs_")
         with unchanged_on_error(self):
-            return self._partial_fit(X, y, sample_weight, classes)
+            if self.early_stopping:
+                raise ValueError("partial_fit does not support early_stopping=True")
+            optimiser = self._check_parameters()
+            rows = self._stream_examples(X, y, sample_weight, classes, first)
+            return self._train(optimiser, **rows, first=first, incremental=True)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -487,7 +495,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             if held_out is not None:
                 held_out = _examples(held_out, loss)
             self._link = self.loss
-            return self._train(optimiser, _examples(data, loss), held_out, first, incremental=False)
+            return self._train(optimiser, _examples(data, loss), held_out, first=first)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None):
@@ -510,7 +518,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             optimiser, loss = self._check_parameters(), self._loss()
             data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
             self._link = self.loss
-            return self._train(optimiser, _examples(data, loss), None, first, incremental=True)
+            return self._train(optimiser, _examples(data, loss), first=first, incremental=True)
 
     def predict(self, X):
         """Predicted values.

@@ -542,8 +542,9 @@ def test_rows_that_are_no_probabilities_are_named(y, message):
 
 
 def test_a_batch_larger_than_the_data_is_clipped_with_a_warning():
-    with pytest.warns(UserWarning, match="It is going to be clipped"):
+    with pytest.warns(UserWarning, match="It is going to be clipped") as caught:
         clipped = small(batch_size=1000).fit(X, Y)
+    assert {one.filename for one in caught} == {__file__}
     same(clipped, small(batch_size=150).fit(X, Y))
 
 
