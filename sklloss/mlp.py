@@ -6,6 +6,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 
 from sklloss import losses
+from sklloss._callbacks import FitCallbacks, with_callbacks
 from sklloss._intake import regression_data, regression_validation, unchanged_on_error
 from sklloss._mlp import BaseMLP, is_stochastic
 
@@ -163,6 +164,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        warmup_fraction=None,
     ):
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -188,7 +190,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.warmup_fraction = warmup_fraction
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Train the network.
 
@@ -206,6 +210,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         self
         """
+        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
             optimiser, loss = self._check_parameters(), self._loss()
@@ -213,7 +218,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             held_out = regression_validation(
                 self, X_val, y_val, sample_weight_val, data.y.shape[1], loss=loss
             )
-            return self._train(optimiser, data, held_out, loss, first, incremental=False)
+            return self._train(optimiser, data, held_out, loss, first, False, callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None):

@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "_linear_cv": BELOW_ESTIMATORS
     | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
     "linear_cv": {"_linear_cv", "linear"},
-    "_mlp": BELOW_ESTIMATORS | {"_version"},
-    "mlp": BELOW_ESTIMATORS | {"_mlp"},
+    "_callbacks": set(),
+    "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_version"},
+    "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
     "model_selection": {"_intake"},
 }

@@ -12,6 +12,7 @@ from sklloss._intake.classes import (
     softmax_target,
 )
 from sklloss._intake.parameters import (
+    KeepState,
     check_choice,
     check_flag,
     check_integer,
@@ -23,6 +24,7 @@ from sklloss._intake.rows import check_validation_arguments, check_weight, check
 
 __all__ = [
     "ClassTarget",
+    "KeepState",
     "RegressionData",
     "check_X",
     "check_choice",
