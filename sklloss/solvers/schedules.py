@@ -60,7 +60,7 @@ def one_cycle(steps, total, warmup_fraction):
     top, last = max(warmup_fraction * total - 1.0, 0.0), total - 1.0
     low, end = 1.0 / FIRST_DIVISOR, 1.0 / (FIRST_DIVISOR * LAST_DIVISOR)
     rise = _half_cosine(low, 1.0, steps / (top or 1.0))
-    fall = _half_cosine(1.0, end, (steps - top) / max(last - top, 1.0))
+    fall = _half_cosine(1.0, end, (steps - top) / ((last - top) or 1.0))
     return np.where(steps < top, rise, fall)
 
 
