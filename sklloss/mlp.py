@@ -42,9 +42,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
         a warning.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine", "one-cycle"}, default="constant"
-        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch, and
-        "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine" and
-        "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the notes.
+        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch,
+        and "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine"
+        and "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the notes.
     learning_rate_init : float, default=0.001
         With "cosine" and "one-cycle" the highest rate. `find_learning_rate` looks for one.
     power_t : float, default=0.5
@@ -101,8 +101,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     validation_loss_curve_ : list of float or None
         The loss on the validation rows after each epoch, without the penalty; None without validation.
     validation_scores_ : list of float or None
-        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the validation
-        loss, negated. None without ``early_stopping``.
+        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
+        validation loss, negated. None without ``early_stopping``.
     best_validation_score_ : float or None
         The highest of ``validation_scores_``.
     best_iter_ : int
@@ -123,22 +123,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Notes
     -----
-    Learning rates over a training of T batches, as factors of ``learning_rate_init``: "cosine" rises in a
-    straight line during the warm-up and then falls as ``(1 + cos(pi * t)) / 2``, t going from 0 to 1 [1]_;
-    "one-cycle" rises from 1/25 and falls to 1/250000, both along half a cosine, as torch's ``OneCycleLR`` does,
-    with a constant momentum [2]_. Each call of `fit` runs its schedule from the beginning, under
-    ``warm_start`` too. Training may still stall and end before: ``n_iter_no_change=np.inf`` runs the schedule
-    to its end, which gives no ConvergenceWarning. `partial_fit` does not know its end and refuses both.
+    Learning rates over a training, as factors of ``learning_rate_init``: "cosine" rises in a straight line
+    during the warm-up and then falls as ``(1 + cos(pi * t)) / 2``, t going from 0 to 1 [1]_; "one-cycle"
+    rises from 1/25 and falls to 1/250000, both along half a cosine, as torch's ``OneCycleLR`` does, with a
+    constant momentum [2]_. Each call of `fit` runs its schedule from the beginning, under ``warm_start`` too.
+    Training may still stall and end before: ``n_iter_no_change=np.inf`` runs the schedule to its end, which
+    gives no ConvergenceWarning. `partial_fit` does not know its end and refuses both.
 
     ``random_state`` draws, in this order: the weights and biases of each layer; the split of
     ``train_test_split``, where one is needed; for each epoch a permutation, which reorders the rows from how
     the epoch before had them, as ``sklearn.utils.shuffle`` does. The same integer gives the same bits on one
     machine. As in scikit-learn, an integer draws the same permutation in every call of `partial_fit`.
 
-    Training that is cut short: the loss or the weights becoming NaN or infinite is a ValueError that names the
-    epoch; with ``early_stopping`` the estimator has the best weights until then, without it it is what it
-    was before the call. Ctrl-C raises KeyboardInterrupt; under ``warm_start`` the estimator has the weights of
-    the last finished epoch (of the best one with ``early_stopping``), else it is what it was. A
+    Training that is cut short: the loss or the weights becoming NaN or infinite is a ValueError that names
+    the epoch; with ``early_stopping`` the estimator has the best weights until then, without it it is what
+    it was before the call. Ctrl-C raises KeyboardInterrupt; under ``warm_start`` the estimator has the
+    weights of the last finished epoch (of the best one with ``early_stopping``), else it is what it was. A
     `partial_fit` after either starts the optimiser anew. After any other error nothing has changed.
 
     scikit-learn's callbacks (from 1.9 on, ``set_callbacks``) are called around each epoch of `fit`, or

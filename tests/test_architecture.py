@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "_callbacks": set(),
     "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_version"},
     "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp"},
+    "learning_rate": BELOW_ESTIMATORS | {"_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
     "model_selection": {"_intake"},
 }
