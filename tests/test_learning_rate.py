@@ -24,18 +24,25 @@ def problem(name):
     return {"diabetes": load_diabetes, "linnerud": load_linnerud}[name](return_X_y=True)
 
 
-@pytest.mark.parametrize("solver", ["adam", "sgd"])
-@pytest.mark.parametrize(("name", "seed"), [("diabetes", 0), ("diabetes", 1), ("linnerud", 0), ("digits", 0)])
-def test_the_suggestion_trains_far_better_than_the_default_or_as_well(name, seed, solver):
+# the last: how much lower than with the default, 0.001, which happens to be right in two cases
+@pytest.mark.parametrize(
+    ("name", "solver", "share"),
+    [
+        ("diabetes", "adam", 0.2),
+        ("diabetes", "sgd", 1.15),
+        ("linnerud", "adam", 0.5),
+        ("linnerud", "sgd", 0.1),
+        ("digits", "adam", 1.3),
+        ("digits", "sgd", 0.4),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_suggestion_trains_better_than_the_default_in_as_many_epochs(name, solver, share, seed):
     X, y = problem(name)
     model = MLPRegressor(solver=solver, random_state=seed, max_iter=20, batch_size=20)
     search = find_learning_rate(model, X, y)
     default = clone(model).fit(X, y).loss_
-    suggested = clone(model).set_params(learning_rate_init=search.suggestion).fit(X, y).loss_
-    if (name, solver) == ("diabetes", "sgd"):  # 0.001 happens to be right
-        assert suggested < 1.15 * default
-    else:
-        assert suggested < 0.8 * default
+    assert clone(model).set_params(learning_rate_init=search.suggestion).fit(X, y).loss_ < share * default
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])

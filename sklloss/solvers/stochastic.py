@@ -48,7 +48,8 @@ class Adam:
         batches = -(-(rows.n if order is None else len(order)) // batch_size)
         t = np.arange(state["steps"] + 1, state["steps"] + batches + 1, dtype=np.float64)
         state["steps"] += batches
-        rates = self.learning_rate_init * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t) * factors
+        learning_rates = np.full(batches, self.learning_rate_init) * factors
+        rates = learning_rates * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
         return objective.epoch(
             rows, order, batch_size, parameters, optimiser=self.name, rates=rates,
             first=state["first"], second=state["second"],
