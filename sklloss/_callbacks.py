@@ -6,8 +6,8 @@ try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:
 
-    class CallbackSupportMixin:
-        """In place of scikit-learn's: there are no callbacks."""
+    class CallbackSupport:
+        """There are no callbacks."""
 
     def with_callbacks(method):
         """In place of scikit-learn's: the method, under as many calls, which warnings count."""
@@ -18,20 +18,45 @@ except ImportError:
 
         return unmanaged
 
-    AVAILABLE = False
 else:
-    AVAILABLE = True
+
+    class CallbackSupport(CallbackSupportMixin):
+        """scikit-learn's, which also tells whether there are callbacks: a fit without any pays for none."""
+
+        def set_callbacks(self, *callbacks):
+            """Set the callbacks that `fit` calls, or none.
+
+            Parameters
+            ----------
+            *callbacks : callback
+                Such as ``sklearn.callback.ProgressBar()``.
+
+            Returns
+            -------
+            self
+            """
+            super().set_callbacks(*callbacks)
+            vars(self).pop("_has_callbacks", None)
+            if callbacks:
+                self._has_callbacks = True
+            return self
+
+        def __sklearn_clone__(self):
+            copy = super().__sklearn_clone__()
+            if hasattr(self, "_has_callbacks"):
+                copy._has_callbacks = True
+            return copy
 
 
 class FitCallbacks:
     """The callbacks of one call of ``fit``, which `with_callbacks` decorates.
 
     Made before the estimator's attributes are noted to be restored after an error, so that the callbacks
-    are torn down then too. A fit without callbacks pays some microseconds a step.
+    are torn down then too.
 
     Parameters
     ----------
-    estimator : CallbackSupportMixin
+    estimator : CallbackSupport
     X, y, sample_weight
         As the user passed them.
     max_steps : object
@@ -40,14 +65,14 @@ class FitCallbacks:
 
     def __init__(self, estimator, X, y, sample_weight, max_steps):
         self._root = None
-        if AVAILABLE:
+        if hasattr(estimator, "_has_callbacks"):
             known = isinstance(max_steps, int) and not isinstance(max_steps, bool) and max_steps > 0
             self._root = estimator._init_callback_context(max_subtasks=max_steps if known else None)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
 
     def steps(self, name, attributes):
-        """What the solver calls around each step: ``begin()``, ``end(parameters)``; None before 1.9.
+        """What the solver calls around each step: ``begin()``, ``end(parameters)``; None if nobody waits.
 
         ``attributes`` gives, for the solver's parameters, what predicting with them needs.
         """

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._callbacks import CallbackSupportMixin
+from sklloss._callbacks import CallbackSupport
 from sklloss._intake import (
     KeepState,
     check_choice,
@@ -41,7 +41,7 @@ def is_stochastic(estimator):
     return True
 
 
-class BaseMLP(CallbackSupportMixin, VersionStamp, BaseEstimator):
+class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
     """What the networks share: everything but targets, losses and scores."""
 
     # how a stochastic solver runs: another function of the same arguments looks into training
