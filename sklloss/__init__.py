@@ -3,11 +3,13 @@
 from sklloss import losses, metrics, model_selection
 from sklloss._show_versions import show_versions
 from sklloss._version import __version__
+from sklloss.learning_rate import LearningRateFinderDisplay, find_learning_rate
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.linear_cv import LogisticClassifierCV, SoftmaxClassifierCV
 from sklloss.mlp import MLPClassifier, MLPRegressor
 
 __all__ = [
+    "LearningRateFinderDisplay",
     "LogisticClassifier",
     "LogisticClassifierCV",
     "MLPClassifier",
@@ -15,6 +17,7 @@ __all__ = [
     "SoftmaxClassifier",
     "SoftmaxClassifierCV",
     "__version__",
+    "find_learning_rate",
     "losses",
     "metrics",
     "model_selection",

@@ -14,6 +14,7 @@ from sklloss._intake import (
     check_X,
     is_label_column,
     network_target,
+    plain_target,
 )
 from sklloss._mlp import BaseMLP, Examples, output_activation
 from sklloss.losses import CrossEntropy, Focal, LogLoss
@@ -35,7 +36,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self.classes_)
         if not first:
             self._check_same_classes(target)
-        examples = self._examples(X, target)
+        examples = self._examples(X, target, y)
         held_out = unweighted = None
         like = {"kind": target.kind, "classes": target.classes}
         if check_validation_arguments(X_val, y_val, sample_weight_val):
@@ -44,9 +45,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")
             if target_val.kind != target.kind:
                 raise ValueError(f"y_val is {target_val.kind}, but y is {target.kind}")
-            held_out = self._examples(X_val, target_val, "y_val")
+            held_out = self._examples(X_val, target_val, y_val, "y_val")
         elif self.early_stopping and self.class_weight is not None:
-            unweighted = self._examples(X, self._target(y, X, weight, None, **like))
+            unweighted = self._examples(X, self._target(y, X, weight, None, **like), y)
         self._set_classes(target)
         return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
 
@@ -75,7 +76,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
-        examples = self._examples(X, target)
+        examples = self._examples(X, target, y)
         self._set_classes(target)
         return {"examples": examples}
 
@@ -119,7 +120,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
         ), softmax
 
-    def _examples(self, X, target, name="y"):
+    def _examples(self, X, target, y, name="y"):
         """Checked rows with the target in the form that the loss takes."""
         loss, softmax = self._loss(target.kind)
         truth, values = target.codes, target.values
@@ -131,6 +132,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         strata = None
         if target.kind == "binary" and bool(np.isin(values, (0, 1)).all()):
             strata = truth
+        scored = None
+        if self._early_stopping()[1] is not None:
+            scored = plain_target(y, X.shape[0], target)
         loss, target = bind_target(loss, target, self.label_smoothing, softmax=softmax, name=name)
         values, codes = target.values, target.codes
         if codes is not None and loss.target != "classes":
@@ -138,7 +142,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             codes = None
         if values is not None:
             values = np.ascontiguousarray(values, dtype=X.dtype)
-        return Examples(X, loss, values, codes, target.weight, truth, strata)
+        return Examples(X, loss, values, codes, target.weight, truth, strata, scored)
 
     def _set_classes(self, target):
         loss, softmax = self._loss(target.kind)
@@ -157,6 +161,10 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         if self._kind == "binary":
             return self._of_outputs(lambda raw: function(raw[:, 0]), X)
         return self._of_outputs(function, X)
+
+    def _learned(self, parameters, **model):
+        own = {"classes_": self.classes_, "_kind": self._kind, "_link": self._link}
+        return {**super()._learned(parameters, **model), **own}
 
     def _output_activation(self, loss):
         if self._link is not None:

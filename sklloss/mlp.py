@@ -6,6 +6,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 
 from sklloss import losses
+from sklloss._callbacks import FitCallbacks, with_callbacks
 from sklloss._intake import regression_data, regression_validation, unchanged_on_error
 from sklloss._mlp import BaseMLP, Examples, is_stochastic, output_activation
 from sklloss._mlp_classifier import BaseMLPClassifier
@@ -34,10 +35,13 @@ class MLPClassifier(BaseMLPClassifier):
     batch_size : int, default="auto"
         Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
         a warning.
-    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
-        "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch; "adaptive" divides
-        by 5 each time that progress stalls, until 1e-6. Only used by "sgd".
+    learning_rate : {"constant", "invscaling", "adaptive", "cosine", "one-cycle"}, default="constant"
+        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch,
+        and "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine"
+        and "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the
+        notes of `MLPRegressor`.
     learning_rate_init : float, default=0.001
+        With "cosine" and "one-cycle" the highest rate. `find_learning_rate` looks for one.
     power_t : float, default=0.5
         Only used by "sgd" with "invscaling".
     max_iter : int, default=200
@@ -57,10 +61,12 @@ class MLPClassifier(BaseMLPClassifier):
         Only used by "sgd".
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
-    early_stopping : bool, default=False
-        With "adam" and "sgd", stop when the accuracy on held-out rows no longer improves, and keep the
-        weights of the best epoch. The rows are ``X_val`` if given to `fit`, else a
-        ``validation_fraction`` of the training rows, as scikit-learn draws it: stratified for two classes.
+    early_stopping : bool, "loss", str or callable, default=False
+        With "adam" and "sgd", stop when held-out rows are no longer predicted better, and keep the weights of
+        the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a scorer, given
+        by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows are
+        ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows, as scikit-learn
+        draws it: stratified for two classes.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -86,6 +92,9 @@ class MLPClassifier(BaseMLPClassifier):
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss, with
         K = 2 for sigmoids.
+    warmup_fraction : float, default=None
+        The share of the training in which the rate of "cosine" and "one-cycle" rises; None is 0.05 for the
+        one and 0.3 for the other.
     n_threads : int or None, default=None
         Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
         any value.
@@ -110,9 +119,13 @@ class MLPClassifier(BaseMLPClassifier):
         The loss on the validation rows after each epoch, without the penalty and without class weights; None
         without validation.
     validation_scores_ : list of float or None
-        Accuracy on the validation rows after each epoch; None without ``early_stopping``.
+        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
+        validation loss, negated. None without ``early_stopping``.
     best_validation_score_ : float or None
         The highest of ``validation_scores_``.
+    best_iter_ : int
+        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
+        best, else the last one.
     n_iter_ : int
         Epochs of the last call.
     t_ : int
@@ -127,6 +140,11 @@ class MLPClassifier(BaseMLPClassifier):
     feature_names_in_ : ndarray of str
         If X had column names.
 
+    See Also
+    --------
+    MLPRegressor : Its notes say how learning rates run, what ``random_state`` draws in which order, and what
+        training leaves that is cut short; it is all the same here.
+
     Notes
     -----
     Where this differs from scikit-learn 1.9:
@@ -135,9 +153,6 @@ class MLPClassifier(BaseMLPClassifier):
       costs the logit.
     - y of one class only is an error.
     - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
-    - A NaN or infinite loss ends training with a ValueError in the epoch where it appears, and so do such
-      parameters at the end; Ctrl-C raises KeyboardInterrupt. After any error the estimator is what it was
-      before the call.
     - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
       changed parameters, and starts the optimiser anew when ``solver`` has changed, the loss curves when
       ``loss`` or ``label_smoothing`` has.
@@ -185,6 +200,7 @@ class MLPClassifier(BaseMLPClassifier):
         output="auto",
         class_weight=None,
         label_smoothing=0.0,
+        warmup_fraction=None,
         n_threads=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -214,8 +230,10 @@ class MLPClassifier(BaseMLPClassifier):
         self.output = output
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
+        self.warmup_fraction = warmup_fraction
         self.n_threads = n_threads
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Train the network.
 
@@ -231,7 +249,7 @@ class MLPClassifier(BaseMLPClassifier):
             Non-negative, not all zero.
         X_val, y_val, sample_weight_val : optional
             Validation rows: their loss is recorded, weighted by ``sample_weight_val`` alone, and
-            ``early_stopping`` watches their accuracy.
+            ``early_stopping`` watches how they are predicted.
 
         Returns
         -------
@@ -243,11 +261,12 @@ class MLPClassifier(BaseMLPClassifier):
             If a parameter or an argument is invalid, which the message names. The estimator then keeps
             the state that it had.
         """
+        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
             optimiser = self._check_parameters()
             rows = self._fit_examples(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
-            return self._train(optimiser, **rows, first=first)
+            return self._train(optimiser, **rows, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
@@ -314,10 +333,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     batch_size : int, default="auto"
         Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
         a warning.
-    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
-        "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch; "adaptive" divides
-        by 5 each time that progress stalls, until 1e-6. Only used by "sgd".
+    learning_rate : {"constant", "invscaling", "adaptive", "cosine", "one-cycle"}, default="constant"
+        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch,
+        and "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine"
+        and "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the notes.
     learning_rate_init : float, default=0.001
+        With "cosine" and "one-cycle" the highest rate. `find_learning_rate` looks for one.
     power_t : float, default=0.5
         Only used by "sgd" with "invscaling".
     max_iter : int, default=200
@@ -337,10 +358,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Only used by "sgd".
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
-    early_stopping : bool, default=False
-        With "adam" and "sgd", stop when R² on held-out rows no longer improves, and keep the weights of
-        the best epoch. The rows are ``X_val`` if given to `fit`, else a ``validation_fraction`` of the
-        training rows.
+    early_stopping : bool, "loss", str or callable, default=False
+        With "adam" and "sgd", stop when held-out rows are no longer predicted better, and keep the weights of
+        the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer, given by
+        its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows are
+        ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -351,6 +373,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Training stops after more than this many epochs without improvement; ``np.inf`` is allowed.
     max_fun : int, default=15000
         Most evaluations of the loss; only used by "lbfgs".
+    warmup_fraction : float, default=None
+        The share of the training in which the rate of "cosine" and "one-cycle" rises; None is 0.05 for the
+        one and 0.3 for the other.
     n_threads : int or None, default=None
         Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
         any value.
@@ -371,9 +396,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     validation_loss_curve_ : list of float or None
         The loss on the validation rows after each epoch, without the penalty; None without validation.
     validation_scores_ : list of float or None
-        R² on the validation rows after each epoch; None without ``early_stopping``.
+        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
+        validation loss, negated. None without ``early_stopping``.
     best_validation_score_ : float or None
         The highest of ``validation_scores_``.
+    best_iter_ : int
+        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
+        best, else the last one.
     n_iter_ : int
         Epochs of the last call.
     t_ : int
@@ -389,6 +418,27 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Notes
     -----
+    Learning rates over a training, as factors of ``learning_rate_init``: "cosine" rises in a straight line
+    during the warm-up and then falls as ``(1 + cos(pi * t)) / 2``, t going from 0 to 1 [1]_; "one-cycle"
+    rises from 1/25 and falls to 1/250000, both along half a cosine, as torch's ``OneCycleLR`` does, with a
+    constant momentum [2]_. Each call of `fit` runs its schedule from the beginning, under ``warm_start`` too.
+    Training may still stall and end before: ``n_iter_no_change=np.inf`` runs the schedule to its end, which
+    gives no ConvergenceWarning. `partial_fit` does not know its end and refuses both.
+
+    ``random_state`` draws, in this order: the weights and biases of each layer; the split of
+    ``train_test_split``, where one is needed; for each epoch a permutation, which reorders the rows from how
+    the epoch before had them, as ``sklearn.utils.shuffle`` does. The same integer gives the same bits on one
+    machine. As in scikit-learn, an integer draws the same permutation in every call of `partial_fit`.
+
+    Training that is cut short: the loss or the weights becoming NaN or infinite is a ValueError that names
+    the epoch; with ``early_stopping`` the estimator has the best weights until then, without it it is what
+    it was before the call. Ctrl-C raises KeyboardInterrupt; under ``warm_start`` the estimator has the
+    weights of the last finished epoch (of the best one with ``early_stopping``), else it is what it was. A
+    `partial_fit` after either starts the optimiser anew. After any other error nothing has changed.
+
+    scikit-learn's callbacks (from 1.9 on, ``set_callbacks``) are called around each epoch of `fit`, or
+    iteration of "lbfgs"; one that asks for the end has it.
+
     Where this differs from scikit-learn 1.9:
 
     - With several outputs the loss is their mean, in the gradient as in the reported value; scikit-learn
@@ -396,12 +446,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
       ``alpha / T`` and (for "sgd") ``T * learning_rate_init`` here.
     - "poisson" leaves out the terms in y alone, which scikit-learn's ``loss_`` contains; the fit is the same.
     - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
-    - A NaN or infinite loss ends training with a ValueError in the epoch where it appears, and so do such
-      parameters at the end; Ctrl-C raises KeyboardInterrupt. After any error the estimator is what it was
-      before the call.
     - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
       changed parameters, and starts the optimiser anew when ``solver`` has changed, the loss curves when
       ``loss`` has.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017.
+    .. [2] Smith and Topin, "Super-convergence: very fast training of neural networks using large learning
+       rates", 2018.
 
     Examples
     --------
@@ -440,6 +493,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        warmup_fraction=None,
         n_threads=None,
     ):
         self.loss = loss
@@ -466,8 +520,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.warmup_fraction = warmup_fraction
         self.n_threads = n_threads
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Train the network.
 
@@ -479,12 +535,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         sample_weight : array-like of shape (n,), optional
             Non-negative, not all zero.
         X_val, y_val, sample_weight_val : optional
-            Validation rows: their loss is recorded, and ``early_stopping`` watches their R².
+            Validation rows: their loss is recorded, and ``early_stopping`` watches how they are predicted.
 
         Returns
         -------
         self
         """
+        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
             optimiser, loss = self._check_parameters(), self._loss()
@@ -495,7 +552,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             if held_out is not None:
                 held_out = _examples(held_out, loss)
             self._link = self.loss
-            return self._train(optimiser, _examples(data, loss), held_out, first=first)
+            return self._train(optimiser, _examples(data, loss), held_out, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None):
@@ -558,4 +615,5 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
 
 def _examples(data, loss):
-    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y)
+    y = data.y.reshape(-1) if data.y.shape[1] == 1 else data.y
+    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y)

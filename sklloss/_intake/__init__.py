@@ -14,6 +14,7 @@ from sklloss._intake.classes import (
     softmax_target,
 )
 from sklloss._intake.parameters import (
+    KeepState,
     check_choice,
     check_flag,
     check_integer,
@@ -31,6 +32,7 @@ from sklloss._intake.rows import (
 
 __all__ = [
     "ClassTarget",
+    "KeepState",
     "RegressionData",
     "check_X",
     "check_choice",
