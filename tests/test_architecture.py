@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "_version": set(),
     "_linear_predictions": BELOW_ESTIMATORS,
     "_linear_stochastic": BELOW_ESTIMATORS,
-    "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_linear_stochastic", "_version"},
+    "_linear": BELOW_ESTIMATORS | {"_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
     "_linear_cv_scores": {"_intake", "metrics"},
     "_linear_cv": BELOW_ESTIMATORS
