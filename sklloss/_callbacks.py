@@ -1,6 +1,7 @@
 """scikit-learn's callbacks around a fit, where it has them: from 1.9 on."""
 
 import functools
+import numbers
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -66,8 +67,8 @@ class FitCallbacks:
     def __init__(self, estimator, X, y, sample_weight, max_steps):
         self._root = None
         if hasattr(estimator, "_has_callbacks"):
-            known = isinstance(max_steps, int) and not isinstance(max_steps, bool) and max_steps > 0
-            self._root = estimator._init_callback_context(max_subtasks=max_steps if known else None)
+            known = isinstance(max_steps, numbers.Integral) and max_steps > 0
+            self._root = estimator._init_callback_context(max_subtasks=int(max_steps) if known else None)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
 

@@ -217,14 +217,16 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         # Values of another loss are no measure of progress.
         if first or not hasattr(self, "loss_curve_") or not self._measures_alike():
             return History()
-        best = self.best_validation_score_ if watched == self._watched else None
+        # nor are other scores
+        same = watched == self._watched
+        best = self.best_validation_score_ if same else None
         return History(
             self.t_,
             list(self.loss_curve_),
             np.inf if self.best_loss_ is None else self.best_loss_,
-            self._no_improvement_count,
+            self._no_improvement_count if same else 0,
             list(self.validation_loss_curve_ or ()),
-            list(self.validation_scores_ or ()) if watched == self._watched else [],
+            list(self.validation_scores_ or ()) if same else [],
             -np.inf if best is None else best,
             self.best_iter_,
         )

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "_class_predictions": BELOW_ESTIMATORS,
     "_linear_predictions": BELOW_ESTIMATORS | {"_class_predictions"},
     "_linear_stochastic": BELOW_ESTIMATORS,
-    "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_linear_stochastic", "_version"},
+    "_linear": BELOW_ESTIMATORS | {"_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
     "_linear_cv_scores": {"_intake", "metrics"},
     "_linear_cv": BELOW_ESTIMATORS
