@@ -18,9 +18,11 @@ from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._network_types cimport (
+    GELU,
     IDENTITY,
     LOGISTIC,
     RELU,
+    SILU,
     TANH,
     LayerKernels,
     Step,
@@ -28,7 +30,9 @@ from sklloss.kernels._network_types cimport (
 )
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 
-ACTIVATIONS = {"identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU}
+ACTIVATIONS = {
+    "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
+}
 
 include "_network_passes.pxi"
 
@@ -211,6 +215,7 @@ cdef class Network:
             at += plan.widths[layer + 1]
         plan.size = at
         plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
@@ -255,6 +260,9 @@ cdef class Network:
             self.working = []
             for layer in range(plan.layers + 1):
                 plan.active[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
+            if plan.activation >= GELU:
+                for layer in range(1, plan.layers):
+                    plan.slope[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
             for layer in range(2):
                 plan.delta[layer] = self._take(self.working, self.room * hidden * item)
         if gather and rows > self.gathered:
@@ -293,6 +301,7 @@ cdef class Network:
         const double[::1] rates,
         first,
         second=None,
+        const double[::1] shrinks=None,
         double penalty=0.0,
         double decay=0.0,
         double decay_second=0.0,
@@ -313,6 +322,8 @@ cdef class Network:
             The learning rate of each batch.
         first, second : array of shape (size,)
             First and second moments, or the velocity alone for "sgd".
+        shrinks : array of float, optional
+            For "adam": the share of itself that a weight loses in the step of each batch.
         penalty : float
             alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
             sample weights.
@@ -327,6 +338,7 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef Step step
         cdef const Py_ssize_t* start = NULL
+        cdef const double* shrink = NULL
         cdef Py_ssize_t n = rows.n, i
         cdef step_kernel kernel
         cdef double result
@@ -340,6 +352,12 @@ cdef class Network:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         if rates.shape[0] != (n + batch_rows - 1) // batch_rows:
             raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
+        if shrinks is not None:
+            if shrinks.shape[0] != rates.shape[0]:
+                raise ValueError(f"shrinks must hold one number for each batch, got {shrinks.shape[0]}")
+            if optimiser != "adam":
+                raise ValueError(f"shrinks is for 'adam' only, got {optimiser!r}")
+            shrink = &shrinks[0]
         if order is not None:
             start = &order[0]
         batch_rows = min(batch_rows, n)
@@ -365,12 +383,12 @@ cdef class Network:
         if self.single:
             with nogil:
                 result = run_epoch(
-                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <float*>NULL
+                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink, <float*>NULL
                 )
         else:
             with nogil:
                 result = run_epoch(
-                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <double*>NULL
+                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink, <double*>NULL
                 )
         return result
 
@@ -429,11 +447,12 @@ cdef class Network:
         return out
 
 
-def apply_layer(layers, z, bias, activation):
-    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does: for tests."""
+def apply_layer(layers, z, bias, activation, slope=None):
+    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f': for tests."""
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = z.dtype == np.float32
     kernels.activate(
         <void*>matrix(z, single, z.shape[0], z.shape[1], "z"),
+        NULL if slope is None else <void*>matrix(slope, single, z.shape[0], z.shape[1], "slope"),
         vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
     )

@@ -33,6 +33,7 @@ cdef struct Plan:
     double row_work
     double work
     void** active                # layers + 1: the rows of X if gathered, then the output of each layer
+    void** slope                 # layers + 1: f'(z) of each hidden layer, for gelu and silu; else NULL
     void* delta[2]
     void* gradient
     void* target                 # of a gathered batch
@@ -124,9 +125,12 @@ cdef void take_targets(
 
 cdef void forward(
     Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows,
-    const real* parameters,
+    const real* parameters, bint gradient,
 ) noexcept nogil:
-    """Fill the outputs of each layer for a block of rows; those of the last are the raw scores."""
+    """Fill the outputs of each layer for a block of rows; those of the last are the raw scores.
+
+    gradient: the block goes backward next.
+    """
     cdef const LayerKernels* kernels = plan.kernels
     cdef Py_ssize_t layer, inputs, outputs
     cdef const void* x
@@ -152,7 +156,8 @@ cdef void forward(
                 <real*>plan.active[layer + 1], outputs,
             )
         kernels.activate(
-            plan.active[layer + 1], parameters + plan.bias_at[layer], rows, outputs,
+            plan.active[layer + 1], plan.slope[layer + 1] if gradient else NULL,
+            parameters + plan.bias_at[layer], rows, outputs,
             plan.activation if layer + 1 < plan.layers else IDENTITY,
         )
 
@@ -166,6 +171,7 @@ cdef void backward(
     cdef real* gradient = <real*>plan.gradient
     cdef Py_ssize_t layer, inputs, outputs, step
     cdef const void* x
+    cdef const void* active
     cdef const real* coef
     cdef void* below
     cdef bint plain
@@ -178,8 +184,9 @@ cdef void backward(
         x = plan.active[layer] if layer else plan.x
         step = inputs if layer else plan.x_step
         below = plan.delta[layer % 2] if layer else NULL
+        active = plan.slope[layer + 1] if plan.slope[layer + 1] != NULL else plan.active[layer + 1]
         kernels.backward(
-            delta, plan.active[layer + 1], gradient + plan.bias_at[layer], rows, outputs,
+            delta, active, gradient + plan.bias_at[layer], rows, outputs,
             plan.activation if layer + 1 < plan.layers else IDENTITY,
         )
         plain = outputs != 1 and not (layer == 0 and table.sparse)
@@ -262,7 +269,7 @@ cdef int run_batch(
     if plan.additive or count <= plan.block:
         while done < count:
             rows = min(plan.block, count - done)
-            forward(plan, table, order, first + done, rows, parameters)
+            forward(plan, table, order, first + done, rows, parameters, gradient)
             run_loss(plan, done, rows, plan.active[plan.layers], loss, <real*>NULL)
             if gradient:
                 backward(
@@ -273,7 +280,7 @@ cdef int run_batch(
         return 0
     while done < count:
         rows = min(plan.block, count - done)
-        forward(plan, table, order, first + done, rows, parameters)
+        forward(plan, table, order, first + done, rows, parameters, False)
         memcpy(raw + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
         done += rows
         look_up(plan, rows)
@@ -281,7 +288,7 @@ cdef int run_batch(
     done = 0
     while gradient and done < count:
         rows = min(plan.block, count - done)
-        forward(plan, table, order, first + done, rows, parameters)
+        forward(plan, table, order, first + done, rows, parameters, True)
         backward(plan, table, order, first + done, rows, parameters, raw + done * outputs, done == 0)
         done += rows
         look_up(plan, rows)
@@ -290,7 +297,7 @@ cdef int run_batch(
 
 cdef double run_epoch(
     Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t n, Py_ssize_t batch_rows,
-    Step* step, step_kernel take_step, const double* rates, real* unused,
+    Step* step, step_kernel take_step, const double* rates, const double* shrinks, real* unused,
 ) except? -1.0 nogil:
     """One step for each batch; the loss before each step, averaged by rows."""
     cdef real* parameters = <real*>step.parameters
@@ -304,6 +311,7 @@ cdef double run_epoch(
         total += loss / weights * <double>count
         step.inverse = 1.0 / weights
         step.rate = rates[b]
+        step.shrink = shrinks[b] if shrinks != NULL else 0.0
         take_step(step)
         b += 1
         first += count
@@ -317,7 +325,7 @@ cdef int run_predict(
     cdef Py_ssize_t done = 0, rows
     while done < n:
         rows = min(plan.block, n - done)
-        forward(plan, table, NULL, done, rows, parameters)
+        forward(plan, table, NULL, done, rows, parameters, False)
         memcpy(out + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
         done += rows
         look_up(plan, rows)

@@ -26,8 +26,9 @@ class NetworkObjective:
     ----------
     widths : sequence of int
         Inputs, units of each hidden layer, outputs.
-    activation : {"identity", "logistic", "tanh", "relu"}
-        Of the hidden layers.
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}
+        Of the hidden layers; "gelu" is ``z * Phi(z)`` with the normal distribution function itself, "silu"
+        ``z / (1 + exp(-z))``.
     dtype : float32 or float64
     loss : Loss, optional
         None for a network that only predicts.
