@@ -145,17 +145,18 @@ cdef inline void adam_range(
         p[i] = kept * p[i] - rate * m / (root(v) + epsilon)
 
 
-cdef inline void adam(const Step* step, real* unused) noexcept nogil:
+cdef inline void adam(const Step* step, Py_ssize_t low, Py_ssize_t high, real* unused) noexcept nogil:
     """Adam (Kingma and Ba 2015); the bias correction is part of the rate, as in its section 2.
 
     With a shrinkage of the weights it is AdamW (Loshchilov and Hutter 2019).
     """
-    adam_range(step, 0, step.penalised, <real>step.penalty, <real>(1.0 - step.shrink))
-    adam_range(step, step.penalised, step.size, <real>0.0, <real>1.0)
+    cdef Py_ssize_t middle = min(max(low, step.penalised), high)
+    adam_range(step, low, middle, <real>step.penalty, <real>(1.0 - step.shrink))
+    adam_range(step, middle, high, <real>0.0, <real>1.0)
 
 
 cdef inline void sgd_range(
-    const Step* step, real* unused, Py_ssize_t low, Py_ssize_t high, real penalty,
+    const Step* step, Py_ssize_t low, Py_ssize_t high, real penalty,
 ) noexcept nogil:
     cdef real* p = <real*>step.parameters
     cdef const real* gradient = <const real*>step.gradient
@@ -177,10 +178,11 @@ cdef inline void sgd_range(
             p[i] = p[i] + v
 
 
-cdef inline void sgd(const Step* step, real* unused) noexcept nogil:
+cdef inline void sgd(const Step* step, Py_ssize_t low, Py_ssize_t high, real* unused) noexcept nogil:
     """Gradient descent with momentum, Nesterov's where the step says so."""
-    sgd_range(step, unused, 0, step.penalised, <real>step.penalty)
-    sgd_range(step, unused, step.penalised, step.size, <real>0.0)
+    cdef Py_ssize_t middle = min(max(low, step.penalised), high)
+    sgd_range(step, low, middle, <real>step.penalty)
+    sgd_range(step, middle, high, <real>0.0)
 
 
 # The table -----------------------------------------------------------------------------------------------
@@ -236,12 +238,12 @@ cdef double squares_f32(const void* x, Py_ssize_t n) noexcept nogil:
     return squares(<const float*>x, n)
 
 
-cdef void adam_f32(const Step* step) noexcept nogil:
-    adam(step, <float*>NULL)
+cdef void adam_f32(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    adam(step, low, high, <float*>NULL)
 
 
-cdef void sgd_f32(const Step* step) noexcept nogil:
-    sgd(step, <float*>NULL)
+cdef void sgd_f32(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    sgd(step, low, high, <float*>NULL)
 
 
 cdef void activate_f64(
@@ -295,12 +297,12 @@ cdef double squares_f64(const void* x, Py_ssize_t n) noexcept nogil:
     return squares(<const double*>x, n)
 
 
-cdef void adam_f64(const Step* step) noexcept nogil:
-    adam(step, <double*>NULL)
+cdef void adam_f64(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    adam(step, low, high, <double*>NULL)
 
 
-cdef void sgd_f64(const Step* step) noexcept nogil:
-    sgd(step, <double*>NULL)
+cdef void sgd_f64(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    sgd(step, low, high, <double*>NULL)
 
 
 cdef LayerKernels layers_f32

@@ -29,7 +29,8 @@ cdef struct Step:
     double epsilon
     bint nesterov
 
-ctypedef void (*step_kernel)(const Step* step) noexcept nogil
+# for the parameters from low on and below high
+ctypedef void (*step_kernel)(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 cdef struct LayerKernels:
     # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
