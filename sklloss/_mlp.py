@@ -28,12 +28,12 @@ from sklloss.backends import threads
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
 from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.schedules import SCHEDULES, schedule
-from sklloss.solvers.stochastic import SGD, Adam, DivergenceError, History, train
+from sklloss.solvers.stochastic import SGD, Adam, AdamW, DivergenceError, History, train
 
 # Rows that are predicted at a time.
 BLOCK = 8192
 
-STOCHASTIC = ("adam", "sgd")
+STOCHASTIC = ("adam", "adamw", "sgd")
 SOLVERS = (*STOCHASTIC, "lbfgs")
 LEARNING_RATES = ("constant", "invscaling", "adaptive", *SCHEDULES)
 
@@ -125,7 +125,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         self._early_stopping()
         threads.check(self.n_threads)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
-        adam = Adam(
+        adam = (
             rate,
             check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True),
             check_real("beta_2", self.beta_2, 0.0, 1.0, open_high=True),
@@ -138,7 +138,8 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             check_real("momentum", self.momentum, 0.0, 1.0),
             bool(self.nesterovs_momentum),
         )
-        return {"adam": adam, "sgd": sgd}.get(self.solver)
+        optimisers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
+        return optimisers.get(self.solver)
 
     def _hidden_widths(self):
         sizes = self.hidden_layer_sizes
@@ -202,8 +203,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         return factors
 
     def _objective(self, widths, activation, dtype, loss=None, alpha=0.0):
-        # The one place to hand over n_threads, which NetworkObjective does not take yet.
-        return NetworkObjective(widths, activation, dtype, loss, alpha)
+        return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
 
     def _measure(self):
         """What the values of ``loss_curve_`` are of."""
@@ -260,7 +260,9 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         dtype = parameters.dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
-        objective = self._objective(widths, self.activation, dtype, loss, self.alpha)
+        # "adamw" takes alpha off the weights themselves
+        alpha = 0.0 if self.solver == "adamw" else self.alpha
+        objective = self._objective(widths, self.activation, dtype, loss, alpha)
         order = np.arange(X.shape[0], dtype=np.intp)
         if weight is not None:
             # Rows without weight are left out of the batches, as if they had not been passed.

@@ -24,14 +24,15 @@ class MLPClassifier(BaseMLPClassifier):
     ----------
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer; empty for a linear model.
-    activation : {"identity", "logistic", "tanh", "relu"}, default="relu"
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="relu"
         Of the hidden layers.
-    solver : {"adam", "sgd", "lbfgs"}, default="adam"
-        "adam" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which suits a
-        small number of rows.
+    solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
+        "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which
+        suits a small number of rows.
     alpha : float, default=0.0001
         Strength of the L2 penalty: alpha / 2 times the sum of squared weights (not biases), divided by the
-        sum of the weights of a batch's rows, is added to its loss.
+        sum of the weights of a batch's rows, is added to its loss. With "adamw" there is no such term:
+        each step takes the learning rate times alpha off a weight, as a share of it.
     batch_size : int, default="auto"
         Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
         a warning.
@@ -62,17 +63,17 @@ class MLPClassifier(BaseMLPClassifier):
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
     early_stopping : bool, "loss", str or callable, default=False
-        With "adam" and "sgd", stop when held-out rows are no longer predicted better, and keep the weights of
-        the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a scorer, given
-        by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows are
-        ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows, as scikit-learn
-        draws it: stratified for two classes.
+        With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
+        weights of the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a
+        scorer, given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The
+        rows are ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows, as
+        scikit-learn draws it: stratified for two classes.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the moments in "adam".
+        Decay of the moments in "adam" and "adamw".
     epsilon : float, default=1e-8
-        Added to the root of the second moment in "adam".
+        Added to the root of the second moment in "adam" and "adamw".
     n_iter_no_change : int, default=10
         Training stops after more than this many epochs without improvement; ``np.inf`` is allowed.
     max_fun : int, default=15000
@@ -322,14 +323,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         [0, 1] and predicts ``sigmoid(raw)``.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer; empty for a linear model.
-    activation : {"identity", "logistic", "tanh", "relu"}, default="relu"
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="relu"
         Of the hidden layers.
-    solver : {"adam", "sgd", "lbfgs"}, default="adam"
-        "adam" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which suits a
-        small number of rows.
+    solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
+        "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which
+        suits a small number of rows.
     alpha : float, default=0.0001
         Strength of the L2 penalty: alpha / 2 times the sum of squared weights (not biases), divided by the
-        sum of the sample weights of a batch, is added to its loss.
+        sum of the sample weights of a batch, is added to its loss. With "adamw" there is no such term:
+        each step takes the learning rate times alpha off a weight, as a share of it.
     batch_size : int, default="auto"
         Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
         a warning.
@@ -359,16 +361,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
     early_stopping : bool, "loss", str or callable, default=False
-        With "adam" and "sgd", stop when held-out rows are no longer predicted better, and keep the weights of
-        the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer, given by
-        its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows are
-        ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows.
+        With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
+        weights of the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer,
+        given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows
+        are ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the moments in "adam".
+        Decay of the moments in "adam" and "adamw".
     epsilon : float, default=1e-8
-        Added to the root of the second moment in "adam".
+        Added to the root of the second moment in "adam" and "adamw".
     n_iter_no_change : int, default=10
         Training stops after more than this many epochs without improvement; ``np.inf`` is allowed.
     max_fun : int, default=15000

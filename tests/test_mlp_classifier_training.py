@@ -164,3 +164,26 @@ def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c():
     assert model.classes_.tolist() == ["no", "yes"]
     options.update(max_iter=model.n_iter_)
     np.testing.assert_array_equal(model.predict_proba(big), small(**options).fit(big, y).predict_proba(big))
+
+
+@pytest.mark.parametrize("y", [Y, LABELS], ids=["classes", "labels"])
+def test_decoupled_weight_decay_takes_a_share_of_each_weight_off_in_each_step(y):
+    common = {"batch_size": 150, "max_iter": 1, "shuffle": False}
+    start = small(solver="adam", alpha=0.0, learning_rate_init=1e-300, **common).fit(X, y)
+    plain = small(solver="adam", alpha=0.0, learning_rate_init=0.01, **common).fit(X, y)
+    model = small(solver="adamw", alpha=0.5, learning_rate_init=0.01, **common).fit(X, y)
+    for before, after, decayed in zip(start.coefs_, plain.coefs_, model.coefs_):
+        np.testing.assert_allclose(decayed, after - 0.01 * 0.5 * before, rtol=1e-12, atol=1e-15)
+    for after, kept in zip(plain.intercepts_, model.intercepts_):
+        np.testing.assert_array_equal(kept, after)
+    assert model.loss_ == pytest.approx(start.loss_, rel=1e-12)
+
+
+def test_threads_do_not_change_a_bit():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3000, 200))
+    labels = rng.integers(0, 10, 3000)
+    options = {"hidden_layer_sizes": (256,), "batch_size": 500, "max_iter": 2}
+    one, two = (small(n_threads=k, **options).fit(rows, labels) for k in (1, 2))
+    assert one.loss_curve_ == two.loss_curve_
+    np.testing.assert_array_equal(one.predict_proba(rows), two.predict_proba(rows))

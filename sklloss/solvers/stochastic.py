@@ -51,10 +51,13 @@ class Adam:
         learning_rates = np.full(batches, self.learning_rate_init) * factors
         rates = learning_rates * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
         return objective.epoch(
-            rows, order, batch_size, parameters, optimiser=self.name, rates=rates,
-            first=state["first"], second=state["second"],
+            rows, order, batch_size, parameters, optimiser="adam", rates=rates,
+            shrinks=self.shrinks(learning_rates), first=state["first"], second=state["second"],
             decay=self.beta_1, decay_second=self.beta_2, epsilon=self.epsilon,
         )  # fmt: skip
+
+    def shrinks(self, learning_rates):
+        """The share of itself that a weight loses in each step, beside the gradient; None for none."""
 
     def epoch_ends(self, state, seen):
         """Adjust the learning rate after an epoch."""
@@ -62,6 +65,26 @@ class Adam:
     def stalls(self, state):
         """Whether to stop now that progress has stalled, and what to say about it."""
         return True, "Stopping."
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: a step takes the learning rate times ``weight_decay`` off a weight.
+
+    Biases do not decay. The decay takes the place of an L2 penalty: the objective should have none.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
+    """
+
+    weight_decay: float = 0.01
+
+    name = "adamw"
+
+    def shrinks(self, learning_rates):
+        """The share of itself that a weight loses in each step."""
+        return self.weight_decay * learning_rates
 
 
 @dataclass(frozen=True)
