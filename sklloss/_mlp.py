@@ -38,6 +38,11 @@ def is_stochastic(estimator):
         raise AttributeError(
             f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
         )
+    if estimator.learning_rate in SCHEDULES:
+        raise AttributeError(
+            f"learning_rate={estimator.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
+            "know how many calls will follow: use 'constant' with it"
+        )
     return True
 
 
@@ -137,15 +142,6 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             return "score", scorer, given if isinstance(given, str) else repr(given)
         return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
 
-    def _schedule(self, incremental):
-        factors = schedule(self.learning_rate, self.warmup_fraction)
-        if incremental and factors is not None:
-            raise ValueError(
-                f"learning_rate={self.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
-                "know how many calls will follow: use 'constant' with it"
-            )
-        return factors
-
     def _history(self, first, loss, watched):
         # Values of another loss are no measure of progress.
         if first or not hasattr(self, "loss_curve_") or losses.get(self._link) != loss:
@@ -171,7 +167,6 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         one epoch, with the optimiser as it was left.
         """
         early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
-        factors = self._schedule(incremental)
         outputs = data.y.shape[1]
         widths = self._widths(first, data.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
@@ -225,7 +220,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
                     max_iter=int(self.max_iter),
                     shuffle=bool(self.shuffle),
                     random_state=random_state,
-                    schedule=factors,
+                    schedule=schedule(self.learning_rate, self.warmup_fraction),
                     tol=self.tol,
                     n_iter_no_change=self.n_iter_no_change,
                     verbose=self.verbose,
