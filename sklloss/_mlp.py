@@ -44,6 +44,11 @@ def is_stochastic(estimator):
         raise AttributeError(
             f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
         )
+    if estimator.learning_rate in SCHEDULES:
+        raise AttributeError(
+            f"learning_rate={estimator.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
+            "know how many calls will follow: use 'constant' with it"
+        )
     return True
 
 
@@ -193,15 +198,6 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             return "score", scorer, given if isinstance(given, str) else repr(given)
         return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
 
-    def _schedule(self, incremental):
-        factors = schedule(self.learning_rate, self.warmup_fraction)
-        if incremental and factors is not None:
-            raise ValueError(
-                f"learning_rate={self.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
-                "know how many calls will follow: use 'constant' with it"
-            )
-        return factors
-
     def _objective(self, widths, activation, dtype, loss=None, alpha=0.0):
         return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
 
@@ -249,7 +245,6 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         them, where that differs.
         """
         early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
-        factors = self._schedule(incremental)
         outputs = examples.values.shape[1] if examples.codes is None else len(self.classes_)
         widths = self._widths(first, examples.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
@@ -308,7 +303,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
                     max_iter=int(self.max_iter),
                     shuffle=bool(self.shuffle),
                     random_state=random_state,
-                    schedule=factors,
+                    schedule=schedule(self.learning_rate, self.warmup_fraction),
                     tol=self.tol,
                     n_iter_no_change=self.n_iter_no_change,
                     verbose=self.verbose,

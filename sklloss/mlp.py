@@ -425,7 +425,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     rises from 1/25 and falls to 1/250000, both along half a cosine, as torch's ``OneCycleLR`` does, with a
     constant momentum [2]_. Each call of `fit` runs its schedule from the beginning, under ``warm_start`` too.
     Training may still stall and end before: ``n_iter_no_change=np.inf`` runs the schedule to its end, which
-    gives no ConvergenceWarning. `partial_fit` does not know its end and refuses both.
+    gives no ConvergenceWarning. `partial_fit` does not know its end, and is not there with either.
 
     ``random_state`` draws, in this order: the weights and biases of each layer; the split of
     ``train_test_split``, where one is needed; for each epoch a permutation, which reorders the rows from how

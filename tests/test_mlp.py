@@ -37,7 +37,12 @@ def small(**kwargs):
 
 
 @parametrize_with_checks(
-    [MLPRegressor(max_iter=100), MLPRegressor(solver="sgd", max_iter=100), MLPRegressor(solver="lbfgs")]
+    [
+        MLPRegressor(learning_rate="one-cycle", max_iter=100),
+        MLPRegressor(max_iter=100),
+        MLPRegressor(solver="sgd", max_iter=100),
+        MLPRegressor(solver="lbfgs"),
+    ]
 )
 def test_scikit_learns_estimator_checks_pass(estimator, check):
     check(estimator)
