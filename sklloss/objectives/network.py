@@ -37,8 +37,8 @@ class NetworkObjective:
         None for a network that only predicts.
     alpha : float
     n_threads : int or None
-        As for `sklloss.backends.threads.count`. Small networks and batches stay on one thread; results are the
-        same bits for any number.
+        As for `sklloss.backends.threads.count`. Small networks and batches stay on one thread; results are
+        the same bits for any number.
     """
 
     def __init__(self, widths, activation, dtype, loss=None, alpha=0.0, n_threads=None):
@@ -100,7 +100,7 @@ class NetworkObjective:
                 return self._scores(Rows(X), parameters)
             # Another dtype or width of indices is brought to ours block by block.
             scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
-            row = max(1, X.nnz // max(n, 1)) if sparse else features
+            row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
             step = max(64, CAST // row)
             for first in range(0, n, step):
                 block = Rows(X[first : first + step].astype(self.dtype, copy=False))
