@@ -430,12 +430,14 @@ cdef class Network:
             if self.single:
                 with nogil:
                     result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink, <float*>NULL
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <float*>NULL,
                     )
             else:
                 with nogil:
                     result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink, <double*>NULL
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <double*>NULL,
                     )
         finally:
             self._finish()
@@ -472,12 +474,14 @@ cdef class Network:
             if self.single:
                 with nogil:
                     run_batch(
-                        plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, NULL, NULL, &loss, &weights
+                        plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, NULL, NULL, &loss,
+                        &weights,
                     )
             else:
                 with nogil:
                     run_batch(
-                        plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, NULL, NULL, &loss, &weights
+                        plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, NULL, NULL, &loss,
+                        &weights,
                     )
         finally:
             self._finish()

@@ -78,7 +78,8 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
         memset(gradient + plan.coefs, 0, (plan.size - plan.coefs) * sizeof(real))
     plan.delta[plan.layers] = delta
     plan.kernels.backward(
-        delta, plan.active[plan.layers], gradient + plan.bias_at[last], rows, plan.widths[plan.layers], IDENTITY
+        delta, plan.active[plan.layers], gradient + plan.bias_at[last], rows, plan.widths[plan.layers],
+        IDENTITY,
     )
     for layer in range(last, -1, -1):
         inputs = plan.widths[layer]
@@ -87,18 +88,14 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
             if work.fresh:
                 memset(gradient + plan.coef_at[layer], 0, inputs * sizeof(real))
             coef = <const real*>work.parameters + plan.coef_at[layer]
-            if layer == 0 and table.sparse:
-                pass
-            else:
+            if layer or not table.sparse:
                 plan.kernels.backward_one(
                     plan.active[layer] if layer else plan.x, inputs if layer else plan.x_step,
                     plan.delta[layer + 1], coef, gradient + plan.coef_at[layer],
                     plan.delta[layer] if layer else NULL, rows, inputs,
                 )
         if layer:
-            run_step(
-                plan, DELTA, layer, pieces_of(<double>rows * inputs * outputs, inputs), <real*>NULL
-            )
+            run_step(plan, DELTA, layer, pieces_of(<double>rows * inputs * outputs, inputs), <real*>NULL)
     if table.sparse:
         if work.fresh:
             memset(gradient, 0, plan.widths[0] * plan.widths[1] * sizeof(real))
@@ -196,8 +193,10 @@ cdef int run_batch(
                 run_loss(plan, done, rows, plan.active[plan.layers], loss, <real*>NULL)
             elif not again:
                 memcpy(raw + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
-            if work.keeps:
-                backward(plan, raw + done * outputs if whole else <real*>plan.active[plan.layers], <real*>NULL)
+            if work.keeps and whole:
+                backward(plan, raw + done * outputs, <real*>NULL)
+            elif work.keeps:
+                backward(plan, plan.active[plan.layers], <real*>NULL)
             done += rows
             look_up(plan, rows)
         if whole and not again:

@@ -1,9 +1,9 @@
 # A team of threads that works on one batch at a time, included by _network.pyx.
 #
-# One thread leads: it runs the training loop and cuts large steps into pieces. Helpers, who come and go as they
-# please, take pieces off it. The leader takes pieces too and waits only for those that a helper has begun, so
-# that nothing hangs on a helper that is late or never comes. A piece is cut by the shape of the work alone
-# and writes only what is its own: results are the same bits whoever does it.
+# One thread leads: it runs the training loop and cuts large steps into pieces. Helpers, who come and go as
+# they please, take pieces off it. The leader takes pieces too and waits only for those that a helper has
+# begun, so that nothing hangs on a helper that is late or never comes. A piece is cut by the shape of the
+# work alone and writes only what is its own: results are the same bits whoever does it.
 #
 # A ticket holds the number of the step in its upper half and how many pieces are left in the lower one.
 # Who lowers it by one has a piece, and with it the right to read what the step is about, which the leader
@@ -40,12 +40,16 @@ cdef extern from *:
     {
         uint64_t now = __atomic_load_n(&team->ticket, __ATOMIC_ACQUIRE);
         while (now & 0xffffffffu)
-            if (__atomic_compare_exchange_n(&team->ticket, &now, now - 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            if (__atomic_compare_exchange_n(
+                    &team->ticket, &now, now - 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
                 return (ptrdiff_t)(now & 0xffffffffu) - 1;
         return -1;
     }
 
-    static inline void sklloss_end(sklloss_team* team) { __atomic_fetch_add(&team->ended, 1, __ATOMIC_RELEASE); }
+    static inline void sklloss_end(sklloss_team* team)
+    {
+        __atomic_fetch_add(&team->ended, 1, __ATOMIC_RELEASE);
+    }
 
     static inline size_t sklloss_ended(sklloss_team* team)
     {
@@ -57,7 +61,10 @@ cdef extern from *:
         __atomic_store_n(&team->state, state, __ATOMIC_RELEASE);
     }
 
-    static inline int sklloss_state(sklloss_team* team) { return __atomic_load_n(&team->state, __ATOMIC_ACQUIRE); }
+    static inline int sklloss_state(sklloss_team* team)
+    {
+        return __atomic_load_n(&team->state, __ATOMIC_ACQUIRE);
+    }
 
     /* One turn of waiting: at first in place, then with the processor offered to others, at last asleep. */
     static inline void sklloss_idle(size_t turn, int sleeps)
@@ -105,7 +112,7 @@ cdef enum:
     GRAIN = 16                   # units where a layer may be cut
 
 cdef double LEAST = 1e6          # multiplications of a step that is worth cutting: some 20 us
-cdef double PIECE = 4e6          # and of a piece, where there are more than two
+cdef double PIECE = 8e6          # and of a piece, where there are more than two
 
 
 cdef Py_ssize_t pieces_of(double work, Py_ssize_t size) noexcept nogil:

@@ -100,7 +100,7 @@ class NetworkObjective:
                 return self._scores(Rows(X), parameters)
             # Another dtype or width of indices is brought to ours block by block.
             scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
-            row = max(1, X.nnz // max(n, 1)) if sparse else features
+            row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
             step = max(64, CAST // row)
             for first in range(0, n, step):
                 block = Rows(X[first : first + step].astype(self.dtype, copy=False))
