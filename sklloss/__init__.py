@@ -3,17 +3,21 @@
 from sklloss import losses, metrics, model_selection
 from sklloss._show_versions import show_versions
 from sklloss._version import __version__
+from sklloss.learning_rate import LearningRateFinderDisplay, find_learning_rate
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.linear_cv import LogisticClassifierCV, SoftmaxClassifierCV
-from sklloss.mlp import MLPRegressor
+from sklloss.mlp import MLPClassifier, MLPRegressor
 
 __all__ = [
+    "LearningRateFinderDisplay",
     "LogisticClassifier",
     "LogisticClassifierCV",
+    "MLPClassifier",
     "MLPRegressor",
     "SoftmaxClassifier",
     "SoftmaxClassifierCV",
     "__version__",
+    "find_learning_rate",
     "losses",
     "metrics",
     "model_selection",

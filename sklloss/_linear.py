@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite
 
 from sklloss import losses
+from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
 from sklloss._intake import (
     check_choice,
     check_flag,
@@ -37,6 +38,7 @@ from sklloss.objectives.classification import (
     newton_refusal,
 )
 from sklloss.objectives.linear import LinearObjective
+from sklloss.solvers._stopping import Result
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -56,7 +58,9 @@ NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 LARGEST_HESSIAN = 200
 
 
-class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
+class LinearClassifier(
+    CallbackSupport, PartialFitMixin, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
+):
     """What the linear classifiers share."""
 
     def __init__(
@@ -98,6 +102,7 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the model.
 
@@ -125,10 +130,11 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
             If a parameter or an argument is invalid, which the message names. The estimator then keeps
             the state that it had.
         """
+        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
+            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks)
 
-    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val):
+    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks):
         loss = self._check_parameters()
         n_threads = threads.check(self.n_threads)
         earlier = (
@@ -152,14 +158,26 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
             held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
             watch.validate_on(held_rows, held_out, objective)
         start = self._start(objective, earlier)
+
+        def learned(w):
+            model = type(self).__new__(type(self))
+            model.fit_intercept = self.fit_intercept
+            coef = objective.rows.plain(objective.coef(w))
+            model._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
+            return vars(model)
+
+        watch.step_with(callbacks.steps("iteration", learned))
         with threads.single_threaded_blas():
-            result = self._minimise(objective, name, start, watch.callback)
+            try:
+                result = self._minimise(objective, name, start, watch.callback)
+            except _Stopped as stop:
+                result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
         why = self._why_unsolved(result)
         if why:
             warnings.warn(
                 f"{type(self).__name__} (solver={name!r}) has not converged: {why}.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         coef = objective.rows.plain(objective.coef(result.w))
         self._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
@@ -172,6 +190,7 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
             self.validation_loss_curve_ = watch.curve
         elif hasattr(self, "validation_loss_curve_"):
             del self.validation_loss_curve_
+        callbacks.end()
         return self
 
     def _check_parameters(self):
@@ -298,11 +317,28 @@ class LinearClassifier(PartialFitMixin, VersionStamp, LinearPredictions, Classif
         return self.loss if has_own_link(loss, softmax=self._softmax) else None
 
 
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """A callback asks for the end of the fit: where the solver is."""
+
+    def __init__(self, iteration, w, value, values):
+        super().__init__()
+        self._state = iteration, w.copy(), value.copy(), values
+
+    def result(self, at_start):
+        """The result of a solver that ended here by itself."""
+        iteration, w, value, values = self._state
+        problems = len(w)
+        done = np.ones(problems, dtype=bool)
+        return Result(w, value, np.full(problems, iteration), done, [at_start, *values], ~done)
+
+
 class _Watch:
-    """What happens after each iteration: a printed line, a point of the validation curve."""
+    """What happens after each iteration: a printed line, a point of the validation curve, callbacks."""
 
     def __init__(self, verbose):
         self.curve = None
+        self._steps = None
+        self._values = []
         self.callback = self._after if verbose else None
         self._verbose = bool(verbose)
 
@@ -313,6 +349,12 @@ class _Watch:
         self._objective = objective
         self._total = rows.n if target.weight is None else float(target.weight.sum(dtype=np.float64))
 
+    def step_with(self, steps):
+        """Call what waits for each iteration, if it is not None."""
+        if steps is not None:
+            self._steps = steps
+            self.callback = self._after
+
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
         if self.curve is not None:
@@ -322,3 +364,8 @@ class _Watch:
             line += f", validation loss {self.curve[-1]:.10g}"
         if self._verbose:
             print(line)
+        if self._steps is not None:
+            self._values.append(float(value.sum()))
+            self._steps.begin()
+            if self._steps.end(w):
+                raise _Stopped(iteration, w, value, self._values)

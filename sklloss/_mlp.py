@@ -1,29 +1,41 @@
 """What the networks share: parameters, training, fitted attributes. The numerics are in the rooms below."""
 
+import functools
+import numbers
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
+from sklloss._callbacks import CallbackSupport
 from sklloss._intake import (
+    KeepState,
     check_choice,
     check_flag,
     check_integer,
     check_real,
     check_X,
+    in_dtype,
 )
 from sklloss._version import VersionStamp
+from sklloss.backends import threads
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
 from sklloss.solvers.lbfgsb import lbfgsb
-from sklloss.solvers.stochastic import SGD, Adam, History, train
+from sklloss.solvers.schedules import SCHEDULES, schedule
+from sklloss.solvers.stochastic import SGD, Adam, AdamW, DivergenceError, History, train
 
-STOCHASTIC = ("adam", "sgd")
+# Rows that are predicted at a time.
+BLOCK = 8192
+
+STOCHASTIC = ("adam", "adamw", "sgd")
 SOLVERS = (*STOCHASTIC, "lbfgs")
-SCHEDULES = ("constant", "invscaling", "adaptive")
+LEARNING_RATES = ("constant", "invscaling", "adaptive", *SCHEDULES)
 
 
 def is_stochastic(estimator):
@@ -32,17 +44,75 @@ def is_stochastic(estimator):
         raise AttributeError(
             f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
         )
+    if estimator.learning_rate in SCHEDULES:
+        raise AttributeError(
+            f"learning_rate={estimator.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
+            "know how many calls will follow: use 'constant' with it"
+        )
     return True
 
 
-class BaseMLP(VersionStamp, BaseEstimator):
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Checked rows of X, and what a network should make of them.
+
+    Attributes
+    ----------
+    X : ndarray or CSR
+    loss : Loss
+    values : ndarray of shape (n, outputs) or None
+        Targets as the loss takes them.
+    codes : ndarray of intp of shape (n,) or None
+        Class codes, where ``values`` is None.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+    truth : ndarray
+        What predictions are compared with for our own score.
+    strata : ndarray of shape (n,) or None
+        What a split for validation keeps the shares of.
+    y : ndarray or None
+        Targets as scorers take them, where there is a scorer.
+    """
+
+    X: object
+    loss: losses.Loss
+    values: np.ndarray | None
+    codes: np.ndarray | None
+    weight: np.ndarray | None
+    truth: np.ndarray
+    strata: np.ndarray | None = None
+    y: np.ndarray | None = None
+
+    def take(self, rows):
+        """Some of the rows."""
+        names = ("X", "values", "codes", "weight", "truth", "strata", "y")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+
+    def in_dtype(self, dtype, name="X"):
+        """The same in the dtype of a network."""
+        if self.X.dtype == dtype:
+            return self
+        parts = {part: getattr(self, part) for part in ("values", "weight")}
+        return replace(
+            self,
+            X=in_dtype(self.X, dtype, name),
+            **{part: value.astype(dtype) for part, value in parts.items() if value is not None},
+        )
+
+
+class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
     """What the networks share: everything but targets, losses and scores."""
+
+    # how a stochastic solver runs: another function of the same arguments looks into training
+    _run = staticmethod(train)
 
     def _check_parameters(self):
         """Raise for a parameter out of its range; the optimiser of a stochastic solver, else None."""
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("solver", self.solver, SOLVERS)
-        check_choice("learning_rate", self.learning_rate, SCHEDULES)
+        check_choice("learning_rate", self.learning_rate, LEARNING_RATES)
+        if self.warmup_fraction is not None:
+            check_real("warmup_fraction", self.warmup_fraction, 0.0, 1.0, open_high=True)
         check_real("alpha", self.alpha, 0.0, open_high=True)
         check_real("tol", self.tol, 0.0)
         check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
@@ -55,10 +125,12 @@ class BaseMLP(VersionStamp, BaseEstimator):
         check_integer("n_iter_no_change", self.n_iter_no_change, 1, infinity=True)
         if not isinstance(self.verbose, (bool, np.bool_)):
             check_integer("verbose", self.verbose, 0)
-        for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
+        for name in ("shuffle", "warm_start", "nesterovs_momentum"):
             check_flag(name, getattr(self, name))
+        self._early_stopping()
+        threads.check(self.n_threads)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
-        adam = Adam(
+        adam = (
             rate,
             check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True),
             check_real("beta_2", self.beta_2, 0.0, 1.0, open_high=True),
@@ -71,7 +143,8 @@ class BaseMLP(VersionStamp, BaseEstimator):
             check_real("momentum", self.momentum, 0.0, 1.0),
             bool(self.nesterovs_momentum),
         )
-        return {"adam": adam, "sgd": sgd}.get(self.solver)
+        optimisers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
+        return optimisers.get(self.solver)
 
     def _hidden_widths(self):
         sizes = self.hidden_layer_sizes
@@ -97,150 +170,277 @@ class BaseMLP(VersionStamp, BaseEstimator):
             )
         return widths
 
-    def _batch_size(self, n):
+    def _batch_size(self, n, stacklevel):
         if isinstance(self.batch_size, str):
             return min(200, n)
         if self.batch_size > n:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         return min(int(self.batch_size), n)
 
-    def _history(self, first, loss):
+    def _early_stopping(self):
+        """What is watched ("score", "loss" or None), the scorer if it is not our own score, a name of both.
+
+        Scores of another fit are comparable if the name is the same.
+        """
+        given = self.early_stopping
+        if given == "loss":
+            return "loss", None, "loss"
+        if isinstance(given, str) or callable(given):
+            try:
+                scorer = get_scorer(given)
+            except ValueError as error:
+                raise ValueError(
+                    f"early_stopping must be True, False, 'loss' or a scorer, got {given!r}"
+                ) from error
+            return "score", scorer, given if isinstance(given, str) else repr(given)
+        return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
+
+    def _objective(self, widths, activation, dtype, loss=None, alpha=0.0):
+        return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
+
+    def _measure(self):
+        """What the values of ``loss_curve_`` are of."""
+        return self.loss
+
+    def _measures_alike(self):
+        """Whether the loss is the one that the fitted network was trained on."""
+        return losses.get(self._trained_on) == losses.get(self.loss)
+
+    def _history(self, first, watched):
         # Values of another loss are no measure of progress.
-        if first or not hasattr(self, "loss_curve_") or losses.get(self._link) != loss:
+        if first or not hasattr(self, "loss_curve_") or not self._measures_alike():
             return History()
-        best = self.best_validation_score_
+        # nor are other scores
+        same = watched == self._watched
+        best = self.best_validation_score_ if same else None
         return History(
             self.t_,
             list(self.loss_curve_),
             np.inf if self.best_loss_ is None else self.best_loss_,
-            self._no_improvement_count,
+            self._no_improvement_count if same else 0,
             list(self.validation_loss_curve_ or ()),
-            list(self.validation_scores_ or ()),
+            list(self.validation_scores_ or ()) if same else [],
             -np.inf if best is None else best,
+            self.best_iter_,
         )
 
-    def _train(self, optimiser, data, held_out, loss, first, incremental):
+    def _train(
+        self,
+        optimiser,
+        examples,
+        held_out=None,
+        unweighted=None,
+        *,
+        first,
+        incremental=False,
+        callbacks=None,
+    ):
         """Train on checked rows and set the fitted attributes.
 
         ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:
-        one epoch, with the optimiser as it was left.
+        one epoch, with the optimiser as it was left; ``unweighted``: the examples as a validation set knows
+        them, where that differs.
         """
-        outputs = data.y.shape[1]
-        widths = self._widths(first, data.X.shape[1], outputs)
+        early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
+        outputs = examples.values.shape[1] if examples.codes is None else len(self.classes_)
+        widths = self._widths(first, examples.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
         if first:
-            parameters = initial_parameters(widths, self.activation, random_state, data.X.dtype)
+            parameters = initial_parameters(widths, self.activation, random_state, examples.X.dtype)
         else:
             parameters = pack(self.coefs_, self.intercepts_, self.coefs_[0].dtype)
         dtype = parameters.dtype
-        objective = NetworkObjective(widths, self.activation, dtype, loss, self.alpha)
-        X, y, weight = _parts(data, dtype)
-        # Rows without weight are left out of the batches, as if they had not been passed.
-        order = np.arange(X.shape[0], dtype=np.intp) if weight is None else np.flatnonzero(weight)
-        early = self.early_stopping and optimiser is not None
+        examples = examples.in_dtype(dtype)
+        loss, X, weight = examples.loss, examples.X, examples.weight
+        # "adamw" takes alpha off the weights themselves
+        alpha = 0.0 if self.solver == "adamw" else self.alpha
+        objective = self._objective(widths, self.activation, dtype, loss, alpha)
+        order = np.arange(X.shape[0], dtype=np.intp)
+        if weight is not None:
+            # Rows without weight are left out of the batches, as if they had not been passed.
+            order = np.flatnonzero(weight.reshape(len(order), -1).any(axis=1))
         if early and held_out is None:
-            order, rest = self._split(order, random_state)
-            held_out = (X[rest], y[rest], None if weight is None else weight[rest])
-        elif held_out is not None:
-            held_out = _parts(held_out, dtype)
-        if early and held_out[0].shape[0] < 2:
+            order, rest = self._split(order, random_state, examples.strata)
+            held_out = (examples if unweighted is None else unweighted).take(rest)
+        if early and held_out.X.shape[0] < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        validate = None if held_out is None else self._validation(objective, loss, held_out, early)
+        learned = functools.partial(self._learned, widths=widths, loss=loss)
+        validate = None
+        if held_out is not None:
+            validate = self._validation(
+                objective, loss, held_out.in_dtype(dtype, "X_val"), early, scorer, learned
+            )
         state = None
         if optimiser is not None:
             if incremental:
                 state = optimiser.resume(getattr(self, "_optimizer", None))
             if state is None:
                 state = optimiser.start(objective.size, dtype)
-        history = self._history(first, loss)
-        rows = objective.rows(X, y, weight)
-        if optimiser is None:
-            parameters, self.loss_, self.n_iter_ = self._train_at_once(
-                objective, rows, parameters, history, validate
-            )
-        else:
-            parameters, self.n_iter_ = train(
-                objective, rows, order, parameters, optimiser, state, history,
-                batch_size=self._batch_size(len(order)),
-                max_iter=int(self.max_iter),
-                shuffle=bool(self.shuffle),
-                random_state=random_state,
-                tol=self.tol,
-                n_iter_no_change=self.n_iter_no_change,
-                verbose=self.verbose,
-                validate=validate,
-                early_stopping=early,
-                single_epoch=incremental,
-            )  # fmt: skip
-            self.loss_ = history.loss_curve[-1]
-        self.coefs_, self.intercepts_ = unpack(parameters, widths)
-        self.n_layers_ = len(widths)
-        self.n_outputs_ = outputs
-        self.out_activation_ = _output_activation(loss)
-        self.solver_ = self.solver
-        self.loss_curve_ = history.loss_curve
-        self.t_ = history.seen
-        self.best_loss_ = None if early else history.best_loss
-        self.validation_scores_ = history.validation_scores if early else None
-        self.best_validation_score_ = history.best_validation_score if early else None
-        self.validation_loss_curve_ = history.validation_loss_curve if validate is not None else None
-        # what predict needs of the parameters, which may change after the fit
-        self._activation = self.activation
-        self._link = self.loss
-        self._no_improvement_count = history.stalled
-        self._optimizer = state
+        history = self._history(first, watched)
+        epochs = len(history.loss_curve)
+        rows = objective.rows(X, examples.values, weight, examples.codes)
+        steps = None
+        if callbacks is not None:
+            steps = callbacks.steps("iteration" if optimiser is None else "epoch", learned)
+        # what a training that ends early leaves: with early stopping its best weights, after Ctrl-C those of
+        # the last epoch, for a warm start to go on from
+        mark = bool(self.warm_start) and not incremental
+        value = None
+        try:
+            if optimiser is None:
+                parameters, value, n_iter = self._train_at_once(
+                    objective, rows, parameters, history, validate, mark, steps
+                )
+            else:
+                parameters, n_iter = self._run(
+                    objective, rows, order, parameters, optimiser, state, history,
+                    batch_size=self._batch_size(len(order), 4 if incremental else 5),
+                    max_iter=int(self.max_iter),
+                    shuffle=bool(self.shuffle),
+                    random_state=random_state,
+                    schedule=schedule(self.learning_rate, self.warmup_fraction),
+                    tol=self.tol,
+                    n_iter_no_change=self.n_iter_no_change,
+                    verbose=self.verbose,
+                    validate=validate,
+                    early_stopping=early,
+                    single_epoch=incremental,
+                    mark=mark,
+                    steps=steps,
+                )  # fmt: skip
+            failure = None
+        except (DivergenceError, KeyboardInterrupt) as error:
+            marked = history.marked()
+            if marked is None or not (early if isinstance(error, DivergenceError) else mark):
+                raise
+            parameters, history = marked
+            # the moments are not those of these weights
+            n_iter, state, failure = len(history.loss_curve) - epochs, None, error
+        vars(self).update(
+            learned(parameters),
+            loss_=history.loss_curve[-1] if value is None else value,
+            n_iter_=n_iter,
+            solver_=self.solver,
+            loss_curve_=history.loss_curve,
+            t_=history.seen,
+            best_loss_=None if early else history.best_loss,
+            best_iter_=history.best_iter,
+            best_validation_score_=history.best_validation_score if early else None,
+            validation_scores_=history.validation_scores if early else None,
+            validation_loss_curve_=history.validation_loss_curve if validate is not None else None,
+            _no_improvement_count=history.stalled,
+            _optimizer=state,
+            _watched=watched,
+        )
+        if failure is not None:
+            raise KeepState(failure)
+        if callbacks is not None:
+            callbacks.end()
         return self
 
-    def _train_at_once(self, objective, rows, parameters, history, validate):
+    def _learned(self, parameters, *, widths, loss):
+        """What `predict` needs of a training, as attributes."""
+        coefs, intercepts = unpack(parameters, widths)
+        return {
+            "coefs_": coefs,
+            "intercepts_": intercepts,
+            "n_layers_": len(widths),
+            "n_outputs_": widths[-1],
+            "out_activation_": self._output_activation(loss),
+            # parameters of the estimator may change after the fit
+            "_activation": self.activation,
+            "_trained_on": self._measure(),
+        }
+
+    def _train_at_once(self, objective, rows, parameters, history, validate, mark, steps):
         """L-BFGS over all rows: parameters, final objective, iterations."""
 
         def record(value, parameters):
             history.loss_curve.append(value)
             history.best_loss = min(history.best_loss, value)
+            history.best_iter = len(history.loss_curve)
             if self.verbose:
                 print(f"Iteration {len(history.loss_curve)}, loss = {value:.8f}")
             if validate is not None:
                 history.validation_loss_curve.append(validate(parameters)[0])
+            if mark:
+                history.mark(parameters.copy())
+            if steps is None:
+                return False
+            steps.begin()
+            return steps.end(parameters)
 
         return lbfgsb(
             lambda parameters: objective.value_and_gradient(rows, parameters), parameters,
             tol=self.tol, max_iter=int(self.max_iter), max_fun=int(self.max_fun), callback=record,
         )  # fmt: skip
 
-    def _split(self, order, random_state):
+    def _split(self, order, random_state, strata):
         if not self.validation_fraction > 0:
             raise ValueError(
                 "early_stopping needs a validation set: pass X_val and y_val, or a validation_fraction > 0"
             )
-        return train_test_split(order, random_state=random_state, test_size=self.validation_fraction)
+        return train_test_split(
+            order,
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=None if strata is None else strata[order],
+        )
 
-    def _validation(self, objective, loss, held_out, early):
+    def _validation(self, objective, loss, held_out, early, scorer, learned):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
-        X, y, weight = held_out
-        rows = objective.rows(X, y, weight)
+        X, weight = held_out.X, held_out.weight
+        if held_out.loss != loss:
+            objective = self._objective(objective.widths, self.activation, objective.dtype, held_out.loss)
+        rows = objective.rows(X, held_out.values, weight, held_out.codes)
+
+        def score(parameters):
+            if scorer is None:
+                return self._validation_score(held_out, objective.predict(X, parameters))
+            model = type(self).__new__(type(self))
+            vars(model).update(vars(self), **learned(parameters))
+            # the rows have been checked, and are an array without names
+            vars(model).pop("feature_names_in_", None)
+            weights = {} if weight is None else {"sample_weight": weight}
+            value = scorer(model, X, held_out.y, **weights)
+            if not isinstance(value, numbers.Real):
+                raise TypeError(
+                    f"early_stopping={self.early_stopping!r} must give a number, got {value!r} of type "
+                    f"{type(value).__name__}"
+                )
+            return float(value)
 
         def validate(parameters):
-            score = None
-            if early:
-                score = self._validation_score(y, loss.predict(objective.predict(X, parameters)), weight)
-            return objective.loss(rows, parameters), score
+            value = objective.loss(rows, parameters)
+            if early == "loss":
+                return value, -value
+            return value, score(parameters) if early else None
 
         return validate
 
-    def _predict(self, X):
-        """What the network gives for X, after the loss's inverse link: of shape (n, outputs)."""
+    def _of_outputs(self, function, X):
+        """What a function makes of the network's outputs (rows, outputs), a block of rows at a time."""
         check_is_fitted(self)
         X = check_X(self, X, reset=False)
         dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
         parameters = pack(self.coefs_, self.intercepts_, dtype)
-        raw = NetworkObjective(widths, self._activation, dtype).predict(X, parameters)
-        return losses.get(self._link).predict(raw)
+        objective = self._objective(widths, self._activation, dtype)
+        n = X.shape[0]
+        if n <= BLOCK:
+            return function(objective.predict(X, parameters))
+        out = None
+        for first in range(0, n, BLOCK):
+            part = function(objective.predict(X[first : first + BLOCK], parameters))
+            if out is None:
+                out = np.empty((n, *part.shape[1:]), part.dtype)
+            out[first : first + BLOCK] = part
+        return out
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -248,16 +448,10 @@ class BaseMLP(VersionStamp, BaseEstimator):
         return tags
 
 
-def _output_activation(loss):
-    """scikit-learn's name for the inverse link, the loss's own for one that scikit-learn does not have."""
+def output_activation(loss):
+    """scikit-learn's name for the loss's inverse link, the loss's own where scikit-learn has none."""
     if type(loss).inverse_link is losses.Loss.inverse_link:
         return "identity"
     return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
         loss.name, type(loss).__name__
     )
-
-
-def _parts(data, dtype):
-    """X, y and weights, the weights maybe None, in the network's dtype."""
-    parts = (data.X, data.y, data.weight)
-    return tuple(None if part is None else part.astype(dtype, copy=False) for part in parts)

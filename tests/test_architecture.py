@@ -22,16 +22,20 @@ MAY_IMPORT = {
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
     "_version": set(),
-    "_linear_predictions": BELOW_ESTIMATORS,
+    "_class_predictions": BELOW_ESTIMATORS,
+    "_linear_predictions": BELOW_ESTIMATORS | {"_class_predictions"},
     "_linear_stochastic": BELOW_ESTIMATORS,
-    "_linear": BELOW_ESTIMATORS | {"_linear_predictions", "_linear_stochastic", "_version"},
+    "_linear": BELOW_ESTIMATORS | {"_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
     "_linear_cv_scores": {"_intake", "metrics"},
     "_linear_cv": BELOW_ESTIMATORS
     | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
     "linear_cv": {"_linear_cv", "linear"},
-    "_mlp": BELOW_ESTIMATORS | {"_version"},
-    "mlp": BELOW_ESTIMATORS | {"_mlp"},
+    "_callbacks": set(),
+    "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_version"},
+    "_mlp_classifier": BELOW_ESTIMATORS | {"_class_predictions", "_mlp"},
+    "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp", "_mlp_classifier"},
+    "learning_rate": BELOW_ESTIMATORS | {"_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
     "model_selection": {"_intake"},
 }

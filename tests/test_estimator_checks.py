@@ -23,6 +23,12 @@ ESTIMATORS = [
     sklloss.MLPRegressor(),
     sklloss.MLPRegressor(solver="sgd", learning_rate_init=0.01),
     sklloss.MLPRegressor(solver="lbfgs"),
+    sklloss.MLPClassifier(),
+    sklloss.MLPClassifier(solver="adamw", activation="gelu", n_threads=2),
+    sklloss.MLPClassifier(solver="sgd", learning_rate_init=0.01),
+    # few steps, so that no probability underflows, whose logarithm a check takes
+    sklloss.MLPClassifier(solver="lbfgs", max_iter=10),
+    sklloss.MLPClassifier(output="sigmoid", loss="focal", label_smoothing=0.05),
 ]
 
 

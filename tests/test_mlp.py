@@ -37,7 +37,12 @@ def small(**kwargs):
 
 
 @parametrize_with_checks(
-    [MLPRegressor(max_iter=100), MLPRegressor(solver="sgd", max_iter=100), MLPRegressor(solver="lbfgs")]
+    [
+        MLPRegressor(learning_rate="one-cycle", max_iter=100),
+        MLPRegressor(max_iter=100),
+        MLPRegressor(solver="sgd", max_iter=100),
+        MLPRegressor(solver="lbfgs"),
+    ]
 )
 def test_scikit_learns_estimator_checks_pass(estimator, check):
     check(estimator)
@@ -241,7 +246,11 @@ def test_early_stopping_watches_the_given_rows_and_keeps_the_best_epoch():
         ({"loss": "nonsense"}, ValueError, "unknown loss 'nonsense'; known losses: .*squared_error"),
         ({"loss": "log_loss"}, ValueError, "loss='log_loss' is for classification"),
         ({"loss": 3}, TypeError, "loss must be a name or a losses.Loss"),
-        ({"solver": "rprop"}, ValueError, "solver must be one of 'adam', 'sgd', 'lbfgs', got 'rprop'"),
+        (
+            {"solver": "rprop"},
+            ValueError,
+            "solver must be one of 'adam', 'adamw', 'sgd', 'lbfgs', got 'rprop'",
+        ),
         ({"activation": "step"}, ValueError, "activation must be one of"),
         ({"learning_rate": "fast"}, ValueError, "learning_rate must be one of"),
         ({"hidden_layer_sizes": (5, 0)}, ValueError, r"hidden_layer_sizes must be > 0, got \[5, 0\]"),

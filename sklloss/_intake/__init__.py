@@ -7,11 +7,14 @@ negative, codes are in range, and X, targets and weights share one dtype.
 from sklloss._intake.classes import (
     ClassTarget,
     hard_labels,
+    is_label_column,
     logistic_target,
+    network_target,
     plain_target,
     softmax_target,
 )
 from sklloss._intake.parameters import (
+    KeepState,
     check_choice,
     check_flag,
     check_integer,
@@ -19,10 +22,17 @@ from sklloss._intake.parameters import (
     unchanged_on_error,
 )
 from sklloss._intake.regression import RegressionData, regression_data, regression_validation
-from sklloss._intake.rows import check_validation_arguments, check_weight, check_X, usable_layout
+from sklloss._intake.rows import (
+    check_validation_arguments,
+    check_weight,
+    check_X,
+    in_dtype,
+    usable_layout,
+)
 
 __all__ = [
     "ClassTarget",
+    "KeepState",
     "RegressionData",
     "check_X",
     "check_choice",
@@ -32,7 +42,10 @@ __all__ = [
     "check_validation_arguments",
     "check_weight",
     "hard_labels",
+    "in_dtype",
+    "is_label_column",
     "logistic_target",
+    "network_target",
     "plain_target",
     "regression_data",
     "regression_validation",

@@ -63,6 +63,78 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
         What errors call y.
     """
     y = target_array(y, name, n_samples)
+    return _logistic_target(y, weight, class_weight, dtype, kind, classes, name)
+
+
+def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
+    """Code y for one softmax: labels (n,), or class probabilities (n, K) with rows that sum to 1.
+
+    Two classes give a "binary" target: the same model with one output.
+    """
+    columns = getattr(y, "columns", None)
+    y = target_array(y, name, n_samples)
+    return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
+
+
+def network_target(
+    y, n_samples, weight, class_weight, dtype, *, output="auto", kind=None, classes=None, name="y"
+):
+    """Code y for the outputs of a network: one softmax, or independent sigmoids.
+
+    Parameters
+    ----------
+    y, n_samples, weight, class_weight, dtype, name
+        As for `logistic_target`.
+    output : {"auto", "softmax", "sigmoid"}
+        What a matrix holds: class probabilities, or labels that may hold together; "auto" takes zeros and
+        ones as the latter. Labels (n,) are the classes of a softmax, but with "sigmoid" one-vs-rest.
+        Fractions (n,) are probabilities of the second of two classes, which have one output in any case.
+    kind, classes
+        Of the training target, when y belongs to a validation set or continues a stream. A matrix is
+        then of that kind.
+
+    Raises
+    ------
+    ValueError
+        If y is of no such kind, or of two.
+    """
+    columns = getattr(y, "columns", None)
+    y = target_array(y, name, n_samples)
+    softmax = output == "softmax"
+    if output == "auto":
+        softmax = kind in ("binary", "softmax") or (kind is None and y.ndim == 1)
+        if y.ndim == 2 and not softmax:
+            _refuse_fractions(y, name)
+        if y.ndim == 1 and kind != "softmax" and _is_continuous(y):
+            softmax = False
+    if softmax:
+        return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
+    return _logistic_target(y, weight, class_weight, dtype, kind, classes, name)
+
+
+def is_label_column(y):
+    """Whether y is a column of labels: not of probabilities, nor a matrix."""
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        return False
+    y = np.ravel(np.asarray(y))
+    return y.dtype.kind != "f" or not np.isfinite(y).all() or not _is_continuous(y)
+
+
+def _refuse_fractions(y, name):
+    if y.dtype.kind != "f" or (y < 0).any() or (y > 1).any():
+        return
+    between = (y > 0) & (y < 1)
+    if between.any():
+        row = int(np.argmax(between.any(axis=1)))
+        raise ValueError(
+            f"{name} is a matrix with values between 0 and 1 (row {row} has {y[row][between[row]][0]}), "
+            'which may be one of two things: pass output="softmax" if its rows are class probabilities, or '
+            'output="sigmoid" if its columns are labels that may hold together'
+        )
+
+
+def _logistic_target(y, weight, class_weight, dtype, kind, classes, name):
     if y.ndim == 2:
         return _multilabel_target(y, weight, class_weight, dtype, kind, classes, name)
     if kind == "multilabel":
@@ -93,13 +165,7 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
     return ClassTarget("one-vs-rest", classes, values, None, weight, len(classes))
 
 
-def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
-    """Code y for one softmax: labels (n,), or class probabilities (n, K) with rows that sum to 1.
-
-    Two classes give a "binary" target: the same model with one output.
-    """
-    columns = getattr(y, "columns", None)
-    y = target_array(y, name, n_samples)
+def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
     if y.ndim == 1:
         if _is_continuous(y):
             raise ValueError(
@@ -254,7 +320,8 @@ def _multilabel_target(y, weight, class_weight, dtype, kind, classes, name):
     elif len(class_weight) != outputs:
         raise ValueError(f"class_weight has {len(class_weight)} entries, {name} has {outputs} labels")
     values, weight = _mix_weights(y.astype(np.float64), weight, class_weight, dtype)
-    return ClassTarget("multilabel", np.arange(outputs), values, None, weight, outputs)
+    classes = np.arange(outputs) if classes is None else np.asarray(classes)
+    return ClassTarget("multilabel", classes, values, None, weight, outputs)
 
 
 def _binary_target(probability, classes, weight, class_weight, dtype):

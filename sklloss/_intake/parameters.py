@@ -48,15 +48,25 @@ def check_flag(name, value):
     return bool(value)
 
 
+class KeepState(Exception):  # noqa: N818 - not an error, but what carries one
+    """Raised within `unchanged_on_error` to raise ``error`` from it, with the attributes set so far kept."""
+
+    def __init__(self, error):
+        super().__init__(error)
+        self.error = error
+
+
 @contextlib.contextmanager
 def unchanged_on_error(estimator):
-    """Give an estimator back the attributes that it had, whatever ends the block early.
+    """Give an estimator back the attributes that it had, whatever ends the block early but `KeepState`.
 
     Fitted arrays are replaced and never written to, so a shallow copy holds the whole state.
     """
     before = vars(estimator).copy()
     try:
         yield
+    except KeepState as kept:
+        raise kept.error from kept.error.__cause__
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)

@@ -73,6 +73,16 @@ def usable_layout(X):
     return X if aligned and (rows_usable or columns_usable) else np.ascontiguousarray(X)
 
 
+def in_dtype(X, dtype, name="X"):
+    """X, which is finite, in another dtype; a ValueError where that has no room for it."""
+    if X.dtype == dtype:
+        return X
+    with np.errstate(over="ignore"):
+        X = X.astype(dtype)
+    assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
+    return X
+
+
 @contextlib.contextmanager
 def _named(name):
     """Errors about 'X' that are about the validation rows say so."""

@@ -4,85 +4,13 @@
 from libc.math cimport sqrtf
 from libc.stdint cimport int32_t, int64_t
 
-from sklloss.kernels._formulas cimport logistic_parts
-from sklloss.kernels._network_types cimport IDENTITY, LOGISTIC, RELU, TANH, LayerKernels, Step
+from sklloss.kernels._network_types cimport LayerKernels, Step
+
+include "_activations.pxi"
 
 cdef enum:
     STRIP = 256        # numbers that are summed in the dtype itself before they enter a sum in double
     WIDE = 16          # running sums of a dot product
-
-
-# Activations -----------------------------------------------------------------------------------------
-
-cdef inline real hyperbolic_tangent(real z) noexcept nogil:
-    """tanh(z) = -m / (2 + m) with m = exp(-2|z|) - 1.
-
-    exp_nonpositive gives exp as hi + lo, where (hi - 1) + lo is the polynomial itself while
-    2|z| < ln(2) / 2, so m keeps its relative accuracy down to z = 0.
-
-    Error: 2.5 ULP, from |z| = 3 on, where 2 + m and the quotient round in steps coarser than the result's.
-    """
-    cdef real e, lo, m
-    exp_nonpositive(<real>-2.0 * z if z > <real>0.0 else <real>2.0 * z, &e, &lo)
-    m = (e - <real>1.0) + lo
-    m = m / (<real>2.0 + m)
-    return -m if z > <real>0.0 else m
-
-
-cdef inline real logistic(real z) noexcept nogil:
-    """1 / (1 + exp(-z)). Error: 1.2 ULP."""
-    cdef real small, large, unused
-    logistic_parts(z, &small, &large, &unused)
-    return large if z >= <real>0.0 else small
-
-
-cdef inline void activate(
-    real* z, const real* bias, Py_ssize_t rows, Py_ssize_t width, int activation,
-) noexcept nogil:
-    cdef Py_ssize_t i, j
-    for i in range(rows):
-        if activation == RELU:
-            for j in range(width):
-                # written so that NaN stays NaN
-                z[j] = <real>0.0 if z[j] + bias[j] < <real>0.0 else z[j] + bias[j]
-        elif activation == TANH:
-            for j in range(width):
-                z[j] = hyperbolic_tangent(z[j] + bias[j])
-        elif activation == LOGISTIC:
-            for j in range(width):
-                z[j] = logistic(z[j] + bias[j])
-        else:
-            for j in range(width):
-                z[j] = z[j] + bias[j]
-        z += width
-
-
-cdef inline void backward(
-    real* delta, const real* active, real* bias_gradient, Py_ssize_t rows, Py_ssize_t width, int activation,
-) noexcept nogil:
-    cdef Py_ssize_t i, j
-    cdef real d
-    for i in range(rows):
-        if activation == RELU:
-            for j in range(width):
-                d = delta[j] if active[j] != <real>0.0 else <real>0.0
-                delta[j] = d
-                bias_gradient[j] += d
-        elif activation == TANH:
-            for j in range(width):
-                d = delta[j] * (<real>1.0 - active[j] * active[j])
-                delta[j] = d
-                bias_gradient[j] += d
-        elif activation == LOGISTIC:
-            for j in range(width):
-                d = delta[j] * (active[j] * (<real>1.0 - active[j]))
-                delta[j] = d
-                bias_gradient[j] += d
-        else:
-            for j in range(width):
-                bias_gradient[j] += delta[j]
-        delta += width
-        active += width
 
 
 # Layers of one output: a matrix product would run at the speed of its shortest side ---------------------
@@ -197,7 +125,7 @@ cdef inline real root(real x) noexcept nogil:
 
 
 cdef inline void adam_range(
-    const Step* step, real* unused, Py_ssize_t low, Py_ssize_t high, real penalty,
+    const Step* step, Py_ssize_t low, Py_ssize_t high, real penalty, real kept,
 ) noexcept nogil:
     cdef real* p = <real*>step.parameters
     cdef const real* gradient = <const real*>step.gradient
@@ -214,17 +142,21 @@ cdef inline void adam_range(
         v = keep_second * second[i] + take_second * (g * g)
         first[i] = m
         second[i] = v
-        p[i] = p[i] - rate * m / (root(v) + epsilon)
+        p[i] = kept * p[i] - rate * m / (root(v) + epsilon)
 
 
-cdef inline void adam(const Step* step, real* unused) noexcept nogil:
-    """Adam (Kingma and Ba 2015); the bias correction is part of the rate, as in its section 2."""
-    adam_range(step, unused, 0, step.penalised, <real>step.penalty)
-    adam_range(step, unused, step.penalised, step.size, <real>0.0)
+cdef inline void adam(const Step* step, Py_ssize_t low, Py_ssize_t high, real* unused) noexcept nogil:
+    """Adam (Kingma and Ba 2015); the bias correction is part of the rate, as in its section 2.
+
+    With a shrinkage of the weights it is AdamW (Loshchilov and Hutter 2019).
+    """
+    cdef Py_ssize_t middle = min(max(low, step.penalised), high)
+    adam_range(step, low, middle, <real>step.penalty, <real>(1.0 - step.shrink))
+    adam_range(step, middle, high, <real>0.0, <real>1.0)
 
 
 cdef inline void sgd_range(
-    const Step* step, real* unused, Py_ssize_t low, Py_ssize_t high, real penalty,
+    const Step* step, Py_ssize_t low, Py_ssize_t high, real penalty,
 ) noexcept nogil:
     cdef real* p = <real*>step.parameters
     cdef const real* gradient = <const real*>step.gradient
@@ -246,18 +178,19 @@ cdef inline void sgd_range(
             p[i] = p[i] + v
 
 
-cdef inline void sgd(const Step* step, real* unused) noexcept nogil:
+cdef inline void sgd(const Step* step, Py_ssize_t low, Py_ssize_t high, real* unused) noexcept nogil:
     """Gradient descent with momentum, Nesterov's where the step says so."""
-    sgd_range(step, unused, 0, step.penalised, <real>step.penalty)
-    sgd_range(step, unused, step.penalised, step.size, <real>0.0)
+    cdef Py_ssize_t middle = min(max(low, step.penalised), high)
+    sgd_range(step, low, middle, <real>step.penalty)
+    sgd_range(step, middle, high, <real>0.0)
 
 
 # The table -----------------------------------------------------------------------------------------------
 
 cdef void activate_f32(
-    void* z, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
+    void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
 ) noexcept nogil:
-    activate(<float*>z, <const float*>bias, rows, width, activation)
+    activate(<float*>z, <float*>slope, <const float*>bias, rows, width, activation)
 
 
 cdef void backward_f32(
@@ -305,18 +238,18 @@ cdef double squares_f32(const void* x, Py_ssize_t n) noexcept nogil:
     return squares(<const float*>x, n)
 
 
-cdef void adam_f32(const Step* step) noexcept nogil:
-    adam(step, <float*>NULL)
+cdef void adam_f32(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    adam(step, low, high, <float*>NULL)
 
 
-cdef void sgd_f32(const Step* step) noexcept nogil:
-    sgd(step, <float*>NULL)
+cdef void sgd_f32(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    sgd(step, low, high, <float*>NULL)
 
 
 cdef void activate_f64(
-    void* z, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
+    void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
 ) noexcept nogil:
-    activate(<double*>z, <const double*>bias, rows, width, activation)
+    activate(<double*>z, <double*>slope, <const double*>bias, rows, width, activation)
 
 
 cdef void backward_f64(
@@ -364,12 +297,12 @@ cdef double squares_f64(const void* x, Py_ssize_t n) noexcept nogil:
     return squares(<const double*>x, n)
 
 
-cdef void adam_f64(const Step* step) noexcept nogil:
-    adam(step, <double*>NULL)
+cdef void adam_f64(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    adam(step, low, high, <double*>NULL)
 
 
-cdef void sgd_f64(const Step* step) noexcept nogil:
-    sgd(step, <double*>NULL)
+cdef void sgd_f64(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    sgd(step, low, high, <double*>NULL)
 
 
 cdef LayerKernels layers_f32

@@ -18,9 +18,11 @@ from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 from sklloss.kernels._batch cimport Batch, batch_kernel
 from sklloss.kernels._network_types cimport (
+    GELU,
     IDENTITY,
     LOGISTIC,
     RELU,
+    SILU,
     TANH,
     LayerKernels,
     Step,
@@ -28,8 +30,12 @@ from sklloss.kernels._network_types cimport (
 )
 from sklloss.kernels._python_loss cimport FAILED, Call, bind
 
-ACTIVATIONS = {"identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU}
+ACTIVATIONS = {
+    "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
+}
 
+include "_team.pxi"
+include "_network_pieces.pxi"
 include "_network_passes.pxi"
 
 
@@ -71,8 +77,8 @@ cdef class Rows:
     X : ndarray or CSR matrix of shape (n, features), float32 or float64
     target : ndarray of shape (n, outputs), optional
         Values or probabilities, of X's dtype, C-contiguous.
-    weight : ndarray of shape (n,), optional
-        Of X's dtype.
+    weight : ndarray of shape (n,) or, for a loss that is separable, (n, outputs), optional
+        Of X's dtype. A row's weight is the mean of those of its outputs.
     codes : ndarray of intp of shape (n,), optional
         Class codes, for a loss that takes them in place of ``target``.
     """
@@ -141,14 +147,18 @@ cdef class Rows:
             classes = codes
             table.codes = &classes[0]
         if weight is not None:
-            table.weight = matrix(weight[:, None], self.single, self.n, 1, "weight")
+            table.weight_per_output = weight.ndim == 2
+            table.weights = self.outputs if table.weight_per_output else 1
+            weight = weight if table.weight_per_output else weight[:, None]
+            table.weight = matrix(weight, self.single, self.n, table.weights, "weight")
         self.keep = (X, target, weight, codes)
 
 
 cdef class Network:
     """A fully connected network with a loss on top, and the memory that it works in.
 
-    One instance serves one thread at a time.
+    One instance serves one thread at a time. Others may call `help` meanwhile, if `gather` was called before:
+    they take over pieces of large steps, which change no bit of the result.
 
     Parameters
     ----------
@@ -176,6 +186,7 @@ cdef class Network:
     cdef bint single
     cdef bint has_loss
     cdef Py_ssize_t room
+    cdef bint backs
     cdef Py_ssize_t gathered
     cdef Py_ssize_t scored
     cdef readonly tuple widths
@@ -211,6 +222,10 @@ cdef class Network:
             at += plan.widths[layer + 1]
         plan.size = at
         plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.delta = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.pieces = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
@@ -240,27 +255,26 @@ cdef class Network:
     cdef int _reserve(self, Py_ssize_t rows, bint gather, bint gradient) except -1:
         """Working memory for batches of up to ``rows`` rows; nothing to do if it is there."""
         cdef Plan* plan = &self.plan
-        cdef Py_ssize_t layer, item = self.dtype.itemsize, total = 0, hidden = 1
+        cdef Py_ssize_t layer, item = self.dtype.itemsize
         cdef Py_ssize_t outputs = plan.batch.outputs
-        for layer in range(plan.layers + 1):
-            total += plan.widths[layer]
-            if 0 < layer < plan.layers:
-                hidden = max(hidden, plan.widths[layer])
-        cdef Py_ssize_t block = max(16, min(1024, <Py_ssize_t>CACHE // (item * total)))
+        cdef Py_ssize_t block = self._block()
         if plan.gradient == NULL and gradient:
             plan.gradient = self._take(self.memory, plan.size * item)
-        if self.room == 0 or min(block, rows) > self.room:
-            self.room = min(block, max(rows, 1))
+        if self.room == 0 or min(block, rows) > self.room or (gradient and not self.backs):
+            self.room = max(self.room, min(block, max(rows, 1)))
+            self.backs = self.backs or gradient
             plan.block = block
             self.working = []
             for layer in range(plan.layers + 1):
                 plan.active[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
-            for layer in range(2):
-                plan.delta[layer] = self._take(self.working, self.room * hidden * item)
+            for layer in range(1, plan.layers if self.backs else 0):
+                plan.delta[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
+                if plan.activation >= GELU:
+                    plan.slope[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
         if gather and rows > self.gathered:
             self.gathered = rows
             plan.target = self._take(self.memory, rows * outputs * item)
-            plan.weight = self._take(self.memory, rows * item)
+            plan.weight = self._take(self.memory, rows * outputs * item)
             plan.codes = <Py_ssize_t*>self._take(self.memory, rows * sizeof(Py_ssize_t))
         if not plan.additive and rows > max(self.scored, block):
             self.scored = rows
@@ -282,6 +296,45 @@ cdef class Network:
             raise ValueError(f"the target has {rows.outputs} columns, the network {self.plan.batch.outputs}")
         return 0
 
+    def divisible(self, Py_ssize_t rows):
+        """Whether a pass over batches of so many rows has steps large enough to be cut into pieces."""
+        cdef Py_ssize_t layer
+        cdef double most = 0.0
+        cdef Plan* plan = &self.plan
+        for layer in range(plan.layers):
+            if plan.widths[layer + 1] > 1:
+                most = max(most, <double>plan.widths[layer] * <double>plan.widths[layer + 1])
+        return bool(HAS_TEAM) and most * min(rows, max(self._block(), 1)) >= LEAST
+
+    def gather(self):
+        """Have the next pass share its steps with threads that call `help`."""
+        set_state(&self.plan.team, WAITING)
+        self.plan.helped = True
+
+    def help(self):
+        """Work on the pass that another thread runs, until it ends; leave if none begins soon."""
+        cdef Plan* plan = &self.plan
+        if self.single:
+            with nogil:
+                help_out(plan, <float*>NULL)
+        else:
+            with nogil:
+                help_out(plan, <double*>NULL)
+
+    cdef void _begin(self) noexcept:
+        set_state(&self.plan.team, RUNNING)
+
+    cdef void _finish(self) noexcept:
+        set_state(&self.plan.team, OVER)
+        self.plan.helped = False
+
+    cdef Py_ssize_t _block(self) noexcept:
+        """Rows that are worked on at a time, so that their activations stay in cache."""
+        cdef Py_ssize_t layer, total = 0
+        for layer in range(self.plan.layers + 1):
+            total += self.plan.widths[layer]
+        return max(16, min(1024, <Py_ssize_t>CACHE // (<Py_ssize_t>self.dtype.itemsize * total)))
+
     def epoch(
         self,
         Rows rows,
@@ -293,6 +346,7 @@ cdef class Network:
         const double[::1] rates,
         first,
         second=None,
+        const double[::1] shrinks=None,
         double penalty=0.0,
         double decay=0.0,
         double decay_second=0.0,
@@ -313,6 +367,8 @@ cdef class Network:
             The learning rate of each batch.
         first, second : array of shape (size,)
             First and second moments, or the velocity alone for "sgd".
+        shrinks : array of float, optional
+            For "adam": the share of itself that a weight loses in the step of each batch.
         penalty : float
             alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
             sample weights.
@@ -327,6 +383,7 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef Step step
         cdef const Py_ssize_t* start = NULL
+        cdef const double* shrink = NULL
         cdef Py_ssize_t n = rows.n, i
         cdef step_kernel kernel
         cdef double result
@@ -340,6 +397,12 @@ cdef class Network:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         if rates.shape[0] != (n + batch_rows - 1) // batch_rows:
             raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
+        if shrinks is not None:
+            if shrinks.shape[0] != rates.shape[0]:
+                raise ValueError(f"shrinks must hold one number for each batch, got {shrinks.shape[0]}")
+            if optimiser != "adam":
+                raise ValueError(f"shrinks is for 'adam' only, got {optimiser!r}")
+            shrink = &shrinks[0]
         if order is not None:
             start = &order[0]
         batch_rows = min(batch_rows, n)
@@ -362,16 +425,22 @@ cdef class Network:
         step.decay_second = decay_second
         step.epsilon = epsilon
         step.nesterov = nesterov
-        if self.single:
-            with nogil:
-                result = run_epoch(
-                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <float*>NULL
-                )
-        else:
-            with nogil:
-                result = run_epoch(
-                    plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], <double*>NULL
-                )
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    result = run_epoch(
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <float*>NULL,
+                    )
+            else:
+                with nogil:
+                    result = run_epoch(
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <double*>NULL,
+                    )
+        finally:
+            self._finish()
         return result
 
     def loss_and_gradient(self, Rows rows, parameters, gradient=None):
@@ -400,12 +469,22 @@ cdef class Network:
             out = vector(gradient, self.single, plan.size, "gradient")
         if rows.n == 0:
             raise ValueError("there are no rows")
-        if self.single:
-            with nogil:
-                run_batch(plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, &loss, &weights)
-        else:
-            with nogil:
-                run_batch(plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, &loss, &weights)
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    run_batch(
+                        plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, NULL, NULL, &loss,
+                        &weights,
+                    )
+            else:
+                with nogil:
+                    run_batch(
+                        plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, NULL, NULL, &loss,
+                        &weights,
+                    )
+        finally:
+            self._finish()
         if wanted:
             memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
         return loss, weights
@@ -420,20 +499,25 @@ cdef class Network:
         out = np.empty((rows.n, self.plan.batch.outputs), dtype=self.dtype)
         p = vector(parameters, self.single, plan.size, "parameters")
         scores = vector(out.reshape(-1), self.single, out.size, "out")
-        if self.single:
-            with nogil:
-                run_predict(plan, &rows.table, rows.n, <const float*>p, <float*>scores)
-        else:
-            with nogil:
-                run_predict(plan, &rows.table, rows.n, <const double*>p, <double*>scores)
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    run_predict(plan, &rows.table, rows.n, <const float*>p, <float*>scores)
+            else:
+                with nogil:
+                    run_predict(plan, &rows.table, rows.n, <const double*>p, <double*>scores)
+        finally:
+            self._finish()
         return out
 
 
-def apply_layer(layers, z, bias, activation):
-    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does: for tests."""
+def apply_layer(layers, z, bias, activation, slope=None):
+    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f': for tests."""
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = z.dtype == np.float32
     kernels.activate(
         <void*>matrix(z, single, z.shape[0], z.shape[1], "z"),
+        NULL if slope is None else <void*>matrix(slope, single, z.shape[0], z.shape[1], "slope"),
         vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
     )

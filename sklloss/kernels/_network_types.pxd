@@ -8,6 +8,8 @@ cdef enum Activation:
     LOGISTIC = 1
     TANH = 2
     RELU = 3
+    GELU = 4      # from here on f'(z) does not follow from f(z)
+    SILU = 5
 
 # One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
 # over a batch; what is descended is (gradient + penalty * parameters) * inverse.
@@ -17,23 +19,26 @@ cdef struct Step:
     void* first              # first moments (adam) or velocities (sgd)
     void* second             # second moments (adam), or NULL
     Py_ssize_t size
-    Py_ssize_t penalised     # the leading parameters that the penalty applies to
+    Py_ssize_t penalised     # the leading parameters that the penalty and the shrinkage apply to
     double penalty
     double inverse           # 1 / sum of the batch's weights
     double rate
+    double shrink            # the share of itself that a weight loses in each step (adam)
     double decay             # beta_1 (adam) or momentum (sgd)
     double decay_second      # beta_2
     double epsilon
     bint nesterov
 
-ctypedef void (*step_kernel)(const Step* step) noexcept nogil
+# for the parameters from low on and below high
+ctypedef void (*step_kernel)(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 cdef struct LayerKernels:
-    # z = f(z + bias) in place; z is (rows, width)
+    # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
     void (*activate)(
-        void* z, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
+        void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
     ) noexcept nogil
-    # delta *= f'(z) in place, given f(z); its column sums are added to bias_gradient
+    # delta *= f'(z) in place, given f(z), or f'(z) itself for gelu and silu; its column sums are added to
+    # bias_gradient
     void (*backward)(
         void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width,
         int activation

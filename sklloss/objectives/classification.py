@@ -7,7 +7,7 @@ import numpy as np
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss, SoftmaxFocal
 
 
-def check_classification_loss(loss, label_smoothing, *, softmax):
+def check_classification_loss(loss, label_smoothing, *, softmax, one_softmax="SoftmaxClassifier"):
     """The loss with the estimator's smoothing in it, where it has a place for that.
 
     Parameters
@@ -17,6 +17,8 @@ def check_classification_loss(loss, label_smoothing, *, softmax):
         The estimator's.
     softmax : bool
         Whether the outputs are the classes of one softmax; else they are independent.
+    one_softmax : str
+        Where errors say a softmax is to be had.
 
     Raises
     ------
@@ -24,13 +26,13 @@ def check_classification_loss(loss, label_smoothing, *, softmax):
         If no target of such a classifier fits the loss.
     """
     if not loss.additive:
-        raise ValueError(f"loss={loss!r} does not fit a linear classifier: it is no mean over rows")
+        raise ValueError(f"loss={loss!r} does not fit a classifier: it is no mean over rows")
     if softmax and type(loss) is Focal:
         loss = loss.softmax()
     if not softmax and (loss.target == "classes" or not loss.separable):
         raise ValueError(
             f"loss={loss!r} does not fit independent outputs, its outputs are one softmax or otherwise "
-            "coupled; use loss='log_loss' or loss='focal', or SoftmaxClassifier"
+            f"coupled; use loss='log_loss' or loss='focal', or {one_softmax}"
         )
     own = getattr(loss, "label_smoothing", 0.0)
     if label_smoothing and own not in (0, label_smoothing):

@@ -6,14 +6,17 @@ import itertools
 import numpy as np
 
 from sklloss import kernels
+from sklloss.backends import threads
 from sklloss.backends.threads import single_threaded_blas
 from sklloss.kernels import _network
 from sklloss.kernels._network import Rows
 
 ACTIVATIONS = tuple(_network.ACTIVATIONS)
 
-# Rows that are brought to another dtype at a time.
-CAST_ROWS = 4096
+# Numbers that are brought to another dtype at a time.
+CAST = 1 << 18
+# Threads that a network can make use of.
+MOST_THREADS = 8
 
 
 class NetworkObjective:
@@ -26,18 +29,24 @@ class NetworkObjective:
     ----------
     widths : sequence of int
         Inputs, units of each hidden layer, outputs.
-    activation : {"identity", "logistic", "tanh", "relu"}
-        Of the hidden layers.
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}
+        Of the hidden layers; "gelu" is ``z * Phi(z)`` with the normal distribution function itself, "silu"
+        ``z / (1 + exp(-z))``.
     dtype : float32 or float64
     loss : Loss, optional
         None for a network that only predicts.
     alpha : float
+    n_threads : int or None
+        As for `sklloss.backends.threads.count`. Small networks and batches stay on one thread; results are
+        the same bits for any number.
     """
 
-    def __init__(self, widths, activation, dtype, loss=None, alpha=0.0):
+    def __init__(self, widths, activation, dtype, loss=None, alpha=0.0, n_threads=None):
         self.widths = tuple(widths)
         self.dtype = np.dtype(dtype)
         self.alpha = float(alpha)
+        self._n_threads = threads.check(n_threads)
+        self._threads = None
         function, parameter, additive = None, 0.0, True
         if loss is not None and loss.kernel is not None:
             function, parameter = kernels.get(loss.kernel, dtype), loss.kernel_parameter
@@ -58,19 +67,24 @@ class NetworkObjective:
 
     def epoch(self, rows, order, batch_size, parameters, **step):
         """Change parameters by one optimiser step per batch; the objective before each step, averaged."""
-        return self._network.epoch(rows, order, batch_size, parameters, penalty=self.alpha, **step)
+        return self._share(
+            batch_size,
+            lambda: self._network.epoch(rows, order, batch_size, parameters, penalty=self.alpha, **step),
+        )
 
     def loss(self, rows, parameters):
         """The weighted mean of the loss, without the penalty."""
         with single_threaded_blas():
-            total, weights = self._network.loss_and_gradient(rows, parameters)
+            total, weights = self._share(rows.n, lambda: self._network.loss_and_gradient(rows, parameters))
         return total / weights
 
     def value_and_gradient(self, rows, parameters):
         """The objective over all rows as one batch, and its gradient."""
         gradient = np.empty_like(parameters)
         with single_threaded_blas():
-            total, weights = self._network.loss_and_gradient(rows, parameters, gradient)
+            total, weights = self._share(
+                rows.n, lambda: self._network.loss_and_gradient(rows, parameters, gradient)
+            )
         coefs = parameters[: self.coefs]
         gradient[: self.coefs] += self.alpha * coefs
         gradient /= weights
@@ -79,14 +93,36 @@ class NetworkObjective:
 
     def predict(self, X, parameters):
         """Raw scores of shape (n, outputs), worked out in blocks of rows."""
+        n, features = X.shape
+        sparse = hasattr(X, "indptr")
         with single_threaded_blas():
-            if X.dtype == self.dtype:
-                return self._network.predict(Rows(X), parameters)
-            scores = np.empty((X.shape[0], self.widths[-1]), dtype=self.dtype)
-            for first in range(0, X.shape[0], CAST_ROWS):
-                block = Rows(X[first : first + CAST_ROWS].astype(self.dtype))
-                scores[first : first + CAST_ROWS] = self._network.predict(block, parameters)
+            if X.dtype == self.dtype and not sparse:
+                return self._scores(Rows(X), parameters)
+            # Another dtype or width of indices is brought to ours block by block.
+            scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
+            row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
+            step = max(64, CAST // row)
+            for first in range(0, n, step):
+                block = Rows(X[first : first + step].astype(self.dtype, copy=False))
+                scores[first : first + step] = self._scores(block, parameters)
             return scores
+
+    def _scores(self, rows, parameters):
+        return self._share(rows.n, lambda: self._network.predict(rows, parameters))
+
+    def _share(self, rows, run):
+        """What ``run`` returns, which passes over batches of so many rows, with threads to help it."""
+        if not self._network.divisible(rows):
+            return run()
+        if self._threads is None:
+            self._threads = min(threads.count(self._n_threads), MOST_THREADS)
+        if self._threads == 1:
+            return run()
+        self._network.gather()
+        # The first range is the caller's own; the network needs no helper to come.
+        return threads.share(
+            lambda first, _: self._network.help() if first else run(), self._threads, self._threads
+        )[0]
 
 
 def initial_parameters(widths, activation, random_state, dtype):

@@ -23,7 +23,7 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
     max_iter, max_fun : int
         Most iterations and most calls of ``function``.
     callback : callable, optional
-        Called with value and parameters after each iteration.
+        Called with value and parameters after each iteration; ends the search by returning True.
 
     Returns
     -------
@@ -39,6 +39,7 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
     """
     dtype = parameters.dtype
     last = [np.nan]
+    ended = []
 
     def evaluate(w):
         value, gradient = function(w.astype(dtype, copy=False))
@@ -47,7 +48,9 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
 
     def after_iteration(w):
         # the last point that the line search tried is the one it took
-        callback(last[0], w.astype(dtype, copy=False))
+        if callback(last[0], w.astype(dtype, copy=False)):
+            ended.append(True)
+            raise StopIteration
 
     with single_threaded_blas():
         found = minimize(
@@ -67,11 +70,11 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
     n_iter = min(int(found.nit), max_iter)
     # in float32 a line search ends where rounding hides what is left: that is as far as it goes
     rounded = found.status == 2 and dtype == np.float32 and n_iter > 0
-    if found.status != 0 and not rounded:
+    if found.status != 0 and not rounded and not ended:
         warnings.warn(
             f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}): {found.message}. "
             "Increase max_iter or max_fun, or scale the data",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     return found.x.astype(dtype, copy=False), value, n_iter

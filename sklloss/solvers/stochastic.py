@@ -6,7 +6,7 @@ rate that it has come down to) is its state, a dict of arrays and plain numbers.
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -43,17 +43,21 @@ class Adam:
         """A copy of a state that this optimiser left earlier, or None if it cannot go on from there."""
         return _copied(state) if state is not None and state["solver"] == self.name else None
 
-    def epoch(self, objective, rows, order, batch_size, parameters, state):
-        """Run one epoch; parameters and state change in place."""
+    def epoch(self, objective, rows, order, batch_size, parameters, state, factors=1.0):
+        """Run one epoch; parameters and state change in place. ``factors`` scale the rate, maybe by batch."""
         batches = -(-(rows.n if order is None else len(order)) // batch_size)
         t = np.arange(state["steps"] + 1, state["steps"] + batches + 1, dtype=np.float64)
         state["steps"] += batches
-        rates = self.learning_rate_init * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
+        learning_rates = np.full(batches, self.learning_rate_init) * factors
+        rates = learning_rates * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
         return objective.epoch(
-            rows, order, batch_size, parameters, optimiser=self.name, rates=rates,
-            first=state["first"], second=state["second"],
+            rows, order, batch_size, parameters, optimiser="adam", rates=rates,
+            shrinks=self.shrinks(learning_rates), first=state["first"], second=state["second"],
             decay=self.beta_1, decay_second=self.beta_2, epsilon=self.epsilon,
         )  # fmt: skip
+
+    def shrinks(self, learning_rates):
+        """The share of itself that a weight loses in each step, beside the gradient; None for none."""
 
     def epoch_ends(self, state, seen):
         """Adjust the learning rate after an epoch."""
@@ -64,12 +68,32 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: a step takes the learning rate times ``weight_decay`` off a weight.
+
+    Biases do not decay. The decay takes the place of an L2 penalty: the objective should have none.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
+    """
+
+    weight_decay: float = 0.01
+
+    name = "adamw"
+
+    def shrinks(self, learning_rates):
+        """The share of itself that a weight loses in each step."""
+        return self.weight_decay * learning_rates
+
+
+@dataclass(frozen=True)
 class SGD:
     """Gradient descent with momentum, by default Nesterov's.
 
-    ``learning_rate``: "constant"; "invscaling" divides by ``seen ** power_t`` after each epoch, ``seen``
-    being the rows seen so far plus one; "adaptive" divides by 5 each time progress stalls and stops
-    below 1e-6.
+    ``learning_rate``: "invscaling" divides by ``seen ** power_t`` after each epoch, ``seen`` being the rows
+    seen so far plus one; "adaptive" divides by 5 each time progress stalls and stops below 1e-6; any other
+    name leaves the rate as it is.
     """
 
     learning_rate_init: float = 0.001
@@ -98,12 +122,12 @@ class SGD:
             state["learning_rate"] = state["learning_rate_init"] = self.learning_rate_init
         return state
 
-    def epoch(self, objective, rows, order, batch_size, parameters, state):
-        """Run one epoch; parameters and state change in place."""
+    def epoch(self, objective, rows, order, batch_size, parameters, state, factors=1.0):
+        """Run one epoch; parameters and state change in place. ``factors`` scale the rate, maybe by batch."""
         batches = -(-(rows.n if order is None else len(order)) // batch_size)
         return objective.epoch(
             rows, order, batch_size, parameters, optimiser=self.name,
-            rates=np.full(batches, state["learning_rate"]), first=state["first"],
+            rates=np.full(batches, state["learning_rate"]) * factors, first=state["first"],
             decay=self.momentum, nesterov=self.nesterovs_momentum,
         )  # fmt: skip
 
@@ -141,6 +165,8 @@ class History:
     validation_loss_curve : list of float
     validation_scores : list of float
     best_validation_score : float
+    best_iter : int
+        The epoch whose parameters are kept, counted from 1 along ``loss_curve``.
     """
 
     seen: int = 0
@@ -150,6 +176,36 @@ class History:
     validation_loss_curve: list = field(default_factory=list)
     validation_scores: list = field(default_factory=list)
     best_validation_score: float = -math.inf
+    best_iter: int = 0
+    _mark: tuple | None = None
+
+    def mark(self, parameters):
+        """Remember the training as it is now, with the parameters that it would give."""
+        # in one assignment, so that an interrupt finds the old mark or the new one
+        self._mark = (parameters, replace(self), tuple(map(len, self._curves())))
+
+    def marked(self):
+        """The parameters and the history of the last mark; None if there is none."""
+        if self._mark is None:
+            return None
+        parameters, then, lengths = self._mark
+        for curve, length in zip(then._curves(), lengths):
+            del curve[length:]
+        then._mark = None
+        return parameters, then
+
+    def _curves(self):
+        return self.loss_curve, self.validation_loss_curve, self.validation_scores
+
+
+class DivergenceError(ValueError):
+    """The loss or the parameters became NaN or infinite."""
+
+    def __init__(self, what, value, epoch, remedy=""):
+        super().__init__(
+            f"the {what} became {value} in epoch {epoch}: training diverges. Try a smaller "
+            f"learning_rate_init, and bring X and y to a common scale (such as with StandardScaler){remedy}"
+        )
 
 
 @single_threaded_blas()
@@ -166,12 +222,15 @@ def train(
     max_iter,
     shuffle=True,
     random_state=None,
+    schedule=None,
     tol=1e-4,
     n_iter_no_change=10,
     verbose=False,
     validate=None,
-    early_stopping=False,
+    early_stopping=None,
     single_epoch=False,
+    mark=False,
+    steps=None,
 ):
     """Train until progress stalls or ``max_iter`` epochs have passed.
 
@@ -194,16 +253,23 @@ def train(
     shuffle : bool
         Shuffle the order of the epoch before, each epoch.
     random_state : RandomState
+    schedule : callable, optional
+        Of the numbers of steps and their total over ``max_iter`` epochs; gives a factor of the learning
+        rate for each.
     tol, n_iter_no_change : float
         More than ``n_iter_no_change`` epochs in a row that gain less than ``tol`` are a stall.
     verbose : bool
         Print the progress.
     validate : callable, optional
         Called with the parameters after each epoch; gives the validation loss, and a score or None.
-    early_stopping : bool
-        Judge progress by the validation score, not by the training loss.
+    early_stopping : {"score", "loss"}, optional
+        Judge progress by the validation score (named so in what is printed), not by the training loss.
     single_epoch : bool
         End after one epoch, without a word about convergence.
+    mark : bool
+        Mark the history after each epoch, as is always done with ``early_stopping``.
+    steps : object with ``begin()`` and ``end(parameters)``, optional
+        Called around each epoch; training ends where ``end`` gives True.
 
     Returns
     -------
@@ -214,66 +280,88 @@ def train(
 
     Raises
     ------
-    ValueError
+    DivergenceError
         If the loss becomes NaN or infinite, or the parameters at the end.
     """
     best = parameters.copy() if early_stopping else parameters
+    kept = "; the weights of the best epoch are kept" if early_stopping else ""
     n = len(order)
+    batches = -(-n // batch_size)
     # One batch is the same whatever its order, and rows as they lie need no gathering.
     gather = batch_size < n or n < rows.n
+    factors = 1.0
     for epoch in range(1, max_iter + 1):
+        if steps is not None:
+            steps.begin()
         if shuffle:
             # the draws of sklearn.utils.shuffle
             order = order[random_state.permutation(n)]
-        loss = optimiser.epoch(objective, rows, order if gather else None, batch_size, parameters, state)
+        if schedule is not None:
+            factors = schedule(np.arange((epoch - 1) * batches, epoch * batches), max_iter * batches)
+        loss = optimiser.epoch(
+            objective, rows, order if gather else None, batch_size, parameters, state, factors
+        )
         if not math.isfinite(loss):
-            raise ValueError(
-                f"the training loss became {loss} in epoch {epoch}: training diverges. Try a smaller "
-                "learning_rate_init, and bring X and y to a common scale (such as with StandardScaler)"
-            )
+            raise DivergenceError("training loss", loss, epoch, kept if history.marked() else "")
         history.seen += n
         history.loss_curve.append(loss)
         if verbose:
             print(f"Iteration {epoch}, loss = {loss:.8f}")
+        score = None
         if validate is not None:
             validation_loss, score = validate(parameters)
             history.validation_loss_curve.append(validation_loss)
         if early_stopping:
             history.validation_scores.append(score)
             if verbose:
-                print(f"Validation score: {score:f}")
-            history.stalled = history.stalled + 1 if score < history.best_validation_score + tol else 0
-            if score > history.best_validation_score:
-                history.best_validation_score = score
-                best = parameters.copy()
-        else:
-            history.stalled = history.stalled + 1 if loss > history.best_loss - tol else 0
-            history.best_loss = min(history.best_loss, loss)
+                print(f"Validation {early_stopping}: {-score if early_stopping == 'loss' else score:f}")
+        if _judged_best(history, loss, score, tol) and early_stopping:
+            best = parameters.copy()
+        if early_stopping:
+            if history.best_iter:
+                history.mark(best)
+        elif mark:
+            history.mark(parameters.copy())
+        stop = steps is not None and steps.end(parameters)
         optimiser.epoch_ends(state, history.seen)
         if history.stalled > n_iter_no_change:
-            stop, message = optimiser.stalls(state)
+            done, message = optimiser.stalls(state)
+            stop = stop or done
             if verbose:
-                what = "Validation score" if early_stopping else "Training loss"
+                what = f"Validation {early_stopping}" if early_stopping else "Training loss"
                 print(
                     f"{what} did not improve more than tol={tol:f} for {n_iter_no_change} consecutive "
                     f"epochs. {message}"
                 )
-            if stop:
-                break
-            history.stalled = 0
-        if single_epoch:
+            if not done:
+                history.stalled = 0
+        if stop or single_epoch:
             break
-        if epoch == max_iter:
+        if epoch == max_iter and schedule is None:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
     if not np.isfinite(parameters).all():
         # The loss of an epoch is that of the parameters before its last step.
-        raise ValueError(
-            f"the parameters became NaN or infinite in epoch {epoch}: training diverges. Try a smaller "
-            "learning_rate_init, and bring X and y to a common scale (such as with StandardScaler)"
-        )
+        raise DivergenceError("parameters", "NaN or infinite", epoch, kept if history.marked() else "")
+    if early_stopping and not history.best_iter:
+        raise ValueError("the validation score was NaN after every epoch: there are no best weights to keep")
     return best if early_stopping else parameters, epoch
+
+
+def _judged_best(history, loss, score, tol):
+    """Judge an epoch by its score, or by its loss if that is None; whether its parameters are to be kept."""
+    if score is None:
+        history.stalled = history.stalled + 1 if loss > history.best_loss - tol else 0
+        history.best_loss = min(history.best_loss, loss)
+    else:
+        # a score that is NaN is no progress
+        history.stalled = 0 if score >= history.best_validation_score + tol else history.stalled + 1
+        if not score > history.best_validation_score:
+            return False
+        history.best_validation_score = score
+    history.best_iter = len(history.loss_curve)
+    return True

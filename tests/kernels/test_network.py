@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.special
 
 from sklloss import kernels
 from sklloss.kernels import _network
@@ -31,6 +32,8 @@ def forward(X, parameters, widths, activation):
         "relu": lambda z: np.maximum(z, 0),
         "tanh": np.tanh,
         "logistic": lambda z: 1 / (1 + np.exp(-z)),
+        "gelu": lambda z: z * scipy.special.ndtr(z),
+        "silu": lambda z: z * scipy.special.expit(z),
     }
     shapes = list(itertools.pairwise(widths))
     at, bias = 0, sum(a * b for a, b in shapes)
@@ -42,9 +45,19 @@ def forward(X, parameters, widths, activation):
     return outputs
 
 
+EXACT = {
+    "tanh": mpmath.tanh,
+    "logistic": lambda z: 1 / (1 + mpmath.exp(-z)),
+    "gelu": lambda z: z * mpmath.erfc(-z / mpmath.sqrt(2)) / 2,
+    "silu": lambda z: z / (1 + mpmath.exp(-z)),
+}
+
+
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3)])
+@pytest.mark.parametrize(
+    ("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3), ("gelu", 3.8), ("silu", 2.1)]
+)
 def test_activations_stay_within_their_stated_bound_over_the_whole_range(
     build, dtype, activation, bound, rng
 ):
@@ -52,16 +65,14 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
         [
             rng.uniform(-1, 1, 2000) * 10.0 ** rng.uniform(-3, 1.5, 2000),
             10.0 ** rng.uniform(-37, 3, 300),
+            rng.uniform(-40, 0, 300),
             [0.0, 1e-38, 20.0, -20.0, 88.0, -88.0],
         ]
     ).astype(dtype)
     out = z.copy()[None]
     _network.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation)
     with mpmath.workdps(60):
-        if activation == "tanh":
-            exact = [mpmath.tanh(mpmath.mpf(float(v))) for v in z]
-        else:
-            exact = [1 / (1 + mpmath.exp(-mpmath.mpf(float(v)))) for v in z]
+        exact = [EXACT[activation](mpmath.mpf(float(v))) for v in z]
         spacing = np.spacing(np.abs(np.array([float(v) for v in exact]).astype(dtype)))
         ulp = [
             abs(mpmath.mpf(float(o)) - e) / mpmath.mpf(float(s)) for o, e, s in zip(out[0], exact, spacing)
@@ -71,12 +82,33 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("activation", "bound"), [("gelu", 1.4), ("silu", 1.0)])
+def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtype, activation, bound, rng):
+    z = np.concatenate([rng.uniform(-40, 40, 500), rng.uniform(-3, 3, 1500)]).astype(dtype)
+    out, slope = z.copy()[None], np.empty((1, len(z)), dtype)
+    _network.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation, slope)
+    without = z.copy()[None]
+    _network.apply_layer(layers(dtype, build), without, np.zeros(len(z), dtype), activation)
+    np.testing.assert_array_equal(out, without)
+    with mpmath.workdps(40):
+        for v, got in zip(z, slope[0]):
+            v = mpmath.mpf(float(v))
+            if activation == "gelu":
+                exact = mpmath.ncdf(v) + v * mpmath.npdf(v)
+            else:
+                p = 1 / (1 + mpmath.exp(-v))
+                exact = p + v * p * (1 - p)
+            assert abs(mpmath.mpf(float(got)) - exact) <= bound * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", list(_network.ACTIVATIONS))
 def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
     z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
     _network.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
-    limits = {"identity": (np.inf, -np.inf), "relu": (np.inf, 0), "tanh": (1, -1), "logistic": (1, 0)}
-    assert tuple(z[0, :2]) == limits[activation]
+    limits = {"identity": (np.inf, -np.inf), "tanh": (1, -1), "logistic": (1, 0)}
+    assert tuple(z[0, :2]) == limits.get(activation, (np.inf, 0))
     assert np.isnan(z[0, 2])
 
 
@@ -223,6 +255,10 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
         net.epoch(rows, None, 2, right, rates=np.ones(4), **step)
     with pytest.raises(ValueError, match="optimiser must be"):
         net.epoch(rows, None, 9, right, rates=np.ones(1), optimiser="rprop", first=np.zeros(net.size))
+    with pytest.raises(ValueError, match="shrinks must hold one number for each batch"):
+        net.epoch(rows, None, 9, right, rates=np.ones(1), shrinks=np.ones(2), **step)
+    with pytest.raises(ValueError, match="shrinks is for 'adam' only"):
+        net.epoch(rows, None, 9, right, rates=np.ones(1), shrinks=np.ones(1), **step)
     with pytest.raises(ValueError, match="without a loss"):
         network((3, 1), kernel=None).loss_and_gradient(rows, right)
     with pytest.raises(ValueError, match="positive integers"):

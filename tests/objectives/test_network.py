@@ -59,6 +59,8 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
         "relu": torch.relu,
         "tanh": torch.tanh,
         "logistic": torch.sigmoid,
+        "gelu": torch.nn.functional.gelu,
+        "silu": torch.nn.functional.silu,
     }[activation]
     coefs, intercepts = (
         [torch.tensor(part.astype(np.float64), requires_grad=True) for part in parts]

@@ -1,0 +1,181 @@
+"""What is the classifier's own in a network: targets, losses that fit them, accuracy. No numerics."""
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
+
+from sklloss import losses
+from sklloss._class_predictions import ClassPredictions
+from sklloss._intake import (
+    check_choice,
+    check_real,
+    check_validation_arguments,
+    check_weight,
+    check_X,
+    is_label_column,
+    network_target,
+    plain_target,
+)
+from sklloss._mlp import BaseMLP, Examples, output_activation
+from sklloss.losses import CrossEntropy, Focal, LogLoss
+from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
+
+OUTPUTS = ("auto", "softmax", "sigmoid")
+
+
+class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
+    """The targets of `MLPClassifier`."""
+
+    def _fit_examples(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
+        """What `fit` trains on, with the class attributes set: arguments of `_train`."""
+        X = check_X(self, X, reset=first)
+        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        if first or is_label_column(y):
+            target = self._target(y, X, weight, self.class_weight)
+        else:
+            target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self.classes_)
+        if not first:
+            self._check_same_classes(target)
+        examples = self._examples(X, target, y)
+        held_out = unweighted = None
+        like = {"kind": target.kind, "classes": target.classes}
+        if check_validation_arguments(X_val, y_val, sample_weight_val):
+            X_val = check_X(self, X_val, reset=False, name="X_val")
+            weight_val = check_weight(sample_weight_val, X_val.shape[0], X_val.dtype, "sample_weight_val")
+            target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")
+            if target_val.kind != target.kind:
+                raise ValueError(f"y_val is {target_val.kind}, but y is {target.kind}")
+            held_out = self._examples(X_val, target_val, y_val, "y_val")
+        elif self.early_stopping and self.class_weight is not None:
+            unweighted = self._examples(X, self._target(y, X, weight, None, **like), y)
+        self._set_classes(target)
+        return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
+
+    def _stream_examples(self, X, y, sample_weight, classes, first):
+        """The same for `partial_fit`."""
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
+                "pass a dict of weights"
+            )
+        known = None if first else self.classes_
+        if classes is not None:
+            classes = np.unique(column_or_1d(classes))
+            if not first and not np.array_equal(classes, known):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}"
+                )
+            if len(classes) < 2:
+                raise ValueError(f"classes must hold at least 2 labels, got {classes.tolist()}")
+            known = classes
+        elif first and is_label_column(y):
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        X = check_X(self, X, reset=first)
+        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        kind = None if first else self._kind
+        target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
+        if not first and target.kind != self._kind:
+            raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
+        examples = self._examples(X, target, y)
+        self._set_classes(target)
+        return {"examples": examples}
+
+    def _check_parameters(self):
+        check_choice("output", self.output, OUTPUTS)
+        check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        if not isinstance(self.loss, str) or self.loss != "auto":
+            losses.get(self.loss)
+        return super()._check_parameters()
+
+    def _target(self, y, X, weight, class_weight, *, kind=None, classes=None, name="y"):
+        return network_target(
+            y, X.shape[0], weight, class_weight, X.dtype,
+            output=self.output, kind=kind, classes=classes, name=name,
+        )  # fmt: skip
+
+    def _check_same_classes(self, target):
+        """Refuse to go on with other classes than before, in scikit-learn's words."""
+        if target.kind == self._kind and (
+            target.kind == "multilabel" or np.array_equal(target.classes, self.classes_)
+        ):
+            return
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+            f"Previously got {self.classes_} ({self._kind}), `y` has {target.classes} ({target.kind})"
+        )
+
+    def _loss(self, kind):
+        """The loss that the outputs of a target of this kind are trained on."""
+        softmax = kind in ("binary", "softmax") and self.output != "sigmoid"
+        if isinstance(self.loss, str) and self.loss == "auto":
+            loss = CrossEntropy() if softmax else LogLoss()
+        else:
+            loss = losses.get(self.loss)
+        if kind == "softmax" and isinstance(loss, LogLoss):
+            raise ValueError(
+                f"loss={self.loss!r} is for independent sigmoids, but y has {kind} classes of which each row "
+                "has one; use loss='auto' or loss='cross_entropy', or output='sigmoid'"
+            )
+        return check_classification_loss(
+            loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
+        ), softmax
+
+    def _examples(self, X, target, y, name="y"):
+        """Checked rows with the target in the form that the loss takes."""
+        loss, softmax = self._loss(target.kind)
+        truth, values = target.codes, target.values
+        if target.kind in ("binary", "multilabel"):
+            truth = (values > 0.5).astype(int)
+            truth = truth if target.kind == "multilabel" else truth[:, 0]
+        elif truth is None:
+            truth = values.argmax(axis=1)
+        strata = None
+        if target.kind == "binary" and bool(np.isin(values, (0, 1)).all()):
+            strata = truth
+        scored = None
+        if self._early_stopping()[1] is not None:
+            scored = plain_target(y, X.shape[0], target)
+        loss, target = bind_target(loss, target, self.label_smoothing, softmax=softmax, name=name)
+        values, codes = target.values, target.codes
+        if codes is not None and loss.target != "classes":
+            values = codes[:, None] == np.arange(target.outputs)
+            codes = None
+        if values is not None:
+            values = np.ascontiguousarray(values, dtype=X.dtype)
+        return Examples(X, loss, values, codes, target.weight, truth, strata, scored)
+
+    def _set_classes(self, target):
+        loss, softmax = self._loss(target.kind)
+        self.classes_ = target.classes
+        self._kind = target.kind
+        plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
+        self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None
+
+    def _measure(self):
+        return (self.loss, self.label_smoothing)
+
+    def _measures_alike(self):
+        return self._trained_on == self._measure()
+
+    def _of_scores(self, function, X):
+        if self._kind == "binary":
+            return self._of_outputs(lambda raw: function(raw[:, 0]), X)
+        return self._of_outputs(function, X)
+
+    def _learned(self, parameters, **model):
+        own = {"classes_": self.classes_, "_kind": self._kind, "_link": self._link}
+        return {**super()._learned(parameters, **model), **own}
+
+    def _output_activation(self, loss):
+        if self._link is not None:
+            return output_activation(loss)
+        return "softmax" if self._kind == "softmax" else "logistic"
+
+    def _validation_score(self, held_out, raw):
+        """Accuracy on the held-out rows."""
+        if not np.isfinite(raw).all():
+            return float("nan")
+        right = self._choose(raw[:, 0] if self._kind == "binary" else raw) == held_out.truth
+        if right.ndim == 2:
+            right = right.all(axis=1)
+        return float(np.average(right, weights=held_out.weight))

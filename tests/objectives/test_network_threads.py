@@ -1,0 +1,157 @@
+"""Networks on several threads: the same bits, whatever the number; memory; Ctrl-C."""
+
+import signal
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from sklloss import losses
+from sklloss.backends import threads
+from sklloss.backends.threads import single_threaded_blas
+from sklloss.objectives.network import NetworkObjective, initial_parameters
+from sklloss.solvers.stochastic import SGD, Adam, AdamW
+
+# Large enough to be cut into pieces in every step, with units and rows that no piece divides evenly.
+WIDTHS = (203, 130, 77, 3)
+
+
+def large(rng, dtype, rows=300, sparse=False):
+    X = rng.standard_normal((rows, WIDTHS[0])).astype(dtype)
+    if sparse:
+        X[rng.random(X.shape) < 0.7] = 0
+        X = scipy.sparse.csr_array(X)
+    return X, rng.standard_normal((rows, 3)).astype(dtype), (rng.random(rows) + 0.1).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("kind", ["dense", "strided", "sparse"])
+@pytest.mark.parametrize("optimiser", [Adam(), AdamW(weight_decay=0.1), SGD()])
+def test_training_gives_the_same_bits_for_any_number_of_threads(kind, optimiser, activation, dtype, rng):
+    X, y, weight = large(rng, dtype, sparse=kind == "sparse")
+    X = np.asfortranarray(X) if kind == "strided" else X
+    results = []
+    for n_threads in (1, 2, 7):
+        objective = NetworkObjective(
+            WIDTHS, activation, dtype, losses.get("huber"), alpha=0.5, n_threads=n_threads
+        )
+        parameters = initial_parameters(WIDTHS, activation, np.random.RandomState(0), dtype)
+        state = optimiser.start(objective.size, dtype)
+        order = np.random.RandomState(1).permutation(300).astype(np.intp)
+        with single_threaded_blas():
+            curve = [
+                optimiser.epoch(objective, objective.rows(X, y, weight), order, 130, parameters, state)
+                for _ in range(3)
+            ]
+        results.append((curve, parameters.tobytes(), state["first"].tobytes()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "root_mean_squared_error"])
+def test_gradients_and_predictions_give_the_same_bits_for_any_number_of_threads(loss, rng):
+    X, y, weight = large(rng, np.float64, rows=2500)
+    parameters = initial_parameters(WIDTHS, "tanh", np.random.RandomState(0), np.float64)
+    results = []
+    for n_threads in (1, 2, 7):
+        objective = NetworkObjective(WIDTHS, "tanh", np.float64, losses.get(loss), n_threads=n_threads)
+        rows = objective.rows(X, y, weight)
+        value, gradient = objective.value_and_gradient(rows, parameters)
+        results.append(
+            (value, gradient.tobytes(), objective.loss(rows, parameters),
+             objective.predict(X, parameters).tobytes())
+        )  # fmt: skip
+    assert results[0] == results[1] == results[2]
+
+
+def test_small_networks_ask_for_no_thread(rng, monkeypatch):
+    def refused(*args):
+        raise AssertionError("a small network asked for threads")
+
+    monkeypatch.setattr(threads, "share", refused)
+    monkeypatch.setattr(threads, "count", refused)
+    X, y, _ = large(rng, np.float32, rows=64)
+    objective = NetworkObjective((203, 20, 3), "relu", np.float32, losses.get("squared_error"))
+    parameters = initial_parameters((203, 20, 3), "relu", np.random.RandomState(0), np.float32)
+    optimiser = Adam()
+    optimiser.epoch(
+        objective, objective.rows(X, y), None, 32, parameters, optimiser.start(objective.size, np.float32)
+    )
+
+
+def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
+    # as when every worker is busy with other fits: the caller does it all
+    monkeypatch.setattr(threads, "_hire", lambda workers: None)
+    X, y, _ = large(rng, np.float64)
+    parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
+    values = [
+        NetworkObjective(WIDTHS, "relu", np.float64, losses.get("squared_error"), n_threads=n) for n in (1, 3)
+    ]
+    values = [o.value_and_gradient(o.rows(X, y), parameters) for o in values]
+    assert values[0][0] == values[1][0]
+    np.testing.assert_array_equal(values[0][1], values[1][1])
+
+
+def test_an_error_in_a_loss_ends_the_helpers_too(rng):
+    class Broken(losses.HalfSquaredError):
+        kernel = None
+
+        def evaluate_batch(self, raw, target, codes, weight):
+            raise LookupError("no such target")
+
+    X, y, _ = large(rng, np.float64)
+    objective = NetworkObjective(WIDTHS, "relu", np.float64, Broken(), n_threads=3)
+    parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
+    for _ in range(3):
+        with pytest.raises(LookupError, match="no such target"):
+            objective.value_and_gradient(objective.rows(X, y), parameters)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_ctrl_c_ends_a_long_epoch_of_a_large_network(n_threads, rng):
+    widths = (600, 700, 700, 1)
+    X, y = rng.standard_normal((64, 600)).astype(np.float32), np.zeros((64, 1), np.float32)
+    objective = NetworkObjective(widths, "relu", np.float32, losses.get("squared_error"), n_threads=n_threads)
+    parameters = initial_parameters(widths, "relu", np.random.RandomState(0), np.float32)
+    optimiser = Adam()
+    state = optimiser.start(objective.size, np.float32)
+    # some hours of work, if nothing stopped it
+    order = np.tile(np.arange(64, dtype=np.intp), 200_000)
+    rows = objective.rows(X, y)
+    optimiser.epoch(objective, rows, order[:128], 64, parameters, state)
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    try:
+        with single_threaded_blas(), pytest.raises(KeyboardInterrupt):
+            optimiser.epoch(objective, rows, order, 64, parameters, state)
+    finally:
+        timer.join()
+    assert np.isfinite(optimiser.epoch(objective, rows, order[:128], 64, parameters, state))
+
+
+@pytest.mark.parametrize("kind", ["same dtype", "cast", "CSR", "CSR cast"])
+def test_predicting_many_rows_holds_little_beyond_input_and_output(kind):
+    rng = np.random.default_rng(0)
+    rows = 1_000_000
+    if kind.startswith("CSR"):
+        indices = rng.integers(0, 20, 2 * rows, dtype=np.int32).reshape(rows, 2)
+        indices[:, 1] = (indices[:, 0] + 1) % 20
+        X = scipy.sparse.csr_array(
+            (np.ones(2 * rows), indices.ravel(), np.arange(0, 2 * rows + 1, 2, dtype=np.int32)), (rows, 20)
+        )
+    else:
+        X = np.zeros((rows, 20))
+    dtype = np.float32 if kind.endswith("cast") else np.float64
+    objective = NetworkObjective((20, 60, 1), "relu", dtype, n_threads=2)
+    parameters = initial_parameters((20, 60, 1), "relu", np.random.RandomState(0), dtype)
+    tracemalloc.start()
+    try:
+        scores = objective.predict(X, parameters)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < scores.nbytes + 6e6
