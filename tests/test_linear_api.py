@@ -359,6 +359,18 @@ def test_a_warm_start_follows_a_path_of_C(rng, solver):
         np.testing.assert_allclose(model.coef_, cold.coef_, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("solver", "l1_ratio"), [*((solver, 0) for solver in SOLVERS), ("proximal-newton", 1)]
+)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_warm_start_far_on_the_wrong_side_is_no_obstacle(rng, estimator, solver, l1_ratio):
+    X, y = problem(rng)
+    model = estimator(warm_start=True, solver=solver, l1_ratio=l1_ratio, random_state=0, max_iter=1000)
+    loss = model.fit(X, y).loss_
+    model.coef_ = -1e4 * model.coef_
+    assert model.fit(X, y).loss_ == pytest.approx(loss, rel=1e-6)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_warm_start_of_another_shape_is_an_error_that_changes_nothing(rng, estimator):
     X, y = problem(rng)

@@ -62,6 +62,16 @@ def has_vanished(objective, value, start):
     return (value >= 0) & (value <= least) & (start > 0)
 
 
+def start_again(w, value, null):
+    """Move problems that start higher than at 0, ``null``, to 0, in place; whether there were any.
+
+    Scores that are far off on the wrong side hide the curvature that a Newton step goes by.
+    """
+    worse = ~(value <= null)  # a NaN too
+    w[worse] = 0.0
+    return worse.any()
+
+
 def finite_or_zero(direction):
     """The direction, with zeros for a problem whose direction is not a number: it gets no step."""
     return np.where(np.isfinite(direction).all(axis=1, keepdims=True), direction, 0.0)

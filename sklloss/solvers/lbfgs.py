@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
+from sklloss.solvers._stopping import (
+    Result,
+    allowed_gap,
+    exhausted,
+    finite_or_zero,
+    has_vanished,
+    start_again,
+)
 
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 FLATTER = 0.9  # the slope after a step, against the slope before it (weak Wolfe)
@@ -49,7 +56,11 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     renew = getattr(objective, "preconditioner_at", None)
     due = max(RENEWED, objective.local_cost) if renew is not None else max_iter + 1
     value, gradient = objective.value_and_gradient(w)
-    start = np.minimum(value, objective.null_value()) if w.any() else value
+    start = value
+    if w.any():
+        start = np.minimum(value, objective.null_value())
+        if start_again(w, value, start):
+            value, gradient = objective.value_and_gradient(w)
     past, earlier = [], []
     n_iter = np.zeros(len(w), dtype=int)
     quiet = np.zeros(len(w), dtype=int)

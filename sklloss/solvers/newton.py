@@ -9,6 +9,7 @@ from sklloss.solvers._stopping import (
     exhausted,
     finite_or_zero,
     has_vanished,
+    start_again,
     vanished_share,
 )
 
@@ -70,6 +71,8 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
         value, gradient = objective.precise_gradient(w)
     else:
         value, gradient, hessian = objective.hessian(w)
+        if start_again(w, value, null):
+            value, gradient, hessian = objective.hessian(w)
     start = np.minimum(curve[:1] or value, null)
     stuck = np.zeros(len(w), dtype=bool)
     curve = curve or [float(value.sum())]

@@ -4,7 +4,14 @@ import numpy as np
 
 from sklloss.kernels import _conjugate
 from sklloss.solvers._ascent import ascended
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, finite_or_zero, has_vanished
+from sklloss.solvers._stopping import (
+    Result,
+    allowed_gap,
+    exhausted,
+    finite_or_zero,
+    has_vanished,
+    start_again,
+)
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
@@ -50,7 +57,11 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     if max_iter > 0 and not w.any():
         w = ascended(objective, w, tol)
     value, gradient = objective.linearise(w)
-    start = np.minimum(value, objective.null_value()) if w.any() else value
+    start = value
+    if w.any():
+        start = np.minimum(value, objective.null_value())
+        if start_again(w, value, start):
+            value, gradient = objective.linearise(w)
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
