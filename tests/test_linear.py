@@ -280,6 +280,19 @@ def test_constant_duplicate_and_empty_columns_do_not_matter_without_a_penalty(rn
     assert np.abs(model.coef_).max() < 1e4
 
 
+@pytest.mark.parametrize("solver", ["auto", "newton-cg"])
+@pytest.mark.parametrize("C", [1e10, 1e12])
+def test_a_penalty_that_is_next_to_none_is_no_obstacle(rng, solver, C):
+    X, y = load_digits(return_X_y=True)
+    X = X[:, 1:25] * 10 ** rng.uniform(-3, 3, 24)
+    y = np.where(rng.uniform(size=len(y)) < 0.3, rng.integers(0, 10, size=len(y)), y)
+    free = SoftmaxClassifier(C=np.inf, solver=solver).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        held = SoftmaxClassifier(C=C, solver=solver, max_iter=40).fit(X, y)
+    assert held.loss_ / C == pytest.approx(free.loss_, rel=1e-6)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("C", [1.0, 1e4])

@@ -24,6 +24,7 @@ SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
+FAINT = 1e-10  # share of the curvature up to which a penalty does not hold a shift of all outputs
 
 
 class LinearObjective:
@@ -325,7 +326,10 @@ class LinearObjective:
         solve = _BlockSolver(blocks, self._small_ridge)
         if self.rows.separable or not self.penalised:
             return solve
-        return _ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
+        ridge = self._ridge[0, : self.rows.width]
+        # Next to a curvature that is much larger, what a residual has along the shift is rounding.
+        held = ridge > FAINT * np.einsum("bii->i", blocks) / self.rows.outputs
+        return _ShiftSolver(solve, self.rows.outputs, np.where(held, ridge, 0.0))
 
     def preconditioner_at(self, w):
         """As `local_preconditioner` at any point and for any loss, from a positive stand-in for the Hessian.
