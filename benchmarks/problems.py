@@ -93,7 +93,10 @@ class PredictProblem:
 
 @dataclass
 class NetworkProblem:
-    """Train a network on mini-batches with Adam for a fixed number of epochs, the same for all."""
+    """Train a network on mini-batches with Adam for a fixed number of epochs, the same for all.
+
+    ``loss`` is "squared_error", or "cross_entropy" with class codes for y.
+    """
 
     X: np.ndarray
     y: np.ndarray
@@ -330,6 +333,14 @@ def _regression(rows, columns, dtype):
 def _synthetic_network(dtype, columns, hidden, batch_size):
     X, y = _regression(20_000, columns, dtype)
     return NetworkProblem(X, y, hidden, batch_size, epochs=10, quick_epochs=4)
+
+
+@problem("mlp", "mnist-784-128-10-batch128-f32", needs="mnist", quick=False, hidden=(128,), epochs=5)
+@problem("mlp", "mnist-784-512-512-10-batch128-f32", needs="mnist", quick=False, hidden=(512, 512), epochs=2)
+def _mnist_network(X, y, hidden, epochs):
+    X = X[:60000].astype(np.float32) / np.float32(255)
+    codes = y[:60000].astype(np.intp)
+    return NetworkProblem(X, codes, hidden, 128, epochs=epochs, quick_epochs=1, loss="cross_entropy")
 
 
 @problem("mlp", "diamonds-26-128-1-batch128-f32", needs="diamonds", quick=False)

@@ -8,6 +8,7 @@ import json
 import time
 
 import numpy as np
+import scipy.special
 import reference_l1
 import scipy.linalg
 from threadpoolctl import threadpool_limits
@@ -283,10 +284,16 @@ def kernel_loss(case):
 
 
 def network_loss(problem, coefs, intercepts):
-    """The training loss of a relu network without its penalty: half the mean squared error, in float64."""
+    """The training loss of a relu network without its penalty, in float64.
+
+    Half the mean squared error, or the cross-entropy.
+    """
     layer = problem.X.astype(np.float64)
     for i, (W, b) in enumerate(zip(coefs, intercepts, strict=True)):
         layer = layer @ np.asarray(W, dtype=np.float64) + np.asarray(b, dtype=np.float64)
         if i < len(coefs) - 1:
             np.maximum(layer, 0, out=layer)
+    if problem.loss == "cross_entropy":
+        right = layer[np.arange(len(layer)), problem.y]
+        return float(np.mean(scipy.special.logsumexp(layer, axis=1) - right))
     return float(0.5 * np.mean((layer.ravel() - problem.y.astype(np.float64)) ** 2))

@@ -107,10 +107,12 @@ class ScikitLearn(Rival):
         return ("adam",)
 
     def network_job(self, problem, way, setting):
-        from sklearn.neural_network import MLPRegressor
+        from sklearn import neural_network
 
+        classes = problem.loss == "cross_entropy"
+        Network = neural_network.MLPClassifier if classes else neural_network.MLPRegressor
         return Job(
-            lambda: MLPRegressor(
+            lambda: Network(
                 hidden_layer_sizes=problem.hidden,
                 batch_size=problem.batch_size,
                 learning_rate_init=problem.learning_rate,

@@ -118,8 +118,10 @@ class Sklloss(Rival):
     def network_job(self, problem, way, setting):
         import sklloss
 
+        classes = problem.loss == "cross_entropy"
+        Network = sklloss.MLPClassifier if classes else sklloss.MLPRegressor
         return Job(
-            lambda: sklloss.MLPRegressor(
+            lambda: Network(
                 hidden_layer_sizes=problem.hidden,
                 batch_size=problem.batch_size,
                 learning_rate_init=problem.learning_rate,

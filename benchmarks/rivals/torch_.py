@@ -128,7 +128,9 @@ class Torch(Rival):
         import torch
 
         torch.set_num_threads(1 if way.endswith("1 thread") else self.threads)
-        X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y).reshape(-1, 1)
+        X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
+        if problem.loss != "cross_entropy":
+            y = y.reshape(-1, 1)
         return Job(lambda: _train(problem, X, y, setting), _read_network)
 
 
@@ -137,7 +139,8 @@ def _train(problem, X, y, setting):
     from torch import nn
 
     torch.manual_seed(setting["seed"])
-    sizes = (X.shape[1], *problem.hidden, 1)
+    classes = problem.loss == "cross_entropy"
+    sizes = (X.shape[1], *problem.hidden, int(y.max()) + 1 if classes else 1)
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
         layer = nn.Linear(inputs, outputs, dtype=X.dtype)
@@ -154,13 +157,13 @@ def _train(problem, X, y, setting):
         lr=problem.learning_rate,
         fused=True,
     )
-    loss_function = nn.MSELoss()
+    loss_function, scale = (nn.CrossEntropyLoss(), 1.0) if classes else (nn.MSELoss(), 0.5)
     for _ in range(setting["epochs"]):
         order = torch.randperm(len(X))
         batches = X[order].split(problem.batch_size), y[order].split(problem.batch_size)
         for batch, wanted in zip(*batches, strict=True):
             optimizer.zero_grad()
-            loss = 0.5 * loss_function(net(batch), wanted)
+            loss = scale * loss_function(net(batch), wanted)
             loss.backward()
             optimizer.step()
     return net
