@@ -8,9 +8,9 @@ import json
 import time
 
 import numpy as np
-import scipy.special
 import reference_l1
 import scipy.linalg
+import scipy.special
 from threadpoolctl import threadpool_limits
 
 BLOCK = 8192  # rows that are converted to float64 at a time
