@@ -119,9 +119,12 @@ class NetworkObjective:
         if self._threads == 1:
             return run()
         self._network.gather()
-        # The first range is the caller's own; the network needs no helper to come.
+        # The first range is the caller's own; the network needs no helper to come. One that comes too late
+        # finds an empty list: its job must not keep the rows alive.
+        own = [run]
+        del run
         return threads.share(
-            lambda first, _: self._network.help() if first else run(), self._threads, self._threads
+            lambda first, _: self._network.help() if first else own.pop()(), self._threads, self._threads
         )[0]
 
 
