@@ -111,6 +111,18 @@ class NetworkProblem:
 
 
 @dataclass
+class NetworkSearchProblem:
+    """GridSearchCV over small regression networks."""
+
+    X: np.ndarray
+    y: np.ndarray
+    grid: dict
+    folds: int
+    max_iter: int
+    name: str = ""
+
+
+@dataclass
 class Spec:
     name: str
     group: str
@@ -341,6 +353,14 @@ def _mnist_network(X, y, hidden, epochs):
     X = X[:60000].astype(np.float32) / np.float32(255)
     codes = y[:60000].astype(np.intp)
     return NetworkProblem(X, codes, hidden, 128, epochs=epochs, quick_epochs=1, loss="cross_entropy")
+
+
+@problem("mlp", "diabetes-search", hidden=((10,), (30,), (100,), (30, 30)))
+def _diabetes_search(hidden):
+    X, y = _bundled("diabetes")
+    grid = {"hidden_layer_sizes": hidden, "alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-3, 1e-2]}
+    X = _standardised(X).astype(np.float32)
+    return NetworkSearchProblem(X, ((y - y.mean()) / y.std()).astype(np.float32), grid, 3, 200)
 
 
 @problem("mlp", "diamonds-26-128-1-batch128-f32", needs="diamonds", quick=False)

@@ -14,7 +14,7 @@ TITLES = {
     "defaults": "Linear classifiers at their defaults: time, and the gap that it bought",
     "memory": "Peak resident memory of a fit at the defaults, above what there was before it",
     "predict": "predict_proba of one row",
-    "search": "GridSearchCV over C, estimators at their defaults",
+    "search": "GridSearchCV",
     "mlp": "Networks: one epoch, Adam, the same number of epochs for all",
 }
 

@@ -16,7 +16,9 @@ def _rows(session, group, name, target, entrants, results):
         if good:
             row["score"] = good[-1]["score"]
             best = good[-1].get("best", {})
-            row["setting"] = ", ".join(f"{k}={v:g}" for k, v in best.items())
+            row["setting"] = ", ".join(
+                f"{k}={v if isinstance(v, str) else f'{v:g}'}" for k, v in best.items()
+            )
         session.add(**finish(row, answers, base))
 
 

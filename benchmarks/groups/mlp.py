@@ -1,15 +1,19 @@
 """Networks: seconds for an epoch, and the training loss after the same epochs over several seeds."""
 
 import measure
+import problems
 import reference
 
+from groups import linear_other
 from groups.session import OURS, finish
 
 
 def run(session):
     for spec in session.specs("mlp"):
         problem = session.problem(spec)
-        if problem is not None:
+        if isinstance(problem, problems.NetworkSearchProblem):
+            linear_other.search(session, spec.name)
+        elif problem is not None:
             _problem(session, problem)
 
 

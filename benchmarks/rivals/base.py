@@ -79,6 +79,7 @@ class Rival:
             problems.SearchProblem: "search",
             problems.PredictProblem: "predict",
             problems.NetworkProblem: "network",
+            problems.NetworkSearchProblem: "network_search",
         }[type(problem)]
         return getattr(self, f"{kind}_{what}", lambda *args: ())
 
@@ -132,9 +133,22 @@ def read_network(model):
     return {"coefs": list(model.coefs_), "intercepts": list(model.intercepts_)}
 
 
+def network_search(problem, Network):
+    """A job that searches over networks."""
+
+    def run():
+        from sklearn.model_selection import GridSearchCV
+
+        network = Network(max_iter=problem.max_iter, random_state=0)
+        return GridSearchCV(network, problem.grid, cv=problem.folds).fit(problem.X, problem.y)
+
+    return Job(run, read_search)
+
+
 def read_search(search):
     """What a search found."""
-    return {"score": float(search.best_score_), "best": {k: float(v) for k, v in search.best_params_.items()}}
+    best = {k: float(v) if isinstance(v, (int, float)) else str(v) for k, v in search.best_params_.items()}
+    return {"score": float(search.best_score_), "best": best}
 
 
 def tolerances(first, last):

@@ -7,6 +7,7 @@ from rivals.base import (
     Job,
     Rival,
     fit_and_read,
+    network_search,
     predict_one,
     read_network,
     read_search,
@@ -102,6 +103,14 @@ class ScikitLearn(Rival):
 
         search = GridSearchCV(LogisticRegression(), {"C": problem.Cs}, cv=problem.folds)
         return Job(lambda: search.fit(problem.X, problem.y), read_search)
+
+    def network_search_ways(self, problem, options):
+        return ("adam",)
+
+    def network_search_job(self, problem, way, setting):
+        from sklearn.neural_network import MLPRegressor
+
+        return network_search(problem, MLPRegressor)
 
     def network_ways(self, problem, options):
         return ("adam",)

@@ -10,6 +10,7 @@ from rivals.base import (
     NEWTON_CHOLESKY_UP_TO,
     Job,
     Rival,
+    network_search,
     predict_one,
     read_linear,
     read_network,
@@ -111,6 +112,14 @@ class Sklloss(Rival):
 
         search = GridSearchCV(self._classifier(problem.objective)(), {"C": problem.Cs}, cv=problem.folds)
         return Job(lambda: search.fit(problem.X, problem.y), read_search)
+
+    def network_search_ways(self, problem, options):
+        return ("adam",)
+
+    def network_search_job(self, problem, way, setting):
+        import sklloss
+
+        return network_search(problem, sklloss.MLPRegressor)
 
     def network_ways(self, problem, options):
         return ("adam",)
