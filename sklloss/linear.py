@@ -45,16 +45,16 @@ class LogisticClassifier(LinearClassifier):
         For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
     solver : str, default="auto"
         One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
-        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
-        parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
-        "lbfgs" takes many cheap passes. The last two are preconditioned, and where X is sparse and wide, dual
-        ascent row by row gives "newton-cg" its start. "auto" takes "newton-cholesky" for up to 200 parameters
-        per output, else "newton-cg", where the loss is convex and states its second derivative
-        (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every loss, but
-        wants a smooth one: at the kinks of "absolute_error" and "quantile" it may stop early.
-        "proximal-newton" is the one for an L1 penalty, and then what "auto" takes.
-        "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient
-        corrected by the last one of all rows (variance reduction), preconditioned; they take every loss too.
+        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
+        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
+        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
+        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
+        "newton-cholesky" for up to 200 parameters per output, else "newton-cg", where the loss is convex and
+        states its second derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which.
+        "lbfgs" takes every loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it
+        may stop early. "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and
+        "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the
+        last one of all rows (variance reduction), preconditioned; they take every loss too.
     max_iter : int, default=100
         Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -87,7 +87,8 @@ class LogisticClassifier(LinearClassifier):
     loss_ : float
         The final objective, penalty included. Not after `partial_fit`, nor are the curves.
     loss_curve_ : list of float
-        The objective at the start and after each iteration.
+        The objective at the start of the iterations and after each. What comes before them, where many
+        rows or a wide sparse X are led near the optimum first, is not in it.
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
@@ -214,16 +215,16 @@ class SoftmaxClassifier(LinearClassifier):
         For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
     solver : str, default="auto"
         One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
-        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of
-        parameters. "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes.
-        "lbfgs" takes many cheap passes. The last two are preconditioned, and where X is sparse and wide, dual
-        ascent row by row gives "newton-cg" its start. "auto" takes "newton-cholesky" for up to 200 parameters
-        (classes times features), else "newton-cg", where the loss is a cross-entropy
-        (or costs output by output, is convex and states its second derivative), and "lbfgs" for any other;
-        ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one. "proximal-newton" is the one
-        for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which "auto" never takes, step after
-        each mini-batch, by the batch's gradient corrected by the last one of all rows (variance reduction),
-        preconditioned; they take every loss too.
+        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
+        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
+        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
+        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
+        "newton-cholesky" for up to 200 parameters (classes times features), else "newton-cg", where the loss
+        is a cross-entropy (or costs output by output, is convex and states its second derivative), and
+        "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one.
+        "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which
+        "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the last one of
+        all rows (variance reduction), preconditioned; they take every loss too.
     max_iter : int, default=100
         Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
     verbose : int, default=0
@@ -258,7 +259,8 @@ class SoftmaxClassifier(LinearClassifier):
     loss_ : float
         The final objective, penalty included. Not after `partial_fit`, nor are the curves.
     loss_curve_ : list of float
-        The objective at the start and after each iteration.
+        The objective at the start of the iterations and after each. What comes before them, where many
+        rows or a wide sparse X are led near the optimum first, is not in it.
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str

@@ -371,6 +371,27 @@ def test_a_warm_start_far_on_the_wrong_side_is_no_obstacle(rng, estimator, solve
     assert model.fit(X, y).loss_ == pytest.approx(loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("factor", [1e-9, 1e-11])
+def test_a_warm_start_whose_scores_bend_no_more_starts_at_zero(factor):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[50:], y[50:]
+    model = LogisticClassifier(C=np.inf, warm_start=True).fit(X * factor, y)
+    loss = model.loss_
+    assert model.fit(X, y).loss_ == pytest.approx(loss, rel=1e-6)
+    model.intercept_[:] = 1e12
+    assert model.fit(X, y).loss_ == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_warm_start_of_many_rows_is_not_given_up_for_a_guess(solver):
+    X = np.random.default_rng(0).normal(size=(32768, 5))
+    y = np.arange(len(X)) % 2
+    weight = np.where(y == 1, 100.0, 1.0)  # a sample of the rows may have those of one class alone
+    model = LogisticClassifier(solver=solver, warm_start=True, random_state=0).fit(X, y, weight)
+    loss = model.loss_
+    assert model.fit(X, y, weight).loss_curve_[0] == pytest.approx(loss, rel=1e-6)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_warm_start_of_another_shape_is_an_error_that_changes_nothing(rng, estimator):
     X, y = problem(rng)

@@ -139,7 +139,9 @@ class Curvature:
         blocks, size, block = self._hessian_shape(coupled)
         if self.sparse or not self.compiled or blocks > 1:
             return None
-        if self.n * self.width > SMALL_X or self.n * self.width * size > SMALL_WORK:
+        padded = -(-self.width // 8) * 8
+        work = self.n * size * (size if coupled else self.width) + size**3 // 3
+        if self.n * padded > SMALL_X or work > SMALL_WORK:
             return None
         return _newton.steps(
             self._kernel64, self._X, self.center, self._values, self._codes, self._weight, self._per_output,

@@ -54,8 +54,8 @@ class Rows(Curvature):
         self.separable = loss.separable
         self.sparse = scipy.sparse.issparse(X)
         self._X = X
-        self._curvature = self._gram = self._null = None
-        self._space = {}
+        self._curvature = self._gram = None
+        self._null, self._space = {}, {}
         self.center = np.zeros(self.features)
         if isinstance(center, np.ndarray):
             self.center = center
@@ -110,14 +110,14 @@ class Rows(Curvature):
         self._run(work, len(gradient))
         return self._total(sums), self._join(gradient, shift)
 
-    def null_sums(self):
-        """Weighted loss sums where all parameters are 0, of many rows estimated; made once and kept."""
-        if self._null is None:
-            step = self.n // NULL_ROWS
-            sample = self.every(step) if step > 1 else None
+    def null_sums(self, *, exact=False):
+        """Weighted loss sums where all parameters are 0, made once and kept; of many rows an estimate."""
+        if exact not in self._null:
+            step = self.n // NULL_ROWS | 1
+            sample = self.every(step) if step > 1 and not exact else None
             rows, scale = (self, 1) if sample is None else (sample, step)
-            self._null = scale * rows.value_and_gradient(np.zeros((self.outputs, self.width)))[0]
-        return self._null
+            self._null[exact] = scale * rows.value_and_gradient(np.zeros((self.outputs, self.width)))[0]
+        return self._null[exact]
 
     def every(self, step):
         """Each step-th of the rows, with the same loss and the same center; None if they weigh 0."""

@@ -30,7 +30,7 @@ cdef struct Rows:
     double* zero
     double* work
     Py_ssize_t n, step, width, outputs, size, block
-    bint per_output, coupled, softmax_free
+    bint per_output, coupled
     double scale
 
 
@@ -118,6 +118,8 @@ cdef bint newton_direction(
     cdef double f
     for i in range(size):
         f = hessian[i * line + i]
+        if not f > 0.0 and gradient[i] != 0.0:
+            return False
         root[i] = 1.0 / sqrt(f) if f > 0.0 else 1.0
     for i in range(size):
         for j in range(i):
@@ -164,9 +166,10 @@ def steps(
 
     That is: a problem counts as solved where half its Newton decrement is no more than ``gap`` times its
     value, and a step is taken that lowers the value by ``enough`` of what its slope promises, less the
-    relative ``noise``. What is not as plain as that ends the steps: a Hessian without a factor, a step that
-    is too long, a value of ``vanished`` times the first or less (or times ``start``, if that is lower), a
-    number that is not finite.
+    relative ``noise``. What is not as plain as that ends the steps: a value that is more than ``start`` before
+    the first, a Hessian without a factor, a slope along which there is no curvature, a step that is too long, a
+    value of ``vanished`` times the first or less (or times ``start``, if that is lower), a number that is
+    not finite.
 
     The arguments up to ``outputs`` are those of `_hessian.hessian`, for a single problem with dense X and a
     compiled loss;
@@ -235,6 +238,8 @@ def steps(
         if most >= 0 and evaluate(&rows, &w[0], &value, gradient, hessian):
             curve[0] = value
             least = vanished * min(value, start)
+            if not value <= start:
+                most = 0
             while taken < most and not solved and value > least and isfinite(value):
                 if not newton_direction(hessian, line, gradient, size, root, direction):
                     break

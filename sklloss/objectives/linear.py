@@ -97,9 +97,12 @@ class LinearObjective:
         sums, gradient = self.rows.precise_gradient(self.coef(w))
         return self._with_penalty(w, sums, gradient)
 
-    def null_value(self):
-        """The value of each problem at w = 0: the scale by which an objective may be called vanished."""
-        return self.scale * self.rows.null_sums()
+    def null_value(self, *, exact=False):
+        """The value of each problem at w = 0: the scale by which an objective may be called vanished.
+
+        Of many rows it is an estimate, unless an ``exact`` one is asked for.
+        """
+        return self.scale * self.rows.null_sums(exact=exact)
 
     def without_shift(self, w):
         """The parameters, or a direction, less what they have in common over the outputs of a softmax.
@@ -385,8 +388,8 @@ class _BlockSolver:
     """
 
     def __init__(self, blocks, ridge):
-        self._factors, self._stacked = [], None
-        for block in blocks:
+        self._factors, self._units = np.empty(blocks.shape), np.empty(blocks.shape[:2])
+        for k, block in enumerate(blocks):
             diagonal = np.diagonal(block)
             if not np.isfinite(diagonal).all():
                 raise ValueError(TOO_LARGE)
@@ -396,22 +399,19 @@ class _BlockSolver:
             factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
             if failed:
                 raise ValueError(TOO_LARGE)
-            self._factors.append((factor, root))
+            self._factors[k], self._units[k] = factor.T, root
 
     def coordinates(self):
         """Upper triangular U, (blocks, width, width) in BLAS's order, and units of M = units U' U units."""
-        factors, units = zip(*self._factors)
-        return np.stack([factor.T for factor in factors]), np.stack(units)
+        return self._factors, self._units
 
     def __call__(self, x):
-        rows = x.reshape(-1, len(self._factors[0][1]))
-        if len(self._factors) == 1:
-            factor, root = self._factors[0]
-            solution, _ = lapack.dpotrs(factor, (rows / root).T, lower=0)
+        rows = x.reshape(-1, self._units.shape[1])
+        if len(self._units) == 1:
+            root = self._units[0]
+            solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
-        if self._stacked is None:
-            self._stacked = self.coordinates()
-        return _newton.solve_blocks(*self._stacked, rows).reshape(x.shape)
+        return _newton.solve_blocks(self._factors, self._units, rows).reshape(x.shape)
 
 
 class _SubsetSolver:

@@ -62,14 +62,21 @@ def has_vanished(objective, value, start):
     return (value >= 0) & (value <= least) & (start > 0)
 
 
-def start_again(w, value, null):
-    """Move problems that start higher than at 0, ``null``, to 0, in place; whether there were any.
+def start_again(objective, w, value):
+    """Move problems whose ``value`` is higher than at 0 there, in place; whether there were any.
 
     Scores that are far off on the wrong side hide the curvature that a Newton step goes by.
     """
-    worse = ~(value <= null)  # a NaN too
+    if not w.any() or (value <= objective.null_value()).all():
+        return False
+    worse = ~(value <= objective.null_value(exact=True))  # a NaN too
     w[worse] = 0.0
     return worse.any()
+
+
+def first_value(objective, w, value):
+    """By what an objective that started at ``w`` is judged to have vanished: no more than its value at 0."""
+    return np.fmin(value, objective.null_value()) if w.any() else value
 
 
 def finite_or_zero(direction):

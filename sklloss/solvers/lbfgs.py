@@ -7,6 +7,7 @@ from sklloss.solvers._stopping import (
     allowed_gap,
     exhausted,
     finite_or_zero,
+    first_value,
     has_vanished,
     start_again,
 )
@@ -56,11 +57,9 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     renew = getattr(objective, "preconditioner_at", None)
     due = max(RENEWED, objective.local_cost) if renew is not None else max_iter + 1
     value, gradient = objective.value_and_gradient(w)
-    start = value
-    if w.any():
-        start = np.minimum(value, objective.null_value())
-        if start_again(w, value, start):
-            value, gradient = objective.value_and_gradient(w)
+    start = first_value(objective, w, value)
+    if start_again(objective, w, value):
+        value, gradient = objective.value_and_gradient(w)
     past, earlier = [], []
     n_iter = np.zeros(len(w), dtype=int)
     quiet = np.zeros(len(w), dtype=int)

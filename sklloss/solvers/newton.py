@@ -64,16 +64,16 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
         curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter, callback)
         n_iter[:] = max(0, len(curve) - 1)
     if converged.all():
-        value, start = np.array(curve[-1:]), np.minimum(curve[:1], null)
+        value, start = np.array(curve[-1:]), np.fmin(curve[:1], null)
         return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
     old = hessian is not None
     if old:
         value, gradient = objective.precise_gradient(w)
     else:
         value, gradient, hessian = objective.hessian(w)
-        if start_again(w, value, null):
+        if start_again(objective, w, value):
             value, gradient, hessian = objective.hessian(w)
-    start = np.minimum(curve[:1] or value, null)
+    start = np.fmin(curve[:1] or value, null)
     stuck = np.zeros(len(w), dtype=bool)
     curve = curve or [float(value.sum())]
     solve = [PositiveSolver(matrix) for matrix in hessian]

@@ -9,6 +9,7 @@ from sklloss.solvers._stopping import (
     allowed_gap,
     exhausted,
     finite_or_zero,
+    first_value,
     has_vanished,
     start_again,
 )
@@ -57,11 +58,9 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     if max_iter > 0 and not w.any():
         w = ascended(objective, w, tol)
     value, gradient = objective.linearise(w)
-    start = value
-    if w.any():
-        start = np.minimum(value, objective.null_value())
-        if start_again(w, value, start):
-            value, gradient = objective.linearise(w)
+    start = first_value(objective, w, value)
+    if start_again(objective, w, value):
+        value, gradient = objective.linearise(w)
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)

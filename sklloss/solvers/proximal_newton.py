@@ -4,7 +4,7 @@ import numpy as np
 
 from sklloss.solvers._l1_models import minimise_model
 from sklloss.solvers._l1_products import minimise_by_products
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, has_vanished, start_again
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
 
 LOOSEST = 0.1  # a model may be left with this share of its decrease undone
 CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
@@ -63,11 +63,9 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     """
     w = np.array(w, dtype=np.float64)
     value, gradient = _linearise(objective, w)
-    start = value
-    if w.any():
-        start = np.minimum(value, objective.null_value())
-        if start_again(w, value, start):
-            value, gradient = _linearise(objective, w)
+    start = first_value(objective, w, value)
+    if start_again(objective, w, value):
+        value, gradient = _linearise(objective, w)
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
@@ -104,7 +102,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         n_iter[active] = iteration
         curve.append(float(value.sum()))
         if callback is not None:
-            callback(iteration, w, value)
+            callback(iteration, objective.without_free_shift(w), value)
     return Result(
         objective.without_free_shift(w),
         value,

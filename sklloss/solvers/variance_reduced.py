@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss.objectives.linear_stochastic import DECAYS, MiniBatches
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, has_vanished, start_again
+from sklloss.solvers._stopping import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
 
 CAUTION = 0.1  # the approximate curvature may underestimate the gap
 RECENT = 2  # epochs that together may lower the objective by no more than the allowed gap at the end
@@ -121,13 +121,12 @@ class Adaptive:
 def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace):
     w = np.array(w, dtype=np.float64)
     value, gradient = batches.anchor(w)
-    null = objective.null_value() if w.any() else value
-    if start_again(w, value, null):
+    if start_again(objective, w, value):
         value, gradient = batches.anchor(w)
     if w.any():
         w = batches.settle(w)
         value, gradient = batches.anchor(w)
-    start = np.minimum(value, null)
+    start = first_value(objective, w, value)
     problems = len(w)
     n_iter = np.zeros(problems, dtype=int)
     quiet, rejected, flat = (np.zeros(problems, dtype=int) for _ in range(3))

@@ -8,6 +8,7 @@ import scipy.sparse
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
 from sklloss.backends import dual
+from sklloss.backends import rows as rows_module
 from sklloss.backends.rows import Rows
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent
@@ -175,7 +176,11 @@ def test_an_ascent_that_gets_nowhere_is_forgotten():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("softmax", [True, False])
-def test_a_wide_sparse_fit_ends_at_the_minimum_with_the_same_bits_for_any_number_of_threads(softmax, dtype):
+def test_a_wide_sparse_fit_ends_at_the_minimum_with_the_same_bits_for_any_number_of_threads(
+    monkeypatch, softmax, dtype
+):
+    monkeypatch.setattr(rows_module, "SMALL_WORK", 0)
+    monkeypatch.setattr(rows_module, "SPARSE_CHUNK_WORK", 1e-6)
     rng = np.random.default_rng(0)
     X = sparse(3000, 4000).astype(dtype)
     y = np.argmax(X[:, :4] @ np.eye(4) + 0.2 * rng.gumbel(size=(3000, 4)), axis=1)
