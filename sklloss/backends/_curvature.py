@@ -12,7 +12,8 @@ BLOCK_BYTES = 1 << 18
 SMALL_WORK = 1 << 21
 # Up to so many numbers of X a fit may keep a copy in float64.
 SMALL_X = 1 << 17
-# The share of X's memory that the Hessians of chunks may take in any case.
+# Bytes, and the share of X's memory, that the Hessians of chunks may take in any case.
+SMALL_ROOM = 1 << 22
 SMALL_SHARE = 0.04
 # What one number of a sparse X costs in a Hessian, in numbers of a dense one.
 ENTRY_WORK = 24
@@ -90,7 +91,7 @@ class Curvature:
         # As many chunks at a time as there are threads, or as take little room beside X
         wave = chunks
         if curved and chunks > 1:
-            room = SMALL_SHARE * self.n * self._row_numbers * self.dtype.itemsize
+            room = max(SMALL_ROOM, SMALL_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
             wave = max(threads.count(self._n_threads), int(room / (8 * blocks * size * size)))
             wave = min(wave, chunks)
         curvature = np.empty((wave, blocks, size, size) if curved else (wave, 0, 0, 0))
