@@ -166,15 +166,14 @@ def steps(
 
     That is: a problem counts as solved where half its Newton decrement is no more than ``gap`` times its
     value, and a step is taken that lowers the value by ``enough`` of what its slope promises, less the
-    relative ``noise``. What is not as plain as that ends the steps: a value that is more than ``start`` before
-    the first, a Hessian without a factor, a slope along which there is no curvature, a step that is too long, a
-    value of ``vanished`` times the first or less (or times ``start``, if that is lower), a number that is
-    not finite.
+    relative ``noise``. What is not as plain as that ends the steps: a value that is more than ``start``
+    before the first, a Hessian without a factor, a slope along which there is no curvature, a step that is
+    too long, a value of ``vanished`` times the first or less (or times ``start``, if that is lower), a number
+    that is not finite.
 
     The arguments up to ``outputs`` are those of `_hessian.hessian`, for a single problem with dense X and a
-    compiled loss;
-    ``scale`` and ``ridge`` make the objective of the loss. ``curve`` has room for the value at the start and
-    after each of as many steps as may be taken.
+    compiled loss; ``scale`` and ``ridge`` make the objective of the loss. ``curve`` has room for the value at
+    the start and after each of as many steps as may be taken.
 
     Returns the number of steps, and whether the problem is solved.
     """
