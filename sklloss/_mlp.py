@@ -22,6 +22,7 @@ from sklloss._intake import (
     check_real,
     check_X,
     in_dtype,
+    row_major,
     target_in_dtype,
     weight_in_dtype,
 )
@@ -273,6 +274,8 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         dtype = parameters.dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
+        if optimiser is not None:
+            X = row_major(X)
         # "adamw" takes alpha off the weights themselves
         alpha = 0.0 if self.solver == "adamw" else self.alpha
         objective = self._objective(widths, self.activation, dtype, loss, alpha)

@@ -245,7 +245,8 @@ class MLPClassifier(BaseMLPClassifier):
         Parameters
         ----------
         X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense.
+            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
+            most data frames, the stochastic solvers work on a copy.
         y : array-like
             Labels (n,) of any type; a 0/1 matrix (n, L) of labels that may hold together. Probabilities:
             (n,) in [0, 1] of the second of two classes; of classes, (n, K) with rows that sum to 1 and
@@ -544,7 +545,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Parameters
         ----------
         X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense.
+            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
+            most data frames, the stochastic solvers work on a copy.
         y : array-like of shape (n,) or (n, outputs)
         sample_weight : array-like of shape (n,), optional
             Non-negative, not all zero.

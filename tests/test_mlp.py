@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklloss import MLPClassifier, MLPRegressor, losses
+from sklloss.objectives.network import NetworkObjective
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -112,7 +113,7 @@ def test_predicting_many_rows_holds_little_beyond_input_and_output(method):
     rows = np.zeros((1_000_000, 20))
     X, y, _ = data(p=20)
     kind, y = (MLPRegressor, y) if method == "predict" else (MLPClassifier, y > 0)
-    model = kind((60,), max_iter=1, n_threads=2).fit(X, y)
+    model = kind(hidden_layer_sizes=(60,), max_iter=1, n_threads=2).fit(X, y)
     tracemalloc.start()
     try:
         out = getattr(model, method)(rows)
@@ -141,6 +142,33 @@ def test_sparse_and_column_major_rows_equal_dense_ones(container, solver):
     dense = small(solver=solver, batch_size=32).fit(X, y, weight)
     other = small(solver=solver, batch_size=32).fit(container(X), y, weight)
     np.testing.assert_allclose(other.predict(container(X)), dense.predict(X), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("container", "solver", "copied"),
+    [
+        (np.asfortranarray, "adam", True),
+        (np.asfortranarray, "lbfgs", False),
+        (np.ascontiguousarray, "adam", False),
+        (lambda X: np.hstack([X, X])[:, :6], "adam", False),
+        (scipy.sparse.csr_array, "adam", False),
+    ],
+)
+def test_column_major_rows_are_laid_out_once_where_every_epoch_gathers_them(
+    container, solver, copied, monkeypatch
+):
+    seen, rows = [], NetworkObjective.rows
+    monkeypatch.setattr(
+        NetworkObjective, "rows", lambda self, X, *rest: seen.append(X) or rows(self, X, *rest)
+    )
+    X, y, _ = data()
+    given = container(X)
+    small(solver=solver).fit(given, y)
+    assert len(seen) == 1
+    mine, theirs = (one.data if scipy.sparse.issparse(one) else one for one in (seen[0], given))
+    assert np.shares_memory(mine, theirs) != copied
+    if copied:
+        assert seen[0].flags.c_contiguous
 
 
 @pytest.mark.parametrize("parameters", [{"batch_size": 16}, {"early_stopping": True}, {"solver": "lbfgs"}])

@@ -33,6 +33,7 @@ from sklloss._intake.rows import (
     check_weight,
     check_X,
     in_dtype,
+    row_major,
     usable_layout,
     weight_in_dtype,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "plain_target",
     "regression_data",
     "regression_validation",
+    "row_major",
     "softmax_target",
     "target_in_dtype",
     "unchanged_on_error",

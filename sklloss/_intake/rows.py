@@ -79,8 +79,19 @@ def in_dtype(X, dtype, name="X"):
         return X
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
-    assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
     return X
+
+
+def row_major(X):
+    """X, dense or CSR, with the numbers of a row side by side: a copy if they are not.
+
+    Else to take rows in any order is to read a line of cache for each number, in every epoch.
+    """
+    if scipy.sparse.issparse(X) or X.strides[1] == X.itemsize:
+        return X
+    return np.ascontiguousarray(X)
 
 
 @contextlib.contextmanager
