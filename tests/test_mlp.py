@@ -384,7 +384,9 @@ def test_partial_fit_refuses_what_does_not_go_on():
         model.partial_fit(X[:, :4], Y)
     with pytest.raises(ValueError, match="y has 2 outputs, but the network was fitted with 1"):
         model.partial_fit(X, np.stack([Y, Y], axis=1))
-    with pytest.raises(ValueError, match="hidden_layer_sizes=3 does not fit"):
+    with pytest.raises(
+        ValueError, match="hidden_layer_sizes=3 does not fit.* A clone, or fit with warm_start=False"
+    ):
         model.set_params(hidden_layer_sizes=3).partial_fit(X, Y)
     with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
         model.set_params(hidden_layer_sizes=(8,), early_stopping=True).partial_fit(X, Y)
