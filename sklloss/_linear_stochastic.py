@@ -6,6 +6,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 
 from sklloss._intake import (
+    check_column_order,
     check_integer,
     check_real,
     check_weight,
@@ -97,7 +98,8 @@ class PartialFitMixin:
             Targets as for `fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come. Needed at the first call where y holds labels; columns of
-            probabilities or of a multi-label y are the classes themselves.
+            probabilities or of a multi-label y are the classes themselves, which must then be sorted unless
+            the columns have these names.
         sample_weight : array-like of shape (n_samples,), default=None
             As for `fit`.
 
@@ -176,15 +178,14 @@ class PartialFitMixin:
     def _stream_target(self, y, classes, weight, X, first):
         """The coded target: like the first call's or the fit's in what its outputs are."""
         n = X.shape[0]
+        known = None if first else self.classes_
         if classes is not None:
-            classes = np.unique(np.asarray(classes))
-            if not first and not np.array_equal(classes, self.classes_):
-                raise ValueError(
-                    f"classes={classes.tolist()} are not those of the model, {self.classes_.tolist()}"
-                )
-            if len(classes) < 2:
-                raise ValueError(f"classes must hold at least 2 labels, got {classes.tolist()}")
-        known = classes if first else self.classes_
+            given = np.unique(np.asarray(classes))
+            if not first and not np.array_equal(given, known):
+                raise ValueError(f"classes={given.tolist()} are not those of the model, {known.tolist()}")
+            if len(given) < 2:
+                raise ValueError(f"classes must hold at least 2 labels, got {given.tolist()}")
+            known = given
         if first and known is None and _holds_labels(y, self._softmax):
             raise ValueError(
                 "classes must be passed to the first call of partial_fit: all labels that y will ever have"
@@ -196,6 +197,8 @@ class PartialFitMixin:
             target = logistic_target(y, n, weight, self.class_weight, X.dtype, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
+        if classes is not None:
+            check_column_order(classes, y, target.kind)
         return target
 
 

@@ -22,6 +22,9 @@ from sklloss._intake import (
     check_real,
     check_X,
     in_dtype,
+    row_major,
+    target_in_dtype,
+    weight_in_dtype,
 )
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
@@ -88,16 +91,16 @@ class Examples:
         parts = {name: getattr(self, name) for name in names}
         return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
-    def in_dtype(self, dtype, name="X"):
-        """The same in the dtype of a network."""
+    def in_dtype(self, dtype, suffix=""):
+        """The same in the dtype of a network; ``suffix`` is that of the arguments' names, for errors."""
         if self.X.dtype == dtype:
             return self
-        parts = {part: getattr(self, part) for part in ("values", "weight")}
-        return replace(
-            self,
-            X=in_dtype(self.X, dtype, name),
-            **{part: value.astype(dtype) for part, value in parts.items() if value is not None},
-        )
+        values, weight = self.values, self.weight
+        if values is not None:
+            values = target_in_dtype(values, dtype, self.loss, "y" + suffix)
+        if weight is not None:
+            weight = weight_in_dtype(weight, dtype, "sample_weight" + suffix)
+        return replace(self, X=in_dtype(self.X, dtype, "X" + suffix), values=values, weight=weight)
 
 
 class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
@@ -166,7 +169,8 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         if fitted != widths:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} does not fit the network that training goes "
-                f"on with, whose hidden layers have {list(fitted[1:-1])} units; fit with warm_start=False"
+                f"on with, whose hidden layers have {list(fitted[1:-1])} units. A clone, or fit with "
+                "warm_start=False, starts a new network"
             )
         return widths
 
@@ -209,23 +213,37 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         """Whether the loss is the one that the fitted network was trained on."""
         return losses.get(self._trained_on) == losses.get(self.loss)
 
-    def _history(self, first, watched):
+    def _history(self, first, watched, validated):
         # Values of another loss are no measure of progress.
         if first or not hasattr(self, "loss_curve_") or not self._measures_alike():
             return History()
         # nor are other scores
         same = watched == self._watched
         best = self.best_validation_score_ if same else None
+        # epochs without validation keep their places
+        curve = self.validation_loss_curve_ or [np.nan] * len(self.loss_curve_)
         return History(
             self.t_,
             list(self.loss_curve_),
             np.inf if self.best_loss_ is None else self.best_loss_,
             self._no_improvement_count if same else 0,
-            list(self.validation_loss_curve_ or ()),
+            list(curve) if validated else [],
             list(self.validation_scores_ or ()) if same else [],
             -np.inf if best is None else best,
-            self.best_iter_,
+            self.best_iter_ if same or watched is None else 0,
         )
+
+    def _compare_start(self, history, score):
+        """Let the weights that training goes on from be the best so far, by their score on the rows of X_val.
+
+        If it is the best score so far, the rows are those of the last call. Scores of others say nothing.
+        """
+        if score == history.best_validation_score:
+            return
+        history.stalled, history.validation_scores = 0, []
+        history.best_validation_score, history.best_iter = -np.inf, 0
+        if score > -np.inf:
+            history.best_validation_score, history.best_iter = score, self.best_iter_
 
     def _train(
         self,
@@ -244,6 +262,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         one epoch, with the optimiser as it was left; ``unweighted``: the examples as a validation set knows
         them, where that differs.
         """
+        given = held_out is not None
         early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
         outputs = examples.values.shape[1] if examples.codes is None else len(self.classes_)
         widths = self._widths(first, examples.X.shape[1], outputs)
@@ -255,6 +274,8 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         dtype = parameters.dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
+        if optimiser is not None:
+            X = row_major(X)
         # "adamw" takes alpha off the weights themselves
         alpha = 0.0 if self.solver == "adamw" else self.alpha
         objective = self._objective(widths, self.activation, dtype, loss, alpha)
@@ -262,7 +283,9 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         if weight is not None:
             # Rows without weight are left out of the batches, as if they had not been passed.
             order = np.flatnonzero(weight.reshape(len(order), -1).any(axis=1))
-        if early and held_out is None:
+        if early and given:
+            watched += " of X_val"
+        elif early:
             order, rest = self._split(order, random_state, examples.strata)
             held_out = (examples if unweighted is None else unweighted).take(rest)
         if early and held_out.X.shape[0] < 2:
@@ -272,17 +295,18 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         learned = functools.partial(self._learned, widths=widths, loss=loss)
         validate = None
         if held_out is not None:
-            validate = self._validation(
-                objective, loss, held_out.in_dtype(dtype, "X_val"), early, scorer, learned
-            )
+            held_out = held_out.in_dtype(dtype, "_val" if given else "")
+            validate = self._validation(objective, loss, held_out, early, scorer, learned)
         state = None
         if optimiser is not None:
             if incremental:
                 state = optimiser.resume(getattr(self, "_optimizer", None))
             if state is None:
                 state = optimiser.start(objective.size, dtype)
-        history = self._history(first, watched)
+        history = self._history(first, watched, validate is not None)
         epochs = len(history.loss_curve)
+        if epochs and early and given:
+            self._compare_start(history, validate(parameters)[1])
         rows = objective.rows(X, examples.values, weight, examples.codes)
         steps = None
         if callbacks is not None:
@@ -315,12 +339,14 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
                 )  # fmt: skip
             failure = None
         except (DivergenceError, KeyboardInterrupt) as error:
-            marked = history.marked()
-            if marked is None or not (early if isinstance(error, DivergenceError) else mark):
+            if not history.is_marked or not (early if isinstance(error, DivergenceError) else mark):
                 raise
-            parameters, history = marked
+            parameters, history = history.marked()
             # the moments are not those of these weights
             n_iter, state, failure = len(history.loss_curve) - epochs, None, error
+        if value is not None:
+            # there may have been no iteration
+            history.best_loss = min(history.best_loss, value)
         vars(self).update(
             learned(parameters),
             loss_=history.loss_curve[-1] if value is None else value,
@@ -398,16 +424,24 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         if held_out.loss != loss:
             objective = self._objective(objective.widths, self.activation, objective.dtype, held_out.loss)
         rows = objective.rows(X, held_out.values, weight, held_out.codes)
+        weights = {} if weight is None else {"sample_weight": weight}
 
         def score(parameters):
+            nonlocal weights
             if scorer is None:
                 return self._validation_score(held_out, objective.predict(X, parameters))
             model = type(self).__new__(type(self))
             vars(model).update(vars(self), **learned(parameters))
             # the rows have been checked, and are an array without names
             vars(model).pop("feature_names_in_", None)
-            weights = {} if weight is None else {"sample_weight": weight}
-            value = scorer(model, X, held_out.y, **weights)
+            try:
+                value = scorer(model, X, held_out.y, **weights)
+            except TypeError as error:
+                # also of scikit-learn's own scorers, whose metric may not know weights
+                if not weights or "unexpected keyword argument 'sample_weight'" not in str(error):
+                    raise
+                weights = {}
+                value = scorer(model, X, held_out.y)
             if not isinstance(value, numbers.Real):
                 raise TypeError(
                     f"early_stopping={self.early_stopping!r} must give a number, got {value!r} of type "

@@ -8,6 +8,7 @@ from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
 from sklloss._intake import (
     check_choice,
+    check_column_order,
     check_real,
     check_validation_arguments,
     check_weight,
@@ -60,14 +61,14 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             )
         known = None if first else self.classes_
         if classes is not None:
-            classes = np.unique(column_or_1d(classes))
-            if not first and not np.array_equal(classes, known):
+            distinct = np.unique(column_or_1d(classes))
+            if not first and not np.array_equal(distinct, known):
                 raise ValueError(
-                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}"
+                    f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
                 )
-            if len(classes) < 2:
-                raise ValueError(f"classes must hold at least 2 labels, got {classes.tolist()}")
-            known = classes
+            if len(distinct) < 2:
+                raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
+            known = distinct
         elif first and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         X = check_X(self, X, reset=first)
@@ -76,6 +77,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
+        if classes is not None:
+            check_column_order(classes, y, target.kind)
         examples = self._examples(X, target, y)
         self._set_classes(target)
         return {"examples": examples}

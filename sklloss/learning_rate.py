@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 from sklearn.base import clone
-from sklearn.utils import check_random_state, resample
+from sklearn.utils import check_consistent_length, check_random_state, resample
 
-from sklloss._intake import check_integer, check_real
+from sklloss._intake import check_integer, check_real, check_weight
 from sklloss._mlp import STOCHASTIC, BaseMLP
 from sklloss.backends.threads import single_threaded_blas
 
@@ -69,9 +70,9 @@ def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, high
 
     Notes
     -----
-    The loss is that of the training rows, of 2048 of them drawn at random where there are more, so it has no
-    noise from batch to batch. The test ends where half of what had been gained is lost again. The same
-    integer ``random_state`` of the estimator gives the same result.
+    The loss is that of the training rows, of 2048 of them drawn at random where there are more (of those with
+    a weight above 0), so it has no noise from batch to batch. The test ends where half of what had been
+    gained is lost again. The same integer ``random_state`` of the estimator gives the same result.
 
     References
     ----------
@@ -83,7 +84,7 @@ def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, high
     >>> from sklloss import MLPRegressor, find_learning_rate
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = MLPRegressor(random_state=0)
-    >>> rate = find_learning_rate(model, X, y).suggestion
+    >>> rate = find_learning_rate(model, X, y).suggestion or 0.001  # None where the loss falls at no rate
     >>> model = model.set_params(learning_rate_init=rate, learning_rate="one-cycle").fit(X, y)
     """
     if not isinstance(estimator, BaseMLP):
@@ -108,14 +109,29 @@ def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, high
 
 
 def _judged_rows(probe, X, y, sample_weight):
+    """The rows, with their weights, that the loss is looked at on: some of those that weigh anything."""
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     if n <= JUDGED_ROWS or y is None:
         return X, y, sample_weight
-    given = [part for part in (X, y, sample_weight) if part is not None]
-    drawn = resample(
-        *given, replace=False, n_samples=JUDGED_ROWS, random_state=check_random_state(probe.random_state)
+    check_consistent_length(X, y)
+    weight = check_weight(sample_weight, n, np.float64)
+    rows = np.arange(n) if weight is None else np.flatnonzero(weight)
+    rows = resample(
+        rows,
+        replace=False,
+        n_samples=min(JUDGED_ROWS, len(rows)),
+        random_state=check_random_state(probe.random_state),
     )
-    return (*drawn, None)[:3]
+    return _take(X, rows), _take(y, rows), None if weight is None else weight[rows]
+
+
+def _take(data, rows):
+    """Some rows of an array, a data frame, a sparse matrix or a list."""
+    if hasattr(data, "iloc"):
+        return data.iloc[rows]
+    if scipy.sparse.issparse(data):
+        return data.tocsr()[rows]
+    return data[rows] if hasattr(data, "shape") else [data[row] for row in rows]
 
 
 class _RangeTest:
@@ -156,7 +172,8 @@ class _RangeTest:
         if n < WINDOW:
             raise ValueError(
                 f"training blows up at learning rates from lowest={self.rates[0]:.3g} on: try a smaller one, "
-                "or bring X and y to a common scale (such as with StandardScaler)"
+                "or bring the columns of X (in a regression y too) to a common scale, "
+                "such as with StandardScaler"
             )
         sums = np.convolve(losses, np.ones(WINDOW), mode="same")
         smoothed = sums / np.convolve(np.ones(n), np.ones(WINDOW), mode="same")

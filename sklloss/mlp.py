@@ -65,9 +65,9 @@ class MLPClassifier(BaseMLPClassifier):
     early_stopping : bool, "loss", str or callable, default=False
         With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
         weights of the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a
-        scorer, given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The
-        rows are ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows, as
-        scikit-learn draws it: stratified for two classes.
+        scorer, given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better,
+        which is given weights if it takes ``sample_weight``. The rows are ``X_val`` if given to `fit`, else a
+        ``validation_fraction`` of the training rows, as scikit-learn draws it: stratified for two classes.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -113,20 +113,21 @@ class MLPClassifier(BaseMLPClassifier):
         The training loss of the last epoch, penalty included: the mean over its batches of the loss
         before each step. With "lbfgs" the objective at the end.
     best_loss_ : float or None
-        The lowest of ``loss_curve_``; None with ``early_stopping``.
+        The lowest of ``loss_curve_`` and ``loss_``; None with ``early_stopping``.
     loss_curve_ : list of float
-        ``loss_`` of each epoch.
+        ``loss_`` of each epoch, or of each iteration of "lbfgs".
     validation_loss_curve_ : list of float or None
-        The loss on the validation rows after each epoch, without the penalty and without class weights; None
-        without validation.
+        The loss on the validation rows after each epoch, without the penalty and without class weights; NaN
+        for epochs of earlier calls that had no validation rows. None without validation.
     validation_scores_ : list of float or None
         What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
         validation loss, negated. None without ``early_stopping``.
     best_validation_score_ : float or None
-        The highest of ``validation_scores_``.
+        The highest of ``validation_scores_``; after a warm start that did not get further, the score of the
+        weights that it started from.
     best_iter_ : int
         The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
-        best, else the last one.
+        best, else the last one; 0 where "lbfgs" had nothing to do.
     n_iter_ : int
         Epochs of the last call.
     t_ : int
@@ -154,9 +155,12 @@ class MLPClassifier(BaseMLPClassifier):
       costs the logit.
     - y of one class only is an error.
     - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
+    - A multi-label y that is sparse gives dense predictions.
+    - A validation score that is NaN counts as an epoch without improvement.
     - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
-      changed parameters, and starts the optimiser anew when ``solver`` has changed, the loss curves when
-      ``loss`` or ``label_smoothing`` has.
+      changed parameters, and starts the optimiser anew when ``solver`` has changed, a learning rate that has
+      come down when ``learning_rate`` or ``learning_rate_init`` has, the loss curves when ``loss`` or
+      ``label_smoothing`` has.
 
     With a loss that is linear in y, as the cross-entropy, log and focal losses are, a row of probabilities is
     the same as a row for each class, weighted by them; in one batch, that is, and as the mean of batches.
@@ -241,7 +245,8 @@ class MLPClassifier(BaseMLPClassifier):
         Parameters
         ----------
         X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense.
+            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
+            most data frames, the stochastic solvers work on a copy.
         y : array-like
             Labels (n,) of any type; a 0/1 matrix (n, L) of labels that may hold together. Probabilities:
             (n,) in [0, 1] of the second of two classes; of classes, (n, K) with rows that sum to 1 and
@@ -281,7 +286,7 @@ class MLPClassifier(BaseMLPClassifier):
         sample_weight : array-like of shape (n,), optional
         classes : array-like of shape (n_classes,), optional
             All labels that will ever come. Needed at the first call where y holds labels (n,); the columns of
-            a matrix are its classes.
+            a matrix are its classes, which must then be sorted unless the columns have these names.
 
         Returns
         -------
@@ -363,8 +368,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     early_stopping : bool, "loss", str or callable, default=False
         With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
         weights of the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer,
-        given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better. The rows
-        are ``X_val`` if given to `fit`, else a ``validation_fraction`` of the training rows.
+        given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better, which is
+        given weights if it takes ``sample_weight``. The rows are ``X_val`` if given to `fit`, else a
+        ``validation_fraction`` of the training rows.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -392,19 +398,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         The training loss of the last epoch, penalty included: the mean over its batches of the loss
         before each step. With "lbfgs" the objective at the end.
     best_loss_ : float or None
-        The lowest of ``loss_curve_``; None with ``early_stopping``.
+        The lowest of ``loss_curve_`` and ``loss_``; None with ``early_stopping``.
     loss_curve_ : list of float
-        ``loss_`` of each epoch.
+        ``loss_`` of each epoch, or of each iteration of "lbfgs".
     validation_loss_curve_ : list of float or None
-        The loss on the validation rows after each epoch, without the penalty; None without validation.
+        The loss on the validation rows after each epoch, without the penalty; NaN for epochs of earlier calls
+        that had no validation rows. None without validation.
     validation_scores_ : list of float or None
         What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
         validation loss, negated. None without ``early_stopping``.
     best_validation_score_ : float or None
-        The highest of ``validation_scores_``.
+        The highest of ``validation_scores_``; after a warm start that did not get further, the score of the
+        weights that it started from.
     best_iter_ : int
         The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
-        best, else the last one.
+        best, else the last one; 0 where "lbfgs" had nothing to do.
     n_iter_ : int
         Epochs of the last call.
     t_ : int
@@ -438,6 +446,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     weights of the last finished epoch (of the best one with ``early_stopping``), else it is what it was. A
     `partial_fit` after either starts the optimiser anew. After any other error nothing has changed.
 
+    A warm start with ``early_stopping`` and ``X_val`` scores the weights that it starts from first, and keeps
+    them if no epoch is better on these rows. Without ``X_val`` the best score of the last call stands, as in
+    scikit-learn, though other rows may have been split off.
+
     scikit-learn's callbacks (from 1.9 on, ``set_callbacks``) are called around each epoch of `fit`, or
     iteration of "lbfgs"; one that asks for the end has it.
 
@@ -448,9 +460,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
       ``alpha / T`` and (for "sgd") ``T * learning_rate_init`` here.
     - "poisson" leaves out the terms in y alone, which scikit-learn's ``loss_`` contains; the fit is the same.
     - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
+    - A validation score that is NaN counts as an epoch without improvement.
     - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
-      changed parameters, and starts the optimiser anew when ``solver`` has changed, the loss curves when
-      ``loss`` has.
+      changed parameters, and starts the optimiser anew when ``solver`` has changed, a learning rate that has
+      come down when ``learning_rate`` or ``learning_rate_init`` has, the loss curves when ``loss`` has.
 
     References
     ----------
@@ -532,7 +545,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Parameters
         ----------
         X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense.
+            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
+            most data frames, the stochastic solvers work on a copy.
         y : array-like of shape (n,) or (n, outputs)
         sample_weight : array-like of shape (n,), optional
             Non-negative, not all zero.

@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import itertools
 import os
 import signal
 
@@ -18,3 +19,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def rng():
     """A generator with a fixed seed, fresh for each test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """``press_ctrl_c(loss class, call)``: Ctrl-C comes at that call of its formula, counted from now on."""
+    formulas = {}
+
+    def press(owner, call):
+        formula = formulas.setdefault(owner, owner.formula)
+        calls = itertools.count(1)
+
+        def struck(self, xp, y, raw):
+            if next(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            return formula(self, xp, y, raw)
+
+        monkeypatch.setattr(owner, "formula", struck)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield press
+    signal.signal(signal.SIGINT, handler)

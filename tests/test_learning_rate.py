@@ -98,6 +98,31 @@ def test_rows_of_any_kind_with_weights_beyond_those_that_are_judged():
     assert find_learning_rate(model, X, y).losses[0] != dense.losses[0]
 
 
+@pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csc_array, list, "pandas", "polars"])
+def test_rows_without_weight_are_not_judged(container):
+    if isinstance(container, str):
+        container = pytest.importorskip(container).DataFrame
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((3000, 4)), np.zeros(3000)
+    y = X[:, 0] - X[:, 1]
+    kept = np.arange(0, 3000, 100)
+    weight[kept] = rng.uniform(0.5, 2.0, len(kept))
+    model = MLPRegressor(hidden_layer_sizes=(8,), random_state=0)
+    found = find_learning_rate(model, container(X), y, weight)
+    alone = find_learning_rate(model, X[kept], y[kept], weight[kept])
+    np.testing.assert_allclose(found.losses, alone.losses, rtol=1e-8)
+
+
+def test_one_weight_for_all_rows_is_taken_whatever_their_number():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3000, 4))
+    model = MLPRegressor(hidden_layer_sizes=(8,), random_state=0, alpha=0.0)
+    plain = find_learning_rate(model, X, X[:, 0])
+    found = find_learning_rate(model, X, X[:, 0], 2.0)
+    n = min(len(plain.losses), 20)
+    np.testing.assert_allclose(found.losses[:n], plain.losses[:n], rtol=1e-8)
+
+
 def test_column_names_raise_no_warning():
     pandas = pytest.importorskip("pandas")
     X, y = problem("diabetes")
@@ -145,6 +170,11 @@ def test_bad_rows_are_named():
     X, y = problem("diabetes")
     with pytest.raises(ValueError, match="same number of rows"):
         find_learning_rate(MLPRegressor(), X, y[:5])
+    many = np.tile(X, (6, 1))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        find_learning_rate(MLPRegressor(), many, y)
+    with pytest.raises(ValueError, match="sample_weight must have shape"):
+        find_learning_rate(MLPRegressor(), many, np.tile(y, 6), y)
     with pytest.raises(ValueError, match="y"):
         find_learning_rate(MLPRegressor(), X, None)
 

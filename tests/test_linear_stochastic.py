@@ -438,6 +438,42 @@ def test_soft_and_multi_label_targets_name_their_own_classes(rng):
     assert model.partial_fit(X, (P[:, 0] > 0.5).astype(int)).coef_.shape == (1, 5)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_columns_without_names_are_the_sorted_classes_of_a_stream(estimator, rng):
+    X, _ = problem(rng)
+    P = rng.dirichlet(np.ones(3), size=len(X))
+    model = estimator(random_state=0).partial_fit(X, P, ["a", "b", "c"])
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.coef_, estimator(random_state=0).partial_fit(X, P).coef_)
+    for stream in (model, estimator()):
+        with pytest.raises(
+            ValueError, match=r"classes=\[.*\] must be sorted and distinct where y is a matrix"
+        ):
+            stream.partial_fit(X, P, ["c", "a", "b"])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_columns_with_names_are_found_among_the_classes_of_a_stream(estimator, library, rng):
+    frames = pytest.importorskip(library)
+    X, _ = problem(rng)
+    P = rng.dirichlet(np.ones(3), size=len(X))
+    named = frames.DataFrame(dict(zip(["c", "a", "b"], P.T)))
+    model = estimator(random_state=0).partial_fit(X, named, ["b", "c", "a"])
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    expected = estimator(random_state=0).partial_fit(X, P[:, [1, 2, 0]])
+    np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-9)
+    assert model.score(X, named) == expected.score(X, P[:, [1, 2, 0]])
+
+
+def test_probabilities_of_two_classes_are_not_of_three(rng):
+    X, _ = problem(rng)
+    with pytest.raises(
+        ValueError, match="y holds probabilities, of the second of two classes, but there are 3"
+    ):
+        LogisticClassifier().partial_fit(X, rng.random(300), [0, 1, 2])
+
+
 def test_balanced_class_weights_are_not_for_a_stream_but_a_dict_is(rng):
     X, y = problem(rng, K=2)
     with pytest.raises(ValueError, match="class_weight='balanced' is not for partial_fit"):

@@ -1,16 +1,15 @@
 """How the networks' training is watched, ends, is cut short and goes on in a stream."""
 
 import pickle
-import signal
 import warnings
 
 import numpy as np
 import pytest
 import sklearn
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
-from sklearn.metrics import make_scorer, mean_absolute_error, r2_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import make_scorer, max_error, mean_absolute_error, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
@@ -88,6 +87,35 @@ def test_early_stopping_keeps_the_epoch_of_the_best_score(early_stopping, metric
     assert len(model.validation_loss_curve_) == len(model.loss_curve_) == model.n_iter_
 
 
+def unweighted_score(estimator, X, y):
+    """A scorer of no more than the documented arguments."""
+    return -mean_absolute_error(y, estimator.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "metric"),
+    [
+        (unweighted_score, mean_absolute_error),
+        ("neg_max_error", max_error),
+        (make_scorer(max_error, greater_is_better=False), max_error),
+    ],
+)
+def test_a_scorer_that_takes_no_weights_gets_none(early_stopping, metric):
+    model = fit_held_out(small(early_stopping=early_stopping), weighted=True)
+    scores = [-metric(Y[HELD], stage.predict(X[HELD])) for stage in epochs_apart(model, 8)]
+    np.testing.assert_allclose(model.validation_scores_, scores, rtol=1e-12)
+    assert len(small(early_stopping=early_stopping).fit(X, Y, W).validation_scores_) == 8
+
+
+def broken_score(estimator, X, y, sample_weight=None):
+    raise TypeError("there is no such thing")
+
+
+def test_an_error_of_a_scorer_comes_out_as_it_is():
+    with pytest.raises(TypeError, match="there is no such thing"):
+        fit_held_out(small(early_stopping=broken_score), weighted=True)
+
+
 def test_early_stopping_on_the_loss_keeps_the_epoch_of_the_lowest():
     model = fit_held_out(small(early_stopping="loss", max_iter=60, learning_rate_init=0.05), weighted=True)
     assert model.n_iter_ < 60
@@ -120,6 +148,15 @@ def test_a_scorer_goes_through_pipelines_clones_searches_and_pickles():
     pipeline = make_pipeline(StandardScaler(), small(early_stopping="neg_mean_absolute_error"))
     search = GridSearchCV(pipeline, {"mlpregressor__early_stopping": [True, "loss", "r2", absolute_score]})
     search.fit(X, Y)
+    assert search.cv_results_["param_mlpregressor__early_stopping"].tolist() == [
+        True,
+        "loss",
+        "r2",
+        absolute_score,
+    ]
+    for watched, score in zip([True, "loss", "r2", absolute_score], search.cv_results_["mean_test_score"]):
+        candidate = clone(pipeline).set_params(mlpregressor__early_stopping=watched)
+        assert score == cross_val_score(candidate, X, Y).mean()
     model = pickle.loads(pickle.dumps(clone(pipeline).fit(X, Y)))[-1]
     assert model.best_validation_score_ == max(model.validation_scores_)
     assert clone(model).early_stopping == "neg_mean_absolute_error"
@@ -213,41 +250,20 @@ def test_nothing_is_kept_when_training_diverges_without_early_stopping():
 # Ctrl-C --------------------------------------------------------------------------------------------------
 
 
-class Interrupting(losses.HalfSquaredError):
-    """The squared error without its kernel; Ctrl-C is pressed while it works out some gradient."""
+class Plain(losses.HalfSquaredError):
+    """The squared error without its kernel: a call of its formula for each batch."""
 
     kernel = None
-    calls = 0
-    strike = 0
-
-    def formula(self, xp, y, raw):
-        Interrupting.calls += 1
-        if Interrupting.calls == Interrupting.strike:
-            signal.raise_signal(signal.SIGINT)
-        return 0.5 * (raw - y) ** 2, raw - y
-
-
-@pytest.fixture
-def press_ctrl_c():
-    """Let Ctrl-C come at the given call of the loss from now on."""
-
-    def press(call):
-        Interrupting.calls, Interrupting.strike = 0, call
-
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield press
-    press(0)
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c(solver, press_ctrl_c):
     # 3 batches an epoch: the eleventh is in the fourth epoch
-    model = small(loss=Interrupting(), solver=solver, warm_start=True, batch_size=50)
-    press_ctrl_c(11)
+    model = small(loss=Plain(), solver=solver, warm_start=True, batch_size=50)
+    press_ctrl_c(Plain, 11)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
-    expected = small(loss=Interrupting(), solver=solver, batch_size=50, max_iter=3).fit(X, Y)
+    expected = small(loss=Plain(), solver=solver, batch_size=50, max_iter=3).fit(X, Y)
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.loss_curve_ == expected.loss_curve_
     assert model.n_iter_ == model.best_iter_ == 3
@@ -255,7 +271,7 @@ def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c(solver, press_c
     # it goes on from there; the moments of the optimiser were those of the epoch that was cut short
     model.fit(X, Y)
     assert len(model.loss_curve_) == 11
-    press_ctrl_c(1)
+    press_ctrl_c(Plain, 1)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert len(model.loss_curve_) == 11
@@ -263,12 +279,12 @@ def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c(solver, press_c
 
 
 def test_a_warm_start_keeps_the_best_epoch_after_ctrl_c_in_early_stopping(press_ctrl_c):
-    common = {"loss": Interrupting(), "early_stopping": True, "learning_rate_init": 0.05, "max_iter": 60}
+    common = {"loss": Plain(), "early_stopping": True, "learning_rate_init": 0.05, "max_iter": 60}
     calm = fit_held_out(small(**common))
     assert calm.best_iter_ < calm.n_iter_ - 1
     model = small(**common, warm_start=True)
     # a batch and the validation rows each epoch: in the batch of the last epoch
-    press_ctrl_c(2 * calm.n_iter_ - 1)
+    press_ctrl_c(Plain, 2 * calm.n_iter_ - 1)
     with pytest.raises(KeyboardInterrupt):
         fit_held_out(model)
     assert model.n_iter_ == calm.n_iter_ - 1
@@ -277,26 +293,26 @@ def test_a_warm_start_keeps_the_best_epoch_after_ctrl_c_in_early_stopping(press_
 
 
 def test_a_warm_start_keeps_the_last_iteration_of_lbfgs_after_ctrl_c(press_ctrl_c):
-    model = small(loss=Interrupting(), solver="lbfgs", warm_start=True, max_iter=50)
-    press_ctrl_c(11)
+    model = small(loss=Plain(), solver="lbfgs", warm_start=True, max_iter=50)
+    press_ctrl_c(Plain, 11)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert 0 < model.n_iter_ == len(model.loss_curve_) < 11
-    expected = small(loss=Interrupting(), solver="lbfgs", max_iter=model.n_iter_).fit(X, Y)
+    expected = small(loss=Plain(), solver="lbfgs", max_iter=model.n_iter_).fit(X, Y)
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.loss_ == expected.loss_curve_[-1]
 
 
 @pytest.mark.parametrize("parameters", [{}, {"solver": "lbfgs"}, {"early_stopping": True}])
 def test_ctrl_c_changes_nothing_without_a_warm_start(parameters, press_ctrl_c):
-    model = small(loss=Interrupting(), **parameters).fit(X, Y)
+    model = small(loss=Plain(), **parameters).fit(X, Y)
     before = vars(model).copy()
-    press_ctrl_c(5)
+    press_ctrl_c(Plain, 5)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert vars(model) == before
     if not parameters:
-        press_ctrl_c(1)
+        press_ctrl_c(Plain, 1)
         with pytest.raises(KeyboardInterrupt):
             model.partial_fit(X, Y)
         assert vars(model) == before
@@ -419,8 +435,13 @@ def test_scikit_learns_scoring_monitor_logs_every_epoch_of_a_search():
     scores = [row["r2"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 8
     assert scores[-1] == pytest.approx(model.score(X, Y), rel=1e-12)
+    monitor = callback.ScoringMonitor(scoring="r2")
     search = GridSearchCV(small().set_callbacks(monitor), {"alpha": [0.1, 1.0]}, cv=2).fit(X, Y)
-    assert search.best_score_ < 1
+    rows = [row for log in monitor.get_logs(select="all") for row in log.data]
+    scores = [row["r2"] for row in rows if row["task_name"] == "epoch"]
+    # two folds for each of two candidates, and the best on all rows
+    assert len(scores) == 5 * 8
+    assert search.best_estimator_.score(X, Y) in scores
 
 
 def test_scikit_learns_progress_bar_runs(capsys):
@@ -433,7 +454,7 @@ def test_scikit_learns_progress_bar_runs(capsys):
 def test_set_callbacks_is_there_exactly_where_scikit_learn_has_them():
     recent = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
     assert hasattr(small(), "set_callbacks") == recent
-    assert isinstance(small(), BaseEstimator)
+    assert small().fit(X, Y).n_iter_ == 8
 
 
 def test_warnings_point_to_the_line_that_trains(recwarn):

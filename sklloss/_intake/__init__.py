@@ -6,6 +6,7 @@ negative, codes are in range, and X, targets and weights share one dtype.
 
 from sklloss._intake.classes import (
     ClassTarget,
+    check_column_order,
     hard_labels,
     is_label_column,
     logistic_target,
@@ -21,13 +22,20 @@ from sklloss._intake.parameters import (
     check_real,
     unchanged_on_error,
 )
-from sklloss._intake.regression import RegressionData, regression_data, regression_validation
+from sklloss._intake.regression import (
+    RegressionData,
+    regression_data,
+    regression_validation,
+    target_in_dtype,
+)
 from sklloss._intake.rows import (
     check_validation_arguments,
     check_weight,
     check_X,
     in_dtype,
+    row_major,
     usable_layout,
+    weight_in_dtype,
 )
 
 __all__ = [
@@ -36,6 +44,7 @@ __all__ = [
     "RegressionData",
     "check_X",
     "check_choice",
+    "check_column_order",
     "check_flag",
     "check_integer",
     "check_real",
@@ -49,7 +58,10 @@ __all__ = [
     "plain_target",
     "regression_data",
     "regression_validation",
+    "row_major",
     "softmax_target",
+    "target_in_dtype",
     "unchanged_on_error",
     "usable_layout",
+    "weight_in_dtype",
 ]

@@ -62,8 +62,9 @@ def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, cla
     name : str
         What errors call y.
     """
+    columns = getattr(y, "columns", None)
     y = target_array(y, name, n_samples)
-    return _logistic_target(y, weight, class_weight, dtype, kind, classes, name)
+    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
 
 
 def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
@@ -109,7 +110,7 @@ def network_target(
             softmax = False
     if softmax:
         return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
-    return _logistic_target(y, weight, class_weight, dtype, kind, classes, name)
+    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
 
 
 def is_label_column(y):
@@ -134,9 +135,9 @@ def _refuse_fractions(y, name):
         )
 
 
-def _logistic_target(y, weight, class_weight, dtype, kind, classes, name):
+def _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name):
     if y.ndim == 2:
-        return _multilabel_target(y, weight, class_weight, dtype, kind, classes, name)
+        return _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name)
     if kind == "multilabel":
         raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
     if _is_continuous(y):
@@ -147,11 +148,11 @@ def _logistic_target(y, weight, class_weight, dtype, kind, classes, name):
                 f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; "
                 f"row {row} has {y[row]}"
             )
-        if kind == "one-vs-rest":
-            raise ValueError(
-                f"{name} holds probabilities, but the training labels had {len(classes)} classes"
-            )
         classes = np.array([0, 1]) if classes is None else classes
+        if len(classes) != 2:
+            raise ValueError(
+                f"{name} holds probabilities, of the second of two classes, but there are {len(classes)}"
+            )
         return _binary_target(y.astype(np.float64), classes, weight, class_weight, dtype)
     classes, codes = _label_codes(y, classes, name)
     if len(classes) == 2:
@@ -229,6 +230,38 @@ def _in_class_order(y, columns, classes, name):
     return y
 
 
+def _in_label_order(y, columns, classes, name):
+    """The same for labels that may hold together, which have names only if a stream gave them strings."""
+    named = classes is not None and all(isinstance(one, str) for one in np.asarray(classes).tolist())
+    return _in_class_order(y, columns, classes, name) if named else y
+
+
+def check_column_order(classes, y, kind):
+    """Refuse ``classes`` that are not sorted, as ``classes_`` are, where they go by the columns of y.
+
+    Parameters
+    ----------
+    classes : array-like
+        As the user passed them.
+    y : array-like
+        As the user passed it. Names of columns that are the classes tell the columns apart.
+    kind : str
+        That of the coded y.
+    """
+    shape = np.shape(y)
+    given, known = np.ravel(classes), np.unique(classes)
+    if len(shape) < 2 or shape[1] < 2 or np.array_equal(given, known):
+        return
+    names = list(getattr(y, "columns", ()))
+    labels = known.tolist()
+    by_name = kind != "multilabel" or all(isinstance(one, str) for one in labels)
+    if not (by_name and set(names) == set(labels)):
+        raise ValueError(
+            f"classes={given.tolist()} must be sorted and distinct where y is a matrix whose columns do not "
+            "have these names: sort them, and the columns of y with them"
+        )
+
+
 def _is_continuous(y):
     """Whether a vector without NaN is what scikit-learn calls continuous: it holds fractions."""
     return y.dtype.kind == "f" and bool((y != np.rint(y)).any())
@@ -296,11 +329,12 @@ def _probability_rows(y, name):
     return y / totals[:, None]
 
 
-def _multilabel_target(y, weight, class_weight, dtype, kind, classes, name):
+def _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name):
     if kind not in (None, "multilabel"):
         raise ValueError(f"{name} must have shape (n,) as in training, got shape {y.shape}")
     if classes is not None and len(classes) != y.shape[1]:
         raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} labels")
+    y = _in_label_order(y, columns, classes, name)
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{name} is 2-D and must hold 0/1 labels or probabilities, got dtype {y.dtype}")
     outside = (y < 0) | (y > 1)
@@ -412,8 +446,10 @@ def plain_target(y, n_samples, target):
     """Y, of which ``target`` was made, as an array: labels, or a matrix with its columns in class order."""
     columns = getattr(y, "columns", None)
     y = target_array(y, "y", n_samples)
-    if y.ndim == 1 or target.kind == "multilabel":
+    if y.ndim == 1:
         return y
+    if target.kind == "multilabel":
+        return _in_label_order(y, columns, target.classes, "y")
     return _in_class_order(y, columns, target.classes, "y")
 
 
@@ -426,7 +462,7 @@ def hard_labels(y, kind, classes):
         if y.shape[1] != len(classes):
             raise ValueError(f"y has {y.shape[1]} columns, but there are {len(classes)} classes")
         if kind == "multilabel":
-            return (y > 0.5).astype(int)
+            return (_in_label_order(y, columns, classes, "y") > 0.5).astype(int)
         return np.asarray(classes)[_in_class_order(y, columns, classes, "y").argmax(axis=1)]
     if kind == "binary" and _is_continuous(y):
         return np.asarray(classes)[(y > 0.5).astype(int)]

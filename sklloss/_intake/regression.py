@@ -61,12 +61,21 @@ def _regression_data(estimator, X, y, sample_weight, loss, reset, names):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(y.reshape(y.shape[0], -1), dtype=X.dtype)
-    if not np.isfinite(cast).all():
-        raise ValueError(f"{names[1]} is out of the range of {X.dtype.name}, the dtype of {names[0]}")
-    _check_domain(loss, cast, names[1])
+    cast = target_in_dtype(y.reshape(y.shape[0], -1), X.dtype, loss, names[1], names[0])
     return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)
+
+
+def target_in_dtype(y, dtype, loss, name="y", holder="the network"):
+    """Targets (n, outputs) in the dtype of ``holder``; a ValueError where that has no room for them.
+
+    Nor may they leave the loss's domain, as small numbers do that round to 0.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.ascontiguousarray(y, dtype=dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of {holder}")
+    _check_domain(loss, cast, name)
+    return cast
 
 
 def _check_domain(loss, y, name):

@@ -79,8 +79,19 @@ def in_dtype(X, dtype, name="X"):
         return X
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
-    assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
     return X
+
+
+def row_major(X):
+    """X, dense or CSR, with the numbers of a row side by side: a copy if they are not.
+
+    Else to take rows in any order is to read a line of cache for each number, in every epoch.
+    """
+    if scipy.sparse.issparse(X) or X.strides[1] == X.itemsize:
+        return X
+    return np.ascontiguousarray(X)
 
 
 @contextlib.contextmanager
@@ -115,14 +126,19 @@ def check_weight(weight, n_samples, dtype, name="sample_weight"):
         raise ValueError(f"{name} must not be negative, got {weight[row]} in row {row}")
     if not weight.any():
         raise ValueError(f"{name} must not be all zero")
-    with np.errstate(over="ignore", under="ignore"):
-        cast = weight.astype(dtype)
     with np.errstate(over="ignore"):
         total = weight.sum()
     if not np.isfinite(total):
         raise ValueError(f"the sum of {name} is not finite: divide the weights by their largest")
+    return weight_in_dtype(weight, dtype, name, "X")
+
+
+def weight_in_dtype(weight, dtype, name="sample_weight", holder="the network"):
+    """Checked weights in the dtype of ``holder``; a ValueError where that has no room for them."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = weight.astype(dtype)
     if not np.isfinite(cast).all() or not cast.any():
-        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of X")
+        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of {holder}")
     return cast
 
 

@@ -71,14 +71,19 @@ cdef class Network:
     cdef Plan plan
     cdef list memory
     cdef list working
+    cdef list copies
+    cdef list targets
+    cdef list scores
     cdef Call call
     cdef object dtype
     cdef bint single
     cdef bint has_loss
+    # for how many rows there is memory: to work in, for copies of X, of targets, for scores
     cdef Py_ssize_t room
-    cdef bint backs
+    cdef Py_ssize_t copied
     cdef Py_ssize_t gathered
     cdef Py_ssize_t scored
+    cdef bint backs
     cdef readonly tuple widths
 
     def __init__(
@@ -94,6 +99,9 @@ cdef class Network:
             raise ValueError(f"widths must be two or more positive integers, got {self.widths}")
         self.memory = []
         self.working = []
+        self.copies = []
+        self.targets = []
+        self.scores = []
         plan.kernels = layers_of(layers)
         plan.activation = ACTIVATIONS[activation]
         plan.layers = len(self.widths) - 1
@@ -142,33 +150,49 @@ cdef class Network:
         cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
         return <char*>((address + 63) & ~<size_t>63)
 
-    cdef int _reserve(self, Py_ssize_t rows, bint gather, bint gradient) except -1:
-        """Working memory for batches of up to ``rows`` rows; nothing to do if it is there."""
+    cdef int _reserve(self, Rows rows, Py_ssize_t count, bint ordered, bint gradient) except -1:
+        """Working memory for batches of up to ``count`` rows; nothing to do if it is there.
+
+        What says that some memory is there is set after it, so that an error in between leaves nothing wrong.
+        """
         cdef Plan* plan = &self.plan
         cdef Py_ssize_t layer, item = self.dtype.itemsize
         cdef Py_ssize_t outputs = plan.batch.outputs
-        cdef Py_ssize_t block = self._block()
+        cdef Py_ssize_t block = self.block(rows.table.sparse)
+        cdef Py_ssize_t most = min(block, max(count, 1))
+        cdef Py_ssize_t room = max(self.room, most)
+        cdef bint backs = self.backs or gradient
+        plan.block = block
         if plan.gradient == NULL and gradient:
             plan.gradient = self._take(self.memory, plan.size * item)
-        if self.room == 0 or min(block, rows) > self.room or (gradient and not self.backs):
-            self.room = max(self.room, min(block, max(rows, 1)))
-            self.backs = self.backs or gradient
-            plan.block = block
+        if room > self.room or backs != self.backs:
+            self.room = 0
             self.working = []
-            for layer in range(plan.layers + 1):
-                plan.active[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
-            for layer in range(1, plan.layers if self.backs else 0):
-                plan.delta[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
+            for layer in range(1, plan.layers + 1):
+                plan.active[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            for layer in range(1, plan.layers if backs else 0):
+                plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
                 if plan.activation >= GELU:
-                    plan.slope[layer] = self._take(self.working, self.room * plan.widths[layer] * item)
-        if gather and rows > self.gathered:
-            self.gathered = rows
-            plan.target = self._take(self.memory, rows * outputs * item)
-            plan.weight = self._take(self.memory, rows * outputs * item)
-            plan.codes = <Py_ssize_t*>self._take(self.memory, rows * sizeof(Py_ssize_t))
-        if not plan.additive and rows > max(self.scored, block):
-            self.scored = rows
-            plan.raw = self._take(self.memory, rows * outputs * item)
+                    plan.slope[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            self.backs = backs
+            self.room = room
+        if most > self.copied and must_copy(&rows.table, ordered, plan.widths[0]):
+            self.copied = 0
+            self.copies = []
+            plan.active[0] = self._take(self.copies, most * plan.widths[0] * item)
+            self.copied = most
+        if ordered and count > self.gathered:
+            self.gathered = 0
+            self.targets = []
+            plan.target = self._take(self.targets, count * outputs * item)
+            plan.weight = self._take(self.targets, count * outputs * item)
+            plan.codes = <Py_ssize_t*>self._take(self.targets, count * sizeof(Py_ssize_t))
+            self.gathered = count
+        if not plan.additive and count > max(self.scored, block):
+            self.scored = 0
+            self.scores = []
+            plan.raw = self._take(self.scores, count * outputs * item)
+            self.scored = count
         return 0
 
     cdef int _check(self, Rows rows, bint targets) except -1:
@@ -194,7 +218,7 @@ cdef class Network:
         for layer in range(plan.layers):
             if plan.widths[layer + 1] > 1:
                 most = max(most, <double>plan.widths[layer] * <double>plan.widths[layer + 1])
-        return bool(HAS_TEAM) and most * min(rows, max(self._block(), 1)) >= LEAST
+        return bool(HAS_TEAM) and most * min(rows, self.block(False)) >= LEAST
 
     def gather(self):
         """Have the next pass share its steps with threads that call `help`."""
@@ -218,12 +242,16 @@ cdef class Network:
         set_state(&self.plan.team, OVER)
         self.plan.helped = False
 
-    cdef Py_ssize_t _block(self) noexcept:
-        """Rows that are worked on at a time, so that their activations stay in cache."""
+    cpdef Py_ssize_t block(self, bint sparse) noexcept:
+        """Rows that are worked on at a time, so that what a pass makes of them stays in cache.
+
+        Not fewer than it takes to make up for reading and writing the gradient once for each block.
+        """
         cdef Py_ssize_t layer, total = 0
-        for layer in range(self.plan.layers + 1):
+        # rows of CSR are read where they are
+        for layer in range(1 if sparse else 0, self.plan.layers + 1):
             total += self.plan.widths[layer]
-        return max(16, min(1024, <Py_ssize_t>CACHE // (<Py_ssize_t>self.dtype.itemsize * total)))
+        return max(LEAST_ROWS, min(1024, <Py_ssize_t>CACHE // (<Py_ssize_t>self.dtype.itemsize * total)))
 
     def epoch(
         self,
@@ -296,7 +324,7 @@ cdef class Network:
         if order is not None:
             start = &order[0]
         batch_rows = min(batch_rows, n)
-        self._reserve(batch_rows, order is not None, True)
+        self._reserve(rows, batch_rows, order is not None, True)
         step.parameters = vector(parameters, self.single, plan.size, "parameters")
         step.first = vector(first, self.single, plan.size, "first")
         step.second = NULL
@@ -353,7 +381,7 @@ cdef class Network:
         cdef void* p
         cdef void* out = NULL
         self._check(rows, True)
-        self._reserve(rows.n, False, wanted)
+        self._reserve(rows, rows.n, False, wanted)
         p = vector(parameters, self.single, plan.size, "parameters")
         if wanted:
             out = vector(gradient, self.single, plan.size, "gradient")
@@ -385,7 +413,7 @@ cdef class Network:
         cdef void* p
         cdef void* scores
         self._check(rows, False)
-        self._reserve(rows.n, False, False)
+        self._reserve(rows, rows.n, False, False)
         out = np.empty((rows.n, self.plan.batch.outputs), dtype=self.dtype)
         p = vector(parameters, self.single, plan.size, "parameters")
         scores = vector(out.reshape(-1), self.single, out.size, "out")

@@ -3,17 +3,25 @@
 cdef double PATIENCE = 2e8       # multiplications between two looks at Ctrl-C: some 20 ms
 cdef size_t CACHE = 4 << 20      # bytes of activations in a block of rows
 
+cdef enum:
+    LEAST_ROWS = 128             # of a block
+
+
+cdef bint must_copy(const Table* table, bint ordered, Py_ssize_t features) noexcept nogil:
+    """Whether rows are to be copied so that they lie one after the other, as BLAS wants them."""
+    # apart: rows that do not overlap, and a step that is an int
+    cdef bint apart = table.row_step >= features and table.row_step <= 2147483647
+    return not table.sparse and (ordered or table.column_step != 1 or not apart)
+
 
 cdef void take_rows(Plan* plan, real* unused) noexcept nogil:
-    """Point plan.x at the block of rows, gathered where they do not lie one after the other."""
+    """Point plan.x at the block of rows, copied where they do not lie one after the other."""
     cdef const Work* work = &plan.at_hand
     cdef const Table* table = work.table
     cdef Py_ssize_t features = plan.widths[0]
     if table.sparse:
         return
-    # BLAS wants rows that do not overlap, and a step that is an int
-    cdef bint apart = table.row_step >= features and table.row_step <= 2147483647
-    if work.order == NULL and table.column_step == 1 and apart:
+    if not must_copy(table, work.order != NULL, features):
         plan.x = <const real*>table.x + work.first * table.row_step
         plan.x_step = table.row_step
         return

@@ -64,8 +64,8 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
     value = float(found.fun)
     if not np.isfinite(value) or not np.isfinite(found.x).all():
         raise ValueError(
-            f"the training loss became {value} after {found.nit} iterations of L-BFGS: bring X and y to a "
-            "common scale (such as with StandardScaler)"
+            f"the training loss became {value} after {found.nit} iterations of L-BFGS: bring the "
+            "columns of X (in a regression y too) to a common scale, such as with StandardScaler"
         )
     n_iter = min(int(found.nit), max_iter)
     # in float32 a line search ends where rounding hides what is left: that is as far as it goes

@@ -93,7 +93,8 @@ class SGD:
 
     ``learning_rate``: "invscaling" divides by ``seen ** power_t`` after each epoch, ``seen`` being the rows
     seen so far plus one; "adaptive" divides by 5 each time progress stalls and stops below 1e-6; any other
-    name leaves the rate as it is.
+    name leaves the rate as it is. A state that was left under another name or another first rate resumes at
+    the first rate.
     """
 
     learning_rate_init: float = 0.001
@@ -108,8 +109,7 @@ class SGD:
         """The state before the first batch."""
         return {
             "solver": self.name,
-            "learning_rate_init": self.learning_rate_init,
-            "learning_rate": self.learning_rate_init,
+            **self._first_rate(),
             "first": np.zeros(size, dtype),
         }
 
@@ -118,9 +118,17 @@ class SGD:
         if state is None or state["solver"] != self.name:
             return None
         state = _copied(state)
-        if state["learning_rate_init"] != self.learning_rate_init:
-            state["learning_rate"] = state["learning_rate_init"] = self.learning_rate_init
+        first = self._first_rate()
+        if any(state[name] != first[name] for name in ("schedule", "learning_rate_init")):
+            state.update(first)
         return state
+
+    def _first_rate(self):
+        return {
+            "schedule": self.learning_rate,
+            "learning_rate_init": self.learning_rate_init,
+            "learning_rate": self.learning_rate_init,
+        }
 
     def epoch(self, objective, rows, order, batch_size, parameters, state, factors=1.0):
         """Run one epoch; parameters and state change in place. ``factors`` scale the rate, maybe by batch."""
@@ -181,17 +189,25 @@ class History:
 
     def mark(self, parameters):
         """Remember the training as it is now, with the parameters that it would give."""
-        # in one assignment, so that an interrupt finds the old mark or the new one
-        self._mark = (parameters, replace(self), tuple(map(len, self._curves())))
+        # in one assignment, so that an interrupt finds the old mark or the new one; the new one without the
+        # old, or the parameters of every epoch would stay
+        self._mark = (parameters, replace(self, _mark=None), tuple(map(len, self._curves())))
+
+    @property
+    def is_marked(self):
+        """Whether there is a mark."""
+        return self._mark is not None
 
     def marked(self):
-        """The parameters and the history of the last mark; None if there is none."""
+        """Go back to the last mark: its parameters, and its history up to there; None without one.
+
+        The history that is left behind serves no more.
+        """
         if self._mark is None:
             return None
         parameters, then, lengths = self._mark
         for curve, length in zip(then._curves(), lengths):
             del curve[length:]
-        then._mark = None
         return parameters, then
 
     def _curves(self):
@@ -204,7 +220,8 @@ class DivergenceError(ValueError):
     def __init__(self, what, value, epoch, remedy=""):
         super().__init__(
             f"the {what} became {value} in epoch {epoch}: training diverges. Try a smaller "
-            f"learning_rate_init, and bring X and y to a common scale (such as with StandardScaler){remedy}"
+            "learning_rate_init, and bring the columns of X (in a regression y too) to a common scale, such "
+            f"as with StandardScaler{remedy}"
         )
 
 
@@ -288,7 +305,7 @@ def train(
     n = len(order)
     batches = -(-n // batch_size)
     # One batch is the same whatever its order, and rows as they lie need no gathering.
-    gather = batch_size < n or n < rows.n
+    gather = n < rows.n or (batch_size < n and (shuffle or bool((np.diff(order) != 1).any())))
     factors = 1.0
     for epoch in range(1, max_iter + 1):
         if steps is not None:
@@ -302,7 +319,7 @@ def train(
             objective, rows, order if gather else None, batch_size, parameters, state, factors
         )
         if not math.isfinite(loss):
-            raise DivergenceError("training loss", loss, epoch, kept if history.marked() else "")
+            raise DivergenceError("training loss", loss, epoch, kept if history.is_marked else "")
         history.seen += n
         history.loss_curve.append(loss)
         if verbose:
@@ -346,7 +363,7 @@ def train(
             )
     if not np.isfinite(parameters).all():
         # The loss of an epoch is that of the parameters before its last step.
-        raise DivergenceError("parameters", "NaN or infinite", epoch, kept if history.marked() else "")
+        raise DivergenceError("parameters", "NaN or infinite", epoch, kept if history.is_marked else "")
     if early_stopping and not history.best_iter:
         raise ValueError("the validation score was NaN after every epoch: there are no best weights to keep")
     return best if early_stopping else parameters, epoch

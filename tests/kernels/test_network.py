@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import tracemalloc
 
 import mpmath
 import numpy as np
@@ -152,15 +153,58 @@ def test_all_layouts_of_X_give_the_same_loss_and_gradient(widths, dtype, rng):
         np.testing.assert_allclose(gradient, results[0][1], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("widths", "dense", "sparse"),
+    [
+        ((100, 60, 1), 1024, 1024),
+        ((784, 512, 10), 401, 1004),
+        ((50000, 100, 1), 128, 1024),
+        ((36885, 100, 20), 128, 1024),
+        ((5, 60000, 1), 128, 128),
+    ],
+)
+def test_a_block_of_rows_fits_the_cache_but_does_not_get_small(widths, dense, sparse):
+    # 4 MiB of float64: rows of X are copied into it, those of CSR are not
+    net = network(widths)
+    assert (net.block(False), net.block(True)) == (dense, sparse)
+
+
+@pytest.mark.parametrize(
+    ("container", "ordered", "copied"),
+    [
+        (np.ascontiguousarray, False, 0),
+        (np.ascontiguousarray, True, 128),
+        (np.asfortranarray, False, 128),
+        (scipy.sparse.csr_array, False, 0),
+        (scipy.sparse.csr_array, True, 0),
+    ],
+)
+def test_there_is_memory_for_a_block_of_rows_where_they_are_copied(container, ordered, copied):
+    features = 10000
+    rows = _network.Rows(container(np.eye(200, features)), np.zeros((200, 1)))
+    net = network((features, 4, 1))
+    parameters, first = np.zeros(net.size), np.zeros(net.size)
+    order = np.arange(200, dtype=np.intp) if ordered else None
+    tracemalloc.start()
+    try:
+        net.epoch(rows, order, 200, parameters, optimiser="sgd", rates=np.ones(1), first=first)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # a gradient, what the few units make of rows, and the copies
+    assert held - parameters.nbytes - 8 * features * copied < 200_000
+
+
 @pytest.mark.parametrize("kernel", ["squared_error", "root_mean_squared_error"])
 def test_many_blocks_of_rows_equal_one(kernel, rng):
-    # so wide that a block holds 16 rows
-    inputs, hidden_units = 200, 33000
+    # so wide that a block holds 128 rows
+    inputs, hidden_units = 50, 5000
     widths = (inputs, hidden_units, 1)
-    X = rng.standard_normal((40, inputs)) / 14
-    target = rng.standard_normal((40, 1))
-    weight = rng.random(40) + 0.1
+    X = rng.standard_normal((300, inputs)) / 7
+    target = rng.standard_normal((300, 1))
+    weight = rng.random(300) + 0.1
     net = network(widths, kernel=kernel, additive=kernel == "squared_error")
+    assert net.block(False) == 128
     parameters = rng.standard_normal(net.size) / 100
     gradient = np.empty_like(parameters)
     loss, weights = net.loss_and_gradient(_network.Rows(X, target, weight), parameters, gradient)

@@ -1,5 +1,7 @@
 """The stochastic solvers: their steps against the papers' formulas, and the rules of training."""
 
+import weakref
+
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -27,14 +29,14 @@ class FiveRows:
     n = 5
 
 
-def run(curve, optimiser=None, state=None, **kwargs):
+def run(curve, optimiser=None, state=None, order=range(5), **kwargs):
     optimiser = optimiser or SGD()
     history = History()
     objective = Quadratic(curve)
     defaults = {"batch_size": 2, "max_iter": len(curve), "random_state": np.random.RandomState(0)}
     state = state if state is not None else optimiser.start(1, np.float64)
     parameters, n_iter = train(
-        objective, FiveRows, np.arange(5), np.zeros(1), optimiser, state, history, **{**defaults, **kwargs}
+        objective, FiveRows, np.array(order), np.zeros(1), optimiser, state, history, **{**defaults, **kwargs}
     )
     return parameters, n_iter, history, state, objective
 
@@ -117,9 +119,25 @@ def test_each_epoch_shuffles_the_order_of_the_one_before():
         *_, objective = run([3.0, 2.0, 1.0])
     assert all(sorted(order) == list(range(5)) for order in objective.orders)
     assert len({tuple(order) for order in objective.orders}) == 3
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "given"),
+    [
+        ([0, 1, 2, 3, 4], {"shuffle": False}, False),
+        ([0, 1, 2, 3, 4], {"batch_size": 5}, False),
+        ([4, 2, 3, 0, 1], {"batch_size": 5}, False),
+        ([4, 2, 3, 0, 1], {"shuffle": False}, True),
+        ([0, 1, 3, 4], {"shuffle": False}, True),
+        ([0, 1, 3, 4], {"shuffle": False, "batch_size": 5}, True),
+    ],
+)
+def test_rows_are_gathered_only_where_their_order_matters(order, options, given):
     with pytest.warns(ConvergenceWarning):
-        *_, objective = run([3.0, 2.0], shuffle=False)
-    assert [list(order) for order in objective.orders] == [list(range(5))] * 2
+        *_, objective = run([3.0, 2.0], order=order, **options)
+    assert [None if one is None else one.tolist() for one in objective.orders] == [
+        order if given else None
+    ] * 2
 
 
 def test_early_stopping_returns_the_parameters_of_the_best_epoch():
@@ -152,8 +170,30 @@ def test_a_state_is_resumed_only_by_its_own_optimiser():
     assert Adam().resume(None) is None
     slower = SGD(0.1, "adaptive").resume({**SGD(0.2).start(3, np.float64), "learning_rate": 0.04})
     assert slower["learning_rate"] == 0.1  # a new initial rate starts the schedule anew
-    same = SGD(0.2, "adaptive").resume({**SGD(0.2).start(3, np.float64), "learning_rate": 0.04})
-    assert same["learning_rate"] == 0.04
+    fallen = {**SGD(0.2, "adaptive").start(3, np.float64), "learning_rate": 0.04}
+    assert SGD(0.2, "adaptive").resume(fallen)["learning_rate"] == 0.04
+    for name in ("constant", "invscaling"):
+        other = SGD(0.2, name).resume(fallen)
+        assert other["learning_rate"] == 0.2
+        assert SGD(0.2, name).resume({**other, "learning_rate": 0.01})["learning_rate"] == 0.01
+    assert fallen["learning_rate"] == 0.04
+
+
+def test_a_history_keeps_the_parameters_of_its_last_mark_only():
+    history, parameters = History(), [np.zeros(3) for _ in range(4)]
+    alive = [weakref.ref(one) for one in parameters]
+    while parameters:
+        history.loss_curve.append(1.0)
+        history.mark(parameters.pop(0))
+    assert [one() is not None for one in alive] == [False, False, False, True]
+    history.loss_curve.append(2.0)
+    assert history.is_marked
+    assert history.loss_curve == [1.0] * 4 + [2.0]
+    found, then = history.marked()
+    assert found is alive[-1]()
+    assert then.loss_curve == [1.0] * 4
+    assert not then.is_marked
+    assert History().marked() is None
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
