@@ -146,9 +146,3 @@ class ClassPredictions:
         check_is_fitted(self)
         labels = hard_labels(y, self._kind, self.classes_)
         return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
-
-    def __sklearn_tags__(self):
-        """Tags for scikit-learn: sparse input is welcome."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags

@@ -24,3 +24,9 @@ class LinearPredictions(ClassPredictions):
         """The scores of checked rows."""
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if self._kind == "binary" else scores
+
+    def __sklearn_tags__(self):
+        """Tags for scikit-learn: sparse input is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -3,7 +3,6 @@
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import type_of_target
 
 from sklloss._intake import (
     check_column_order,
@@ -11,8 +10,10 @@ from sklloss._intake import (
     check_real,
     check_weight,
     check_X,
+    is_label_column,
     logistic_target,
     softmax_target,
+    stream_classes,
     unchanged_on_error,
 )
 from sklloss.backends import threads
@@ -131,16 +132,12 @@ class PartialFitMixin:
 
     def _partial_fit(self, X, y, classes, sample_weight):
         loss = self._check_parameters()
-        if isinstance(self.class_weight, str):
-            raise ValueError(
-                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
-                "pass a dict of weights"
-            )
         first = not hasattr(self, "coef_")
+        known = stream_classes(classes, None if first else self.classes_, self.class_weight)
         X = check_X(self, X, reset=first)
         dtype = X.dtype if first else self.coef_.dtype
         weight = check_weight(sample_weight, X.shape[0], X.dtype)
-        target = self._stream_target(y, classes, weight, X, first)
+        target = self._stream_target(y, classes, known, weight, X, first)
         if not first and len(self.coef_) != target.outputs:
             raise ValueError(f"y has {target.outputs} outputs, but the model has {len(self.coef_)}")
         rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
@@ -175,18 +172,10 @@ class PartialFitMixin:
                 delattr(self, name)
         return self
 
-    def _stream_target(self, y, classes, weight, X, first):
+    def _stream_target(self, y, classes, known, weight, X, first):
         """The coded target: like the first call's or the fit's in what its outputs are."""
         n = X.shape[0]
-        known = None if first else self.classes_
-        if classes is not None:
-            given = np.unique(np.asarray(classes))
-            if not first and not np.array_equal(given, known):
-                raise ValueError(f"classes={given.tolist()} are not those of the model, {known.tolist()}")
-            if len(given) < 2:
-                raise ValueError(f"classes must hold at least 2 labels, got {given.tolist()}")
-            known = given
-        if first and known is None and _holds_labels(y, self._softmax):
+        if known is None and is_label_column(y):
             raise ValueError(
                 "classes must be passed to the first call of partial_fit: all labels that y will ever have"
             )
@@ -200,11 +189,3 @@ class PartialFitMixin:
         if classes is not None:
             check_column_order(classes, y, target.kind)
         return target
-
-
-def _holds_labels(y, softmax):
-    """Whether y is a column of labels: not probabilities, nor a matrix."""
-    shape = np.shape(y)
-    if len(shape) == 2 and shape[1] > 1:
-        return False
-    return softmax or type_of_target(np.ravel(y), input_name="y") != "continuous"

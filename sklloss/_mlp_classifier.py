@@ -2,7 +2,6 @@
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import column_or_1d
 
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
@@ -16,6 +15,7 @@ from sklloss._intake import (
     is_label_column,
     network_target,
     plain_target,
+    stream_classes,
 )
 from sklloss._mlp import BaseMLP, Examples, output_activation
 from sklloss.losses import CrossEntropy, Focal, LogLoss
@@ -54,22 +54,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _stream_examples(self, X, y, sample_weight, classes, first):
         """The same for `partial_fit`."""
-        if isinstance(self.class_weight, str):
-            raise ValueError(
-                f"class_weight={self.class_weight!r} is not for partial_fit, which does not see all rows: "
-                "pass a dict of weights"
-            )
-        known = None if first else self.classes_
-        if classes is not None:
-            distinct = np.unique(column_or_1d(classes))
-            if not first and not np.array_equal(distinct, known):
-                raise ValueError(
-                    f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
-                )
-            if len(distinct) < 2:
-                raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
-            known = distinct
-        elif first and is_label_column(y):
+        known = stream_classes(classes, None if first else self.classes_, self.class_weight)
+        if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         X = check_X(self, X, reset=first)
         weight = check_weight(sample_weight, X.shape[0], X.dtype)

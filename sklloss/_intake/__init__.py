@@ -13,6 +13,7 @@ from sklloss._intake.classes import (
     network_target,
     plain_target,
     softmax_target,
+    stream_classes,
 )
 from sklloss._intake.parameters import (
     KeepState,
@@ -60,6 +61,7 @@ __all__ = [
     "regression_validation",
     "row_major",
     "softmax_target",
+    "stream_classes",
     "target_in_dtype",
     "unchanged_on_error",
     "usable_layout",

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklloss._intake.parameters import check_real
@@ -234,6 +234,31 @@ def _in_label_order(y, columns, classes, name):
     """The same for labels that may hold together, which have names only if a stream gave them strings."""
     named = classes is not None and all(isinstance(one, str) for one in np.asarray(classes).tolist())
     return _in_class_order(y, columns, classes, name) if named else y
+
+
+def stream_classes(classes, known, class_weight):
+    """The sorted classes of `partial_fit`: those that are passed, or the ones ``known`` from earlier calls.
+
+    Raises
+    ------
+    ValueError
+        If both are there and differ, for fewer than two, or for a ``class_weight`` made from all rows.
+    """
+    if isinstance(class_weight, str):
+        raise ValueError(
+            f"class_weight={class_weight!r} is not for partial_fit, which does not see all rows: "
+            "pass a dict of weights"
+        )
+    if classes is None:
+        return known
+    distinct = np.unique(column_or_1d(classes))
+    if known is not None and not np.array_equal(distinct, known):
+        raise ValueError(
+            f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
+        )
+    if len(distinct) < 2:
+        raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
+    return distinct
 
 
 def check_column_order(classes, y, kind):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss.backends import threads
-from sklloss.kernels import _hessian, _newton, _subset
+from sklloss.kernels import _hessian, _hessian_product, _newton, _subset
 from sklloss.kernels._python_loss import PythonLoss
 
 # A block of rows should stay in half of a common L2 cache between the two products that read it.
@@ -33,7 +33,7 @@ class Curvature:
         bounds, block = self._gradient_cut(v)
         product = self._room(len(bounds) - 1)
         shift = np.empty((len(product), self.outputs))
-        one_pass = _hessian.sparse_product if self.sparse else _hessian.dense_product
+        one_pass = _hessian_product.sparse_product if self.sparse else _hessian_product.dense_product
 
         def work(first, last):
             return one_pass(

@@ -1,8 +1,11 @@
-"""What conjugate gradients do between two products, for several systems side by side."""
+"""What conjugate gradients do between two products, for several systems side by side: steps, block solves."""
+
+import numpy as np
 
 from libc.math cimport sqrt
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
+from scipy.linalg.cython_lapack cimport dpotrs
 
 
 def advance(
@@ -93,3 +96,19 @@ def turn(
             dscal(&width, &ratio, &p[b, 0], &one)
             daxpy(&width, &scale, <double*>&z[b, 0], &one, &p[b, 0], &one)
     return some
+
+
+def solve_blocks(const double[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):
+    """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order."""
+    cdef Py_ssize_t k, j
+    cdef int n = <int>units.shape[1], one = 1, failed = 0
+    solution = np.empty((units.shape[0], units.shape[1]))
+    cdef double[:, ::1] d = solution
+    with nogil:
+        for k in range(units.shape[0]):
+            for j in range(n):
+                d[k, j] = x[k, j] / units[k, j]
+            dpotrs(b"U", &n, &one, <double*>&factors[k, 0, 0], &n, &d[k, 0], &n, &failed)
+            for j in range(n):
+                d[k, j] /= units[k, j]
+    return solution

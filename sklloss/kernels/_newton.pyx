@@ -1,7 +1,5 @@
 """Newton steps over few rows of X, where what surrounds the arithmetic would cost more than that."""
 
-import numpy as np
-
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating as real
 from libc.math cimport fabs, isfinite, sqrt
@@ -261,19 +259,3 @@ def steps(
     free(rows.space.memory)
     PyMem_Free(memory)
     return taken, solved
-
-
-def solve_blocks(const double[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):
-    """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order."""
-    cdef Py_ssize_t k, j
-    cdef int n = <int>units.shape[1], one = 1, failed = 0
-    solution = np.empty((units.shape[0], units.shape[1]))
-    cdef double[:, ::1] d = solution
-    with nogil:
-        for k in range(units.shape[0]):
-            for j in range(n):
-                d[k, j] = x[k, j] / units[k, j]
-            dpotrs(b"U", &n, &one, <double*>&factors[k, 0, 0], &n, &d[k, 0], &n, &failed)
-            for j in range(n):
-                d[k, j] /= units[k, j]
-    return solution

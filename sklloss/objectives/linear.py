@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.kernels import _newton
+from sklloss.kernels import _conjugate
 from sklloss.losses import CrossEntropy
 from sklloss.objectives.linear_dual import DualAscent
 
@@ -137,7 +137,8 @@ class LinearObjective:
 
         A softmax does not change when all its outputs shift alike. Where no penalty holds the shift,
         the Hessian is singular along it; a multiple of its square is added there. The gradient has
-        no part along the shift, so Newton's step stays what it was.
+        no part along the shift, so Newton's step stays what it was. For few rows the kernel ``_newton``
+        states the same, as `subset_hessian` does over a subset.
         """
         sums, gradient, hessian = self.rows.hessian(self.coef(w))
         value, gradient = self._with_penalty(w, sums, gradient)
@@ -411,7 +412,7 @@ class _BlockSolver:
             root = self._units[0]
             solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
-        return _newton.solve_blocks(self._factors, self._units, rows).reshape(x.shape)
+        return _conjugate.solve_blocks(self._factors, self._units, rows).reshape(x.shape)
 
 
 class _SubsetSolver:

@@ -59,13 +59,14 @@ class DualAscent:
         """An epoch that leaves more than this share of the gap is dearer than products with the Hessian."""
         return 0.35 if self._rows.outputs < FEW else 0.75
 
-    def epoch(self, order):
-        """Take each row once, in this order, and return (value, promise), each (problems,).
+    def epoch(self, random_state):
+        """Take each row once, in a random order, and return (value, promise), each (problems,).
 
         The first is the objective's loss as it was when rows were met, the second how far it was from its
         minimum if rows had no feature in common. Sparse rows have few: mostly it is near what is left
         after the epoch.
         """
+        order = random_state.permutation(self._rows.n)
         sums, promise = dual.epoch(
             self._rows, self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
         )

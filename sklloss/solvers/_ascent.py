@@ -24,10 +24,10 @@ def ascended(objective, w, tol):
     ascent = objective.dual_ascent()
     if ascent is None:
         return w
-    shuffle = np.random.RandomState(0)
+    random_state = np.random.RandomState(0)
     before = np.inf
     for _ in range(EPOCHS):
-        value, promise = ascent.epoch(shuffle.permutation(objective.rows.n))
+        value, promise = ascent.epoch(random_state)
         # a NaN counts as left
         left = promise[~(promise <= ENOUGH * allowed_gap(value, tol))].sum()
         if left == 0 or not left <= ascent.slow * before:

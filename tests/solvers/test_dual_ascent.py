@@ -59,9 +59,9 @@ def objective(
 
 def run(found, epochs):
     ascent = DualAscent.of(found)
-    order = np.random.RandomState(0)
+    random_state = np.random.RandomState(0)
     for _ in range(epochs):
-        value, promise = ascent.epoch(order.permutation(found.rows.n))
+        value, promise = ascent.epoch(random_state)
     return ascent, value, promise
 
 
@@ -166,7 +166,7 @@ def test_an_ascent_that_gets_nowhere_is_forgotten():
     class Lost:
         slow = 0.5
 
-        def epoch(self, order):
+        def epoch(self, random_state):
             return np.array([100.0]), np.array([50.0])
 
     problem.dual_ascent = Lost
