@@ -6,6 +6,8 @@ import numbers
 
 import numpy as np
 
+from sklloss.backends.places import is_out_of_memory
+
 
 def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False):
     """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
@@ -48,6 +50,13 @@ def check_flag(name, value):
     return bool(value)
 
 
+def check_device(device, dtype):
+    """What an estimator's ``device`` and ``device_dtype`` may be; whether there is one shows in `fit`."""
+    if device is not None and not isinstance(device, str) and type(device).__module__ != "torch":
+        raise TypeError(f"device must be None, a string such as 'cuda', or a torch.device, got {device!r}")
+    check_choice("device_dtype", dtype, ("float32", "float64"))
+
+
 class KeepState(Exception):  # noqa: N818 - not an error, but what carries one
     """Raised within `unchanged_on_error` to raise ``error`` from it, with the attributes set so far kept."""
 
@@ -67,7 +76,13 @@ def unchanged_on_error(estimator):
         yield
     except KeepState as kept:
         raise kept.error from kept.error.__cause__
-    except BaseException:
+    except BaseException as error:
         vars(estimator).clear()
         vars(estimator).update(before)
-        raise
+        if type(error) is MemoryError or not is_out_of_memory(error):
+            raise
+        full = str(error)
+    else:
+        return
+    # Here and not above: the error's traceback would hold on to what fills a device's memory.
+    raise MemoryError(f"{type(estimator).__name__} found no room for its work: {full}")
