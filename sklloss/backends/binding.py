@@ -5,7 +5,7 @@ from sklloss.backends.rows import Rows
 
 
 def bind(X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
-    """`Rows` of NumPy arrays and CSR, else their equal for arrays that live elsewhere; the arguments are its.
+    """`Rows` of NumPy's arrays and of CSR, else their equal for arrays elsewhere; arguments are its.
 
     Targets, codes and weights are NumPy's in either case: they are put beside X here, once.
     """

@@ -1,0 +1,121 @@
+"""CSR matrices on torch's devices."""
+
+import importlib
+import warnings
+
+import numpy as np
+
+
+class TorchCSR:
+    """A CSR matrix of SciPy's on a device of torch's, for products of it and of its transpose.
+
+    It is there twice: by rows in its dtype, by columns in that of sums.
+
+    Parameters
+    ----------
+    X : CSR matrix or array, float32 or float64
+        With no entry twice. It is held on to.
+    place : Place
+
+    Attributes
+    ----------
+    shape : tuple
+    dtype : torch.dtype
+    place : Place
+
+    Raises
+    ------
+    ValueError
+        If torch multiplies no sparse matrices there.
+    """
+
+    ndim = 2
+
+    def __init__(self, X, place):
+        self.place, self.shape, self._host = place, X.shape, X
+        self._check_device()
+        self._starts = X.indptr
+        self._parts = self._put(X, X.dtype)
+        self._matrix = _csr(*self._parts, X.shape)
+        columns = X.tocsc()
+        self._turned_parts = self._put(columns, place.wide)
+        self._turned = _csr(*self._turned_parts, X.shape[::-1])
+        self.dtype = self._matrix.dtype
+
+    def __matmul__(self, w):
+        """The product with a matrix (features, outputs) of its dtype."""
+        return self._matrix @ w
+
+    def transposed(self, slopes):
+        """The product of its transpose with a matrix (n, outputs), in the dtype of sums."""
+        return self._turned @ slopes.to(self._turned.dtype)
+
+    def weighted_squares(self, weight):
+        """The same of its squared entries, for (n,) or (n, outputs)."""
+        starts, indices, values = self._turned_parts
+        squares = _csr(starts, indices, values * values, self.shape[::-1])
+        weight = weight.to(values.dtype)
+        return (squares @ weight[:, None])[:, 0] if weight.ndim == 1 else squares @ weight
+
+    def largest(self):
+        """The largest size of a number in each column, (features,), in NumPy."""
+        _, indices, values = self._parts
+        largest = values.new_zeros(self.shape[1])
+        return self.place.get(largest.scatter_reduce(0, indices.long(), values.abs(), "amax"))
+
+    def rows(self, first, last):
+        """The rows [first, last), for products with it and for `dense`."""
+        if (first, last) == (0, self.shape[0]):
+            return _Part(self._matrix)
+        starts, indices, values = self._parts
+        low, high = int(self._starts[first]), int(self._starts[last])
+        shape = (last - first, self.shape[1])
+        return _Part(_csr(starts[first : last + 1] - low, indices[low:high], values[low:high], shape))
+
+    def every(self, step):
+        """Each step-th of the rows."""
+        return TorchCSR(self._host[::step], self.place)
+
+    def _put(self, X, dtype):
+        """Starts, indices and values, there."""
+        wide = max(X.nnz, *X.shape) > np.iinfo(np.int32).max
+        index = np.int64 if wide else np.int32
+        return (
+            self.place.put(X.indptr, index),
+            self.place.put(X.indices, index),
+            self.place.put(X.data, dtype),
+        )
+
+    def _check_device(self):
+        one = np.ones(1)
+        try:
+            number = self.place.put(one, self.place.wide)
+            _csr(self.place.put([0, 1], np.int32), self.place.put([0], np.int32), number, (1, 1)) @ number[
+                :, None
+            ]
+        except (RuntimeError, NotImplementedError) as error:
+            raise ValueError(
+                f"{self.place} multiplies no sparse matrices ({str(error).splitlines()[0]}): "
+                "give a dense X, or use device=None"
+            ) from None
+
+
+class _Part:
+    """Rows of a CSR tensor."""
+
+    def __init__(self, matrix):
+        self._matrix = matrix
+
+    def __matmul__(self, w):
+        return self._matrix @ w
+
+    def dense(self):
+        return self._matrix.to_dense()
+
+
+def _csr(starts, indices, values, shape):
+    """A CSR tensor, unchecked. Torch warns of the first one that is made."""
+    torch = importlib.import_module("torch")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
+        return torch.sparse_csr_tensor(starts, indices, values, size=shape, check_invariants=False)
