@@ -235,10 +235,13 @@ class LinearClassifier(
 
     def _rows(self, X, target, loss, n_threads, name):
         loss, target = bind_target(loss, target, self.label_smoothing, softmax=self._softmax, name=name)
+        values = target.values
+        if values is not None:
+            values = np.ascontiguousarray(values, dtype=dtype_of(X))
         return bind(
             X,
             loss,
-            target.values,
+            values,
             target.codes,
             target.weight,
             target.outputs,

@@ -69,10 +69,9 @@ def _target_of(place):
     if isinstance(place, str) and place == "cpu":
         torch = _torch()
         place = torch.device("cpu")
-    target = place_for(place)
-    if target is None:
-        raise TypeError(f"place must be 'numpy', a device or an array, got {place!r}")
-    return target
+    if isinstance(place, str) or type(place).__module__ == "torch":
+        return place_for(place)
+    raise TypeError(f"place must be 'numpy', a device or an array, got {place!r}")
 
 
 def _torch():

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import numbers
+import traceback
 
 import numpy as np
 
@@ -81,8 +82,7 @@ def unchanged_on_error(estimator):
         vars(estimator).update(before)
         if type(error) is MemoryError or not is_out_of_memory(error):
             raise
-        full = str(error)
-    else:
-        return
-    # Here and not above: the error's traceback would hold on to what fills a device's memory.
-    raise MemoryError(f"{type(estimator).__name__} found no room for its work: {full}")
+        # What fills the device's memory hangs on the frames that the error has come through.
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        raise MemoryError(f"{type(estimator).__name__} found no room for its work: {error}") from None
