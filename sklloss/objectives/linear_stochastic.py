@@ -25,7 +25,7 @@ def present_rows(rows):
 
 def suitable_batch(rows, n, least, most):
     """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code."""
-    return int(min(n, max(least, min(n // 20, most)) if rows.compiled else 512))
+    return int(min(n, max(least, min(n // 20, most)) if rows.loss.kernel is not None else 512))
 
 
 class MiniBatches:
