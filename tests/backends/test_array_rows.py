@@ -1,6 +1,7 @@
 """X in other libraries' arrays against the same X in NumPy, through every loss."""
 
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +23,20 @@ PLACES.append((NO_FLOAT64, np.float32))
 # What float32 scores are off by, and sums in float32 as well.
 SINGLE, NARROW = 2e-5, 2e-3
 STEEP = ("absolute_error", "quantile")  # the slope of a score near its target is a matter of rounding
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Arrays are small: torch's threads would only wait for each other."""
+    if find_spec("torch") is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def elsewhere(X, name):
@@ -314,6 +329,21 @@ def test_passes_over_sparse_rows_look_at_no_number(loss, monkeypatch):
         monkeypatch.setattr(torch.Tensor, method, refuse)
     rows.value_and_gradient(coef, keep_curvature=True)
     rows.product(coef)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_layout_of_x_does_not_matter(dtype):
+    loss = losses.LogLoss()
+    X, values, codes, weight = data(loss, dtype, "rows", n=5001)
+    arguments = (loss, values, codes, weight, OUTPUTS)
+    rows = bind(elsewhere(X, TORCH), *arguments, fit_intercept=True)
+    coef = next(points(rows))
+    expected = rows.value_and_gradient(0.1 * coef)
+    wide = elsewhere(np.repeat(X, 2, axis=1), TORCH)
+    for turned in (elsewhere(np.ascontiguousarray(X.T), TORCH).T, wide[:, ::2]):
+        found = bind(turned, *arguments, fit_intercept=True).value_and_gradient(0.1 * coef)
+        for part, wanted in zip(found, expected, strict=True):
+            close(part, wanted, 1e-12 if dtype == np.float64 else SINGLE)
 
 
 def test_rows_of_weight_0_are_left_out_whatever_they_hold():
