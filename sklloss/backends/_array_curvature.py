@@ -37,7 +37,7 @@ class ArrayCurvature:
         return self._derivatives(coef, None)[:2]
 
     def hessian(self, coef, *, coupled=True, curved=True):
-        """See `Rows.hessian`; both triangles may be filled."""
+        """See `Rows.hessian`."""
         kind = "coupled" if coupled and not self.separable else "blocks"
         return self._derivatives(coef, kind if curved else None)
 
@@ -81,7 +81,7 @@ class ArrayCurvature:
         if sample is not None:
             self._gram = step * sample.gram()
             return self._gram
-        weight, total = self.place.put(self.row_weights(), self.place.wide), None
+        weight, total = self.place.put(self.row_weights(), self._wide_numpy), None
         for first, last in self._wide_chunks(2 * self.width):
             Z = self._written_out(first, last, self.fit_intercept)
             total = plus(total, self.place.xp.matrix_transpose(Z) @ (Z * weight[first:last][:, None]))
@@ -116,10 +116,8 @@ class ArrayCurvature:
         """
         xp, K, width = self.place.xp, self.outputs, self.width
         w = xp.matrix_transpose(self._enter(coef)[0])
-        sums = gradient = whole = None
-        blocks = [None] * K
-        if kind == "coupled":
-            whole = xp.zeros((K * width, K * width), dtype=self._wide, device=self.place.device)
+        sums = gradient = None
+        blocks, cross = [None] * K, [None] * K
         for first, last in self._wide_chunks((2 + K * (kind == "coupled")) * width):
             Z = self._written_out(first, last, self.fit_intercept)
             curved = kind in ("blocks", "coupled")
@@ -135,22 +133,26 @@ class ArrayCurvature:
                 bend = self._softmax_bend(bend, first, last, alone=kind != "coupled")
             bend = xp.where(bend > 0, bend, 0.0)
             turned = xp.matrix_transpose(Z)
-            if whole is not None:
+            for k in range(K):
+                blocks[k] = plus(blocks[k], turned @ (Z * bend[:, k : k + 1]))
+            if kind == "coupled":
                 # the rows of all outputs side by side, each with its root of the weight times p
                 side = xp.reshape(share[:, :, None] * Z[:, None, :], (last - first, K * width))
                 for k in range(K):
-                    at, end = k * width, (k + 1) * width
-                    whole[at:end, :end] -= xp.matrix_transpose(side[:, at:end]) @ side[:, :end]
-                    whole[at:end, at:end] += turned @ (Z * bend[:, k : k + 1])
-                continue
-            for k in range(K):
-                blocks[k] = plus(blocks[k], turned @ (Z * bend[:, k : k + 1]))
+                    own = xp.matrix_transpose(side[:, k * width : (k + 1) * width])
+                    cross[k] = plus(cross[k], own @ side[:, : (k + 1) * width])
         sums, gradient = self._leave(sums, gradient)
         if kind is None:
             return sums, gradient, None
-        if whole is not None:
-            return sums, gradient, self._numpy(whole)[None]
-        return sums, gradient, np.stack([self._numpy(block) for block in blocks])
+        blocks = np.stack([self._numpy(block) for block in blocks])
+        if kind != "coupled":
+            return sums, gradient, blocks
+        whole = np.zeros((1, K * width, K * width))
+        for k in range(K):
+            own = whole[0, k * width : (k + 1) * width]
+            own[:, : (k + 1) * width] -= self._numpy(cross[k])
+            own[:, k * width : (k + 1) * width] += blocks[k]
+        return sums, gradient, whole
 
     def _softmax_bend(self, p, first, last, *, alone):
         """Weight times p, or ``alone``, without what couples the outputs, times p (1 - p)."""
@@ -181,7 +183,7 @@ class ArrayCurvature:
         """Bounds of chunks whose rows take so many numbers each in the dtype of sums."""
         rows = self.n
         if self.loss.additive:
-            rows = max(1, WIDE_BYTES // (self.place.wide.itemsize * max(1, numbers)))
+            rows = max(1, WIDE_BYTES // (self._wide_numpy.itemsize * max(1, numbers)))
         return [(first, min(first + rows, self.n)) for first in range(0, self.n, rows)]
 
     def _written_out(self, first, last, ones):

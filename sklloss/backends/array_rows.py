@@ -52,35 +52,30 @@ class ArrayRows(ArrayCurvature):
             bad = np.flatnonzero((codes < 0) | (codes >= outputs))
             if bad.size:
                 raise ValueError(f"class code {codes[bad[0]]} in row {bad[0]} is not in [0, {outputs})")
-        self._wide = self.place.real(self.place.wide)
+        self._wide_numpy = self.place.wide
+        self._wide = self.place.real(self._wide_numpy)
         self._batches = ArrayLoss(self.place, loss, values, codes, weight, outputs, self.dtype)
         self._n_threads = n_threads
         self._null, self._gram, self._bend = {}, None, None
-        if not isinstance(center, np.ndarray):
-            found = center and fit_intercept and not self.sparse
-            center = self._find_center(weight) if found else np.zeros(self.features)
-        self.center = center
+        self.center = np.zeros(self.features)
+        if isinstance(center, np.ndarray):
+            self.center = center
+        elif center and fit_intercept and not self.sparse:
+            self.center = self._find_center(weight)
+        self._centered = bool(fit_intercept and self.center.any())
+        self._offset = self.place.put(self.center, self._wide_numpy) if self._centered else None
 
     # The same as for any X: from NumPy's weights, or from what is below.
     null_sums = Rows.null_sums
     row_weights = Rows.row_weights
-
-    @property
-    def center(self):
-        """See `Rows`; it may be replaced."""
-        return self._center
-
-    @center.setter
-    def center(self, center):
-        self._center = center
-        self._centered = bool(self.fit_intercept and center.any())
-        self._offset = self.place.put(center, self.place.wide) if self._centered else None
 
     def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
         """See `Rows.value_and_gradient`; ``slopes`` is filled where it is, in NumPy or beside X."""
         coef, moved = self._enter(coef)
         w, b = self._split(coef)
         sums, bends = None, []
+        if keep_curvature:
+            self._bend = None
 
         def pieces():
             nonlocal sums
@@ -139,7 +134,7 @@ class ArrayRows(ArrayCurvature):
     def squared_columns(self):
         """The diagonal of X'WX, of shape (width,), in NumPy."""
         weight = self.row_weights()
-        there = self.place.put(weight, self.place.wide)
+        there = self.place.put(weight, self._wide_numpy)
         diagonal = np.zeros(self.width)
         diagonal[self.features :] = weight.sum()
         if self.sparse:
@@ -177,7 +172,7 @@ class ArrayRows(ArrayCurvature):
     def _enter(self, coef):
         """Parameters there, in the dtype of sums, and whether they have come from NumPy."""
         if isinstance(coef, np.ndarray):
-            return self.place.put(coef, self.place.wide), True
+            return self.place.put(coef, self._wide_numpy), True
         return coef, False
 
     def _numpy(self, array):
@@ -232,7 +227,7 @@ class ArrayRows(ArrayCurvature):
             return xp.astype(xp.matrix_transpose(slopes) @ X, self._wide)
         blocks, cut = n // BLOCK, n - rest
         turned = xp.matrix_transpose(xp.reshape(slopes[:cut, ...], (blocks, BLOCK, self.outputs)))
-        products = turned @ xp.reshape(X[:cut, ...], (blocks, BLOCK, X.shape[1]))
+        products = turned @ xp.reshape(X[:cut, ...], (blocks, BLOCK, self.features))
         total = xp.sum(products, axis=0, dtype=self._wide)
         if rest:
             total = total + xp.astype(xp.matrix_transpose(slopes[cut:, ...]) @ X[cut:, ...], self._wide)
@@ -242,6 +237,8 @@ class ArrayRows(ArrayCurvature):
         """Bounds of the rows of each chunk. A loss that is not a mean over rows has one."""
         rows = self.n
         if self.loss.additive:
-            rows = max(1, CHUNK_BYTES // (self.dtype.itemsize * self.outputs))
+            # a row's scores, and its share of what `_scatter` makes of a block
+            numbers = self.outputs * max(1, self.features // BLOCK)
+            rows = max(1, CHUNK_BYTES // (self.dtype.itemsize * numbers))
             rows = max(1, rows // BLOCK) * BLOCK
         return [(first, min(first + rows, self.n)) for first in range(0, self.n, rows)]

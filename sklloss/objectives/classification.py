@@ -146,10 +146,16 @@ class TwoClasses(Loss):
         """See `Loss.check_values`."""
         self.loss.check_values(xp, self._target(y), 2)
 
+    def formula(self, xp, y, raw):
+        """See `Loss.formula`."""
+        y = xp.astype(y[:, 0] > 0.5, xp.int64) if self.codes else xp.concat([1.0 - y, y], axis=1)
+        value, gradient = self.loss.formula(xp, y, xp.concat([xp.zeros_like(raw), raw], axis=1))
+        return value[:, None], lambda: (gradient() if callable(gradient) else gradient)[:, 1:]
+
     def evaluate_batch(
         self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None
     ):
-        """See `Loss.evaluate_batch`."""
+        """See `Loss.evaluate_batch`; the pair may have a kernel."""
         pair = np.zeros((len(raw), 2), dtype=raw.dtype)
         pair[:, 1] = raw[:, 0]
         both = {"codes" if self.codes else "target": self._target(target)}
