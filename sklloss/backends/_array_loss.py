@@ -1,5 +1,7 @@
 """A loss over batches of rows whose targets and weights live beside X, in another library's arrays."""
 
+import copy
+
 import numpy as np
 
 from sklloss.losses import CrossEntropy, _batches
@@ -65,6 +67,20 @@ class ArrayLoss:
         if self._parts > 1:
             sums = sums / self._parts
         return sums, self._scaled(gradient, raw, weight), bend
+
+    def slopes(self, raw, first, last):
+        """The derivatives alone of what a call gives; of a loss that is a mean over rows."""
+        y, weight = self._target(raw, first, last), self.weight(raw, first, last)
+        _, gradient = _batches.stated(self.loss, self.place.xp, y, raw)
+        return self._scaled(_batches.gradient_of(self.loss, self.place.xp, gradient, raw), raw, weight)
+
+    def taken(self, at):
+        """The same for the rows of these numbers, an array there, in their order."""
+        taken = copy.copy(self)
+        for name in ("_values", "_codes", "_weight"):
+            array = getattr(self, name)
+            setattr(taken, name, None if array is None else self.place.xp.take(array, at, axis=0))
+        return taken
 
     def bent(self, bend, direction, first, last):
         """The second derivatives of the rows [first, last) times a direction (rows, outputs), with weights.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklloss.backends.rows import PYTHON_ROWS
+from sklloss.backends.rows import PYTHON_ROWS, Rows
 from sklloss.kernels import _stochastic, _stochastic_sparse
 
 # Rows of a batch that are worked on at a time should stay in cache.
@@ -47,6 +47,14 @@ def epoch(
     mean, mixing : ndarray like w, ndarray of shape (batches,), optional
         A running mean of the parameters, changed in place.
     """
+    if not isinstance(rows, Rows):
+        from sklloss.backends import array_stochastic
+
+        return array_stochastic.epoch(
+            rows, w, order, batch_rows, coordinates=coordinates, ridge=ridge, gains=gains, rates=rates,
+            kept=kept, anchor=anchor, bend=bend, together=together, moments=moments, decays=decays,
+            mean=mean, mixing=mixing,
+        )  # fmt: skip
     factors, units = coordinates
     gains, rates = np.ascontiguousarray(gains), np.ascontiguousarray(rates)
     targets = (rows._values, rows._codes, rows._weight, rows._per_output, rows._expand, rows._parameter)
@@ -76,3 +84,21 @@ def epoch(
         )  # fmt: skip
     if bad >= 0:
         raise ValueError(f"class code {rows._codes[bad]} in row {bad} is not in [0, {rows.outputs})")
+
+
+def room_for_slopes(rows):
+    """An array (n, outputs) beside X for `Rows.value_and_gradient` to fill."""
+    if isinstance(rows, Rows):
+        return np.empty((rows.n, rows.outputs), dtype=rows.dtype)
+    place = rows.place
+    return place.xp.empty((rows.n, rows.outputs), dtype=place.real(rows.dtype), device=place.device)
+
+
+def cancel(rows, slopes):
+    """Whether the slopes of each row cancel out: then a shift of all outputs alike changes no loss."""
+    if not isinstance(rows, Rows):
+        from sklloss.backends import array_stochastic
+
+        return array_stochastic.cancel(rows, slopes)
+    total = float(np.abs(slopes.sum(axis=1)).sum(dtype=np.float64))
+    return total <= 1e-4 * float(np.abs(slopes).sum(dtype=np.float64))

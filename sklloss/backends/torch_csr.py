@@ -33,6 +33,7 @@ class TorchCSR:
 
     def __init__(self, X, place):
         self.place, self.shape, self._host = place, X.shape, X
+        self.nnz = X.nnz
         self._check_device()
         self._starts = X.indptr
         self._parts = self._put(X, X.dtype)

@@ -60,7 +60,7 @@ class MiniBatches:
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
         self._gains = objective.scale * len(self.rows_at) / counts
         self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
-        self._kept = np.empty((rows.n, rows.outputs), dtype=rows.dtype)
+        self._kept = stochastic.room_for_slopes(rows)
         self._anchor = None
         # whether a shift of all outputs alike changes no loss, which the first slopes tell
         self._together = False if rows.separable else None
@@ -104,8 +104,7 @@ class MiniBatches:
         objective = self.objective
         sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._kept)
         if self._together is None:
-            total = float(np.abs(self._kept.sum(axis=1)).sum(dtype=np.float64))
-            self._together = total <= 1e-4 * float(np.abs(self._kept).sum(dtype=np.float64))
+            self._together = stochastic.cancel(objective.rows, self._kept)
         self._anchor = gradient * objective.scale
         return objective._with_penalty(w, sums, gradient)
 
