@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklloss.backends import stochastic
+from sklloss.backends.rows import Rows
 from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
@@ -24,8 +25,15 @@ def present_rows(rows):
 
 
 def suitable_batch(rows, n, least, most):
-    """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code."""
-    return int(min(n, max(least, min(n // 20, most)) if rows.compiled else 512))
+    """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code.
+
+    Where X lives elsewhere a step takes about as long for many rows as for few: the more there are, the larger
+    the batches, as long as there are hundreds.
+    """
+    if rows.compiled:
+        return int(min(n, max(least, min(n // 20, most))))
+    most = 512 if isinstance(rows, Rows) else 8192
+    return int(min(n, max(512, min(n // 200, most))))
 
 
 class MiniBatches:
