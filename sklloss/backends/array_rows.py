@@ -57,17 +57,25 @@ class ArrayRows(ArrayCurvature):
         self._batches = ArrayLoss(self.place, loss, values, codes, weight, outputs, self.dtype)
         self._n_threads = n_threads
         self._null, self._gram, self._bend = {}, None, None
-        self.center = np.zeros(self.features)
-        if isinstance(center, np.ndarray):
-            self.center = center
-        elif center and fit_intercept and not self.sparse:
-            self.center = self._find_center(weight)
-        self._centered = bool(fit_intercept and self.center.any())
-        self._offset = self.place.put(self.center, self._wide_numpy) if self._centered else None
+        if not isinstance(center, np.ndarray):
+            found = center and fit_intercept and not self.sparse
+            center = self._find_center(weight) if found else np.zeros(self.features)
+        self.center = center
 
     # The same as for any X: from NumPy's weights, or from what is below.
     null_sums = Rows.null_sums
     row_weights = Rows.row_weights
+
+    @property
+    def center(self):
+        """See `Rows`; it may be replaced."""
+        return self._center
+
+    @center.setter
+    def center(self, center):
+        self._center = center
+        self._centered = bool(self.fit_intercept and center.any())
+        self._offset = self.place.put(center, self._wide_numpy) if self._centered else None
 
     def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
         """See `Rows.value_and_gradient`; ``slopes`` is filled where it is, in NumPy or beside X."""
@@ -227,7 +235,7 @@ class ArrayRows(ArrayCurvature):
             return xp.astype(xp.matrix_transpose(slopes) @ X, self._wide)
         blocks, cut = n // BLOCK, n - rest
         turned = xp.matrix_transpose(xp.reshape(slopes[:cut, ...], (blocks, BLOCK, self.outputs)))
-        products = turned @ xp.reshape(X[:cut, ...], (blocks, BLOCK, self.features))
+        products = turned @ xp.reshape(X[:cut, ...], (blocks, BLOCK, X.shape[1]))
         total = xp.sum(products, axis=0, dtype=self._wide)
         if rest:
             total = total + xp.astype(xp.matrix_transpose(slopes[cut:, ...]) @ X[cut:, ...], self._wide)

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklloss.backends import stochastic
+from sklloss.backends.rows import Rows
 from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
@@ -54,6 +55,9 @@ class MiniBatches:
         n = len(self.rows_at)
         # steps that touch few columns are cheap
         bounds = (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
+        if not isinstance(rows, Rows):
+            # on a device a step takes about as long for many rows as for few
+            bounds = (32, max(512, min(n // 200, 8192)))
         self.batch_rows = suitable_batch(rows, n, *bounds) if batch_rows is None else min(batch_rows, n)
         self.batches = -(-len(self.rows_at) // self.batch_rows)
         counts = np.full(self.batches, float(self.batch_rows))
