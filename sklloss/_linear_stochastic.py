@@ -147,8 +147,8 @@ class PartialFitMixin:
         X = offload(X, self.device, self.device_dtype)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         target = self._stream_target(y, classes, known, weight, X, first)
-        if not first and len(self.coef_) != target.outputs:
-            raise ValueError(f"y has {target.outputs} outputs, but the model has {len(self.coef_)}")
+        if not first and self.coef_.shape[0] != target.outputs:
+            raise ValueError(f"y has {target.outputs} outputs, but the model has {self.coef_.shape[0]}")
         rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
