@@ -3,35 +3,45 @@
 import functools
 import numbers
 import warnings
-from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport
 from sklloss._intake import (
     KeepState,
     check_choice,
+    check_device,
     check_flag,
     check_integer,
     check_real,
     check_X,
-    in_dtype,
+    dtype_of,
     row_major,
-    target_in_dtype,
-    weight_in_dtype,
 )
+from sklloss._mlp_examples import Home
+from sklloss._moving import Movable
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
-from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
+from sklloss.backends.places import place_for, place_of
+from sklloss.objectives.array_network import ArrayNetworkObjective
+from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
 from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.schedules import SCHEDULES, schedule
-from sklloss.solvers.stochastic import SGD, Adam, AdamW, DivergenceError, History, train
+from sklloss.solvers.stochastic import (
+    SGD,
+    Adam,
+    AdamW,
+    DivergenceError,
+    History,
+    put_state,
+    state_on_host,
+    train,
+)
 
 # Rows that are predicted at a time.
 BLOCK = 8192
@@ -55,55 +65,7 @@ def is_stochastic(estimator):
     return True
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Checked rows of X, and what a network should make of them.
-
-    Attributes
-    ----------
-    X : ndarray or CSR
-    loss : Loss
-    values : ndarray of shape (n, outputs) or None
-        Targets as the loss takes them.
-    codes : ndarray of intp of shape (n,) or None
-        Class codes, where ``values`` is None.
-    weight : ndarray of shape (n,) or (n, outputs), or None
-    truth : ndarray
-        What predictions are compared with for our own score.
-    strata : ndarray of shape (n,) or None
-        What a split for validation keeps the shares of.
-    y : ndarray or None
-        Targets as scorers take them, where there is a scorer.
-    """
-
-    X: object
-    loss: losses.Loss
-    values: np.ndarray | None
-    codes: np.ndarray | None
-    weight: np.ndarray | None
-    truth: np.ndarray
-    strata: np.ndarray | None = None
-    y: np.ndarray | None = None
-
-    def take(self, rows):
-        """Some of the rows."""
-        names = ("X", "values", "codes", "weight", "truth", "strata", "y")
-        parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
-
-    def in_dtype(self, dtype, suffix=""):
-        """The same in the dtype of a network; ``suffix`` is that of the arguments' names, for errors."""
-        if self.X.dtype == dtype:
-            return self
-        values, weight = self.values, self.weight
-        if values is not None:
-            values = target_in_dtype(values, dtype, self.loss, "y" + suffix)
-        if weight is not None:
-            weight = weight_in_dtype(weight, dtype, "sample_weight" + suffix)
-        return replace(self, X=in_dtype(self.X, dtype, "X" + suffix), values=values, weight=weight)
-
-
-class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
+class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
     """What the networks share: everything but targets, losses and scores."""
 
     # how a stochastic solver runs: another function of the same arguments looks into training
@@ -132,6 +94,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             check_flag(name, getattr(self, name))
         self._early_stopping()
         threads.check(self.n_threads)
+        check_device(self.device, self.device_dtype)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
         adam = (
             rate,
@@ -202,8 +165,21 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             return "score", scorer, given if isinstance(given, str) else repr(given)
         return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
 
-    def _objective(self, widths, activation, dtype, loss=None, alpha=0.0):
+    def _objective(self, place, widths, activation, dtype, loss=None, alpha=0.0):
+        if place is not None:
+            return ArrayNetworkObjective(widths, activation, dtype, place, loss, alpha)
         return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
+
+    def _model_array(self):
+        """An array that lives where the model does."""
+        return self.coefs_[0]
+
+    def __getstate__(self):
+        """The state of a pickle or copy, for which the optimiser's is brought to NumPy."""
+        state = super().__getstate__()
+        if state.get("_optimizer") is not None:
+            state["_optimizer"] = state_on_host(state["_optimizer"])
+        return state
 
     def _measure(self):
         """What the values of ``loss_curve_`` are of."""
@@ -264,21 +240,27 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         """
         given = held_out is not None
         early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
-        outputs = examples.values.shape[1] if examples.codes is None else len(self.classes_)
+        outputs = examples.values.shape[1] if examples.codes is None else self.classes_.shape[0]
         widths = self._widths(first, examples.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
-        if first:
-            parameters = initial_parameters(widths, self.activation, random_state, examples.X.dtype)
-        else:
-            parameters = pack(self.coefs_, self.intercepts_, self.coefs_[0].dtype)
-        dtype = parameters.dtype
+        dtype, home, place = dtype_of(examples.X), examples.home, examples.place
+        if not first:
+            home = Home(home.place, dtype_of(self.coefs_[0]))
+            # numbers that were moved are in the dtype to compute in
+            dtype = home.dtype if place == home.place else dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
-        if optimiser is not None:
+        if optimiser is not None and place is None:
             X = row_major(X)
         # "adamw" takes alpha off the weights themselves
         alpha = 0.0 if self.solver == "adamw" else self.alpha
-        objective = self._objective(widths, self.activation, dtype, loss, alpha)
+        objective = self._objective(place, widths, self.activation, dtype, loss, alpha)
+        if first:
+            parameters = initial_parameters(widths, self.activation, random_state, dtype)
+        else:
+            parameters = objective.pack(self.coefs_, self.intercepts_)
+        # SciPy's solver moves NumPy's parameters itself
+        parameters = objective.get(parameters) if optimiser is None else objective.put(parameters)
         order = np.arange(X.shape[0], dtype=np.intp)
         if weight is not None:
             # Rows without weight are left out of the batches, as if they had not been passed.
@@ -292,7 +274,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        learned = functools.partial(self._learned, widths=widths, loss=loss)
+        learned = functools.partial(self._learned, objective=objective, home=home, loss=loss)
         validate = None
         if held_out is not None:
             held_out = held_out.in_dtype(dtype, "_val" if given else "")
@@ -303,6 +285,7 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
                 state = optimiser.resume(getattr(self, "_optimizer", None))
             if state is None:
                 state = optimiser.start(objective.size, dtype)
+            state = put_state(state, objective)
         history = self._history(first, watched, validate is not None)
         epochs = len(history.loss_curve)
         if epochs and early and given:
@@ -369,14 +352,14 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             callbacks.end()
         return self
 
-    def _learned(self, parameters, *, widths, loss):
+    def _learned(self, parameters, *, objective, home, loss):
         """What `predict` needs of a training, as attributes."""
-        coefs, intercepts = unpack(parameters, widths)
+        coefs, intercepts = objective.unpack(parameters)
         return {
-            "coefs_": coefs,
-            "intercepts_": intercepts,
-            "n_layers_": len(widths),
-            "n_outputs_": widths[-1],
+            "coefs_": [home.bring(coef, objective.place) for coef in coefs],
+            "intercepts_": [home.bring(intercept, objective.place) for intercept in intercepts],
+            "n_layers_": len(objective.widths),
+            "n_outputs_": objective.widths[-1],
             "out_activation_": self._output_activation(loss),
             # parameters of the estimator may change after the fit
             "_activation": self.activation,
@@ -406,6 +389,13 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
             tol=self.tol, max_iter=int(self.max_iter), max_fun=int(self.max_fun), callback=record,
         )  # fmt: skip
 
+    def _on_host(self, objective):
+        """The attributes that differ in a model that lives in NumPy and computes where the objective does."""
+        place = objective.place
+        if place is None:
+            return {}
+        return {"device": place.device if place.is_torch else None, "device_dtype": objective.dtype.name}
+
     def _split(self, order, random_state, strata):
         if not self.validation_fraction > 0:
             raise ValueError(
@@ -422,26 +412,31 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
         X, weight = held_out.X, held_out.weight
         if held_out.loss != loss:
-            objective = self._objective(objective.widths, self.activation, objective.dtype, held_out.loss)
+            objective = self._objective(
+                objective.place, objective.widths, self.activation, objective.dtype, held_out.loss
+            )
         rows = objective.rows(X, held_out.values, weight, held_out.codes)
         weights = {} if weight is None else {"sample_weight": weight}
+        # metrics are NumPy's: scorers are given its rows, and a model that answers them where it is trained
+        host = held_out.on_host() if scorer is not None else None
+        learned = functools.partial(learned, home=Home(None, objective.dtype))
 
         def score(parameters):
             nonlocal weights
             if scorer is None:
-                return self._validation_score(held_out, objective.predict(X, parameters))
+                return self._validation_score(held_out, objective.get(objective.predict(X, parameters)))
             model = type(self).__new__(type(self))
-            vars(model).update(vars(self), **learned(parameters))
+            vars(model).update({**vars(self), **learned(parameters), **self._on_host(objective)})
             # the rows have been checked, and are an array without names
             vars(model).pop("feature_names_in_", None)
             try:
-                value = scorer(model, X, held_out.y, **weights)
+                value = scorer(model, host, held_out.y, **weights)
             except TypeError as error:
                 # also of scikit-learn's own scorers, whose metric may not know weights
                 if not weights or "unexpected keyword argument 'sample_weight'" not in str(error):
                     raise
                 weights = {}
-                value = scorer(model, X, held_out.y)
+                value = scorer(model, host, held_out.y)
             if not isinstance(value, numbers.Real):
                 raise TypeError(
                     f"early_stopping={self.early_stopping!r} must give a number, got {value!r} of type "
@@ -459,18 +454,31 @@ class BaseMLP(CallbackSupport, VersionStamp, BaseEstimator):
 
     def _of_outputs(self, function, X):
         """What a function makes of the network's outputs (rows, outputs), a block of rows at a time."""
-        check_is_fitted(self)
         X = check_X(self, X, reset=False)
-        dtype = np.result_type(X.dtype, self.coefs_[0].dtype)
+        dtype = computed = np.result_type(dtype_of(X), dtype_of(self.coefs_[0]))
+        home = place = place_of(X)
+        if home is None and self.device is not None:
+            place = place_for(self.device)
+            if place is not None:
+                computed = np.dtype(self.device_dtype if place.wide == np.float64 else np.float32)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
-        parameters = pack(self.coefs_, self.intercepts_, dtype)
-        objective = self._objective(widths, self._activation, dtype)
+        objective = self._objective(place, widths, self._activation, computed)
+        parameters = objective.pack(self.coefs_, self.intercepts_)
+
+        def scores(block):
+            raw = objective.predict(block, parameters)
+            return raw.astype(dtype, copy=False) if home is None else raw
+
         n = X.shape[0]
         if n <= BLOCK:
-            return function(objective.predict(X, parameters))
+            return function(scores(X))
+        if home is not None:
+            cuts = [(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK)]
+            parts = [function(scores(X[first:last, ...])) for first, last in cuts]
+            return (np if isinstance(parts[0], np.ndarray) else home.xp).concat(parts)
         out = None
         for first in range(0, n, BLOCK):
-            part = function(objective.predict(X[first : first + BLOCK], parameters))
+            part = function(scores(X[first : first + BLOCK]))
             if out is None:
                 out = np.empty((n, *part.shape[1:]), part.dtype)
             out[first : first + BLOCK] = part

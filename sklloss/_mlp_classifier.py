@@ -6,18 +6,23 @@ from sklearn.base import ClassifierMixin
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
 from sklloss._intake import (
+    check_beside,
     check_choice,
     check_column_order,
     check_real,
     check_validation_arguments,
     check_weight,
     check_X,
+    dtype_of,
     is_label_column,
     network_target,
     plain_target,
     stream_classes,
+    take_in,
 )
-from sklloss._mlp import BaseMLP, Examples, output_activation
+from sklloss._mlp import BaseMLP, output_activation
+from sklloss._mlp_examples import Examples
+from sklloss._moving import beside
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
 
@@ -29,44 +34,47 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _fit_examples(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
         """What `fit` trains on, with the class attributes set: arguments of `_train`."""
-        X = check_X(self, X, reset=first)
-        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        X, home = take_in(check_X(self, X, reset=first), self)
+        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         if first or is_label_column(y):
             target = self._target(y, X, weight, self.class_weight)
         else:
-            target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self.classes_)
+            target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self._labels())
         if not first:
             self._check_same_classes(target)
-        examples = self._examples(X, target, y)
+        examples = self._examples(X, home, target, y)
         held_out = unweighted = None
         like = {"kind": target.kind, "classes": target.classes}
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
-            weight_val = check_weight(sample_weight_val, X_val.shape[0], X_val.dtype, "sample_weight_val")
+            check_beside(X_val, home.place)
+            X_val, _ = take_in(X_val, self)
+            dtype = dtype_of(X_val)
+            weight_val = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")
             if target_val.kind != target.kind:
                 raise ValueError(f"y_val is {target_val.kind}, but y is {target.kind}")
-            held_out = self._examples(X_val, target_val, y_val, "y_val")
+            held_out = self._examples(X_val, home, target_val, y_val, "y_val")
         elif self.early_stopping and self.class_weight is not None:
-            unweighted = self._examples(X, self._target(y, X, weight, None, **like), y)
-        self._set_classes(target)
+            unweighted = self._examples(X, home, self._target(y, X, weight, None, **like), y)
+        self._set_classes(target, home.place)
         return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
 
     def _stream_examples(self, X, y, sample_weight, classes, first):
         """The same for `partial_fit`."""
-        known = stream_classes(classes, None if first else self.classes_, self.class_weight)
+        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        X = check_X(self, X, reset=first)
-        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        X, home = take_in(check_X(self, X, reset=first), self)
+        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         kind = None if first else self._kind
         target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
         if classes is not None:
             check_column_order(classes, y, target.kind)
-        examples = self._examples(X, target, y)
-        self._set_classes(target)
+        examples = self._examples(X, home, target, y)
+        self._set_classes(target, home.place)
         return {"examples": examples}
 
     def _check_parameters(self):
@@ -78,19 +86,19 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _target(self, y, X, weight, class_weight, *, kind=None, classes=None, name="y"):
         return network_target(
-            y, X.shape[0], weight, class_weight, X.dtype,
+            y, X.shape[0], weight, class_weight, dtype_of(X),
             output=self.output, kind=kind, classes=classes, name=name,
         )  # fmt: skip
 
     def _check_same_classes(self, target):
         """Refuse to go on with other classes than before, in scikit-learn's words."""
         if target.kind == self._kind and (
-            target.kind == "multilabel" or np.array_equal(target.classes, self.classes_)
+            target.kind == "multilabel" or np.array_equal(target.classes, self._labels())
         ):
             return
         raise ValueError(
             "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-            f"Previously got {self.classes_} ({self._kind}), `y` has {target.classes} ({target.kind})"
+            f"Previously got {self._labels()} ({self._kind}), `y` has {target.classes} ({target.kind})"
         )
 
     def _loss(self, kind):
@@ -109,7 +117,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
         ), softmax
 
-    def _examples(self, X, target, y, name="y"):
+    def _examples(self, X, home, target, y, name="y"):
         """Checked rows with the target in the form that the loss takes."""
         loss, softmax = self._loss(target.kind)
         truth, values = target.codes, target.values
@@ -130,12 +138,12 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             values = codes[:, None] == np.arange(target.outputs)
             codes = None
         if values is not None:
-            values = np.ascontiguousarray(values, dtype=X.dtype)
-        return Examples(X, loss, values, codes, target.weight, truth, strata, scored)
+            values = np.ascontiguousarray(values, dtype=dtype_of(X))
+        return Examples(X, loss, values, codes, target.weight, truth, strata, scored, home)
 
-    def _set_classes(self, target):
+    def _set_classes(self, target, home):
         loss, softmax = self._loss(target.kind)
-        self.classes_ = target.classes
+        self.classes_ = beside(target.classes, home)
         self._kind = target.kind
         plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
         self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None
@@ -150,6 +158,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         if self._kind == "binary":
             return self._of_outputs(lambda raw: function(raw[:, 0]), X)
         return self._of_outputs(function, X)
+
+    def _on_host(self, objective):
+        return {**super()._on_host(objective), "classes_": self._labels()}
 
     def _learned(self, parameters, **model):
         own = {"classes_": self.classes_, "_kind": self._kind, "_link": self._link}

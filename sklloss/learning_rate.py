@@ -9,7 +9,7 @@ from sklearn.utils import check_consistent_length, check_random_state, resample
 
 from sklloss._intake import check_integer, check_real, check_weight
 from sklloss._mlp import STOCHASTIC, BaseMLP
-from sklloss.backends.threads import single_threaded_blas
+from sklloss.backends.places import place_of
 
 __all__ = ["LearningRateFinderDisplay", "LearningRateSearch", "find_learning_rate"]
 
@@ -126,7 +126,10 @@ def _judged_rows(probe, X, y, sample_weight):
 
 
 def _take(data, rows):
-    """Some rows of an array, a data frame, a sparse matrix or a list."""
+    """Some rows of an array, of any namespace, a data frame, a sparse matrix or a list."""
+    place = place_of(data)
+    if place is not None:
+        return place.xp.take(data, place.put(rows, np.int64), axis=0)
     if hasattr(data, "iloc"):
         return data.iloc[rows]
     if scipy.sparse.issparse(data):
@@ -141,8 +144,11 @@ class _RangeTest:
         self.rates = rates
         self.losses = []
 
-    @single_threaded_blas()
-    def __call__(
+    def __call__(self, objective, *arguments, **options):
+        with objective.running():
+            return self._try(objective, *arguments, **options)
+
+    def _try(
         self, objective, rows, order, parameters, optimiser, state, history, *,
         batch_size, random_state, validate, **_,
     ):  # fmt: skip

@@ -4,12 +4,20 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._callbacks import FitCallbacks, with_callbacks
-from sklloss._intake import regression_data, regression_validation, unchanged_on_error
-from sklloss._mlp import BaseMLP, Examples, is_stochastic, output_activation
+from sklloss._intake import (
+    check_same_place,
+    on_host,
+    regression_data,
+    regression_validation,
+    unchanged_on_error,
+)
+from sklloss._mlp import BaseMLP, is_stochastic, output_activation
 from sklloss._mlp_classifier import BaseMLPClassifier
+from sklloss._mlp_examples import Examples
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -66,8 +74,9 @@ class MLPClassifier(BaseMLPClassifier):
         With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
         weights of the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a
         scorer, given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better,
-        which is given weights if it takes ``sample_weight``. The rows are ``X_val`` if given to `fit`, else a
-        ``validation_fraction`` of the training rows, as scikit-learn draws it: stratified for two classes.
+        which is given NumPy's arrays, and weights if it takes ``sample_weight``. The rows are ``X_val`` if
+        given to `fit`, else a ``validation_fraction`` of the training rows, as scikit-learn draws it:
+        stratified for two classes.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -99,14 +108,22 @@ class MLPClassifier(BaseMLPClassifier):
     n_threads : int or None, default=None
         Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
         any value.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
+        "cpu" is where NumPy lives; a ``torch.device`` is PyTorch's in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted. For a matrix of probabilities the column names of a DataFrame, sorted too (the
-        columns are taken along), else 0 to K - 1; 0 to L - 1 for a multi-label y.
+        columns are taken along), else 0 to K - 1; 0 to L - 1 for a multi-label y. Numbers live where X does.
     coefs_ : list of ndarray
-        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i.
+        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i. They are arrays of X's namespace,
+        on its device, where that is not NumPy; so are the biases.
     intercepts_ : list of ndarray
         Biases of each layer.
     loss_ : float
@@ -207,6 +224,8 @@ class MLPClassifier(BaseMLPClassifier):
         label_smoothing=0.0,
         warmup_fraction=None,
         n_threads=None,
+        device=None,
+        device_dtype="float32",
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -237,6 +256,8 @@ class MLPClassifier(BaseMLPClassifier):
         self.label_smoothing = label_smoothing
         self.warmup_fraction = warmup_fraction
         self.n_threads = n_threads
+        self.device = device
+        self.device_dtype = device_dtype
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
@@ -247,6 +268,8 @@ class MLPClassifier(BaseMLPClassifier):
         X : array-like, DataFrame or sparse matrix of shape (n, p)
             float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
             most data frames, the stochastic solvers work on a copy.
+            A torch tensor, or an array of another namespace of the array API, is worked on where it lives,
+            and what is learned lives there too. Batches of a sparse X that ``device`` moves are dense.
         y : array-like
             Labels (n,) of any type; a 0/1 matrix (n, L) of labels that may hold together. Probabilities:
             (n,) in [0, 1] of the second of two classes; of classes, (n, K) with rows that sum to 1 and
@@ -369,8 +392,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
         weights of the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer,
         given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better, which is
-        given weights if it takes ``sample_weight``. The rows are ``X_val`` if given to `fit`, else a
-        ``validation_fraction`` of the training rows.
+        given NumPy's arrays, and weights if it takes ``sample_weight``. The rows are ``X_val`` if given to
+        `fit`, else a ``validation_fraction`` of the training rows.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -387,11 +410,19 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     n_threads : int or None, default=None
         Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
         any value.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
+        "cpu" is where NumPy lives; a ``torch.device`` is PyTorch's in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
 
     Attributes
     ----------
     coefs_ : list of ndarray
-        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i.
+        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i. They are arrays of X's namespace,
+        on its device, where that is not NumPy; so are the biases.
     intercepts_ : list of ndarray
         Biases of each layer.
     loss_ : float
@@ -510,6 +541,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_fun=15000,
         warmup_fraction=None,
         n_threads=None,
+        device=None,
+        device_dtype="float32",
     ):
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -537,6 +570,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.max_fun = max_fun
         self.warmup_fraction = warmup_fraction
         self.n_threads = n_threads
+        self.device = device
+        self.device_dtype = device_dtype
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
@@ -547,6 +582,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         X : array-like, DataFrame or sparse matrix of shape (n, p)
             float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
             most data frames, the stochastic solvers work on a copy.
+            A torch tensor, or an array of another namespace of the array API, is worked on where it lives,
+            and what is learned lives there too. Batches of a sparse X that ``device`` moves are dense.
         y : array-like of shape (n,) or (n, outputs)
         sample_weight : array-like of shape (n,), optional
             Non-negative, not all zero.
@@ -562,9 +599,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         with unchanged_on_error(self):
             optimiser, loss = self._check_parameters(), self._loss()
             data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
-            held_out = regression_validation(
-                self, X_val, y_val, sample_weight_val, data.y.shape[1], loss=loss
-            )
+            held_out = regression_validation(self, X_val, y_val, sample_weight_val, data, loss=loss)
             if held_out is not None:
                 held_out = _examples(held_out, loss)
             self._link = self.loss
@@ -604,8 +639,26 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         ndarray of shape (n,) or (n, outputs)
         """
+        check_is_fitted(self)
+        check_same_place(self, X, self._model_array(), "predict")
         values = self._of_outputs(lambda raw: losses.get(self._link).predict(raw), X)
-        return values.reshape(-1) if values.shape[1] == 1 else values
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    def score(self, X, y, sample_weight=None):
+        """R², the share of the variance of y that is predicted.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame or sparse matrix of shape (n, p)
+        y : array-like of shape (n,) or (n, outputs)
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        float
+        """
+        predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
+        return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
 
     def _loss(self):
         """The Loss to train on; a ValueError for one that belongs to classes."""
@@ -632,4 +685,4 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
 def _examples(data, loss):
     y = data.y.reshape(-1) if data.y.shape[1] == 1 else data.y
-    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y)
+    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y, home=data.home)

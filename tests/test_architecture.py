@@ -34,9 +34,10 @@ MAY_IMPORT = {
     | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
     "linear_cv": {"_linear_cv", "linear"},
     "_callbacks": set(),
-    "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_version"},
-    "_mlp_classifier": BELOW_ESTIMATORS | {"_class_predictions", "_mlp"},
-    "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp", "_mlp_classifier"},
+    "_mlp_examples": BELOW_ESTIMATORS,
+    "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp_examples", "_moving", "_version"},
+    "_mlp_classifier": BELOW_ESTIMATORS | {"_class_predictions", "_mlp", "_mlp_examples", "_moving"},
+    "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp", "_mlp_classifier", "_mlp_examples"},
     "learning_rate": BELOW_ESTIMATORS | {"_mlp"},
     "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
     "model_selection": {"_intake"},

@@ -16,6 +16,7 @@ from sklloss._intake.classes import (
     softmax_target,
     stream_classes,
 )
+from sklloss._intake.homes import Home, take_in
 from sklloss._intake.offload import offload
 from sklloss._intake.parameters import (
     KeepState,
@@ -44,6 +45,7 @@ from sklloss._intake.rows import (
 
 __all__ = [
     "ClassTarget",
+    "Home",
     "KeepState",
     "RegressionData",
     "check_X",
@@ -71,6 +73,7 @@ __all__ = [
     "row_major",
     "softmax_target",
     "stream_classes",
+    "take_in",
     "target_in_dtype",
     "unchanged_on_error",
     "usable_layout",

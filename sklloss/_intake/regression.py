@@ -5,17 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_array
 
+from sklloss._intake.arrays import check_beside, dtype_of
+from sklloss._intake.homes import Home, take_in
 from sklloss._intake.rows import check_validation_arguments, check_weight, check_X, target_array
 
 
 @dataclass(frozen=True, eq=False)
 class RegressionData:
-    """Checked rows of a regression: y and weight have X's dtype; y is (n, outputs)."""
+    """Checked rows of a regression, X where ``device`` asks for it: y and weight have its dtype.
+
+    y is (n, outputs).
+    """
 
     X: object
     y: np.ndarray
     weight: np.ndarray | None
     one_dimensional: bool
+    home: Home
 
 
 def regression_data(estimator, X, y, sample_weight=None, *, loss, reset=True):
@@ -39,19 +45,23 @@ def regression_data(estimator, X, y, sample_weight=None, *, loss, reset=True):
     return _regression_data(estimator, X, y, sample_weight, loss, reset, ("X", "y", "sample_weight"))
 
 
-def regression_validation(estimator, X_val, y_val, sample_weight_val, outputs, *, loss):
-    """The same for validation rows, which must have the training rows' columns; None if there are none."""
+def regression_validation(estimator, X_val, y_val, sample_weight_val, data, *, loss):
+    """The same for validation rows, which must fit the training rows in ``data``; None if there are none."""
     if not check_validation_arguments(X_val, y_val, sample_weight_val):
         return None
     names = ("X_val", "y_val", "sample_weight_val")
-    data = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names)
-    if data.y.shape[1] != outputs:
-        raise ValueError(f"y_val has {data.y.shape[1]} outputs, y has {outputs}")
-    return data
+    held_out = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names, data.home)
+    if held_out.y.shape[1] != data.y.shape[1]:
+        raise ValueError(f"y_val has {held_out.y.shape[1]} outputs, y has {data.y.shape[1]}")
+    return held_out
 
 
-def _regression_data(estimator, X, y, sample_weight, loss, reset, names):
+def _regression_data(estimator, X, y, sample_weight, loss, reset, names, home=None):
     X = check_X(estimator, X, reset=reset, name=names[0])
+    if home is not None:
+        check_beside(X, home.place)
+    X, home = take_in(X, estimator)
+    dtype = dtype_of(X)
     y = target_array(y, names[1], X.shape[0])
     if y.dtype.kind not in "biufOUS":
         raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}")
@@ -61,8 +71,9 @@ def _regression_data(estimator, X, y, sample_weight, loss, reset, names):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
-    cast = target_in_dtype(y.reshape(y.shape[0], -1), X.dtype, loss, names[1], names[0])
-    return RegressionData(X, cast, check_weight(sample_weight, X.shape[0], X.dtype, names[2]), y.ndim == 1)
+    cast = target_in_dtype(y.reshape(y.shape[0], -1), dtype, loss, names[1], names[0])
+    weight = check_weight(sample_weight, X.shape[0], dtype, names[2])
+    return RegressionData(X, cast, weight, y.ndim == 1, home)
 
 
 def target_in_dtype(y, dtype, loss, name="y", holder="the network"):

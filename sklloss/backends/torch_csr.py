@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from sklloss.backends.places import is_out_of_memory
 class TorchCSR:
     """A CSR matrix of SciPy's on a device of torch's, for products of it and of its transpose.
 
-    It is there twice: by rows in its dtype, by columns in that of sums.
+    It is there by rows in its dtype and, once it is asked for its transpose, by columns in that of sums.
 
     Parameters
     ----------
@@ -40,10 +41,20 @@ class TorchCSR:
         self._starts = X.indptr
         self._parts = self._put(X, X.dtype)
         self._matrix = _csr(*self._parts, X.shape)
-        columns = X.tocsc()
-        self._turned_parts = self._put(columns, place.wide)
-        self._turned = _csr(*self._turned_parts, X.shape[::-1])
         self.dtype = self._matrix.dtype
+
+    @property
+    def host(self):
+        """The matrix that it was made of."""
+        return self._host
+
+    @cached_property
+    def _turned_parts(self):
+        return self._put(self._host.tocsc(), self.place.wide)
+
+    @cached_property
+    def _turned(self):
+        return _csr(*self._turned_parts, self.shape[::-1])
 
     def __matmul__(self, w):
         """The product with a matrix (features, outputs) of its dtype."""
@@ -74,6 +85,26 @@ class TorchCSR:
         low, high = int(self._starts[first]), int(self._starts[last])
         shape = (last - first, self.shape[1])
         return _Part(_csr(starts[first : last + 1] - low, indices[low:high], values[low:high], shape))
+
+    def take_rows(self, rows):
+        """Some of the rows, by their numbers in NumPy."""
+        return TorchCSR(self._host[rows], self.place)
+
+    def dense_rows(self, rows):
+        """Some of the rows as a dense tensor, by their numbers in NumPy. The device is not waited for."""
+        torch = importlib.import_module("torch")
+        _, indices, values = self._parts
+        lengths = (self._starts[rows + 1] - self._starts[rows]).astype(np.int64)
+        ends = np.cumsum(lengths)
+        stored = int(ends[-1]) if len(rows) else 0
+        # where each row starts, there and in what is taken
+        table = self.place.put(np.stack([self._starts[rows] - (ends - lengths), lengths]).astype(np.int64))
+        row = torch.arange(len(rows), device=values.device)
+        row = torch.repeat_interleave(row, table[1], output_size=stored)
+        entry = torch.arange(stored, device=values.device) + table[0][row]
+        dense = values.new_zeros(len(rows) * self.shape[1])
+        dense[row * self.shape[1] + indices[entry]] = values[entry]
+        return dense.reshape(len(rows), self.shape[1])
 
     def every(self, step):
         """Each step-th of the rows."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from sklloss import kernels
 from sklloss.backends import threads
+from sklloss.backends.places import to_numpy
 from sklloss.backends.threads import single_threaded_blas
 from sklloss.kernels import _network
 from sklloss.kernels._network import Rows
@@ -41,6 +42,9 @@ class NetworkObjective:
         the same bits for any number.
     """
 
+    # where parameters live: NumPy has no `Place`
+    place = None
+
     def __init__(self, widths, activation, dtype, loss=None, alpha=0.0, n_threads=None):
         self.widths = tuple(widths)
         self.dtype = np.dtype(dtype)
@@ -60,6 +64,34 @@ class NetworkObjective:
         )
         self.size = self._network.size
         self.coefs = self._network.coefs
+
+    def put(self, array):
+        """An array, which may live elsewhere, where parameters live; it may be the same."""
+        return to_numpy(array)
+
+    def get(self, array):
+        """An array that lives there as NumPy's."""
+        return array
+
+    def copy(self, array):
+        """A copy of a flat vector."""
+        return array.copy()
+
+    def is_finite(self, parameters):
+        """Whether no parameter is NaN or infinite."""
+        return bool(np.isfinite(parameters).all())
+
+    def pack(self, coefs, intercepts):
+        """Weight matrices and biases, which may live elsewhere, as a new flat vector."""
+        return pack([to_numpy(part) for part in coefs], [to_numpy(part) for part in intercepts], self.dtype)
+
+    def unpack(self, parameters):
+        """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+        return unpack(parameters, self.widths)
+
+    def running(self):
+        """The context that epochs run in."""
+        return single_threaded_blas()
 
     def rows(self, X, target=None, weight=None, codes=None):
         """Rows of X with their targets, ready for passes; none of them is copied."""

@@ -4,14 +4,16 @@ An optimiser here is its hyperparameters. What it remembers from batch to batch 
 rate that it has come down to) is its state, a dict of arrays and plain numbers.
 """
 
+import functools
 import math
 import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from array_api_compat import array_namespace
 from sklearn.exceptions import ConvergenceWarning
 
-from sklloss.backends.threads import single_threaded_blas
+from sklloss.backends.places import to_numpy
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,26 @@ class SGD:
 
 
 def _copied(state):
-    return {name: part.copy() if isinstance(part, np.ndarray) else part for name, part in state.items()}
+    return {name: _copy(part) for name, part in state.items()}
+
+
+def _copy(part):
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    return array_namespace(part).asarray(part, copy=True) if hasattr(part, "shape") else part
+
+
+def put_state(state, objective):
+    """A state with its arrays where the objective's parameters live, in place."""
+    for name, part in state.items():
+        if hasattr(part, "shape"):
+            state[name] = objective.put(part)
+    return state
+
+
+def state_on_host(state):
+    """A state with NumPy's arrays."""
+    return {name: to_numpy(part) if hasattr(part, "shape") else part for name, part in state.items()}
 
 
 @dataclass
@@ -225,7 +246,16 @@ class DivergenceError(ValueError):
         )
 
 
-@single_threaded_blas()
+def _in_its_context(run):
+    @functools.wraps(run)
+    def inside(objective, *arguments, **options):
+        with objective.running():
+            return run(objective, *arguments, **options)
+
+    return inside
+
+
+@_in_its_context
 def train(
     objective,
     rows,
@@ -300,7 +330,7 @@ def train(
     DivergenceError
         If the loss becomes NaN or infinite, or the parameters at the end.
     """
-    best = parameters.copy() if early_stopping else parameters
+    best = objective.copy(parameters) if early_stopping else parameters
     kept = "; the weights of the best epoch are kept" if early_stopping else ""
     n = len(order)
     batches = -(-n // batch_size)
@@ -333,12 +363,12 @@ def train(
             if verbose:
                 print(f"Validation {early_stopping}: {-score if early_stopping == 'loss' else score:f}")
         if _judged_best(history, loss, score, tol) and early_stopping:
-            best = parameters.copy()
+            best = objective.copy(parameters)
         if early_stopping:
             if history.best_iter:
                 history.mark(best)
         elif mark:
-            history.mark(parameters.copy())
+            history.mark(objective.copy(parameters))
         stop = steps is not None and steps.end(parameters)
         optimiser.epoch_ends(state, history.seen)
         if history.stalled > n_iter_no_change:
@@ -361,7 +391,7 @@ def train(
                 ConvergenceWarning,
                 stacklevel=6,
             )
-    if not np.isfinite(parameters).all():
+    if not objective.is_finite(parameters):
         # The loss of an epoch is that of the parameters before its last step.
         raise DivergenceError("parameters", "NaN or infinite", epoch, kept if history.is_marked else "")
     if early_stopping and not history.best_iter:

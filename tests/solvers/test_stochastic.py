@@ -1,5 +1,6 @@
 """The stochastic solvers: their steps against the papers' formulas, and the rules of training."""
 
+import contextlib
 import weakref
 
 import numpy as np
@@ -23,6 +24,15 @@ class Quadratic:
         self.orders.append(None if order is None else order.copy())
         parameters += 1.0
         return self.curve.pop(0)
+
+    def copy(self, parameters):
+        return parameters.copy()
+
+    def is_finite(self, parameters):
+        return bool(np.isfinite(parameters).all())
+
+    def running(self):
+        return contextlib.nullcontext()
 
 
 class FiveRows:
