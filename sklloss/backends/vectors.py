@@ -59,7 +59,7 @@ NUMPY = NumPyVectors()
 
 
 class ArrayVectors:
-    """Vectors in the arrays of a `Place`, in the dtype ``place.wide``.
+    """Vectors in the arrays of a `Place` that has float64.
 
     What has one value for all problems, as a step mostly has, does not move to the place.
     """
@@ -92,7 +92,7 @@ class ArrayVectors:
 
     def dot(self, a, b):
         """See `NumPyVectors.dot`."""
-        return self.xp.vecdot(a, b)
+        return self.xp.sum(a * b, axis=1)
 
     def along(self, step, direction, active):
         """See `NumPyVectors.along`."""

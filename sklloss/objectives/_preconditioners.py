@@ -37,8 +37,8 @@ class BlockSolver:
         inverses = np.empty(self._factors.shape)
         for k, (factor, units) in enumerate(zip(self._factors, self._units, strict=True)):
             root, _ = lapack.dtrtri(factor.T, lower=0)
-            root = np.triu(root) / units[:, None]
-            inverses[k] = root @ root.T
+            upper = np.triu(lapack.dlauum(root, lower=0)[0])
+            inverses[k] = (upper + np.triu(upper, 1).T) / units / units[:, None]
         return InverseThere(vectors, inverses)
 
     def coordinates(self):
@@ -115,10 +115,6 @@ class InverseThere:
     """The inverse of a matrix for each output, or of one for all, beside X elsewhere."""
 
     def __init__(self, vectors, inverses):
-        # in a narrow dtype some may be too large
-        with np.errstate(over="ignore"):
-            if not np.isfinite(inverses.astype(vectors.place.wide)).all():
-                raise ValueError(TOO_LARGE)
         self._xp, self._width, self._blocks = vectors.xp, inverses.shape[1], len(inverses)
         self._inverse = vectors.put(inverses if self._blocks > 1 else inverses[0])
 

@@ -58,15 +58,17 @@ class LinearObjective:
     l1 : ndarray of shape (problems, size)
         What the absolute value of each parameter costs.
     vectors : NumPyVectors or ArrayVectors
-        What a solver may hold parameters and gradients in. Where X lives elsewhere than in main memory,
-        `value_and_gradient`, `linearise` and `product` answer such arrays by such arrays, without a wait, and
-        NumPy's by NumPy's.
+        What a solver holds parameters and gradients in. Where X lives elsewhere than in main memory,
+        `value_and_gradient`, `linearise` and `product` answer arrays there by arrays there, without a wait,
+        and NumPy's by NumPy's.
     """
 
     def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
         place = getattr(rows, "place", None)
-        self.vectors = NUMPY if place is None else ArrayVectors(place)
+        # In float32 what L-BFGS remembers is too coarse: without float64 there, parameters stay here.
+        there = place is not None and place.wide == np.float64
+        self.vectors = ArrayVectors(place) if there else NUMPY
         self.penalised = np.isfinite(C)
         self.scale = float(C) if self.penalised else 1.0
         self.problems = rows.outputs if rows.separable else 1

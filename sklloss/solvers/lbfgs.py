@@ -31,7 +31,7 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``value_and_gradient``, ``noise``, ``penalised`` and ``null_value``; ``preconditioner``, and
-        ``preconditioner_at`` and ``local_cost``, if it has them.
+        ``preconditioner_at`` and ``local_cost``, if it has them; ``vectors`` if it takes others than NumPy's.
     w : ndarray of shape (problems, size)
         Start.
     tol : float

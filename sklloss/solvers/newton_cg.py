@@ -36,7 +36,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``dual_ascent``, ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``,
-        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``.
+        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``; ``vectors``
+        if it takes others than NumPy's.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
