@@ -179,7 +179,9 @@ class _SystemsThere:
         self._residual = self._residual - length * product
         z = solve(self._residual)
         newer = vectors.dot(self._residual, z)
-        p = (newer / self._there)[:, None] * self.p + z
+        # a system that has ended may have left 0
+        divisor = self._there if len(before) == 1 else xp.where(bends, self._there, 1.0)
+        p = (newer / divisor)[:, None] * self.p + z
         bend, newer_here = vectors.read(bend, newer)
         self._moved |= before & (bend > 0)
         some = _conjugate.settle(bend, newer_here, *self._rule, *limits)

@@ -240,6 +240,131 @@ def test_sparse_rows_elsewhere_are_solved_without_a_dual_ascent(monkeypatch):
         assert_same(found, expected)
 
 
+class Plain:
+    """The preconditioner that changes nothing."""
+
+    def __call__(self, x):
+        return +x
+
+    def there(self, vectors):
+        return self
+
+
+class Valleys:
+    """Rosenbrock's for each problem, over any namespace; not a number further out than ``edge``."""
+
+    noise = 1e-15
+    penalised = True
+    local_cost = 5
+    null_value = staticmethod(lambda: np.inf)
+    preconditioner = Plain
+
+    def __init__(self, steepness, vectors, edge=np.inf):
+        self.vectors, self.xp = vectors, getattr(vectors, "xp", np)
+        self.steepness, self.edge = vectors.put(np.asarray(steepness)), edge
+        self.looks = 0
+
+    def value_and_gradient(self, w):
+        self.looks += 1
+        x, y, s = w[:, 0], w[:, 1], self.steepness
+        bend = y - x**2
+        value = 1 + s * bend**2 + (1 - x) ** 2
+        value = self.xp.where(self.xp.abs(x) > self.edge, value * np.nan, value)
+        return value, self.xp.stack([-4 * s * bend * x - 2 * (1 - x), 2 * s * bend], axis=1)
+
+    def preconditioner_at(self, w):
+        assert type(w) is np.ndarray
+        return Plain()
+
+
+@pytest.mark.parametrize("edge", [np.inf, 1.25])
+@pytest.mark.parametrize("memory", [1, 3, 10])
+def test_lbfgs_takes_the_same_steps_elsewhere_with_any_memory(memory, edge):
+    steepness, start = [1.0, 30.0, 100.0], np.array([[1.0, 1.0], [-1.2, 1.0], [-1.2, 1.0]])
+    here = Valleys(steepness, NUMPY, edge)
+    expected = lbfgs(here, start, tol=1e-6, max_iter=500, memory=memory)
+    assert expected.converged.all()
+    assert expected.n_iter[0] == 0
+    for there in (PLACES["strict"](), torch_place()):
+        objective = Valleys(steepness, ArrayVectors(there), edge)
+        found = lbfgs(objective, start, tol=1e-6, max_iter=500, memory=memory)
+        assert found.converged.all()
+        np.testing.assert_array_equal(found.w[0], start[0])
+        np.testing.assert_allclose(found.w, 1.0, rtol=1e-5)
+        # rounding decides on trials, a few more or less
+        assert abs(objective.looks - here.looks) <= 0.2 * here.looks
+        np.testing.assert_allclose(found.curve[:8], expected.curve[:8], rtol=1e-6)
+
+
+def test_no_step_elsewhere_is_not_convergence_either():
+    class Wrong(Valleys):
+        def value_and_gradient(self, w):
+            value, gradient = super().value_and_gradient(w)
+            return value, -gradient
+
+    start = np.array([[-1.2, 1.0]])
+    found = lbfgs(Wrong([30.0], ArrayVectors(PLACES["strict"]())), start, tol=1e-6, max_iter=50)
+    assert not found.converged.any()
+    np.testing.assert_array_equal(found.w, start)
+    assert np.isfinite(found.value).all()
+
+
+def test_a_direction_that_is_no_number_is_no_step_elsewhere():
+    class Lost(Plain):
+        def __call__(self, x):
+            rows = np.asarray([[np.inf], [1.0]])
+            return x * vectors.put(rows)
+
+    vectors = ArrayVectors(PLACES["strict"]())
+    objective = Valleys([30.0, 30.0], vectors)
+    objective.preconditioner = Lost
+    objective.preconditioner_at = lambda w: None
+    start = np.array([[-1.2, 1.0], [-1.2, 1.0]])
+    with np.errstate(invalid="ignore"):
+        found = lbfgs(objective, start, tol=1e-6, max_iter=500)
+    assert found.converged.tolist() == [False, True]
+    np.testing.assert_array_equal(found.w[0], start[0])
+    np.testing.assert_allclose(found.w[1], 1.0, rtol=1e-5)
+
+
+class Bowls:
+    """Quadratics, of which some say that they do not bend."""
+
+    noise = 1e-15
+    residual_floor = 1e-20
+    penalised = True
+    local_cost = 1000
+    null_value = staticmethod(lambda: np.inf)
+    preconditioner = Plain
+    dual_ascent = staticmethod(lambda: None)
+
+    def __init__(self, vectors, curvature, says):
+        self.vectors, self.xp = vectors, getattr(vectors, "xp", np)
+        self.curvature, self.says = vectors.put(curvature), vectors.put(says[:, None])
+
+    def linearise(self, w):
+        gradient = self.curvature * (w - 1.0)
+        return 1.0 + 0.5 * self.vectors.dot(w - 1.0, gradient), gradient
+
+    def product(self, direction):
+        return +(self.says * (self.curvature * direction))
+
+
+def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
+    curvature = np.array([[0.5, 1.0, 1.2], [1.0, 10.0, 100.0], [1.0, 1.0, 1.0], [3.0, 4.0, 5.0]])
+    says = np.array([0.0, 1.0, 1.0, 1.0])
+    start = np.zeros((4, 3))
+    start[3] = 1.0
+    expected = newton_cg(Bowls(NUMPY, curvature, says), start, tol=1e-6, max_iter=50)
+    assert expected.converged.tolist() == [False, True, True, True]
+    np.testing.assert_allclose(expected.w, 1.0, atol=1e-6)
+    for there in (PLACES["strict"](), torch_place()):
+        found = newton_cg(Bowls(ArrayVectors(there), curvature, says), start, tol=1e-6, max_iter=50)
+        np.testing.assert_array_equal(found.converged, expected.converged)
+        np.testing.assert_array_equal(found.n_iter, expected.n_iter)
+        np.testing.assert_allclose(found.w, expected.w, atol=1e-9)
+
+
 @pytest.fixture
 def waits(monkeypatch):
     """How often numbers have come from a place; numbers that go there, by their shapes."""
