@@ -165,7 +165,7 @@ class _SystemsThere:
         self._vectors, self._moved = vectors, np.zeros_like(self._running)
         self.p, self.d, self._residual = vectors.keep(z, self._running), vectors.xp.zeros_like(z), residual
         self._there = vectors.put(rz)
-        self._zeros = vectors.xp.zeros_like(self._there)
+        self._zeros, self._ones = vectors.xp.zeros_like(self._there), vectors.xp.ones_like(self._there)
 
     def step(self, product, solve, *limits):
         """See `_Systems.step`."""
@@ -174,13 +174,13 @@ class _SystemsThere:
         bend = vectors.dot(self.p, product)
         # the next direction is made before the host knows whether it is wanted: it need not wait for it
         bends = bend > 0
-        length = xp.where(bends, self._there / xp.where(bends, bend, 1.0), self._zeros)[:, None]
+        length = xp.where(bends, self._there / xp.where(bends, bend, self._ones), self._zeros)[:, None]
         self.d = self.d + length * self.p
         self._residual = self._residual - length * product
         z = solve(self._residual)
         newer = vectors.dot(self._residual, z)
         # a system that has ended may have left 0
-        divisor = self._there if len(before) == 1 else xp.where(bends, self._there, 1.0)
+        divisor = self._there if len(before) == 1 else xp.where(bends, self._there, self._ones)
         p = (newer / divisor)[:, None] * self.p + z
         bend, newer_here = vectors.read(bend, newer)
         self._moved |= before & (bend > 0)
