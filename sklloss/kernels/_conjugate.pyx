@@ -61,32 +61,20 @@ def turn(
 ):
     """End the systems that are solved well enough and give the others their next direction, from z.
 
-    Each product lowers the quadratic. What is left is taken for as many times the last decrease as there
-    were products (Nash and Sofer): a measure that, unlike the residual, does not depend on how good the
-    preconditioner is. It may be ``loosest`` of what has been lowered, the closer to the end the less: the
-    fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too much.
-    One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is a
-    residual of mere rounding, ``floor`` times the ``first``: to go on would follow it along directions that
-    do not matter.
-
-    Returns whether a system still runs.
+    The rule is `_ends`. Returns whether a system still runs.
     """
     cdef Py_ssize_t b
     cdef int width = <int>p.shape[1], one = 1
-    cdef double newer, left, share, ratio, scale = 1.0
-    cdef bint small, some = False
+    cdef double newer, ratio, scale = 1.0
+    cdef bint some = False
     with nogil:
         for b in range(p.shape[0]):
             if running[b]:
                 newer = ddot(&width, <double*>&residual[b, 0], &one, <double*>&z[b, 0], &one)
-                lowered[b] += decrease[b]
-                left = products * decrease[b]
-                share = min(loosest, sqrt(sqrt(min(lowered[b], size[b]) / size[b])))
-                small = left <= share * lowered[b] or left <= closest * gap[b]
-                if (small and before[b]) or newer <= floor * first[b]:
-                    reached[b] = True
-                before[b] = small
-                running[b] = not reached[b] and newer > 0.0
+                running[b] = not _ends(
+                    newer, first[b], decrease[b], &lowered[b], size[b], gap[b], &reached[b], &before[b],
+                    products, loosest, closest, floor,
+                )
             if not running[b]:
                 memset(&p[b, 0], 0, width * sizeof(double))
                 continue
@@ -96,6 +84,85 @@ def turn(
             dscal(&width, &ratio, &p[b, 0], &one)
             daxpy(&width, &scale, <double*>&z[b, 0], &one, &p[b, 0], &one)
     return some
+
+
+def settle(
+    const double[::1] bend,
+    const double[::1] newer,
+    double[::1] rz,
+    const double[::1] first,
+    double[::1] decrease,
+    double[::1] lowered,
+    const double[::1] size,
+    const double[::1] gap,
+    unsigned char[::1] running,
+    unsigned char[::1] reached,
+    unsigned char[::1] before,
+    Py_ssize_t products,
+    double loosest,
+    double closest,
+    double floor,
+):
+    """What `advance` and `turn` decide, for systems whose vectors live elsewhere.
+
+    ``bend`` is each direction times its product with the matrix, ``newer`` the residual after the step
+    times its preconditioned self. Returns whether a system still runs.
+    """
+    cdef Py_ssize_t b
+    cdef bint some = False
+    with nogil:
+        for b in range(bend.shape[0]):
+            decrease[b] = 0.0
+            if not running[b]:
+                continue
+            if not bend[b] > 0.0:
+                running[b] = False
+                continue
+            decrease[b] = 0.5 * (rz[b] / bend[b]) * rz[b]
+            running[b] = not _ends(
+                newer[b], first[b], decrease[b], &lowered[b], size[b], gap[b], &reached[b], &before[b],
+                products, loosest, closest, floor,
+            )
+            if running[b]:
+                some = True
+                rz[b] = newer[b]
+    return some
+
+
+cdef inline bint _ends(
+    double newer,
+    double first,
+    double decrease,
+    double* lowered,
+    double size,
+    double gap,
+    unsigned char* reached,
+    unsigned char* before,
+    Py_ssize_t products,
+    double loosest,
+    double closest,
+    double floor,
+) noexcept nogil:
+    """Whether a system ends; ``reached`` whether it is solved well enough.
+
+    Each product lowers the quadratic. What is left is taken for as many times the last decrease as there
+    were products (Nash and Sofer): a measure that, unlike the residual, does not depend on how good the
+    preconditioner is. It may be ``loosest`` of what has been lowered, the closer to the end the less: the
+    fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too much.
+    One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is a
+    residual of mere rounding, ``floor`` times the ``first``: to go on would follow it along directions that
+    do not matter.
+    """
+    cdef double left, share
+    cdef bint small
+    lowered[0] += decrease
+    left = products * decrease
+    share = min(loosest, sqrt(sqrt(min(lowered[0], size) / size)))
+    small = left <= share * lowered[0] or left <= closest * gap
+    if (small and before[0]) or newer <= floor * first:
+        reached[0] = True
+    before[0] = small
+    return reached[0] or not newer > 0.0
 
 
 def solve_blocks(const double[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):

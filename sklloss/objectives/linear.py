@@ -3,15 +3,20 @@
 import functools
 
 import numpy as np
-from scipy.linalg import lapack
 
-from sklloss.kernels import _conjugate
+from sklloss.backends.vectors import NUMPY, ArrayVectors
 from sklloss.losses import CrossEntropy
+from sklloss.objectives._preconditioners import (
+    TOO_LARGE,
+    BlockSolver,
+    DiagonalSolver,
+    ShiftSolver,
+    SubsetSolver,
+)
 from sklloss.objectives.linear_dual import DualAscent
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
-TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
 # A sample of the rows has so many for each parameter, of which there count as many as this at least.
 LEAST_SIZE = 32
 # Multiplications of a Hessian from which on another gradient is tried first.
@@ -52,10 +57,18 @@ class LinearObjective:
     ----------
     l1 : ndarray of shape (problems, size)
         What the absolute value of each parameter costs.
+    vectors : NumPyVectors or ArrayVectors
+        What a solver holds parameters and gradients in. Where X lives elsewhere than in main memory,
+        `value_and_gradient`, `linearise` and `product` answer arrays there by arrays there, without a wait,
+        and NumPy's by NumPy's.
     """
 
     def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
+        place = getattr(rows, "place", None)
+        # In float32 what L-BFGS remembers is too coarse: without float64 there, parameters stay here.
+        there = place is not None and place.wide == np.float64
+        self.vectors = ArrayVectors(place) if there else NUMPY
         self.penalised = np.isfinite(C)
         self.scale = float(C) if self.penalised else 1.0
         self.problems = rows.outputs if rows.separable else 1
@@ -83,7 +96,15 @@ class LinearObjective:
 
     def coef(self, w):
         """The parameters as (outputs, width)."""
-        return w.reshape(self.rows.outputs, self.rows.width)
+        return self._shaped(w, (self.rows.outputs, self.rows.width))
+
+    def _shaped(self, array, shape):
+        here = isinstance(array, np.ndarray)
+        return array.reshape(shape) if here else self.vectors.xp.reshape(array, shape)
+
+    @functools.cached_property
+    def _ridge_there(self):
+        return self.vectors.put(self._ridge)
 
     def value_and_gradient(self, w):
         """Objective of each problem, (problems,), and its gradient, (problems, size)."""
@@ -198,7 +219,10 @@ class LinearObjective:
 
         The next product is written over it.
         """
-        product = self.rows.product(self.coef(direction)).reshape(self.shape)
+        product = self._shaped(self.rows.product(self.coef(direction)), self.shape)
+        if not isinstance(direction, np.ndarray):
+            product = product if self.scale == 1.0 else product * self.scale
+            return product + self._ridge_there * direction if self.penalised else product
         if self.scale != 1.0:
             product *= self.scale
         if self.penalised:
@@ -292,7 +316,7 @@ class LinearObjective:
         gram += np.tril(gram, -1).T
 
         def at(mask, diagonal):
-            return _SubsetSolver(gram, self.coef(mask), np.sqrt(self.coef(diagonal)), self._small_ridge)
+            return SubsetSolver(gram, self.coef(mask), np.sqrt(self.coef(diagonal)), self._small_ridge)
 
         return at
 
@@ -306,13 +330,13 @@ class LinearObjective:
         if self.rows.width <= WIDEST_GRAM and not diagonal:
             matrix = 0.25 * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
-            return _BlockSolver(matrix[None], self._small_ridge)
+            return BlockSolver(matrix[None], self._small_ridge)
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
         diagonal += self._ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
-        return _DiagonalSolver(diagonal)
+        return DiagonalSolver(diagonal)
 
     def local_preconditioner(self):
         """As `preconditioner`, from the Hessian's own diagonal blocks at the last linearised point.
@@ -324,16 +348,17 @@ class LinearObjective:
         """
         if self.rows.width > WIDEST_BLOCKS:
             return None
-        _, _, blocks = self.rows.hessian(self.coef(self._point), coupled=False)
+        point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
+        _, _, blocks = self.rows.hessian(self.coef(point), coupled=False)
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
-        solve = _BlockSolver(blocks, self._small_ridge)
+        solve = BlockSolver(blocks, self._small_ridge)
         if self.rows.separable or not self.penalised:
             return solve
         ridge = self._ridge[0, : self.rows.width]
         # Next to a curvature that is much larger, what a residual has along the shift is rounding.
         held = ridge > FAINT * np.einsum("bii->i", blocks) / self.rows.outputs
-        return _ShiftSolver(solve, self.rows.outputs, np.where(held, ridge, 0.0))
+        return ShiftSolver(solve, self.rows.outputs, np.where(held, ridge, 0.0))
 
     def preconditioner_at(self, w):
         """As `local_preconditioner` at any point and for any loss, from a positive stand-in for the Hessian.
@@ -348,13 +373,13 @@ class LinearObjective:
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
         try:
-            solve = _BlockSolver(blocks, self._small_ridge)
+            solve = BlockSolver(blocks, self._small_ridge)
         except ValueError:
             return None
         total, size = np.abs(gradient.sum(axis=0)), np.abs(gradient).sum(axis=0)
         if self.rows.separable or (total > 1e-9 * size).any():
             return solve
-        return _ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
+        return ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
 
     @property
     def local_cost(self):
@@ -362,6 +387,8 @@ class LinearObjective:
         return max(8, self.rows.width // 4)
 
     def _with_penalty(self, w, sums, gradient):
+        if not isinstance(w, np.ndarray):
+            return self._with_penalty_there(w, sums, gradient)
         gradient = gradient.reshape(self.shape)
         gradient *= self.scale
         value = self.scale * sums
@@ -371,94 +398,20 @@ class LinearObjective:
             gradient += pull
         return value, gradient
 
+    def _with_penalty_there(self, w, sums, gradient):
+        gradient = self._shaped(gradient, self.shape)
+        if self.scale != 1.0:
+            sums, gradient = self.scale * sums, self.scale * gradient
+        if not self.penalised:
+            return sums, gradient
+        pull = self._ridge_there * w
+        return sums + 0.5 * self.vectors.dot(pull, w), gradient + pull
+
 
 def coordinates_of(curvature, objective):
     """The coordinates of a matrix for each output (lower triangles), or of one diagonal."""
     if curvature.ndim == 3:
-        return _BlockSolver(curvature, objective._small_ridge).coordinates()
+        return BlockSolver(curvature, objective._small_ridge).coordinates()
     if not np.isfinite(curvature).all():
         raise ValueError(TOO_LARGE)
-    return _DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()
-
-
-class _BlockSolver:
-    """Solves with a symmetric positive matrix for each output, given by their lower triangles.
-
-    A factor is of the matrix scaled to a unit diagonal, with a small ridge that makes constant and
-    duplicated columns harmless.
-    """
-
-    def __init__(self, blocks, ridge):
-        self._factors, self._units = np.empty(blocks.shape), np.empty(blocks.shape[:2])
-        for k, block in enumerate(blocks):
-            diagonal = np.diagonal(block)
-            if not np.isfinite(diagonal).all():
-                raise ValueError(TOO_LARGE)
-            root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-            block = block / root / root[:, None]
-            np.einsum("ii->i", block)[:] = 1.0 + ridge
-            factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
-            if failed:
-                raise ValueError(TOO_LARGE)
-            self._factors[k], self._units[k] = factor.T, root
-
-    def coordinates(self):
-        """Upper triangular U, (blocks, width, width) in BLAS's order, and units of M = units U' U units."""
-        return self._factors, self._units
-
-    def __call__(self, x):
-        rows = x.reshape(-1, self._units.shape[1])
-        if len(self._units) == 1:
-            root = self._units[0]
-            solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
-            return (solution.T / root).reshape(x.shape)
-        return _conjugate.solve_blocks(self._factors, self._units, rows).reshape(x.shape)
-
-
-class _SubsetSolver:
-    """Solves over a mask, output by output, with a matrix of correlations and the roots of a diagonal."""
-
-    def __init__(self, correlations, mask, roots, ridge):
-        self._parts, self._shape = [], mask.shape
-        for k, row in enumerate(mask):
-            inside = np.flatnonzero(row)
-            if inside.size:
-                solve = _BlockSolver(correlations[np.ix_(inside, inside)][None], ridge)
-                self._parts.append((k, inside, roots[k, inside], solve))
-
-    def __call__(self, x):
-        rows = x.reshape(self._shape)
-        solution = np.zeros_like(rows)
-        for k, inside, root, solve in self._parts:
-            solution[k, inside] = solve(rows[k, inside] / root) / root
-        return solution.reshape(x.shape)
-
-
-class _ShiftSolver:
-    """The same across the common shift of all outputs, and the penalty alone along it."""
-
-    def __init__(self, solve, outputs, ridge):
-        self._solve, self._outputs, self._ridge = solve, outputs, ridge
-        self.coordinates = solve.coordinates
-
-    def __call__(self, x):
-        rows = x.reshape(self._outputs, -1)
-        # `mean` takes several times as long over few numbers
-        shift = np.add.reduce(rows) / self._outputs
-        solution = self._solve(rows - shift)
-        solution += self._ridge * shift - np.add.reduce(solution) / self._outputs
-        return solution.reshape(x.shape)
-
-
-class _DiagonalSolver:
-    """The same with the diagonal alone, where the Gram matrix would be too large."""
-
-    def __init__(self, diagonal):
-        self._inverse = 1.0 / diagonal
-
-    def coordinates(self):
-        """As `_BlockSolver.coordinates`, without U."""
-        return None, np.sqrt(1.0 / self._inverse)[None]
-
-    def __call__(self, x):
-        return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)
+    return DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from sklloss.backends.vectors import NUMPY
 from sklloss.kernels import _conjugate
 from sklloss.solvers._ascent import ascended
 from sklloss.solvers._stopping import (
     Result,
     allowed_gap,
     exhausted,
-    finite_or_zero,
     first_value,
     has_vanished,
     start_again,
@@ -36,7 +36,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     ----------
     objective : LinearObjective or alike
         With ``dual_ascent``, ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``,
-        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``.
+        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``; ``vectors``
+        if it takes others than NumPy's.
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -57,94 +58,157 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     w = np.array(w, dtype=np.float64)
     if max_iter > 0 and not w.any():
         w = ascended(objective, w, tol)
-    value, gradient = objective.linearise(w)
+    vectors = getattr(objective, "vectors", NUMPY)
+    at = vectors.put(w)
+    value, gradient = _linearised(objective, vectors, at)
     start = first_value(objective, w, value)
     if start_again(objective, w, value):
-        value, gradient = objective.linearise(w)
+        at = vectors.put(w)
+        value, gradient = _linearised(objective, vectors, at)
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
-    solve = objective.preconditioner()
+    solve = vectors.solver(objective.preconditioner())
     for iteration in range(1, max_iter + 1):
         active = ~(converged | stuck | has_vanished(objective, value, start))
         if not active.any():
             break
         direction, products, reached, first = _conjugate_gradients(
-            objective, solve, gradient, value, allowed_gap(value, tol), active
+            objective, vectors, solve, gradient, value, allowed_gap(value, tol), active
         )
-        lost = ~np.isfinite(direction).all(axis=1)
-        direction = finite_or_zero(direction)
-        decrement = -np.einsum("bi,bi->b", gradient, direction)
+        direction, slope, lost = vectors.sound(direction, gradient)
+        decrement = -slope
         # a system that was given up on understates the decrement
         solved = active & reached & ~lost & (decrement / 2 <= allowed_gap(value, tol))
-        step, new = _damped_step(objective, w, value, direction, decrement, active)
+        step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         still = active & (step == 0.0)
         # Along directions that do not matter, rounding can make a large decrement of nothing. The
         # preconditioner's ridge keeps it out of its own estimate, which a factor of 10 makes safe.
         doubt = np.minimum(decrement, 10 * first)
         converged |= solved | (still & ~lost & exhausted(doubt, value, objective.noise))
         stuck |= still & ~converged
-        w = w + step[:, None] * direction
         value, gradient = new
         n_iter[active] = iteration
         curve.append(float(value.sum()))
         if callback is not None:
-            callback(iteration, w, value)
+            callback(iteration, vectors.get(at), value)
         near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
         if products > (WORTH if near else 1.0) * objective.local_cost:
             # the system has moved away from its preconditioner; a new one serves the next systems too
-            solve = objective.local_preconditioner() or solve
-    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
+            newer = objective.local_preconditioner()
+            solve = solve if newer is None else vectors.solver(newer)
+    return Result(vectors.get(at), value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _dot(a, b):
-    return np.einsum("bi,bi->b", a, b)
+def _linearised(objective, vectors, at):
+    value, gradient = objective.linearise(at)
+    return vectors.read(value)[0], gradient
 
 
-def _conjugate_gradients(objective, solve, gradient, value, gap, active):
+def _conjugate_gradients(objective, vectors, solve, gradient, value, gap, active):
     """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end.
 
     Returns d, the number of products with the Hessian, which problems got as far as they should, and the
     decrement as the preconditioner alone sees it.
     """
-    d = np.zeros_like(gradient)
     residual = -gradient
     z = solve(residual)
-    first = _dot(residual, z)
+    (first,) = vectors.read(vectors.dot(residual, z))
     rz = first.copy()
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     lowered = np.zeros_like(rz)
     decrease = np.zeros_like(rz)
-    reached = (gradient == 0).all(axis=1)
+    reached = vectors.vanishes(gradient, first == 0)
     before = np.zeros_like(reached)
     running = active & ~reached & (rz > 0)
-    p = np.where(running[:, None], z, 0.0)
+    rule = rz, first, decrease, lowered, size, gap, running, reached, before
+    systems = (_SystemsThere if vectors.resident else _Systems)(vectors, residual, z, rule)
     products = 0
     some = running.any()
     while some and products < MOST_PRODUCTS:
         products += 1
-        _conjugate.advance(p, objective.product(p), d, residual, rz, decrease, running)
-        some = _conjugate.turn(
-            p, solve(residual), residual, rz, first, decrease, lowered, size, gap, running, reached, before,
-            products, LOOSEST, CLOSEST, objective.residual_floor,
-        )  # fmt: skip
+        some = systems.step(
+            objective.product(systems.p), solve, products, LOOSEST, CLOSEST, objective.residual_floor
+        )
     # Where the objective is flat to working precision no product bends; the preconditioned gradient leads on.
-    flat = active & ~reached & ~d.any(axis=1)
-    d = np.where(flat[:, None], -solve(gradient), d)
+    d = systems.d
+    flat = active & ~reached & ~systems.moved()
+    if flat.any():
+        d = vectors.choose(flat, -solve(gradient), d)
     return d, products, reached, first
 
 
-def _damped_step(objective, w, value, direction, decrement, active):
-    """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does."""
+class _Systems:
+    """Systems side by side in main memory: where they are, and the directions p that they go next."""
+
+    def __init__(self, vectors, residual, z, rule):
+        self._rz, _, self._decrease, *_, self._running, _, _ = self._rule = rule
+        self.p, self.d, self._residual = vectors.keep(z, self._running), np.zeros_like(residual), residual
+
+    def step(self, product, solve, *limits):
+        """Go along p, given its product with the matrix; whether a system still runs."""
+        residual = self._residual
+        _conjugate.advance(self.p, product, self.d, residual, self._rz, self._decrease, self._running)
+        return _conjugate.turn(self.p, solve(residual), residual, *self._rule, *limits)
+
+    def moved(self):
+        """Which systems have gone anywhere."""
+        return self.d.any(axis=1)
+
+
+class _SystemsThere:
+    """The same where X lives elsewhere: the vectors stay there, and a step waits for two numbers of each."""
+
+    def __init__(self, vectors, residual, z, rule):
+        rz, *_, self._running, _, _ = self._rule = rule
+        self._vectors, self._moved = vectors, np.zeros_like(self._running)
+        self.p, self.d, self._residual = vectors.keep(z, self._running), vectors.xp.zeros_like(z), residual
+        self._there = vectors.put(rz)
+        self._zeros, self._ones = vectors.xp.zeros_like(self._there), vectors.xp.ones_like(self._there)
+
+    def step(self, product, solve, *limits):
+        """See `_Systems.step`."""
+        vectors, xp = self._vectors, self._vectors.xp
+        before = self._running.copy()
+        bend = vectors.dot(self.p, product)
+        # the next direction is made before the host knows whether it is wanted: it need not wait for it
+        bends = bend > 0
+        length = xp.where(bends, self._there / xp.where(bends, bend, self._ones), self._zeros)[:, None]
+        self.d = self.d + length * self.p
+        self._residual = self._residual - length * product
+        z = solve(self._residual)
+        newer = vectors.dot(self._residual, z)
+        # a system that has ended may have left 0
+        divisor = self._there if len(before) == 1 else xp.where(bends, self._there, self._ones)
+        p = (newer / divisor)[:, None] * self.p + z
+        bend, newer_here = vectors.read(bend, newer)
+        self._moved |= before & (bend > 0)
+        some = _conjugate.settle(bend, newer_here, *self._rule, *limits)
+        if some:
+            self.p, self._there = vectors.keep(p, self._running), newer
+        return some
+
+    def moved(self):
+        """See `_Systems.moved`."""
+        return self._moved
+
+
+def _damped_step(objective, vectors, at, value, direction, decrement, active):
+    """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
+
+    Returns the steps, where they lead, and value and gradient there.
+    """
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
     for _ in range(HALVINGS):
-        new = objective.linearise(w + step[:, None] * direction)
+        ahead = at + vectors.along(step, direction, active)
+        new = _linearised(objective, vectors, ahead)
         # a NaN or infinite value is a rise too
         rises = active & (step > 0) & ~(new[0] <= value - ENOUGH * step * decrement + noise)
         if not rises.any():
-            return step, new
+            return step, ahead, new
         step[rises] /= 2
     step[rises] = 0.0
-    return step, objective.linearise(w + step[:, None] * direction)
+    ahead = at + vectors.along(step, direction, active)
+    return step, ahead, _linearised(objective, vectors, ahead)

@@ -1,0 +1,126 @@
+"""Vectors of parameters, (problems, size), where the rows live: the few operations that solvers need of them.
+
+One number for each problem is NumPy's on the host wherever the vectors are. Elsewhere than in main memory the
+host waits for such numbers in `read` and `get` alone.
+"""
+
+import numpy as np
+
+
+class NumPyVectors:
+    """Vectors in main memory."""
+
+    resident = False
+
+    def put(self, array):
+        """A vector there of one in NumPy."""
+        return array
+
+    def get(self, array):
+        """A vector there as one in NumPy."""
+        return array
+
+    def read(self, *numbers):
+        """Numbers, (problems,) each, to be decided by."""
+        return numbers
+
+    def solver(self, solve):
+        """A preconditioner as one for vectors there."""
+        return solve
+
+    def dot(self, a, b):
+        """The product of two vectors of each problem."""
+        return np.einsum("bi,bi->b", a, b)
+
+    def along(self, step, direction, active):
+        """Each problem's step times its direction; a problem that is not active has a direction of 0."""
+        return step[:, None] * direction
+
+    def keep(self, array, mask):
+        """The vectors of the problems in the mask, zeros for the others."""
+        return np.where(mask[:, None], array, 0.0)
+
+    def choose(self, mask, array, other):
+        """The vectors of one for the problems in the mask, of another for the rest."""
+        return np.where(mask[:, None], array, other)
+
+    def vanishes(self, gradient, likely):
+        """Which problems have a gradient of 0; there are none but those that are ``likely``."""
+        return (gradient == 0).all(axis=1)
+
+    def sound(self, direction, gradient):
+        """The direction, 0 where it is not of numbers, its product with the gradient, and where that is."""
+        finite = np.isfinite(direction).all(axis=1)
+        direction = np.where(finite[:, None], direction, 0.0)
+        return direction, self.dot(gradient, direction), ~finite
+
+
+NUMPY = NumPyVectors()
+
+
+class ArrayVectors:
+    """Vectors in the arrays of a `Place` that has float64.
+
+    What has one value for all problems, as a step mostly has, does not move to the place.
+    """
+
+    resident = True
+
+    def __init__(self, place):
+        self.place, self.xp = place, place.xp
+        # the last mask that was wanted, and as it is there: mostly it is wanted again
+        self._mask = self._mask_there = None
+
+    def put(self, array):
+        """See `NumPyVectors.put`."""
+        return self.place.put(array, self.place.wide)
+
+    def get(self, array):
+        """See `NumPyVectors.get`."""
+        return self.place.get(array).astype(np.float64, copy=False)
+
+    def read(self, *numbers):
+        """See `NumPyVectors.read`. All come at once."""
+        if len(numbers) == 1:
+            return (self.get(numbers[0]),)
+        # each is for one caller to change
+        return tuple(self.get(self.xp.stack(numbers)))
+
+    def solver(self, solve):
+        """See `NumPyVectors.solver`: made explicit, so that one product applies it."""
+        return solve.there(self)
+
+    def dot(self, a, b):
+        """See `NumPyVectors.dot`."""
+        return self.xp.sum(a * b, axis=1)
+
+    def along(self, step, direction, active):
+        """See `NumPyVectors.along`."""
+        active = step[active]
+        if active.size == 0:
+            return 0.0 * direction
+        if (active == active[0]).all():
+            return direction if active[0] == 1.0 else float(active[0]) * direction
+        return self.put(step[:, None]) * direction
+
+    def keep(self, array, mask):
+        """See `NumPyVectors.keep`."""
+        return array if mask.all() else self.choose(mask, array, self.xp.zeros_like(array))
+
+    def choose(self, mask, array, other):
+        """See `NumPyVectors.choose`."""
+        if self._mask is None or not np.array_equal(mask, self._mask):
+            self._mask, self._mask_there = mask.copy(), self.place.put(mask[:, None])
+        return self.xp.where(self._mask_there, array, other)
+
+    def vanishes(self, gradient, likely):
+        """See `NumPyVectors.vanishes`."""
+        if not likely.any():
+            return np.zeros(len(likely), dtype=bool)
+        return likely & (self.read(self.xp.max(self.xp.abs(gradient), axis=1))[0] == 0)
+
+    def sound(self, direction, gradient):
+        """See `NumPyVectors.sound`: the product is not a number where a part of the direction is none."""
+        (slope,) = self.read(self.dot(gradient, direction))
+        finite = np.isfinite(slope)
+        return self.keep(direction, finite), np.where(finite, slope, 0.0), ~finite
