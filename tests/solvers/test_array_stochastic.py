@@ -107,7 +107,13 @@ def test_a_sparse_table_of_few_columns(solver, dtype, rng):
 def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, rng):
     there = at("torch"), np.dtype(float), None
     ends = [
-        solver(objective, np.zeros(objective.shape), tol=1e-6, max_iter=500, random_state=np.random.RandomState(0))
+        solver(
+            objective,
+            np.zeros(objective.shape),
+            tol=1e-6,
+            max_iter=500,
+            random_state=np.random.RandomState(0),
+        )
         for objective in objectives(there, losses.LogLoss(), rng, sparse=True, features=200, C=0.1)
     ]
     np.testing.assert_allclose(ends[1].value, ends[0].value, rtol=1e-6)
@@ -137,4 +143,5 @@ def test_a_stream_ends_where_that_of_numpy_does(there, adaptive, loss, sparse, r
 def test_batches_grow_with_the_rows_where_a_step_takes_as_long_for_many(rng):
     X = rng.normal(size=(10, 1))
     rows = bind(places.move(X, at("torch")), losses.LogLoss(), X > 0, None, None, 1, fit_intercept=True)
-    assert [suitable_batch(rows, n, 32, 512) for n in (100, 10**4, 4 * 10**5, 10**7)] == [100, 512, 2000, 8192]
+    sizes = {n: suitable_batch(rows, n, 32, 512) for n in (100, 10**4, 4 * 10**5, 10**7)}
+    assert sizes == {100: 100, 10**4: 512, 4 * 10**5: 2000, 10**7: 8192}
