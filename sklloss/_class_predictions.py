@@ -1,16 +1,22 @@
 """What a fitted classifier says of rows, given raw scores: classes, probabilities, accuracy."""
 
 import numpy as np
+from array_api_compat import array_namespace
 from scipy.special import log_expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._intake import check_X, hard_labels
+from sklloss._intake import check_same_place, check_X, hard_labels, on_host
+from sklloss._moving import beside
+from sklloss.backends.places import place_of
 
 
 class ClassPredictions:
-    """Mixin: predictions of a model whose `_raw` gives scores of shape (n, outputs), or (n,) if "binary"."""
+    """Mixin: predictions of a model whose `_raw` gives scores of shape (n, outputs), or (n,) if "binary".
+
+    They are of the scores' namespace, on their device.
+    """
 
     # what the outputs are: see ClassTarget
     _kind = None
@@ -29,12 +35,18 @@ class ClassPredictions:
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
             Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
         """
+        self._check_ready(X, "decision_function")
         return self._of_scores(lambda scores: scores, X)
 
     def _of_scores(self, function, X):
         """What a function makes of the scores of rows, row by row."""
-        check_is_fitted(self)
         return function(self._raw(check_X(self, X, reset=False)))
+
+    def _check_ready(self, X, method):
+        """Raise where there is no model yet, or where it lives elsewhere than the rows of X."""
+        check_is_fitted(self)
+        if getattr(self, "_follows_arrays", False):
+            check_same_place(self, X, self._model_array(), method)
 
     def predict(self, X):
         """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
@@ -47,27 +59,38 @@ class ClassPredictions:
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
+        self._check_ready(X, "predict")
         return self._of_scores(self._decide, X)
 
     def _decide(self, scores):
         """What `predict` says of rows with these scores."""
         choice = self._choose(scores)
-        return choice if self._kind == "multilabel" else self.classes_[choice]
+        if self._kind == "multilabel":
+            return choice
+        if type(choice) is np.ndarray:
+            return self.classes_[choice]
+        if type(self.classes_) is np.ndarray:
+            # labels that only NumPy can hold
+            return beside(self.classes_[on_host(choice, "X")], place_of(choice))
+        return array_namespace(choice).take(self.classes_, choice, axis=0)
 
     def _choose(self, scores):
         """The place of each row's class in ``classes_``, or its 0/1 row of labels."""
         middle = 0.0
         if self._link is not None:
             scores, middle = self._values(scores), 0.5
+        xp = _namespace(scores)
         if self._kind == "multilabel" or scores.ndim == 1:
-            return (scores > middle).astype(int)
-        return scores.argmax(axis=1)
+            above = scores > middle
+            return above.astype(int) if xp is np else xp.astype(above, xp.int64)
+        return xp.argmax(scores, axis=1)
 
     def _values(self, scores):
         """What the loss's inverse link makes of scores; of 0 and z, if it couples those of two classes."""
         loss = losses.get(self._link)
         if self._kind == "binary" and not loss.separable:
-            scores = np.column_stack([np.zeros_like(scores), scores])
+            xp = _namespace(scores)
+            scores = xp.stack([xp.zeros_like(scores), scores], axis=1)
         return loss.predict(scores)
 
     def predict_proba(self, X):
@@ -84,26 +107,30 @@ class ClassPredictions:
             probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
             for a loss with an inverse link of its own what that says, kept within [0, 1].
         """
+        self._check_ready(X, "predict_proba")
         return self._of_scores(self._probabilities, X)
 
     def _probabilities(self, scores):
         """What `predict_proba` says of rows with these scores."""
+        xp = _namespace(scores)
         if self._link is not None:
-            p = np.clip(self._values(scores), 0.0, 1.0)
+            p = xp.clip(self._values(scores), 0.0, 1.0)
             if self._kind == "multilabel":
                 return p
             if p.ndim == 1:
-                return np.column_stack([1.0 - p, p])
-            total = p.sum(axis=1, keepdims=True)
-            return np.where(total > 0, p, 1.0) / np.where(total > 0, total, p.shape[1])
+                return xp.stack([1.0 - p, p], axis=1)
+            total = xp.sum(p, axis=1, keepdims=True)
+            return xp.where(total > 0, p, 1.0) / xp.where(total > 0, total, float(p.shape[1]))
         sigmoid = losses.LogLoss().predict
         if self._kind == "binary":
-            return sigmoid(np.stack([-scores, scores], axis=1))
+            return sigmoid(xp.stack([-scores, scores], axis=1))
         if self._kind == "multilabel":
             return sigmoid(scores)
         if self._kind == "softmax":
             return losses.CrossEntropy().predict(scores)
-        return softmax(log_expit(scores), axis=1)
+        if xp is np:
+            return softmax(log_expit(scores), axis=1)
+        return losses.CrossEntropy().predict(_log_sigmoid(xp, scores))
 
     def predict_log_proba(self, X):
         """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
@@ -116,18 +143,26 @@ class ClassPredictions:
         -------
         ndarray of the shape of ``predict_proba(X)``
         """
+        self._check_ready(X, "predict_log_proba")
         if self._link is not None:
+            p = self.predict_proba(X)
             with np.errstate(divide="ignore"):
-                return np.log(self.predict_proba(X))
+                return _namespace(p).log(p)
         return self._of_scores(self._log_probabilities, X)
 
     def _log_probabilities(self, scores):
         """What `predict_log_proba` says of rows with these scores, without a link of the loss's own."""
+        xp = _namespace(scores)
+
+        def log_sigmoid(scores):
+            return log_expit(scores) if xp is np else _log_sigmoid(xp, scores)
+
         if self._kind == "binary":
-            return np.column_stack([log_expit(-scores), log_expit(scores)])
+            return xp.stack([log_sigmoid(-scores), log_sigmoid(scores)], axis=1)
         if self._kind == "multilabel":
-            return log_expit(scores)
-        return log_softmax(scores if self._kind == "softmax" else log_expit(scores), axis=1)
+            return log_sigmoid(scores)
+        scores = scores if self._kind == "softmax" else log_sigmoid(scores)
+        return log_softmax(scores, axis=1) if xp is np else _log_softmax(xp, scores)
 
     def score(self, X, y, sample_weight=None):
         """Accuracy. Probabilities in y count as the class (or labels) that they make likeliest.
@@ -144,5 +179,27 @@ class ClassPredictions:
         float
         """
         check_is_fitted(self)
-        labels = hard_labels(y, self._kind, self.classes_)
-        return float(accuracy_score(labels, self.predict(X), sample_weight=sample_weight))
+        labels = hard_labels(y, self._kind, self._labels())
+        predicted = on_host(self.predict(X), "y")
+        weight = None if sample_weight is None else on_host(sample_weight, "sample_weight")
+        return float(accuracy_score(labels, predicted, sample_weight=weight))
+
+    def _labels(self):
+        """``classes_`` as NumPy's."""
+        return on_host(self.classes_, "classes_")
+
+
+def _namespace(array):
+    return np if type(array) is np.ndarray else array_namespace(array)
+
+
+def _log_sigmoid(xp, scores):
+    """-log(1 + exp(-z)): of a negative z it is z and what a positive one has."""
+    return xp.where(scores < 0, scores, 0.0) - xp.log1p(xp.exp(-xp.abs(scores)))
+
+
+def _log_softmax(xp, scores):
+    """Scores z less the logarithm of the sum of exp(z), by way of the largest z."""
+    top = xp.max(scores, axis=1, keepdims=True)
+    scores = scores - top
+    return scores - xp.log(xp.sum(xp.exp(scores), axis=1, keepdims=True))

@@ -6,18 +6,23 @@ import warnings
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
 from sklloss._intake import (
+    check_beside,
     check_choice,
+    check_device,
     check_flag,
     check_integer,
     check_real,
     check_validation_arguments,
     check_weight,
     check_X,
+    dtype_of,
+    in_dtype,
+    offload,
+    on_host,
     unchanged_on_error,
 )
 from sklloss._linear_predictions import LinearPredictions
@@ -28,9 +33,11 @@ from sklloss._linear_stochastic import (
     remember_fit,
     stochastic_options,
 )
+from sklloss._moving import Movable, beside
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
-from sklloss.backends.rows import Rows
+from sklloss.backends.binding import bind
+from sklloss.backends.places import full_precision, place_of
 from sklloss.objectives.classification import (
     bind_target,
     check_classification_loss,
@@ -59,7 +66,7 @@ LARGEST_HESSIAN = 200
 
 
 class LinearClassifier(
-    CallbackSupport, PartialFitMixin, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
+    CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
 ):
     """What the linear classifiers share."""
 
@@ -83,6 +90,8 @@ class LinearClassifier(
         n_threads,
         batch_size,
         learning_rate_init,
+        device,
+        device_dtype,
     ):
         self.loss = loss
         self.C = C
@@ -101,6 +110,8 @@ class LinearClassifier(
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
+        self.device = device
+        self.device_dtype = device_dtype
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
@@ -110,7 +121,8 @@ class LinearClassifier(
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
             Training rows. float32 and float64 are used as they are, in row or column order; a sparse
-            matrix is used as CSR and never made dense.
+            matrix is used as CSR and never made dense. A torch tensor, or an array of another namespace of
+            the array API, is worked on where it lives, and what is learned lives there too.
         y : array-like
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -137,24 +149,25 @@ class LinearClassifier(
     def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks):
         loss = self._check_parameters()
         n_threads = threads.check(self.n_threads)
-        earlier = (
-            (getattr(self, "coef_", None), getattr(self, "intercept_", None)) if self.warm_start else None
-        )
+        earlier = None
+        if self.warm_start and hasattr(self, "coef_"):
+            earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
         X = check_X(self, X, reset=True)
-        weight = check_weight(sample_weight, X.shape[0], X.dtype)
-        target = self._target(y, X.shape[0], weight, X.dtype)
+        home, learned_dtype = place_of(X), dtype_of(X)
+        X = offload(X, self.device, self.device_dtype)
+        dtype = dtype_of(X)
+        weight = check_weight(sample_weight, X.shape[0], dtype)
+        target = self._target(y, X.shape[0], weight, dtype)
         rows = self._rows(X, target, loss, n_threads, "y")
         name = self._choose_solver(rows)
         objective = self._objective(rows)
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
-            if X_val.dtype != X.dtype:
-                with np.errstate(over="ignore"):
-                    X_val = X_val.astype(X.dtype)
-                assert_all_finite(X_val, input_name="X_val")
-            weight = check_weight(sample_weight_val, X_val.shape[0], X.dtype, "sample_weight_val")
-            held_out = self._target(y_val, X_val.shape[0], weight, X.dtype, like=target, name="y_val")
+            check_beside(X_val, home)
+            X_val = in_dtype(offload(X_val, self.device, self.device_dtype), dtype, "X_val")
+            weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
+            held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
             held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
             watch.validate_on(held_rows, held_out, objective)
         start = self._start(objective, earlier)
@@ -163,11 +176,11 @@ class LinearClassifier(
             model = type(self).__new__(type(self))
             model.fit_intercept = self.fit_intercept
             coef = objective.rows.plain(objective.coef(w))
-            model._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
+            model._set_model(target.classes, target.kind, self._own_link(loss), coef, learned_dtype, home)
             return vars(model)
 
         watch.step_with(callbacks.steps("iteration", learned))
-        with threads.single_threaded_blas():
+        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
             try:
                 result = self._minimise(objective, name, start, watch.callback)
             except _Stopped as stop:
@@ -180,9 +193,9 @@ class LinearClassifier(
                 stacklevel=4,
             )
         coef = objective.rows.plain(objective.coef(result.w))
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, X.dtype)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, learned_dtype, home)
         remember_fit(self, target, X.shape[0])
-        self.n_iter_ = result.n_iter.astype(np.int32)
+        self.n_iter_ = beside(result.n_iter.astype(np.int32), home)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
         self.solver_ = name
@@ -215,16 +228,20 @@ class LinearClassifier(
         check_flag("warm_start", self.warm_start)
         check_choice("solver", self.solver, ("auto", *SOLVERS))
         check_stochastic(self)
+        check_device(self.device, self.device_dtype)
         if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
 
     def _rows(self, X, target, loss, n_threads, name):
         loss, target = bind_target(loss, target, self.label_smoothing, softmax=self._softmax, name=name)
-        return Rows(
+        values = target.values
+        if values is not None:
+            values = np.ascontiguousarray(values, dtype=dtype_of(X))
+        return bind(
             X,
             loss,
-            target.values,
+            values,
             target.codes,
             target.weight,
             target.outputs,

@@ -3,6 +3,8 @@
 import numpy as np
 
 from sklloss._class_predictions import ClassPredictions
+from sklloss._moving import beside
+from sklloss.backends.places import full_precision, place_of
 
 
 class LinearPredictions(ClassPredictions):
@@ -11,18 +13,35 @@ class LinearPredictions(ClassPredictions):
     # whether the outputs are the classes of one softmax; else they are independent
     _softmax = None
 
-    def _set_model(self, classes, kind, link, coef, dtype):
-        """Become the model of parameters (outputs, width), which end with the intercept if there is one."""
+    def _set_model(self, classes, kind, link, coef, dtype, home=None):
+        """Become the model of parameters (outputs, width), which end with the intercept if there is one.
+
+        ``home`` is the `Place` of what is learned, None for NumPy.
+        """
         features = coef.shape[1] - bool(self.fit_intercept)
-        self.classes_ = classes
+        self.classes_ = beside(classes, home)
         self._kind = kind
         self._link = link
-        self.coef_ = coef[:, :features].astype(dtype)
-        self.intercept_ = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
+        intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
+        self.coef_ = beside(coef[:, :features].astype(dtype), home)
+        self.intercept_ = beside(intercept, home)
+
+    def _model_array(self):
+        """An array that lives where the model does."""
+        return self.coef_
 
     def _raw(self, X):
         """The scores of checked rows."""
-        scores = X @ self.coef_.T + self.intercept_
+        home = place_of(self.coef_)
+        if home is None:
+            scores = X @ self.coef_.T + self.intercept_
+        else:
+            dtype = home.xp.result_type(X.dtype, self.coef_.dtype)
+            X, coef, intercept = (
+                home.xp.astype(part, dtype, copy=False) for part in (X, self.coef_, self.intercept_)
+            )
+            with full_precision(home):
+                scores = X @ coef.T + intercept
         return scores[:, 0] if self._kind == "binary" else scores
 
     def __sklearn_tags__(self):

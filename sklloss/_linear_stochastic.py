@@ -8,15 +8,21 @@ from sklloss._intake import (
     check_column_order,
     check_integer,
     check_real,
+    check_same_place,
     check_weight,
     check_X,
+    dtype_of,
     is_label_column,
     logistic_target,
+    offload,
+    on_host,
     softmax_target,
     stream_classes,
     unchanged_on_error,
 )
+from sklloss._moving import beside
 from sklloss.backends import threads
+from sklloss.backends.places import full_precision, place_of
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
@@ -133,26 +139,31 @@ class PartialFitMixin:
     def _partial_fit(self, X, y, classes, sample_weight):
         loss = self._check_parameters()
         first = not hasattr(self, "coef_")
-        known = stream_classes(classes, None if first else self.classes_, self.class_weight)
+        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
+        if not first:
+            check_same_place(self, X, self.coef_, "partial_fit")
         X = check_X(self, X, reset=first)
-        dtype = X.dtype if first else self.coef_.dtype
-        weight = check_weight(sample_weight, X.shape[0], X.dtype)
+        home, dtype = place_of(X), dtype_of(X if first else self.coef_)
+        X = offload(X, self.device, self.device_dtype)
+        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         target = self._stream_target(y, classes, known, weight, X, first)
-        if not first and len(self.coef_) != target.outputs:
-            raise ValueError(f"y has {target.outputs} outputs, but the model has {len(self.coef_)}")
+        if not first and self.coef_.shape[0] != target.outputs:
+            raise ValueError(f"y has {target.outputs} outputs, but the model has {self.coef_.shape[0]}")
         rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
-            stream = Stream(**self._stream)
+            # a model that has been moved takes its stream along
+            stream = Stream(**{name: on_host(part, name) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
         if first:
             stream.start(np.zeros((target.outputs, rows.width)), rows.center)
         elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
-            coef = np.column_stack([self.coef_, self.intercept_])[:, : rows.width].astype(np.float64)
+            learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
+            coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
             stream.start(rows.centered(coef), rows.center)
         rows.center = stream.center
-        with threads.single_threaded_blas():
+        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
             mean = descend(
                 objective, stream, adaptive=self.solver == "adam",
                 random_state=check_random_state(self.random_state), **_options(self),
@@ -162,8 +173,8 @@ class PartialFitMixin:
                 "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
                 "smaller learning_rate_init"
             )
-        self._set_model(target.classes, target.kind, self._own_link(loss), rows.plain(mean), dtype)
-        self.n_iter_ = np.ones(objective.problems, dtype=np.int32)
+        self._set_model(target.classes, target.kind, self._own_link(loss), rows.plain(mean), dtype, home)
+        self.n_iter_ = beside(np.ones(objective.problems, dtype=np.int32), home)
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()
@@ -174,16 +185,16 @@ class PartialFitMixin:
 
     def _stream_target(self, y, classes, known, weight, X, first):
         """The coded target: like the first call's or the fit's in what its outputs are."""
-        n = X.shape[0]
+        n, dtype = X.shape[0], dtype_of(X)
         if known is None and is_label_column(y):
             raise ValueError(
                 "classes must be passed to the first call of partial_fit: all labels that y will ever have"
             )
         if self._softmax:
-            target = softmax_target(y, n, weight, self.class_weight, X.dtype, classes=known)
+            target = softmax_target(y, n, weight, self.class_weight, dtype, classes=known)
         else:
             kind = None if first else self._kind
-            target = logistic_target(y, n, weight, self.class_weight, X.dtype, kind=kind, classes=known)
+            target = logistic_target(y, n, weight, self.class_weight, dtype, kind=kind, classes=known)
         if not first and target.kind != self._kind:
             raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
         if classes is not None:

@@ -75,6 +75,13 @@ class LogisticClassifier(LinearClassifier):
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
         an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
         `partial_fit` it falls with the number of rows seen.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives; a
+        ``torch.device`` is PyTorch's in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
 
     Attributes
     ----------
@@ -141,6 +148,8 @@ class LogisticClassifier(LinearClassifier):
         n_threads=None,
         batch_size="auto",
         learning_rate_init="auto",
+        device=None,
+        device_dtype="float32",
     ):
         super().__init__(
             loss=loss,
@@ -160,6 +169,8 @@ class LogisticClassifier(LinearClassifier):
             n_threads=n_threads,
             batch_size=batch_size,
             learning_rate_init=learning_rate_init,
+            device=device,
+            device_dtype=device_dtype,
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
@@ -245,6 +256,13 @@ class SoftmaxClassifier(LinearClassifier):
         any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
         an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
         `partial_fit` it falls with the number of rows seen.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives; a
+        ``torch.device`` is PyTorch's in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
 
     Attributes
     ----------
@@ -314,6 +332,8 @@ class SoftmaxClassifier(LinearClassifier):
         n_threads=None,
         batch_size="auto",
         learning_rate_init="auto",
+        device=None,
+        device_dtype="float32",
     ):
         super().__init__(
             loss=loss,
@@ -333,6 +353,8 @@ class SoftmaxClassifier(LinearClassifier):
             n_threads=n_threads,
             batch_size=batch_size,
             learning_rate_init=learning_rate_init,
+            device=device,
+            device_dtype=device_dtype,
         )
 
     def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):

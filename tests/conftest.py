@@ -21,6 +21,28 @@ def rng():
     return np.random.default_rng(0)
 
 
+def place_named(name):
+    """The `Place` of that name; the test is skipped where its library is missing."""
+    from sklloss.backends.places import Place, place_of
+
+    if name == "torch":
+        return place_of(pytest.importorskip("torch").zeros(1))
+    strict = pytest.importorskip("array_api_strict")
+    return Place(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
+
+
+@pytest.fixture(params=["strict", "strict device1", "torch"])
+def there(request):
+    """A namespace and device other than NumPy's."""
+    return place_named(request.param)
+
+
+@pytest.fixture
+def strict():
+    """The namespace that has nothing but the standard."""
+    return place_named("strict")
+
+
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """``press_ctrl_c(loss class, call)``: Ctrl-C comes at that call of its formula, counted from now on."""

@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
     "_intake": {"kernels", "losses", "backends"},
     "_version": set(),
-    "_class_predictions": BELOW_ESTIMATORS,
-    "_linear_predictions": BELOW_ESTIMATORS | {"_class_predictions"},
-    "_linear_stochastic": BELOW_ESTIMATORS,
-    "_linear": BELOW_ESTIMATORS | {"_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
+    "_moving": {"backends"},
+    "_class_predictions": BELOW_ESTIMATORS | {"_moving"},
+    "_linear_predictions": BELOW_ESTIMATORS | {"_class_predictions", "_moving"},
+    "_linear_stochastic": BELOW_ESTIMATORS | {"_moving"},
+    "_linear": BELOW_ESTIMATORS
+    | {"_moving", "_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
     "linear": BELOW_ESTIMATORS | {"_linear"},
     "_linear_cv_scores": {"_intake", "metrics"},
     "_linear_cv": BELOW_ESTIMATORS

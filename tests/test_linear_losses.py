@@ -414,6 +414,17 @@ def test_label_smoothing_is_that_of_the_targets_for_every_loss(rng, estimator, l
     assert model.validation_loss_curve_[-1] == pytest.approx(explicit.validation_loss_curve_[-1], rel=1e-6)
 
 
+@pytest.mark.parametrize(("estimator", "loss"), EVERY, ids=str)
+def test_smoothed_labels_keep_the_dtype_of_x(rng, estimator, loss):
+    X, y = problem(rng, K=3)
+    wide, narrow = (
+        estimator(loss=loss, label_smoothing=0.1, **TIGHT).fit(X.astype(dtype), y)
+        for dtype in (np.float64, np.float32)
+    )
+    assert narrow.coef_.dtype == np.float32
+    assert narrow.loss_ == pytest.approx(wide.loss_, rel=1e-4)
+
+
 def test_a_loss_that_smooths_labels_is_not_smoothed_twice(rng):
     X, y = problem(rng)
     for estimator, kind in ((LogisticClassifier, LogLoss), (SoftmaxClassifier, CrossEntropy)):

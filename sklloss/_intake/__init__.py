@@ -4,6 +4,7 @@ What leaves this room is trusted by everything below: shapes agree, numbers are 
 negative, codes are in range, and X, targets and weights share one dtype.
 """
 
+from sklloss._intake.arrays import check_beside, check_same_place, dtype_of, on_host
 from sklloss._intake.classes import (
     ClassTarget,
     check_column_order,
@@ -15,9 +16,11 @@ from sklloss._intake.classes import (
     softmax_target,
     stream_classes,
 )
+from sklloss._intake.offload import offload
 from sklloss._intake.parameters import (
     KeepState,
     check_choice,
+    check_device,
     check_flag,
     check_integer,
     check_real,
@@ -44,18 +47,24 @@ __all__ = [
     "KeepState",
     "RegressionData",
     "check_X",
+    "check_beside",
     "check_choice",
     "check_column_order",
+    "check_device",
     "check_flag",
     "check_integer",
     "check_real",
+    "check_same_place",
     "check_validation_arguments",
     "check_weight",
+    "dtype_of",
     "hard_labels",
     "in_dtype",
     "is_label_column",
     "logistic_target",
     "network_target",
+    "offload",
+    "on_host",
     "plain_target",
     "regression_data",
     "regression_validation",

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklloss._intake.arrays import on_host
 from sklloss._intake.parameters import check_real
 from sklloss._intake.rows import target_array
 
@@ -115,6 +116,7 @@ def network_target(
 
 def is_label_column(y):
     """Whether y is a column of labels: not of probabilities, nor a matrix."""
+    y = on_host(y, "y")
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
         return False
@@ -251,7 +253,7 @@ def stream_classes(classes, known, class_weight):
         )
     if classes is None:
         return known
-    distinct = np.unique(column_or_1d(classes))
+    distinct = np.unique(column_or_1d(on_host(classes, "classes")))
     if known is not None and not np.array_equal(distinct, known):
         raise ValueError(
             f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
@@ -273,7 +275,7 @@ def check_column_order(classes, y, kind):
     kind : str
         That of the coded y.
     """
-    shape = np.shape(y)
+    shape, classes = np.shape(y), on_host(classes, "classes")
     given, known = np.ravel(classes), np.unique(classes)
     if len(shape) < 2 or shape[1] < 2 or np.array_equal(given, known):
         return
@@ -481,6 +483,7 @@ def plain_target(y, n_samples, target):
 def hard_labels(y, kind, classes):
     """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
     columns = getattr(y, "columns", None)
+    y = on_host(y, "y")
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
     assert_all_finite(y, input_name="y")
     if y.ndim == 2 and y.shape[1] > 1:

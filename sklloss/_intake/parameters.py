@@ -3,8 +3,11 @@
 import contextlib
 import math
 import numbers
+import traceback
 
 import numpy as np
+
+from sklloss.backends.places import is_out_of_memory
 
 
 def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False):
@@ -48,6 +51,13 @@ def check_flag(name, value):
     return bool(value)
 
 
+def check_device(device, dtype):
+    """What an estimator's ``device`` and ``device_dtype`` may be; whether there is one shows in `fit`."""
+    if device is not None and not isinstance(device, str) and type(device).__module__ != "torch":
+        raise TypeError(f"device must be None, a string such as 'cuda', or a torch.device, got {device!r}")
+    check_choice("device_dtype", dtype, ("float32", "float64"))
+
+
 class KeepState(Exception):  # noqa: N818 - not an error, but what carries one
     """Raised within `unchanged_on_error` to raise ``error`` from it, with the attributes set so far kept."""
 
@@ -67,7 +77,12 @@ def unchanged_on_error(estimator):
         yield
     except KeepState as kept:
         raise kept.error from kept.error.__cause__
-    except BaseException:
+    except BaseException as error:
         vars(estimator).clear()
         vars(estimator).update(before)
-        raise
+        if type(error) is MemoryError or not is_out_of_memory(error):
+            raise
+        # What fills the device's memory hangs on the frames that the error has come through.
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        raise MemoryError(f"{type(estimator).__name__} found no room for its work: {error}") from None

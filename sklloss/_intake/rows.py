@@ -9,15 +9,23 @@ import scipy.sparse
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklloss._intake.arrays import check_array_X, in_dtype_there, on_host
+from sklloss.backends.places import place_of
 from sklloss.kernels import _sweep
 
 DTYPES = (np.float64, np.float32)
 
 
 def check_X(estimator, X, *, reset, name="X"):
-    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable."""
+    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable.
+
+    An array of another namespace stays there, for an estimator that follows it.
+    """
     if _is_plain(X, estimator, reset):
         return X
+    place = place_of(X) if getattr(estimator, "_follows_arrays", False) else None
+    if place is not None:
+        return check_array_X(estimator, X, place, reset=reset, name=name)
     if name == "X":
         X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
     else:
@@ -75,6 +83,9 @@ def usable_layout(X):
 
 def in_dtype(X, dtype, name="X"):
     """X, which is finite, in another dtype; a ValueError where that has no room for it."""
+    place = place_of(X)
+    if place is not None:
+        return in_dtype_there(X, place, dtype, name)
     if X.dtype == dtype:
         return X
     with np.errstate(over="ignore"):
@@ -114,6 +125,7 @@ def check_weight(weight, n_samples, dtype, name="sample_weight"):
     """
     if weight is None:
         return None
+    weight = on_host(weight, name)
     if isinstance(weight, numbers.Number):
         weight = np.full(n_samples, weight)
     weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
@@ -156,6 +168,7 @@ def target_array(y, name, n_samples):
     """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
+    y = on_host(y, name)
     if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf" and len(y) == n_samples:
         if y.dtype.kind == "f" and not _sums_up(y):
             assert_all_finite(y, input_name=name)

@@ -22,7 +22,7 @@ def epoch(
     xp, real = place.xp, place.real(rows.dtype)
     point, running = _put(place, w), _put(place, mean)
     first, second = (None, None) if moments is None else (_put(place, part) for part in moments)
-    decay, decay_second, epsilon = (float(number) for number in decays)
+    bend, decay, decay_second, epsilon = map(float, (bend, *decays))
     ridge, anchor, rates = _put(place, ridge), _put(place, anchor), _put(place, rates)
     into, back = _steps(rows, *coordinates)
     reader = _Reader(rows, order, batch_rows, kept, written_out=coordinates[0] is not None)

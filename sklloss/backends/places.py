@@ -58,6 +58,11 @@ class Place:
         """The namespace's own of a NumPy dtype."""
         return getattr(self.xp, np.dtype(dtype).name)
 
+    def numpy_dtype(self, array):
+        """The NumPy dtype of an array of floats there, or None if it holds anything else."""
+        names = ("float32", "float64")
+        return next((np.dtype(name) for name in names if array.dtype == getattr(self.xp, name)), None)
+
     def put(self, array, dtype=None):
         """A copy of a NumPy array there, its dtype changed to a NumPy dtype on the way."""
         array = np.asarray(array)

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 
+from sklloss.backends.places import is_out_of_memory
+
 
 class TorchCSR:
     """A CSR matrix of SciPy's on a device of torch's, for products of it and of its transpose.
@@ -94,10 +96,12 @@ class TorchCSR:
             _csr(self.place.put([0, 1], np.int32), self.place.put([0], np.int32), number, (1, 1)) @ number[
                 :, None
             ]
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0].split(". ")[0]
             raise ValueError(
-                f"{self.place} multiplies no sparse matrices ({str(error).splitlines()[0]}): "
-                "give a dense X, or use device=None"
+                f"{self.place} multiplies no sparse matrices ({reason}): give a dense X, or use device=None"
             ) from None
 
 

@@ -82,8 +82,7 @@ class CrossEntropy(Loss):
                 return e / total - y
             own = one_hot(xp, y, raw)
             if spread:
-                other = xp.asarray(spread, dtype=raw.dtype, device=device(raw))
-                return e / total - xp.where(own, keep + spread, other)
+                return e / total - xp.where(own, xp.full_like(raw, keep + spread), spread)
             # At the code, p - 1 is minus the probability of all others: S keeps its digits, p - 1 would not.
             others = xp.where(behind == 0, rest, total - e)
             return xp.where(own, -others, e) / total

@@ -25,15 +25,8 @@ def present_rows(rows):
 
 
 def suitable_batch(rows, n, least, most):
-    """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code.
-
-    Where X lives elsewhere a step takes about as long for many rows as for few: the more there are, the larger
-    the batches, as long as there are hundreds.
-    """
-    if rows.compiled:
-        return int(min(n, max(least, min(n // 20, most))))
-    most = 512 if isinstance(rows, Rows) else 8192
-    return int(min(n, max(512, min(n // 200, most))))
+    """Rows per batch: a twentieth, but enough to outweigh a step, and a loss that is Python code."""
+    return int(min(n, max(least, min(n // 20, most)) if rows.loss.kernel is not None else 512))
 
 
 class MiniBatches:
@@ -62,6 +55,9 @@ class MiniBatches:
         n = len(self.rows_at)
         # steps that touch few columns are cheap
         bounds = (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
+        if not isinstance(rows, Rows):
+            # on a device a step takes about as long for many rows as for few
+            bounds = (32, max(512, min(n // 200, 8192)))
         self.batch_rows = suitable_batch(rows, n, *bounds) if batch_rows is None else min(batch_rows, n)
         self.batches = -(-len(self.rows_at) // self.batch_rows)
         counts = np.full(self.batches, float(self.batch_rows))

@@ -11,7 +11,7 @@ from sklloss import losses
 from sklloss.backends import _array_curvature, array_rows
 from sklloss.backends.array_rows import ArrayRows
 from sklloss.backends.binding import bind
-from sklloss.backends.places import move, place_for
+from sklloss.backends.places import move, place_for, place_of
 from sklloss.backends.rows import Rows
 from sklloss.losses import Loss
 from sklloss.objectives.classification import TwoClasses
@@ -371,6 +371,13 @@ def test_codes_are_checked_once_and_early():
         codes[11] = bad
         with pytest.raises(ValueError, match=rf"class code {bad} in row 11 is not in \[0, 3\)"):
             bind(elsewhere(X, TORCH), loss, None, codes, None, OUTPUTS, fit_intercept=True)
+
+
+def test_a_device_without_sparse_products_is_named():
+    torch = pytest.importorskip("torch")
+    place = place_of(torch.empty(0, device="meta"))
+    with pytest.raises(ValueError, match="torch on meta multiplies no sparse matrices"):
+        move(scipy.sparse.eye_array(3, format="csr"), place)
 
 
 def test_a_loss_without_curvature_says_so():

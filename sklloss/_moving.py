@@ -1,0 +1,106 @@
+"""Fitted models that live elsewhere."""
+
+import copy
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklloss.backends.places import place_for, place_of
+
+
+class Movable:
+    """Mixin: `to`, a copy of a fitted estimator with its arrays elsewhere."""
+
+    # Whether `fit` takes arrays of other namespaces as they are, and leaves what it learns beside them.
+    _follows_arrays = True
+
+    def to(self, place):
+        """A copy of the fitted estimator whose arrays live elsewhere.
+
+        Parameters
+        ----------
+        place : str, torch.device or array
+            "numpy" for NumPy arrays; the name of a device for torch tensors there, as "cuda" or "cpu"; an
+            array for the namespace and the device that it lives in.
+
+        Returns
+        -------
+        estimator : object
+            Parameters and learned numbers are the same. It predicts for rows that live there. Arrays that
+            lived there already are shared.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to move.
+        ValueError, TypeError, ImportError
+            If there is no such place.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklloss import SoftmaxClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = SoftmaxClassifier().fit(X, y).to("numpy")  # of a model on a GPU: ready to pickle anywhere
+        >>> model.predict(X[:2])
+        array([0, 0])
+        """
+        check_is_fitted(self)
+        target = _target_of(place)
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if name.endswith("_") or name.startswith("_"):
+                setattr(moved, name, _moved(value, target))
+        return moved
+
+    def __sklearn_tags__(self):
+        """Tags for scikit-learn: arrays of other namespaces are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+
+def _target_of(place):
+    """A `Place`, or None for NumPy."""
+    if isinstance(place, np.ndarray) or (isinstance(place, str) and place == "numpy"):
+        return None
+    if place_of(place) is not None:
+        return place_of(place)
+    if isinstance(place, str) and place == "cpu":
+        torch = _torch()
+        place = torch.device("cpu")
+    if isinstance(place, str) or type(place).__module__ == "torch":
+        return place_for(place)
+    raise TypeError(f"place must be 'numpy', a device or an array, got {place!r}")
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "'cpu' means tensors of PyTorch, which is not installed; 'numpy' needs nothing"
+        ) from error
+    return torch
+
+
+def _moved(value, target):
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_moved(part, target) for part in value)
+    if isinstance(value, dict):
+        return {name: _moved(part, target) for name, part in value.items()}
+    here = place_of(value)
+    if here == target:
+        return value
+    if here is not None:
+        value = here.get(value)
+    elif not (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
+        return value
+    return value if target is None else target.put(value)
+
+
+def beside(value, home):
+    """A NumPy array of numbers as it is at the `Place` ``home``, None for NumPy; strings stay NumPy's."""
+    if home is None or value.dtype.kind not in "biuf":
+        return value
+    return home.put(value)
