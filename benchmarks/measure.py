@@ -184,7 +184,8 @@ class _Desk:
     def _load(self, name):
         if self.problem is None or self.problem.name != name:
             self.problem = self.job = self.key = None
-            self.problem = problems.load(name, self.options["data"])
+            given = {key: self.options.get(key) for key in ("rows", "device")}
+            self.problem = problems.load(name, self.options["data"], **given)
         return self.problem
 
 

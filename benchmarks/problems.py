@@ -111,6 +111,20 @@ class NetworkProblem:
 
 
 @dataclass
+class DeviceLinearProblem(LinearProblem):
+    """The same for adapters that work on ``device``, as torch calls it, in float32."""
+
+    device: str = "cpu"
+
+
+@dataclass
+class DeviceNetworkProblem(NetworkProblem):
+    """The same for adapters that work on ``device``."""
+
+    device: str = "cpu"
+
+
+@dataclass
 class NetworkSearchProblem:
     """GridSearchCV over small regression networks."""
 
@@ -148,8 +162,11 @@ def problem(group, name, *, quick=True, full=True, needs=None, **options):
     return register
 
 
-def load(name, data=None):
-    """Make the problem of that name; ``data`` is the folder of the files."""
+def load(name, data=None, *, rows=None, device=None):
+    """Make the problem of that name; ``data`` is the folder of the files.
+
+    ``rows`` is the length of the tables of the group "gpu" that have any, ``device`` what that works on.
+    """
     spec = PROBLEMS[name]
     arrays = ()
     if spec.needs:
@@ -158,8 +175,13 @@ def load(name, data=None):
             if missing:
                 raise ValueError(f"{spec.needs}.npz holds no array {', '.join(missing)}")
             arrays = tuple(file[key] for key in FILES[spec.needs])
-    made = spec.make(*arrays, **spec.options)
+    given = dict(spec.options)
+    if "rows" in given and spec.group == "gpu":
+        given["rows"] = given["rows"] or rows
+    made = spec.make(*arrays, **given)
     made.name = name
+    if spec.group == "gpu":
+        made.device = device or "cpu"
     return made
 
 
@@ -369,3 +391,49 @@ def _diamonds(X, y):
     y = np.log(y.astype(np.float64))
     y = ((y - y.mean()) / y.std()).astype(np.float32)
     return NetworkProblem(X, y, (128,), 128, epochs=5, quick_epochs=3)
+
+
+# Linear estimators and networks on a device. ``rows=None`` is for the command line to say.
+
+
+@problem("gpu", "gpu-1e6x784-softmax10", quick=False, rows=1_000_000, columns=784, classes=10)
+@problem("gpu", "gpu-256-softmax20", rows=None, columns=256, classes=20)
+@problem("gpu", "gpu-256-binary", rows=None, columns=256, classes=2)
+def _device_table(rows, columns, classes):
+    rng = np.random.default_rng(3)
+    X = np.empty((rows, columns), dtype=np.float32)
+    y = np.empty(rows, dtype=np.intp)
+    outputs = 1 if classes == 2 else classes
+    slopes = (rng.standard_normal((columns, outputs)) / np.sqrt(columns)).astype(np.float32)
+    for first in range(0, rows, 100_000):
+        part = slice(first, first + 100_000)
+        X[part] = rng.standard_normal(X[part].shape, dtype=np.float32)
+        X[part, 1::2] += 0.5 * X[part, ::2]  # correlated pairs of columns
+        scores = X[part] @ slopes
+        if classes == 2:
+            y[part] = rng.random(len(scores)) < 1 / (1 + np.exp(-2 * scores[:, 0]))
+        else:
+            y[part] = (2 * scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    return DeviceLinearProblem(X, y, "binary" if classes == 2 else "softmax")
+
+
+@problem("gpu", "gpu-mnist-C1", needs="mnist", quick=False)
+def _device_mnist(X, y):
+    made = _mnist(X, y, C=1.0)
+    return DeviceLinearProblem(made.X, made.y, "softmax")
+
+
+@problem("gpu", "gpu-mnist-784-512-512-10-batch8192", needs="mnist", quick=False, batch_size=8192, epochs=10)
+@problem("gpu", "gpu-mnist-784-512-512-10-batch1024", needs="mnist", quick=False, batch_size=1024, epochs=5)
+@problem("gpu", "gpu-mnist-784-512-512-10-batch128", needs="mnist", quick=False, batch_size=128, epochs=2)
+def _device_mnist_network(X, y, batch_size, epochs):
+    X = X[:60000].astype(np.float32) / np.float32(255)
+    codes = y[:60000].astype(np.intp)
+    return DeviceNetworkProblem(X, codes, (512, 512), batch_size, epochs, 1, loss="cross_entropy")
+
+
+@problem("gpu", "gpu-digits-64-64-10-batch128", full=False)
+def _device_digits_network():
+    X, y = _bundled("digits")
+    X = np.ascontiguousarray(X / 16, dtype=np.float32)
+    return DeviceNetworkProblem(X, y.astype(np.intp), (64,), 128, 5, 5, loss="cross_entropy")

@@ -43,6 +43,10 @@ def _loss_and_probabilities(problem, raw, y):
 
 def objective(problem, coef, intercept):
     """C * sum_i w_i loss_i + penalty in float64, for coef (outputs, p) and intercept (outputs,)."""
+    if getattr(problem, "device", "cpu") != "cpu":
+        import reference_device  # which needs torch
+
+        return reference_device.objective(problem, coef, intercept)
     coef = np.asarray(coef, dtype=np.float64).reshape(problem.outputs, problem.X.shape[1])
     intercept = np.asarray(intercept, dtype=np.float64).reshape(problem.outputs)
     total = 0.0
@@ -152,13 +156,17 @@ class Newton:
             d = z + rz / old * d
         return x
 
-    def gram_preconditioner(self, proba):
-        """Factor mean(p (1 - p)) X'X + I once; it is close to every diagonal block of the Hessian."""
+    def gram(self, proba):
+        """C mean(p (1 - p)) X'X, with the intercept's column."""
         gram = np.zeros((self.p + 1, self.p + 1))
         for _, X, _, weight in blocks(self.problem):
             X = np.hstack([X, np.ones((X.shape[0], 1))])
             gram += X.T @ (X if weight is None else X * weight[:, None])
-        gram *= self.problem.C * float((proba * (1 - proba)).mean())
+        return gram * (self.problem.C * float((proba * (1 - proba)).mean()))
+
+    def gram_preconditioner(self, proba):
+        """Factor mean(p (1 - p)) X'X + I once; it is close to every diagonal block of the Hessian."""
+        gram = self.gram(proba)
         gram[np.diag_indices(self.p)] += 1
         gram[-1, -1] *= 1 + 1e-9
         factor = scipy.linalg.cho_factor(gram)
@@ -173,8 +181,13 @@ def solve(problem, say=lambda line: None, limit=900.0):
 
 
 def _solve(problem, say, limit):
-    newton = Newton(problem)
-    exact = newton.shape[0] * newton.shape[1] <= EXACT_UP_TO and not problem.sparse
+    if getattr(problem, "device", "cpu") == "cpu":
+        newton = Newton(problem)
+    else:
+        import reference_device  # which needs torch
+
+        newton = reference_device.Newton(problem)
+    exact = type(newton) is Newton and newton.shape[0] * newton.shape[1] <= EXACT_UP_TO and not problem.sparse
     theta = np.zeros(newton.shape)
     value, left, stalled = newton.value(theta), np.inf, 0
     begin = time.perf_counter()
@@ -225,8 +238,11 @@ class Optimum:
 
     def __init__(self, problem, folder, say):
         self.file = folder / "optima.json"
-        self.key = f"{problem.name} {_digest(problem)}"
+        digest = _digest(problem)
+        self.key = f"{problem.name} {digest}"
         known = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        # the same data may go by another name
+        self.key = next((key for key in known if key.endswith(f" {digest}")), self.key)
         if self.key in known:
             self.value, self.left = known[self.key]["F"], known[self.key]["left"]
         else:

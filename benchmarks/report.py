@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 OURS = "sklloss"
+SKLEARN = ("scikit-learn", "scikit-learn-array-api")
 
 TITLES = {
     "kernels": "Kernels: loss and gradient of one batch, one thread",
@@ -16,6 +17,8 @@ TITLES = {
     "predict": "predict_proba of one row",
     "search": "GridSearchCV",
     "mlp": "Networks: one epoch, Adam, the same number of epochs for all",
+    "gpu": "Linear classifiers on {device}: time to a gap of the optimum, (F - F*) / F*",
+    "gpu-mlp": "Networks on {device}: one epoch, Adam, the same number of epochs for all",
 }
 
 
@@ -47,6 +50,7 @@ def document(session, about):
     return {
         "machine": {**machine(), "load at start": round(session.load, 2)},
         "options": options,
+        "device": session.device,
         "rivals": about,
         "notes": session.notes,
         "rows": session.rows,
@@ -111,7 +115,7 @@ def _ours(rows):
 
 def _fastest(rows, *, sklearn):
     """The fastest rival's row: among scikit-learn's, or among the others'."""
-    theirs = [r for r in _timed(rows) if r["rival"] != OURS and (r["rival"] == "scikit-learn") == sklearn]
+    theirs = [r for r in _timed(rows) if r["rival"] != OURS and (r["rival"] in SKLEARN) == sklearn]
     return min(theirs, key=lambda row: row["seconds"], default=None)
 
 
@@ -224,6 +228,7 @@ def markdown(document):
     parts = []
     for group, title in TITLES.items():
         these = [row for row in rows if row.get("group") == group]
+        title = title.format(device=document["device"])
         if these and group == "memory":
             parts += [f"## {title}", memory(these)]
         elif these:

@@ -1,4 +1,4 @@
-"""Measure sklloss against its rivals: ``python benchmarks/run.py [kernels|linear|mlp|all]``.
+"""Measure sklloss against its rivals: ``python benchmarks/run.py [kernels|linear|mlp|gpu|all]``.
 
 Progress goes to stderr, the tables to stdout. See README.md beside this file for what is measured and how.
 """
@@ -10,17 +10,20 @@ from pathlib import Path
 import problems
 import report
 import rivals
-from groups import kernels, linear, mlp
+from groups import gpu, kernels, linear, mlp
 from groups.session import Session
 
-GROUPS = {"kernels": kernels, "linear": linear, "mlp": mlp}
+GROUPS = {"kernels": kernels, "linear": linear, "mlp": mlp, "gpu": gpu}
+ALL = ("kernels", "linear", "mlp")  # what runs where nothing else is asked for
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def parse(arguments):
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("group", nargs="?", default="all", choices=[*GROUPS, "all"])
+    parser.add_argument(
+        "group", nargs="?", default="all", choices=[*GROUPS, "all"], help="all: all but gpu, the default"
+    )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)"
     )
@@ -43,6 +46,10 @@ def parse(arguments):
     parser.add_argument(
         "--rivals", metavar="A,B", help=f"some of {', '.join(rivals.RIVALS)}; sklloss always runs"
     )
+    parser.add_argument(
+        "--device", metavar="D", help="gpu: what torch calls it (default: cuda where there is one, else cpu)"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="gpu: of the tables with 256 columns")
     parser.add_argument("--builds", action="store_true", help="kernels: every instruction set that runs here")
     parser.add_argument("--list", action="store_true", help="name the problems and stop")
     parser.add_argument("--out", metavar="FILE.json", help="where the rows go (default: results/latest.json)")
@@ -55,6 +62,8 @@ def parse(arguments):
         parser.error(f"no rival is called {', '.join(unknown)}; there are {', '.join(rivals.RIVALS)}")
     if options.repeat is not None and options.repeat < 1:
         parser.error(f"--repeat must be at least 1, got {options.repeat}")
+    if options.rows is not None and options.rows < 1000:
+        parser.error(f"--rows must be at least 1000, got {options.rows}")
     if options.limit is not None and not options.limit > 0:
         parser.error(f"--limit must be positive, got {options.limit:g}")
     try:
@@ -82,10 +91,11 @@ def main(arguments=None):
             print(f"{spec.group:8} {spec.name:32} {size:11} {needs}".rstrip())
         return 0
     keep = ("data", "quick", "limit", "repeat", "only", "rivals", "builds", "memory", "fresh")
+    keep += ("device", "rows")
     session = Session({key: getattr(options, key) for key in keep}, RESULTS)
     status, about = 0, {}
     try:
-        for name in GROUPS if options.group == "all" else (options.group,):
+        for name in ALL if options.group == "all" else (options.group,):
             GROUPS[name].run(session)
         about = session.about()
     except KeyboardInterrupt:

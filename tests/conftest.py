@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from pathlib import Path
 
 # Read by SciPy when it is first imported: scikit-learn's array API checks need it, instead of being skipped.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -25,13 +26,20 @@ def place_named(name):
     """The `Place` of that name; the test is skipped where its library is missing."""
     from sklloss.backends.places import Place, place_of
 
-    if name == "torch":
-        return place_of(pytest.importorskip("torch").zeros(1))
+    if name.startswith("torch"):
+        torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            pytest.skip("PyTorch sees no CUDA device")
+        return place_of(torch.zeros(1, device=device))
     strict = pytest.importorskip("array_api_strict")
     return Place(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
 
 
-@pytest.fixture(params=["strict", "strict device1", "torch"])
+# With an NVIDIA driver the tests of arrays run on its first device too. Importing torch would take seconds.
+DEVICES = ["torch cuda"] if Path("/dev/nvidia0").exists() else []
+
+
+@pytest.fixture(params=["strict", "strict device1", "torch", *DEVICES])
 def there(request):
     """A namespace and device other than NumPy's."""
     return place_named(request.param)

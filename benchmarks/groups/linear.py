@@ -30,7 +30,7 @@ def run(session):
         elif isinstance(problem, problems.PredictProblem):
             linear_other.predict(session, spec.name)
         else:
-            _problem(session, problem)
+            to_gaps(session, problem)
 
 
 def _turn(session, name, entry, limit):
@@ -59,7 +59,8 @@ def _in_turns(session, name, entries, limit):
     return {entry["key"]: results[entry["key"]] for entry in entries}
 
 
-def _problem(session, problem):
+def to_gaps(session, problem, group="linear"):
+    """Climb and time, one problem's rows of the table that ``group`` names."""
     name = problem.name
     session.say(f"{name}: {problem.X.shape[0]} x {problem.X.shape[1]}, {problem.objective}, C={problem.C:g}")
     optimum = reference.Optimum(problem, session.results, session.say)
@@ -76,10 +77,10 @@ def _problem(session, problem):
     values = [rung["F"] for rungs in ladders.values() for rung in rungs if "F" in rung]
     if values and optimum.improve(min(values)):
         session.note(f"{name}: a rival went below the reference; its objective is F* now")
-    if not problem.l1_ratio:  # which nobody has by default
+    if group == "linear" and not problem.l1_ratio:  # which nobody has by default
         _defaults(session, problem, default_way, optimum, limit)
     for gap in sorted(problem.gaps)[:1] if session.quick else problem.gaps:
-        _to_gap(session, name, gap, optimum, ladders, default_way, limit)
+        _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit)
     if session.options["memory"] and problem.memory:
         linear_other.memory(session, problem, default_way)
 
@@ -104,7 +105,8 @@ def _climb(session, problem, rival, way, optimum, limit):
         # The first fit in a process pays for imports and pools; it is no rung, unless it is long anyway.
         early = None
         if (order[0][1] or 0) < LONG:
-            patience = max(limit, 0 if session.quick else 30.0)  # to import
+            quick = session.quick and not isinstance(problem, problems.DeviceLinearProblem)
+            patience = max(limit, 0 if quick else 30.0)  # to import
             early = session.time(rival, problem.name, way, ladder[0], limit=patience)
             if early["seconds"] < LONG or order[0][0] != ladder[0]:
                 early = None
@@ -144,7 +146,14 @@ def _show(setting):
     return ", ".join(f"{k}={v:g}" for k, v in (setting or {}).items())
 
 
-def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
+def _shown(problem):
+    """The problem's name, with its rows where the command line has a say in these."""
+    free = problems.PROBLEMS[problem.name].options.get("rows", 0) is None
+    return f"{problem.name}, {len(problem.X):,} rows" if free else problem.name
+
+
+def _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit):
+    name, shown = problem.name, _shown(problem)
     entries, rows, failed = [], [], []
     for rival in default_way:
         reached = {
@@ -169,8 +178,8 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
             why = f" ({error['error']})" if error["error"] else ""
             failed.append(
                 {
-                    "group": "linear",
-                    "problem": name,
+                    "group": group,
+                    "problem": shown,
                     "target": f"{gap:.0e}",
                     "rival": rival,
                     "way": way,
@@ -185,8 +194,8 @@ def _to_gap(session, name, gap, optimum, ladders, default_way, limit):
     for rival, way, rung in rows:
         default = way == default_way[rival]
         row = {
-            "group": "linear",
-            "problem": name,
+            "group": group,
+            "problem": shown,
             "target": f"{gap:.0e}",
             "rival": rival,
             "way": way,

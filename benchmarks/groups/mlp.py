@@ -14,10 +14,11 @@ def run(session):
         if isinstance(problem, problems.NetworkSearchProblem):
             linear_other.search(session, spec.name)
         elif problem is not None:
-            _problem(session, problem)
+            train(session, problem)
 
 
-def _problem(session, problem):
+def train(session, problem, group="mlp"):
+    """Time epochs, one problem's rows of the table that ``group`` names."""
     name = problem.name
     epochs = problem.quick_epochs if session.quick else problem.epochs
     rounds = session.options["repeat"] or (3 if session.quick else 5)
@@ -41,7 +42,7 @@ def _problem(session, problem):
     ours = next((key for key in entrants if key[0] == OURS), None)
     base = [a["seconds"] for a in results.get(ours, []) if isinstance(a, dict)]
     for (rival, way), answers in results.items():
-        row = {"group": "mlp", "problem": name, "target": f"{epochs} epochs", "rival": rival, "way": way}
+        row = {"group": group, "problem": name, "target": f"{epochs} epochs", "rival": rival, "way": way}
         row["role"] = "base" if (rival, way) == ours else "best"
         losses = [a["loss"] for a in answers if isinstance(a, dict)]
         for answer in answers:

@@ -21,6 +21,7 @@ class Session:
         self.results = results
         self.rows = []
         self.notes = []
+        self.device = None  # what people call the one that group "gpu" ran on
         self.begin = time.perf_counter()
         self.known = Known(results, options["fresh"])
         self.workers = {}
@@ -73,7 +74,8 @@ class Session:
     def problem(self, spec):
         """Load a problem here, or note why it cannot be and return None."""
         try:
-            return problems.load(spec.name, self.options["data"])
+            given = {key: self.options.get(key) for key in ("rows", "device")}
+            return problems.load(spec.name, self.options["data"], **given)
         except Exception as error:  # a bad file costs its problem, not the run
             self.note(f"left out {spec.name}: {type(error).__name__}: {error}")
             return None

@@ -6,6 +6,7 @@ _ALL = (
     sklloss_.Sklloss(),
     sklearn_.ScikitLearn(),
     sklearn_.ScikitLearnOneThread(),
+    sklearn_.ScikitLearnArrays(),
     sklearnex_.Sklearnex(),
     torch_.Torch(),
     snapml_.SnapML(),

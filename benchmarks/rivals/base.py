@@ -80,16 +80,40 @@ class Rival:
             problems.PredictProblem: "predict",
             problems.NetworkProblem: "network",
             problems.NetworkSearchProblem: "network_search",
+            problems.DeviceLinearProblem: "device_linear",
+            problems.DeviceNetworkProblem: "device_network",
         }[type(problem)]
         return getattr(self, f"{kind}_{what}", lambda *args: ())
 
 
+def on_device(device, run, read=None):
+    """A job on a device of torch's: the clock is read when all that was asked of it is done."""
+
+    def wait():
+        if device != "cpu":
+            import torch
+
+            getattr(torch, torch.device(device).type).synchronize()
+
+    def run_all():
+        found = run()
+        wait()
+        return found
+
+    return Job(run_all, read, setup=wait)
+
+
+def host(array):
+    """A tensor on any device, or what NumPy knows, in NumPy."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+
 def read_linear(model):
     """What the judge needs of a fitted classifier in scikit-learn's manner."""
-    n_iter = np.ravel(getattr(model, "n_iter_", []))
+    n_iter = np.ravel(host(getattr(model, "n_iter_", [])))
     return {
-        "coef": model.coef_,
-        "intercept": model.intercept_,
+        "coef": host(model.coef_),
+        "intercept": host(model.intercept_),
         "n_iter": int(n_iter.max()) if n_iter.size else None,
     }
 
@@ -130,7 +154,7 @@ def predict_one(problem, model):
 
 def read_network(model):
     """Weights of a fitted network in scikit-learn's manner."""
-    return {"coefs": list(model.coefs_), "intercepts": list(model.intercepts_)}
+    return {"coefs": [host(a) for a in model.coefs_], "intercepts": [host(a) for a in model.intercepts_]}
 
 
 def network_search(problem, Network):

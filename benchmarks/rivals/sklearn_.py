@@ -1,5 +1,7 @@
 """scikit-learn: every solver of LogisticRegression with this objective, MLPRegressor, and its loss module."""
 
+import importlib.util
+
 import numpy as np
 
 from rivals.base import (
@@ -8,7 +10,9 @@ from rivals.base import (
     Rival,
     fit_and_read,
     network_search,
+    on_device,
     predict_one,
+    read_linear,
     read_network,
     read_search,
     tolerances,
@@ -141,3 +145,41 @@ class ScikitLearnOneThread(ScikitLearn):
     name = "scikit-learn-1-blas-thread"
     env = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}  # noqa: RUF012
     kernel_ways = linear_ways = network_ways = predict_ways = staticmethod(lambda problem, options: ())
+
+
+class ScikitLearnArrays(Rival):
+    """scikit-learn's LogisticRegression on torch's tensors, which lie on the device before the clock runs."""
+
+    name = "scikit-learn-array-api"
+    module = "sklearn"
+    packages = ("scikit-learn",)
+    env = {"SCIPY_ARRAY_API": "1"}  # noqa: RUF012
+    defaults = False
+
+    def absent(self):
+        return "torch is not installed" if importlib.util.find_spec("torch") is None else super().absent()
+
+    def start(self):
+        import sklearn
+        import torch  # noqa: F401
+
+        sklearn.set_config(array_api_dispatch=True)
+
+    def device_linear_ways(self, problem, options):
+        return ("lbfgs",)
+
+    def device_linear_ladder(self, problem, way):
+        return tolerances(-2, -9)
+
+    def device_linear_job(self, problem, way, setting):
+        import torch
+        from sklearn.linear_model import LogisticRegression
+
+        X, y = torch.from_numpy(problem.X).to(problem.device), torch.from_numpy(problem.y).to(problem.device)
+        model = LogisticRegression(C=problem.C, max_iter=100_000, **setting)
+        return on_device(problem.device, lambda: model.fit(X, y), read_linear)
+
+    kernel_ways = linear_ways = search_ways = network_ways = predict_ways = staticmethod(
+        lambda problem, options: ()
+    )
+    network_search_ways = device_network_ways = kernel_ways

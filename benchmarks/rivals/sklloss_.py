@@ -11,6 +11,7 @@ from rivals.base import (
     Job,
     Rival,
     network_search,
+    on_device,
     predict_one,
     read_linear,
     read_network,
@@ -142,3 +143,57 @@ class Sklloss(Rival):
             ).fit(problem.X, problem.y),
             read_network,
         )
+
+    # Tensors lie on the device before the clock runs; with NumPy's arrays, moving them there is timed.
+
+    def device_linear_ways(self, problem, options):
+        return (TENSORS, *_others(problem))
+
+    def device_linear_ladder(self, problem, way):
+        return tolerances(-1, -12)
+
+    def device_linear_job(self, problem, way, setting):
+        Classifier = self._classifier(problem.objective)
+        X, y, device = _inputs(problem, way)
+        model = Classifier(C=problem.C, max_iter=100_000, **device, **setting)
+        return on_device(problem.device, lambda: model.fit(X, y), read_linear)
+
+    def device_network_ways(self, problem, options):
+        return (TENSORS, *_others(problem))
+
+    def device_network_job(self, problem, way, setting):
+        import sklloss
+
+        X, y, device = _inputs(problem, way)
+        return on_device(
+            problem.device,
+            lambda: sklloss.MLPClassifier(
+                hidden_layer_sizes=problem.hidden,
+                batch_size=problem.batch_size,
+                learning_rate_init=problem.learning_rate,
+                alpha=problem.alpha,
+                max_iter=setting["epochs"],
+                n_iter_no_change=setting["epochs"] + 1,
+                tol=0.0,
+                random_state=setting["seed"],
+                **device,
+            ).fit(X, y),
+            read_network,
+        )
+
+
+TENSORS, OFFLOAD, KERNELS = "torch tensors", "NumPy, device=", "NumPy, our kernels on the CPU"
+
+
+def _others(problem):
+    return (KERNELS,) if problem.device == "cpu" else (OFFLOAD, KERNELS)
+
+
+def _inputs(problem, way):
+    """X, y, and the parameter ``device`` where it is one."""
+    if way != TENSORS:
+        return problem.X, problem.y, {"device": problem.device} if way == OFFLOAD else {}
+    import torch
+
+    X, y = (torch.from_numpy(a).to(problem.device) for a in (problem.X, problem.y))
+    return X, y, {}

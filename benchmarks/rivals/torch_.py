@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from rivals.base import Job, Rival
+from rivals.base import Job, Rival, host, on_device
 
 
 class Torch(Rival):
@@ -68,16 +68,17 @@ class Torch(Rival):
     def linear_ladder(self, problem, way):
         return [{"max_iter": n} for n in (20, 50, 100, 200, 500, 1000, 2000, 5000)]
 
-    def linear_job(self, problem, way, setting):
+    def linear_job(self, problem, way, setting, device="cpu"):
         import torch
         from torch.nn import functional
 
         torch.set_num_threads(1 if way.endswith("1 thread") else self.threads)
-        X = torch.from_numpy(problem.X)
+        X = torch.from_numpy(problem.X).to(device)
         softmax = problem.objective == "softmax"
         dtype = problem.X.dtype
-        y = torch.from_numpy(problem.y if softmax else problem.y.reshape(len(X), -1).astype(dtype))
-        weight = None if problem.weights is None else torch.from_numpy(problem.weights.astype(dtype))
+        y = torch.from_numpy(problem.y if softmax else problem.y.reshape(len(X), -1).astype(dtype)).to(device)
+        weight = problem.weights
+        weight = None if weight is None else torch.from_numpy(weight.astype(dtype)).to(device)
         total = float(len(X) if weight is None else problem.weights.sum())
         penalty = 0.5 / (problem.C * total)
 
@@ -91,8 +92,10 @@ class Torch(Rival):
             return (each if weight is None else each @ weight) / total
 
         def run():
-            W = torch.zeros(X.shape[1], problem.outputs, dtype=X.dtype, requires_grad=True)
-            b = torch.zeros(problem.outputs, dtype=X.dtype, requires_grad=True)
+            W, b = (
+                torch.zeros(shape, dtype=X.dtype, device=device, requires_grad=True)
+                for shape in ((X.shape[1], problem.outputs), (problem.outputs,))
+            )
             optimizer = torch.optim.LBFGS(
                 [W, b],
                 max_iter=setting["max_iter"],
@@ -111,14 +114,23 @@ class Torch(Rival):
             optimizer.step(closure)
             return W, b, optimizer
 
-        return Job(
+        return on_device(
+            device,
             run,
             lambda found: {
-                "coef": found[0].detach().numpy().T,
-                "intercept": found[1].detach().numpy(),
+                "coef": host(found[0]).T,
+                "intercept": host(found[1]),
                 "n_iter": found[2].state[found[2]._params[0]]["n_iter"],
             },
         )
+
+    def device_linear_ways(self, problem, options):
+        return ("L-BFGS",)
+
+    device_linear_ladder = linear_ladder
+
+    def device_linear_job(self, problem, way, setting):
+        return self.linear_job(problem, way, setting, problem.device)
 
     def network_ways(self, problem, options):
         one = "fused Adam, 1 thread"
@@ -133,6 +145,15 @@ class Torch(Rival):
             y = y.reshape(-1, 1)
         return Job(lambda: _train(problem, X, y, setting), _read_network)
 
+    def device_network_ways(self, problem, options):
+        return ("fused Adam",)
+
+    def device_network_job(self, problem, way, setting):
+        import torch
+
+        X, y = torch.from_numpy(problem.X).to(problem.device), torch.from_numpy(problem.y).to(problem.device)
+        return on_device(problem.device, lambda: _train(problem, X, y, setting), _read_network)
+
 
 def _train(problem, X, y, setting):
     import torch
@@ -143,7 +164,7 @@ def _train(problem, X, y, setting):
     sizes = (X.shape[1], *problem.hidden, int(y.max()) + 1 if classes else 1)
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layer = nn.Linear(inputs, outputs, dtype=X.dtype)
+        layer = nn.Linear(inputs, outputs, dtype=X.dtype, device=X.device)
         # scikit-learn's start, so that all compare after the same epochs
         bound = np.sqrt(6 / (inputs + outputs))
         nn.init.uniform_(layer.weight, -bound, bound)
@@ -159,7 +180,7 @@ def _train(problem, X, y, setting):
     )
     loss_function, scale = (nn.CrossEntropyLoss(), 1.0) if classes else (nn.MSELoss(), 0.5)
     for _ in range(setting["epochs"]):
-        order = torch.randperm(len(X))
+        order = torch.randperm(len(X), device=X.device)
         batches = X[order].split(problem.batch_size), y[order].split(problem.batch_size)
         for batch, wanted in zip(*batches, strict=True):
             optimizer.zero_grad()
@@ -172,6 +193,6 @@ def _train(problem, X, y, setting):
 def _read_network(net):
     linear = [layer for layer in net if hasattr(layer, "weight")]
     return {
-        "coefs": [layer.weight.detach().numpy().T for layer in linear],
-        "intercepts": [layer.bias.detach().numpy() for layer in linear],
+        "coefs": [host(layer.weight).T for layer in linear],
+        "intercepts": [host(layer.bias) for layer in linear],
     }

@@ -9,7 +9,7 @@ from sklloss import losses
 from sklloss.backends import places
 from sklloss.backends.binding import bind
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.linear_stochastic import suitable_batch
+from sklloss.objectives.linear_stochastic import MiniBatches
 from sklloss.solvers.newton_cg import newton_cg
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
@@ -107,10 +107,16 @@ def test_a_sparse_table_of_few_columns(solver, dtype, rng):
 def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, rng):
     there = at("torch"), np.dtype(float), None
     ends = [
-        solver(objective, np.zeros(objective.shape), tol=1e-6, max_iter=500, random_state=np.random.RandomState(0))
+        solver(
+            objective,
+            np.zeros(objective.shape),
+            tol=1e-6,
+            max_iter=500,
+            random_state=np.random.RandomState(0),
+        )
         for objective in objectives(there, losses.LogLoss(), rng, sparse=True, features=200, C=0.1)
     ]
-    np.testing.assert_allclose(ends[1].value, ends[0].value, rtol=1e-6)
+    np.testing.assert_allclose(ends[1].value, ends[0].value, rtol=2e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES[:3], ids=repr)
@@ -134,7 +140,10 @@ def test_a_stream_ends_where_that_of_numpy_does(there, adaptive, loss, sparse, r
         np.testing.assert_allclose(found, expected, rtol=there[2], atol=there[2] * np.abs(expected).max())
 
 
-def test_batches_grow_with_the_rows_where_a_step_takes_as_long_for_many(rng):
-    X = rng.normal(size=(10, 1))
-    rows = bind(places.move(X, at("torch")), losses.LogLoss(), X > 0, None, None, 1, fit_intercept=True)
-    assert [suitable_batch(rows, n, 32, 512) for n in (100, 10**4, 4 * 10**5, 10**7)] == [100, 512, 2000, 8192]
+def test_batches_of_many_rows_are_larger_on_a_device(rng):
+    X = rng.normal(size=(120_000, 1)).astype(np.float32)
+    sizes = []
+    for one in (X, places.move(X, at("torch"))):
+        rows = bind(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
+        sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
+    assert sizes == [512, 600]
