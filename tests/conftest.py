@@ -30,6 +30,7 @@ def place_named(name):
         torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             pytest.skip("PyTorch sees no CUDA device")
+        torch.set_num_threads(1)  # small operations on several threads wait for each other
         return place_of(torch.zeros(1, device=device))
     strict = pytest.importorskip("array_api_strict")
     return Place(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
