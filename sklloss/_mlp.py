@@ -177,9 +177,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
     def __getstate__(self):
         """The state of a pickle or copy, for which the optimiser's is brought to NumPy."""
         state = super().__getstate__()
-        if state.get("_optimizer") is not None:
-            state["_optimizer"] = state_on_host(state["_optimizer"])
-        return state
+        return state | {"_optimizer": state_on_host(state["_optimizer"])} if "_optimizer" in state else state
 
     def _measure(self):
         """What the values of ``loss_curve_`` are of."""
@@ -343,7 +341,8 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             validation_scores_=history.validation_scores if early else None,
             validation_loss_curve_=history.validation_loss_curve if validate is not None else None,
             _no_improvement_count=history.stalled,
-            _optimizer=state,
+            # between calls of partial_fit it stays; a fitted model of NumPy's leaves nothing on a device
+            _optimizer=state if incremental or place == home.place else state_on_host(state),
             _watched=watched,
         )
         if failure is not None:

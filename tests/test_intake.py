@@ -480,18 +480,18 @@ def test_bad_regression_targets(y, message):
 def test_regression_validation_sets_are_held_to_the_training_set():
     X, y = good()
     estimator = any_estimator()
-    regression_data(estimator, X, y, loss=SQUARED)
-    assert regression_validation(estimator, None, None, None, 1, loss=SQUARED) is None
-    held = regression_validation(estimator, X[:5], y[:5], np.ones(5), 1, loss=SQUARED)
+    data = regression_data(estimator, X, y, loss=SQUARED)
+    assert regression_validation(estimator, None, None, None, data, loss=SQUARED) is None
+    held = regression_validation(estimator, X[:5], y[:5], np.ones(5), data, loss=SQUARED)
     assert held.y.shape == (5, 1)
-    with pytest.raises(ValueError, match="y_val has 1 outputs, y has 2"):
-        regression_validation(estimator, X, y, None, 2, loss=SQUARED)
+    with pytest.raises(ValueError, match="y_val has 2 outputs, y has 1"):
+        regression_validation(estimator, X, np.stack([y, y], axis=1), None, data, loss=SQUARED)
     with pytest.raises(ValueError, match="X_val.*2 features"):
-        regression_validation(estimator, X[:, :2], y, None, 1, loss=SQUARED)
+        regression_validation(estimator, X[:, :2], y, None, data, loss=SQUARED)
     with pytest.raises(ValueError, match="y_val contains NaN"):
-        regression_validation(estimator, X, changed(y, 3, np.nan), None, 1, loss=SQUARED)
+        regression_validation(estimator, X, changed(y, 3, np.nan), None, data, loss=SQUARED)
     with pytest.raises(ValueError, match="sample_weight_val must not be negative"):
-        regression_validation(estimator, X, y, -np.ones(N), 1, loss=SQUARED)
+        regression_validation(estimator, X, y, -np.ones(N), data, loss=SQUARED)
 
 
 def test_a_number_is_a_weight_for_every_row():

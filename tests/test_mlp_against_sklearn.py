@@ -58,7 +58,7 @@ def test_the_parameters_start_with_scikit_learns_in_name_order_kind_and_default(
     )
     # those of our own stand at the end, by keyword only, and change nothing
     added = ours[len(theirs) + (not WEIGHTED) :]
-    assert [name for name, _, _ in added] == ["warmup_fraction", "n_threads"]
+    assert [name for name, _, _ in added] == ["warmup_fraction", "n_threads", "device", "device_dtype"]
     assert (ours if WEIGHTED else ours[1:])[: len(theirs)] == theirs
 
 

@@ -232,8 +232,10 @@ class TestTheSameModel:
         np.testing.assert_allclose(other.predict_proba(X), model.predict_proba(X), rtol=1e-9)
         assert other.score(X, y) == model.score(X, y)
         if solver != "lbfgs":
+            assert isinstance(other._optimizer["first"], np.ndarray)
             model.set_params(early_stopping=False).partial_fit(X, y)
             other.set_params(early_stopping=False).partial_fit(X, y)
+            assert place_of(other._optimizer["first"]) is not None
             assert_same_model(None, model, other, "float64")
 
     def test_where_a_device_computes_in_float32(self, rng):

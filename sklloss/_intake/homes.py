@@ -25,10 +25,9 @@ class Home:
 
     def bring(self, array, place):
         """An array that lives at a place, which nothing else holds."""
-        if place == self.place:
-            xp = np if place is None else place.xp
-            dtype = self.dtype if place is None else place.real(self.dtype)
-            return array if array.dtype == dtype else xp.astype(array, dtype)
+        if place == self.place and place is not None:
+            dtype = place.real(self.dtype)
+            return array if array.dtype == dtype else place.xp.astype(array, dtype)
         array = (array if place is None else place.get(array)).astype(self.dtype, copy=False)
         return array if self.place is None else self.place.put(array)
 

@@ -91,7 +91,7 @@ class TorchCSR:
         return TorchCSR(self._host[rows], self.place)
 
     def dense_rows(self, rows):
-        """Some of the rows as a dense tensor, by their numbers in NumPy. The device is not waited for."""
+        """Some of the rows as a dense tensor, by their numbers in NumPy."""
         torch = importlib.import_module("torch")
         _, indices, values = self._parts
         lengths = (self._starts[rows + 1] - self._starts[rows]).astype(np.int64)

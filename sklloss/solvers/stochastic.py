@@ -175,7 +175,9 @@ def put_state(state, objective):
 
 
 def state_on_host(state):
-    """A state with NumPy's arrays."""
+    """A state, or None, with NumPy's arrays."""
+    if state is None:
+        return None
     return {name: to_numpy(part) if hasattr(part, "shape") else part for name, part in state.items()}
 
 
