@@ -24,6 +24,7 @@ from sklloss.kernels._network_types cimport (
     RELU,
     SILU,
     TANH,
+    Ahead,
     LayerKernels,
     Step,
     step_kernel,
@@ -122,6 +123,7 @@ cdef class Network:
         plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.delta = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.packed = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.pieces = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
         plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
@@ -161,6 +163,7 @@ cdef class Network:
         cdef Py_ssize_t block = self.block(rows.table.sparse)
         cdef Py_ssize_t most = min(block, max(count, 1))
         cdef Py_ssize_t room = max(self.room, most)
+        cdef Py_ssize_t panel = plan.kernels.panel, whole
         cdef bint backs = self.backs or gradient
         plan.block = block
         if plan.gradient == NULL and gradient:
@@ -170,6 +173,9 @@ cdef class Network:
             self.working = []
             for layer in range(1, plan.layers + 1):
                 plan.active[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            for layer in range(1, plan.layers + 1 if backs and panel else 0):
+                whole = (plan.widths[layer] + panel - 1) // panel * panel
+                plan.packed[layer] = self._take(self.working, room * whole * item)
             for layer in range(1, plan.layers if backs else 0):
                 plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
                 if plan.activation >= GELU:
