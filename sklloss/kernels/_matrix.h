@@ -1,8 +1,8 @@
 /* Products of matrices for the layers of a network.
 
    A batch makes matrices of middling size, of which BLAS spends a fifth of its time on bringing both sides into
-   an order of its own. Here only the side that vectors run along is packed, into panels two vectors wide; the other
-   is read number by number where it lies. Twelve (AVX-512) or six rows of two vectors are summed in registers.
+   an order of its own. Here only the side that vectors run along is packed, into panels two vectors wide; the
+   other is read number by number where it lies. Twelve (AVX-512) or six rows of two vectors are summed in registers.
 
    A number of the result is one sum in the order of k, fused multiply and add: it does not depend on how
    a product is cut into pieces. Without fused multiply and add, or without the vectors of the GNU dialect,

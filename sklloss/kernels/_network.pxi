@@ -13,22 +13,22 @@ cdef extern from "_matrix.h" nogil:
         SKLLOSS_PANEL
         SKLLOSS_TALL
     void sklloss_product_f32(
-        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c, Py_ssize_t ldc,
-        Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
     ) noexcept
     void sklloss_product_f64(
-        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c, Py_ssize_t ldc,
-        Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
     ) noexcept
     void sklloss_pack_f32(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept
     void sklloss_pack_f64(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept
     void sklloss_outer_f32(
-        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
-        Py_ssize_t k, bint add, Ahead* ahead
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
     ) noexcept
     void sklloss_outer_f64(
-        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
-        Py_ssize_t k, bint add, Ahead* ahead
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
     ) noexcept
 
 cdef enum:

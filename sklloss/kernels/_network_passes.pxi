@@ -90,7 +90,8 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
         IDENTITY,
     )
     if own_outer(plan, last):
-        plan.kernels.pack(delta, plan.widths[plan.layers], rows, plan.widths[plan.layers], plan.packed[plan.layers])
+        outputs = plan.widths[plan.layers]
+        plan.kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])
     for layer in range(last, -1, -1):
         inputs = plan.widths[layer]
         outputs = plan.widths[layer + 1]

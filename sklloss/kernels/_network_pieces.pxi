@@ -93,7 +93,7 @@ cdef inline void gemm(
 
 
 cdef inline bint own_product(Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
-    """Whether our product is the better one; BLAS is where little is to be done or columns do not fill vectors."""
+    """Whether to take our product: not for little work, or columns that fill no panel."""
     cdef double work = <double>rows * <double>n * <double>k
     return plan.kernels.panel != 0 and work >= OWN and n >= plan.kernels.panel and rows >= plan.kernels.tall
 
@@ -211,7 +211,9 @@ cdef void step_range(
     plan.at_hand.take_step(step, low, high)
 
 
-cdef void look_ahead(Plan* plan, Py_ssize_t piece, Py_ssize_t tiles, Ahead* ahead, real* unused) noexcept nogil:
+cdef void look_ahead(
+    Plan* plan, Py_ssize_t piece, Py_ssize_t tiles, Ahead* ahead, real* unused
+) noexcept nogil:
     """Have the rows of X that come next fetched, some of them beside each tile of a piece of the gradient."""
     cdef const Work* work = &plan.at_hand
     cdef const Table* table = work.table

@@ -115,7 +115,7 @@ cdef enum:
 cdef double LEAST = 1e6          # multiplications of a step that is worth cutting: some 20 us
 cdef double PIECE = 8e6          # and of a piece, where there are more than two
 cdef size_t AHEAD = 1 << 20      # bytes of the next batch that are fetched while this one is worked on
-cdef double OWN = 3e5            # and of a product that BLAS does not serve better
+cdef double OWN = 1e6            # and of a product of ours: BLAS has good kernels for small ones
 
 
 cdef Py_ssize_t pieces_of(double work, Py_ssize_t size) noexcept nogil:
