@@ -17,6 +17,32 @@ cdef extern from *:
     """
     float square_error "sklloss_square_error"(float z, float p) noexcept nogil
 
+cdef extern from *:
+    """
+    /* `backward` of relu for four rows, whose sum enters the gradient of the biases at once: to add to a
+       number in memory takes longer than the rest. In C, to say that rows do not overlap. */
+    #define SKLLOSS_RELU(real, name) \
+        static inline void name(real* delta, const real* active, real* bias_gradient, ptrdiff_t width) { \
+            real *d0 = delta, *d1 = d0 + width, *d2 = d1 + width, *d3 = d2 + width; \
+            const real *a0 = active, *a1 = a0 + width, *a2 = a1 + width, *a3 = a2 + width; \
+            _Pragma("GCC ivdep") \
+            for (ptrdiff_t j = 0; j < width; j++) { \
+                real x0 = a0[j] != 0 ? d0[j] : 0, x1 = a1[j] != 0 ? d1[j] : 0; \
+                real x2 = a2[j] != 0 ? d2[j] : 0, x3 = a3[j] != 0 ? d3[j] : 0; \
+                d0[j] = x0, d1[j] = x1, d2[j] = x2, d3[j] = x3; \
+                bias_gradient[j] += (x0 + x1) + (x2 + x3); \
+            } \
+        }
+    SKLLOSS_RELU(float, sklloss_relu_f32)
+    SKLLOSS_RELU(double, sklloss_relu_f64)
+    """
+    void relu_f32 "sklloss_relu_f32"(
+        float* delta, const float* active, float* bias_gradient, Py_ssize_t width
+    ) noexcept nogil
+    void relu_f64 "sklloss_relu_f64"(
+        double* delta, const double* active, double* bias_gradient, Py_ssize_t width
+    ) noexcept nogil
+
 
 cdef inline real hyperbolic_tangent(real z) noexcept nogil:
     """tanh(z) = -m / (2 + m) with m = exp(-2|z|) - 1.
@@ -171,8 +197,16 @@ cdef inline void backward(
     real* delta, const real* active, real* bias_gradient, Py_ssize_t rows, Py_ssize_t width, int activation,
 ) noexcept nogil:
     cdef Py_ssize_t i, j
+    cdef Py_ssize_t fours = rows // 4 if activation == RELU else 0
     cdef real d
-    for i in range(rows):
+    for i in range(fours):
+        if real is double:
+            relu_f64(delta, active, bias_gradient, width)
+        else:
+            relu_f32(delta, active, bias_gradient, width)
+        delta += 4 * width
+        active += 4 * width
+    for i in range(4 * fours, rows):
         if activation == RELU:
             for j in range(width):
                 d = delta[j] if active[j] != <real>0.0 else <real>0.0

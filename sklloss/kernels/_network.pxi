@@ -4,9 +4,32 @@
 from libc.math cimport sqrtf
 from libc.stdint cimport int32_t, int64_t
 
-from sklloss.kernels._network_types cimport LayerKernels, Step
+from sklloss.kernels._network_types cimport Ahead, LayerKernels, Step
 
 include "_activations.pxi"
+
+cdef extern from "_matrix.h" nogil:
+    enum:
+        SKLLOSS_PANEL
+        SKLLOSS_TALL
+    void sklloss_product_f32(
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+    ) noexcept
+    void sklloss_product_f64(
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+    ) noexcept
+    void sklloss_pack_f32(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept
+    void sklloss_pack_f64(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept
+    void sklloss_outer_f32(
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
+    ) noexcept
+    void sklloss_outer_f64(
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
+    ) noexcept
 
 cdef enum:
     STRIP = 256        # numbers that are summed in the dtype itself before they enter a sum in double
@@ -313,6 +336,11 @@ layers_f32.sparse_forward = sparse_forward_f32
 layers_f32.sparse_backward = sparse_backward_f32
 layers_f32.forward_one = forward_one_f32
 layers_f32.backward_one = backward_one_f32
+layers_f32.panel = SKLLOSS_PANEL // 4
+layers_f32.tall = SKLLOSS_TALL
+layers_f32.product = sklloss_product_f32
+layers_f32.pack = sklloss_pack_f32
+layers_f32.outer = sklloss_outer_f32
 layers_f32.squares = squares_f32
 layers_f32.adam = adam_f32
 layers_f32.sgd = sgd_f32
@@ -322,6 +350,11 @@ layers_f64.sparse_forward = sparse_forward_f64
 layers_f64.sparse_backward = sparse_backward_f64
 layers_f64.forward_one = forward_one_f64
 layers_f64.backward_one = backward_one_f64
+layers_f64.panel = SKLLOSS_PANEL // 8
+layers_f64.tall = SKLLOSS_TALL
+layers_f64.product = sklloss_product_f64
+layers_f64.pack = sklloss_pack_f64
+layers_f64.outer = sklloss_outer_f64
 layers_f64.squares = squares_f64
 layers_f64.adam = adam_f64
 layers_f64.sgd = sgd_f64

@@ -24,6 +24,7 @@ from sklloss.kernels._network_types cimport (
     RELU,
     SILU,
     TANH,
+    Ahead,
     LayerKernels,
     Step,
     step_kernel,
@@ -122,6 +123,7 @@ cdef class Network:
         plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.delta = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.packed = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
         plan.pieces = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
         plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
@@ -161,6 +163,7 @@ cdef class Network:
         cdef Py_ssize_t block = self.block(rows.table.sparse)
         cdef Py_ssize_t most = min(block, max(count, 1))
         cdef Py_ssize_t room = max(self.room, most)
+        cdef Py_ssize_t panel = plan.kernels.panel, whole
         cdef bint backs = self.backs or gradient
         plan.block = block
         if plan.gradient == NULL and gradient:
@@ -170,6 +173,9 @@ cdef class Network:
             self.working = []
             for layer in range(1, plan.layers + 1):
                 plan.active[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            for layer in range(1, plan.layers + 1 if backs and panel else 0):
+                whole = (plan.widths[layer] + panel - 1) // panel * panel
+                plan.packed[layer] = self._take(self.working, room * whole * item)
             for layer in range(1, plan.layers if backs else 0):
                 plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
                 if plan.activation >= GELU:
@@ -439,3 +445,46 @@ def apply_layer(layers, z, bias, activation, slope=None):
         NULL if slope is None else <void*>matrix(slope, single, z.shape[0], z.shape[1], "slope"),
         vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
     )
+
+
+def has_products(layers):
+    """Whether a build of the kernels has products of matrices of its own."""
+    return layers_of(layers).panel != 0
+
+
+def multiply(layers, a, b, bint transposed=False):
+    """a @ b, or a @ b.T if transposed, by a build's own product: for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = a.dtype == np.float32
+    if kernels.panel == 0:
+        raise ValueError("this build has no products")
+    out = np.empty((a.shape[0], b.shape[0 if transposed else 1]), a.dtype)
+    kernels.product(
+        matrix(a, single, a.shape[0], a.shape[1], "a"), a.shape[1],
+        matrix(b, single, b.shape[0], b.shape[1], "b"), b.shape[1], transposed,
+        <void*>matrix(out, single, out.shape[0], out.shape[1], "out"), out.shape[1], out.shape[0],
+        out.shape[1], a.shape[1],
+    )
+    return out
+
+
+def multiply_outer(layers, a, b, out=None):
+    """a.T @ b, added to ``out`` if that is given: for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = a.dtype == np.float32, add = out is not None
+    cdef Py_ssize_t panel = kernels.panel
+    if panel == 0:
+        raise ValueError("this build has no products")
+    packed = np.empty((len(b), (b.shape[1] + panel - 1) // panel * panel), a.dtype)
+    out = np.empty((a.shape[1], b.shape[1]), a.dtype) if out is None else out.copy()
+    kernels.pack(
+        matrix(b, single, len(b), b.shape[1], "b"), b.shape[1], len(b), b.shape[1],
+        <void*>matrix(packed, single, len(b), packed.shape[1], "packed"),
+    )
+    kernels.outer(
+        matrix(a, single, len(a), a.shape[1], "a"), a.shape[1],
+        matrix(packed, single, len(b), packed.shape[1], "packed"),
+        <void*>matrix(out, single, a.shape[1], b.shape[1], "out"), b.shape[1], a.shape[1], b.shape[1], len(a),
+        add, NULL,
+    )
+    return out

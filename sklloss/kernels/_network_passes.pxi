@@ -89,6 +89,9 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
         delta, plan.active[plan.layers], gradient + plan.bias_at[last], rows, plan.widths[plan.layers],
         IDENTITY,
     )
+    if own_outer(plan, last):
+        outputs = plan.widths[plan.layers]
+        plan.kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])
     for layer in range(last, -1, -1):
         inputs = plan.widths[layer]
         outputs = plan.widths[layer + 1]
@@ -227,6 +230,8 @@ cdef double run_epoch(
     while first < n:
         count = min(batch_rows, n - first)
         step.rate = rates[b]
+        plan.at_hand.next_first = first + count
+        plan.at_hand.next_rows = min(batch_rows, n - first - count)
         step.shrink = shrinks[b] if shrinks != NULL else 0.0
         run_batch(plan, table, order, first, count, parameters, True, step, take_step, &loss, &weights)
         total += loss / weights * <double>count

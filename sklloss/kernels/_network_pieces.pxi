@@ -34,6 +34,8 @@ cdef struct Work:
     const void* parameters
     bint keeps                   # the block goes backward next
     bint fresh                   # it is the first of its batch
+    Py_ssize_t next_first        # the rows of the batch that comes next
+    Py_ssize_t next_rows
     const Step* step             # where the block is the last of its batch, else NULL
     step_kernel take_step
 
@@ -56,6 +58,7 @@ cdef struct Plan:
     void** active                # layers + 1: the rows of X if gathered, then the output of each layer
     void** slope                 # layers + 1: f'(z) of each hidden layer, for gelu and silu; else NULL
     void** delta                 # layers + 1: the gradient by each layer's z
+    void** packed                # layers + 1: the same in panels, for products of our own
     Py_ssize_t* pieces           # layers: of the gradient of each matrix
     double* squares              # layers * MOST_PIECES: of the weights before the step
     void* gradient
@@ -87,6 +90,32 @@ cdef inline void gemm(
         sgemm(
             tb, ta, &rows, &columns, &inner, &one, <float*>b, &step_b, <float*>a, &step_a, &beta, c, &step_c
         )
+
+
+cdef inline bint own_product(Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """Whether to take our product: not for little work, or columns that fill no panel."""
+    cdef double work = <double>rows * <double>n * <double>k
+    return plan.kernels.panel != 0 and work >= OWN and n >= plan.kernels.panel and rows >= plan.kernels.tall
+
+
+cdef inline bint own_outer(Plan* plan, Py_ssize_t layer) noexcept nogil:
+    """Whether the gradient by a matrix of weights is a product of our own."""
+    if layer == 0 and plan.at_hand.table.sparse:
+        return False
+    return own_product(plan, plan.at_hand.rows, plan.widths[layer + 1], plan.widths[layer])
+
+
+cdef inline void product(
+    Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k, Py_ssize_t ldc, const real* a, Py_ssize_t lda,
+    const real* b, bint transposed, real* c,
+) noexcept nogil:
+    """c (rows, n) = a b for a (rows, k) and b (k, n) by ldc, or b (n, k) if transposed."""
+    if own_product(plan, rows, n, k):
+        plan.kernels.product(a, lda, b, k if transposed else ldc, transposed, c, ldc, rows, n, k)
+    elif transposed:
+        gemm("N", "T", rows, n, k, a, lda, b, k, <real>0.0, c, ldc)
+    else:
+        gemm("N", "N", rows, n, k, a, lda, b, ldc, <real>0.0, c, ldc)
 
 
 cdef void gather_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil:
@@ -134,9 +163,7 @@ cdef void forward_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nog
     elif outputs == 1:
         kernels.forward_one(x, step, coef, z, rows, inputs)
     else:
-        gemm(
-            "N", "N", rows, width, inputs, <const real*>x, step, coef + low, outputs, <real>0.0, z, outputs
-        )
+        product(plan, rows, width, inputs, outputs, <const real*>x, step, coef + low, False, z)
     if width == outputs:
         kernels.activate(z, slope, bias, rows, outputs, activation)
         return
@@ -163,25 +190,91 @@ cdef void delta_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil
         active = <const real*>plan.active[layer]
     active += low
     if outputs != 1:
-        gemm(
-            "N", "T", rows, width, outputs, <const real*>plan.delta[layer + 1], outputs, coef, outputs,
-            <real>0.0, below, inputs,
+        product(
+            plan, rows, width, outputs, inputs, <const real*>plan.delta[layer + 1], outputs, coef, True, below
         )
     if width == inputs:
         plan.kernels.backward(below, active, bias, rows, inputs, plan.activation)
-        return
-    for i in range(rows):
-        plan.kernels.backward(below + i * inputs, active + i * inputs, bias, 1, width, plan.activation)
+    else:
+        for i in range(rows):
+            plan.kernels.backward(below + i * inputs, active + i * inputs, bias, 1, width, plan.activation)
+    if own_outer(plan, layer - 1):
+        plan.kernels.pack(below, inputs, rows, width, <real*>plan.packed[layer] + low * rows)
 
 
 cdef void step_range(
-    Plan* plan, Py_ssize_t low, Py_ssize_t high, double* squares, real* unused
+    Plan* plan, const Step* step, Py_ssize_t low, Py_ssize_t high, double* squares, real* unused
 ) noexcept nogil:
-    """The optimiser's step for some weights, and the sum of their squares before it."""
-    cdef const Step* step = plan.at_hand.step
+    """The optimiser's step for some weights; the sum of their squares before it is added to ``squares``."""
     if step.penalty != 0.0:
-        squares[0] = plan.kernels.squares(<real*>step.parameters + low, high - low)
+        squares[0] += plan.kernels.squares(<real*>step.parameters + low, high - low)
     plan.at_hand.take_step(step, low, high)
+
+
+cdef void look_ahead(
+    Plan* plan, Py_ssize_t piece, Py_ssize_t tiles, Ahead* ahead, real* unused
+) noexcept nogil:
+    """Have the rows of X that come next fetched, some of them beside each tile of a piece of the gradient."""
+    cdef const Work* work = &plan.at_hand
+    cdef const Table* table = work.table
+    cdef Py_ssize_t rows, first, outputs = plan.widths[1]
+    ahead.size = plan.widths[0] * sizeof(real)
+    # as much as the cache holds beside the rest
+    rows = min(work.next_rows, min(plan.block, <Py_ssize_t>AHEAD // ahead.size))
+    if work.order == NULL or table.column_step != 1:
+        return
+    first = rows * piece // plan.pieces[0]
+    ahead.rows = <const char*>table.x
+    ahead.order = work.order + work.next_first + first
+    ahead.left = rows * (piece + 1) // plan.pieces[0] - first
+    ahead.step = table.row_step * sizeof(real)
+    tiles *= (outputs + plan.kernels.panel - 1) // plan.kernels.panel
+    ahead.lines = 1 + ahead.left * ((ahead.size + 63) // 64) // tiles
+
+
+cdef void own_gradient(
+    Plan* plan, Py_ssize_t layer, Py_ssize_t piece, double* squares, real* unused
+) noexcept nogil:
+    """The gradient by some rows of a matrix of weights and their step, a few rows after the other.
+
+    A gradient that is complete and stepped by at once is in cache only: each strip overwrites the one before.
+    """
+    cdef const Work* work = &plan.at_hand
+    cdef Py_ssize_t inputs = plan.widths[layer], outputs = plan.widths[layer + 1]
+    cdef Py_ssize_t low = cut(inputs, piece, plan.pieces[layer])
+    cdef Py_ssize_t high = cut(inputs, piece + 1, plan.pieces[layer])
+    cdef Py_ssize_t tall = plan.kernels.tall
+    cdef Py_ssize_t strip = max(1, <Py_ssize_t>STRIP // (tall * outputs)) * tall
+    cdef Py_ssize_t m, at
+    cdef const real* x = <const real*>plan.active[layer] if layer else <const real*>plan.x
+    cdef real* scratch = <real*>plan.gradient + plan.coef_at[layer] + low * outputs
+    cdef real* gradient
+    cdef Ahead ahead
+    cdef Step step
+    memset(&ahead, 0, sizeof(Ahead))
+    if work.step != NULL:
+        memcpy(&step, work.step, sizeof(Step))
+        if layer == 0:
+            look_ahead(plan, piece, (high - low + tall - 1) // tall, &ahead, <real*>NULL)
+    while low < high:
+        m = min(strip, high - low)
+        at = plan.coef_at[layer] + low * outputs
+        gradient = <real*>plan.gradient + at
+        if work.step != NULL:
+            ahead.alike[0] = <real*>step.parameters + at
+            ahead.alike[1] = <real*>step.first + at
+            ahead.alike[2] = <real*>step.second + at if step.second != NULL else NULL
+            if work.fresh:
+                gradient = scratch
+        plan.kernels.outer(
+            x + low, inputs if layer else plan.x_step, plan.packed[layer + 1], gradient, outputs, m, outputs,
+            work.rows, not work.fresh, &ahead if work.step != NULL else NULL,
+        )
+        if work.step != NULL:
+            # the step counts from the first parameter
+            step.gradient = gradient - at
+            step_range(plan, &step, at, at + m * outputs, squares, <real*>NULL)
+        low += m
 
 
 cdef void gradient_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil:
@@ -196,6 +289,11 @@ cdef void gradient_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept no
     low = cut(inputs, piece, plan.pieces[layer])
     high = cut(inputs, piece + 1, plan.pieces[layer])
     at = plan.coef_at[layer] + low * outputs
+    slot = layer * MOST_PIECES + piece
+    plan.squares[slot] = 0.0
+    if own_outer(plan, layer):
+        own_gradient(plan, layer, piece, &plan.squares[slot], <real*>NULL)
+        return
     if outputs != 1 and not (layer == 0 and work.table.sparse):
         gemm(
             "T", "N", high - low, outputs, work.rows,
@@ -204,8 +302,7 @@ cdef void gradient_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept no
             <real>(not work.fresh), <real*>plan.gradient + at, outputs,
         )
     if work.step != NULL:
-        slot = layer * MOST_PIECES + piece
-        step_range(plan, at, at + (high - low) * outputs, &plan.squares[slot], <real*>NULL)
+        step_range(plan, work.step, at, at + (high - low) * outputs, &plan.squares[slot], <real*>NULL)
 
 
 cdef void run_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil:

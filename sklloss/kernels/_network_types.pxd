@@ -3,6 +3,17 @@
 
 from libc.stdint cimport int32_t, int64_t
 
+cdef extern from "_ahead.h":
+    ctypedef struct Ahead "sklloss_ahead":
+        const void* alike[3]
+        const char* rows
+        const Py_ssize_t* order
+        Py_ssize_t left
+        Py_ssize_t step
+        Py_ssize_t size
+        Py_ssize_t done
+        Py_ssize_t lines
+
 cdef enum Activation:
     IDENTITY = 0
     LOGISTIC = 1
@@ -61,6 +72,22 @@ cdef struct LayerKernels:
     void (*backward_one)(
         const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
         Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # Products of matrices in C order, each sum in one order whatever the cut: see _matrix.h. Numbers in the
+    # row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS serves.
+    Py_ssize_t panel
+    Py_ssize_t tall
+    # c (rows, n) = a b for a (rows, k) and b (k, n), or b (n, k) if transposed
+    void (*product)(
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+    ) noexcept nogil
+    # b (k, n) into panels, one after the other
+    void (*pack)(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept nogil
+    # c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; ahead may be NULL
+    void (*outer)(
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
     ) noexcept nogil
     double (*squares)(const void* x, Py_ssize_t n) noexcept nogil
     step_kernel adam

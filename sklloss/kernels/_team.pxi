@@ -109,10 +109,13 @@ cdef extern from *:
 
 cdef enum:
     MOST_PIECES = 8              # of a step, and of a layer's gradient
-    GRAIN = 16                   # units where a layer may be cut
+    GRAIN = 32                   # units where a layer may be cut: whole panels of _matrix.h
+    STRIP = 8192                 # numbers of a gradient that is stepped by while it is in cache
 
 cdef double LEAST = 1e6          # multiplications of a step that is worth cutting: some 20 us
 cdef double PIECE = 8e6          # and of a piece, where there are more than two
+cdef size_t AHEAD = 1 << 20      # bytes of the next batch that are fetched while this one is worked on
+cdef double OWN = 1e6            # and of a product of ours: BLAS has good kernels for small ones
 
 
 cdef Py_ssize_t pieces_of(double work, Py_ssize_t size) noexcept nogil:
@@ -122,7 +125,7 @@ cdef Py_ssize_t pieces_of(double work, Py_ssize_t size) noexcept nogil:
         pieces = 2
         while pieces < MOST_PIECES and work >= 2 * pieces * PIECE:
             pieces *= 2
-    while pieces > 1 and size < 2 * GRAIN * pieces:
+    while pieces > 1 and size < GRAIN * pieces:
         pieces //= 2
     return pieces
 
@@ -131,4 +134,4 @@ cdef Py_ssize_t cut(Py_ssize_t size, Py_ssize_t k, Py_ssize_t pieces) noexcept n
     """Where piece k begins."""
     if k == pieces:
         return size
-    return size * k // pieces // GRAIN * GRAIN
+    return (size * k // pieces + GRAIN // 2) // GRAIN * GRAIN
