@@ -72,7 +72,11 @@ class ClassPredictions:
         if type(self.classes_) is np.ndarray:
             # labels that only NumPy can hold
             return beside(self.classes_[on_host(choice, "X")], place_of(choice))
-        return array_namespace(choice).take(self.classes_, choice, axis=0)
+        place = place_of(choice)
+        if place.is_torch:
+            # its `take` knows no unsigned integers but of 8 bits
+            return self.classes_[choice]
+        return place.xp.take(self.classes_, choice, axis=0)
 
     def _choose(self, scores):
         """The place of each row's class in ``classes_``, or its 0/1 row of labels."""

@@ -1,6 +1,7 @@
 """Fitted models that live elsewhere."""
 
 import copy
+import reprlib
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -69,9 +70,10 @@ def _target_of(place):
     if isinstance(place, str) and place == "cpu":
         torch = _torch()
         place = torch.device("cpu")
-    if isinstance(place, str) or type(place).__module__ == "torch":
+    if isinstance(place, str) or (type(place).__module__, type(place).__name__) == ("torch", "device"):
         return place_for(place)
-    raise TypeError(f"place must be 'numpy', a device or an array, got {place!r}")
+    given = reprlib.repr(place)
+    raise TypeError(f"place must be 'numpy', a device or an array, got {given} of {type(place).__name__}")
 
 
 def _torch():

@@ -325,6 +325,8 @@ class MLPClassifier(BaseMLPClassifier):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser = self._check_parameters()
+            if not first:
+                check_same_place(self, X, self._model_array(), "partial_fit")
             rows = self._stream_examples(X, y, sample_weight, classes, first)
             return self._train(optimiser, **rows, first=first, incremental=True)
 
@@ -624,6 +626,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser, loss = self._check_parameters(), self._loss()
+            if not first:
+                check_same_place(self, X, self._model_array(), "partial_fit")
             data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
             self._link = self.loss
             return self._train(optimiser, _examples(data, loss), first=first, incremental=True)

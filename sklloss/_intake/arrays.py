@@ -9,7 +9,7 @@ def on_host(array, name):
     """An array of any namespace as NumPy's; what is no such array, a list or a data frame, as it is."""
     if type(array) is np.ndarray or place_of(array) is None:
         return array
-    _refuse_gradient(array, name)
+    _refuse_special_tensors(array, name, "pass {}.to_dense()")
     return to_numpy(array)
 
 
@@ -27,12 +27,7 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
     TypeError, ValueError
         As scikit-learn words it, where it has words for it.
     """
-    _refuse_gradient(X, name)
-    if getattr(X, "layout", None) is not None and str(X.layout) != "torch.strided":
-        raise TypeError(
-            f"{name} is a tensor of layout {X.layout}: sparse rows are taken as a SciPy CSR matrix, which "
-            "device= moves"
-        )
+    _refuse_special_tensors(X, name, "sparse rows are taken as a SciPy CSR matrix, which device= moves")
     if place.numpy_dtype(X) is None:
         raise TypeError(
             f"{name} must be float32 or float64 where it is no NumPy array, got {X.dtype}: convert it, as by "
@@ -61,11 +56,20 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
     return X
 
 
-def _refuse_gradient(array, name):
+def _refuse_special_tensors(array, name, instead):
+    """Refuse tensors of torch's that are not plain numbers; ``instead`` is for those that are sparse."""
     if getattr(array, "requires_grad", False):
         raise ValueError(
             f"{name} requires grad, and no gradient flows through an estimator: pass {name}.detach()"
         )
+    if getattr(array, "is_nested", False):
+        raise TypeError(
+            f"{name} is a nested tensor, whose rows differ in length: pass one that is not nested"
+        )
+    if str(getattr(array, "layout", "torch.strided")) != "torch.strided":
+        raise TypeError(f"{name} is a tensor of layout {array.layout}: {instead.format(name)}")
+    if getattr(array, "is_meta", False):
+        raise ValueError(f"{name} is a tensor on the device meta, where there are no numbers")
 
 
 def in_dtype_there(X, place, dtype, name="X"):

@@ -50,7 +50,7 @@ class _Part:
     def __init__(self, starts, owners, indices, values, shape):
         self._owners, self._indices, self._values, self._shape = owners, indices, values, shape
         make = importlib.import_module("torch").sparse_csr_tensor
-        self._matrix = make(starts, indices, values, size=shape, check_invariants=False)
+        self._matrix = make(starts, indices, values, size=shape, device=values.device, check_invariants=False)
 
     def __matmul__(self, w):
         return self._matrix @ w

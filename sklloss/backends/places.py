@@ -72,7 +72,8 @@ class Place:
             array = array.astype(array.dtype.newbyteorder("="))
         if self.is_torch:
             # a tensor must not share memory that others may write to, or that is read-only
-            return self.xp.asarray(np.array(array, order="C", copy=True)).to(self.device)
+            # and is to stay on the host first, whatever torch's default device
+            return self.xp.asarray(np.array(array, order="C", copy=True), device="cpu").to(self.device)
         return self.xp.asarray(array, device=self.device, copy=True)
 
     def get(self, array):
@@ -96,7 +97,10 @@ def to_numpy(array):
     if place is None:
         return array
     if place.is_torch:
-        return array.detach().cpu().numpy()
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+        if array.dtype == place.xp.bfloat16:  # which NumPy has not
+            array = array.to(place.xp.float32)
+        return array.numpy()
     try:
         return np.asarray(array)
     except (TypeError, RuntimeError, ValueError, BufferError):
@@ -142,6 +146,8 @@ def place_for(device):
             raise ValueError(
                 f"{given} is no device that PyTorch {torch.__version__} knows: {error}"
             ) from None
+    if device.type == "meta":
+        raise ValueError(f"{given} holds no numbers: use device=None, or a device that computes")
     try:
         probe = torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -203,28 +209,61 @@ def full_precision(place):
         yield
         return
     torch = importlib.import_module("torch")
-    holders = _precision_holders(torch)
+    settings = _precision_settings(torch)
     with _precise["lock"]:
         if _precise["count"] == 0:
-            _precise["before"] = [getattr(holder, name) for holder, name, _ in holders]
-            for holder, name, exact in holders:
-                setattr(holder, name, exact)
+            _precise["before"] = [setting.before() for setting in settings]
+            for setting in settings:
+                setting.write(setting.exact)
         _precise["count"] += 1
     try:
-        yield
+        with _without_autocast(torch, place.device):
+            yield
     finally:
         with _precise["lock"]:
             _precise["count"] -= 1
             if _precise["count"] == 0:
-                for (holder, name, _), value in zip(holders, _precise["before"], strict=True):
-                    setattr(holder, name, value)
+                for setting, value in zip(settings, _precise["before"], strict=True):
+                    setting.write(value)
 
 
-def _precision_holders(torch):
-    """What decides on the precision of products: object, attribute, and the value that means float32."""
+def _without_autocast(torch, device):
+    """A context in which ``torch.autocast``, which belongs to a thread, changes no dtype."""
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def _precision_settings(torch):
+    """What decides on the precision of products."""
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        return [
-            (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-            (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
-        ]
-    return [(torch.backends.cuda.matmul, "allow_tf32", False)]
+        return [_Precision(torch.backends.cuda.matmul), _Precision(torch.backends.mkldnn.matmul)]
+    return [_OnePrecision(torch)]
+
+
+class _Precision:
+    """The setting for one backend's products, which follows that of all operations where it is not set."""
+
+    exact = "ieee"
+
+    def __init__(self, holder):
+        self._holder = holder
+
+    def before(self):
+        """What to write to have it as it is now."""
+        value = self._holder.fp32_precision
+        # reading does not tell a value of its own from one that it follows
+        self.write("none")
+        return "none" if self._holder.fp32_precision == value else value
+
+    def write(self, value):
+        self._holder.fp32_precision = value
+
+
+class _OnePrecision:
+    """The one setting of torch before 2.9."""
+
+    exact = "highest"
+
+    def __init__(self, torch):
+        self.before, self.write = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision

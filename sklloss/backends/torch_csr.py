@@ -154,4 +154,6 @@ def _csr(starts, indices, values, shape):
     torch = importlib.import_module("torch")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
-        return torch.sparse_csr_tensor(starts, indices, values, size=shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, indices, values, size=shape, device=values.device, check_invariants=False
+        )

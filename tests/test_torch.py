@@ -1,0 +1,134 @@
+"""Estimators among torch's own switches and its special tensors."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+
+from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
+from sklloss.backends.places import full_precision, place_for
+
+torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed to converge")
+
+NETWORK = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0}
+MODELS = [
+    *(LogisticClassifier(solver=name) for name in ("newton-cholesky", "newton-cg", "lbfgs", "sgd")),
+    *(SoftmaxClassifier(solver=name) for name in ("newton-cholesky", "newton-cg", "lbfgs", "adam")),
+    *(MLPClassifier(solver=name, **NETWORK) for name in ("adam", "sgd", "lbfgs")),
+    MLPRegressor(**NETWORK),
+]
+ALL = [LogisticClassifier(), SoftmaxClassifier(), MLPClassifier(**NETWORK), MLPRegressor(**NETWORK)]
+
+
+@pytest.fixture
+def rows(rng):
+    X = rng.normal(size=(60, 3))
+    return torch.asarray(X), (X @ [1.0, -2.0, 0.5] > 0).astype(int) + (X[:, 0] > 1)
+
+
+def name_of(model):
+    return type(model).__name__ + getattr(model, "solver", "")
+
+
+def numbers(model, X, y):
+    """All that a fresh fit learns, and what it predicts."""
+    model = clone(model).set_params(random_state=0).fit(X, y)
+    learned = [model.coef_, model.intercept_] if hasattr(model, "coef_") else model.coefs_
+    return [np.asarray(part) for part in (*learned, model.predict(X))]
+
+
+def assert_equal(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+@pytest.mark.parametrize("form", ["tensor", "array", "csr"])
+def test_neither_a_default_device_nor_autocast_changes_a_fit(model, form, rows):
+    X, y = rows
+    X = {"tensor": X.float(), "array": X.numpy(), "csr": scipy.sparse.csr_matrix(X.numpy())}[form]
+    if form != "tensor":
+        model = clone(model).set_params(device=torch.device("cpu"))
+    expected = numbers(model, X, y)
+    # on that device nothing has a value: whatever is made there by mistake fails
+    with torch.device("meta"):
+        assert_equal(numbers(model, X, y), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_equal(numbers(model, X, y), expected)
+
+
+def test_precision_that_is_set_for_all_operations_can_be_changed_after_a_fit():
+    pytest.importorskip("torch", minversion="2.9")
+    cpu = place_for(torch.device("cpu"))
+    levels = (torch.backends, torch.backends.mkldnn, torch.backends.mkldnn.matmul)
+    before = [level.fp32_precision for level in levels]
+    product = levels[-1]
+    try:
+        for level in levels[:2]:
+            level.fp32_precision = "bf16" if level is levels[1] else "tf32"
+            chosen = product.fp32_precision
+            with full_precision(cpu):
+                assert product.fp32_precision == "ieee"
+            assert product.fp32_precision == chosen
+            level.fp32_precision = "ieee"
+            assert product.fp32_precision == "ieee"
+            level.fp32_precision = "none"
+        product.fp32_precision = "bf16"
+        with full_precision(cpu), full_precision(cpu):
+            assert product.fp32_precision == "ieee"
+        assert product.fp32_precision == "bf16"
+    finally:
+        for level, value in zip(levels, before, strict=True):
+            level.fp32_precision = value
+
+
+@pytest.mark.parametrize("model", ALL, ids=name_of)
+def test_tensors_without_numbers_of_their_own_are_named(model, rows):
+    X, y = rows
+    model = clone(model)
+    for name, arguments in {
+        "X": (X.to("meta"), y),
+        "y": (X, torch.asarray(y).to("meta")),
+        "sample_weight": (X, y, torch.ones(60, device="meta")),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} is a tensor on the device meta"):
+            model.fit(*arguments)
+    with pytest.raises(TypeError, match=r"^y is a tensor of layout torch.sparse_coo: pass y.to_dense\(\)"):
+        model.fit(X, torch.asarray(y).to_sparse())
+    with pytest.raises(TypeError, match="^X is a nested tensor"):
+        model.fit(torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged), y[:2])
+    with pytest.raises(ValueError, match="device='meta' holds no numbers"):
+        clone(model).set_params(device="meta").fit(X.numpy(), y)
+    with pytest.raises(ValueError, match="device='meta' holds no numbers"):
+        model.fit(X, y).to("meta")
+    with pytest.raises(TypeError, match="place must be 'numpy', a device or an array, got torch.float32"):
+        model.to(torch.float32)
+
+
+@pytest.mark.parametrize("model", ALL, ids=name_of)
+def test_views_and_dtypes_that_only_torch_has_count_as_their_numbers(model, rows):
+    X, y = rows
+    expected = numbers(model, -X, y)
+    assert_equal(numbers(model, torch._neg_view(X), y), expected)
+    weight = torch.ones(60, dtype=torch.bfloat16)
+    learned = clone(model).fit(-X, torch.asarray(y).bfloat16(), weight).predict(-X)
+    np.testing.assert_allclose(learned, expected[-1], rtol=1e-12)
+    if model is not ALL[-1]:
+        for dtype in (torch.uint16, torch.uint32, torch.uint64):
+            predicted = clone(model).fit(-X, torch.asarray(y).to(dtype)).predict(-X)
+            assert predicted.dtype == dtype
+            np.testing.assert_array_equal(predicted, expected[-1])
+
+
+@pytest.mark.parametrize("model", ALL, ids=name_of)
+def test_a_stream_does_not_go_on_elsewhere(model, rows):
+    X, y = rows
+    model = clone(model).fit(X.numpy(), y)
+    before = vars(model).copy()
+    with pytest.raises(ValueError, match=r"\.partial_fit\(\) must use the same namespace"):
+        model.partial_fit(X, y)
+    assert all(vars(model)[name] is before[name] for name in before if name.endswith("_"))
+    model.to(X).partial_fit(X, y)
