@@ -165,7 +165,7 @@ class LinearClassifier(
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
             check_beside(X_val, home)
-            X_val = in_dtype(offload(X_val, self.device, self.device_dtype), dtype, "X_val")
+            X_val = in_dtype(offload(X_val, self.device, self.device_dtype, "X_val"), dtype, "X_val")
             weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
             held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")

@@ -21,6 +21,7 @@ from sklloss._intake import (
     check_real,
     check_X,
     dtype_of,
+    in_dtype,
     row_major,
 )
 from sklloss._mlp_examples import Home
@@ -465,6 +466,8 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         parameters = objective.pack(self.coefs_, self.intercepts_)
 
         def scores(block):
+            # an error where a device's dtype has no room for a number
+            block = block if place is None else in_dtype(block, computed)
             raw = objective.predict(block, parameters)
             return raw.astype(dtype, copy=False) if home is None else raw
 

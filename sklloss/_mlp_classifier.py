@@ -48,7 +48,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
             check_beside(X_val, home.place)
-            X_val, _ = take_in(X_val, self)
+            X_val, _ = take_in(X_val, self, "X_val")
             dtype = dtype_of(X_val)
             weight_val = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")

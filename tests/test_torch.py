@@ -132,3 +132,32 @@ def test_a_stream_does_not_go_on_elsewhere(model, rows):
         model.partial_fit(X, y)
     assert all(vars(model)[name] is before[name] for name in before if name.endswith("_"))
     model.to(X).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("model", ALL, ids=name_of)
+def test_numbers_too_large_for_a_device_are_named_in_predictions_and_validation_too(model, rows):
+    X, y = rows[0].numpy(), rows[1]
+    model = clone(model).set_params(device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="Input X_val contains infinity .* for dtype..float32"):
+        model.fit(X, y, X_val=X * 1e39, y_val=y)
+    model.fit(X, y)
+    if hasattr(model, "coefs_"):
+        for large in (X * 1e39, scipy.sparse.csr_matrix(X * 1e39)):
+            with pytest.raises(ValueError, match="Input X contains infinity .* for dtype..float32"):
+                model.predict(large)
+    else:
+        # the scores are NumPy's
+        assert (model.predict(X * 1e39) == model.predict(X * 1e30)).all()
+
+
+@pytest.mark.parametrize("solver", ["adam", "adamw", "sgd"])
+def test_a_stream_goes_on_without_the_device_that_it_began_on(solver, rows):
+    X, y = rows[0].numpy(), rows[1].astype(float)
+    stay, leave = (MLPRegressor(**NETWORK, solver=solver) for _ in range(2))
+    leave.set_params(device=torch.device("cpu"))  # in float32
+    for _ in range(2):
+        stay.partial_fit(X, y)
+        leave.partial_fit(X, y)
+        leave.set_params(device=None)
+    assert leave.coefs_[0].dtype == np.float64
+    np.testing.assert_allclose(leave.coefs_[0], stay.coefs_[0], rtol=1e-5, atol=1e-7)

@@ -32,7 +32,7 @@ class Home:
         return array if self.place is None else self.place.put(array)
 
 
-def take_in(X, estimator):
+def take_in(X, estimator, name="X"):
     """A checked X where the estimator's ``device`` asks for it, and its `Home`."""
     home = Home(place_of(X), dtype_of(X))
-    return offload(X, estimator.device, estimator.device_dtype), home
+    return offload(X, estimator.device, estimator.device_dtype, name), home

@@ -6,7 +6,7 @@ from sklloss._intake.rows import in_dtype
 from sklloss.backends.places import move, place_for, place_of
 
 
-def offload(X, device, dtype="float32"):
+def offload(X, device, dtype="float32", name="X"):
     """A checked X where ``device`` asks for it, NumPy's numbers and CSR in ``dtype``; as it is for None.
 
     Raises
@@ -19,10 +19,10 @@ def offload(X, device, dtype="float32"):
         return X
     home = place_of(X)
     if home is None:
-        X = in_dtype(X, np.dtype(dtype) if place.wide == np.float64 else np.dtype(np.float32))
+        X = in_dtype(X, np.dtype(dtype) if place.wide == np.float64 else np.dtype(np.float32), name)
         return move(X, place)
     if home == place:
         return X
     if not home.is_torch:
-        raise ValueError(f"device={str(device)!r} moves NumPy arrays and torch tensors, but X is {home}")
+        raise ValueError(f"device={str(device)!r} moves NumPy arrays and torch tensors, but {name} is {home}")
     return X.to(place.device)

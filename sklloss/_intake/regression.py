@@ -60,7 +60,7 @@ def _regression_data(estimator, X, y, sample_weight, loss, reset, names, home=No
     X = check_X(estimator, X, reset=reset, name=names[0])
     if home is not None:
         check_beside(X, home.place)
-    X, home = take_in(X, estimator)
+    X, home = take_in(X, estimator, names[0])
     dtype = dtype_of(X)
     y = target_array(y, names[1], X.shape[0])
     if y.dtype.kind not in "biufOUS":

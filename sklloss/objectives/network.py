@@ -66,8 +66,8 @@ class NetworkObjective:
         self.coefs = self._network.coefs
 
     def put(self, array):
-        """An array, which may live elsewhere, where parameters live; it may be the same."""
-        return to_numpy(array)
+        """An array, which may live elsewhere, as parameters are; it may be the same."""
+        return to_numpy(array).astype(self.dtype, copy=False)
 
     def get(self, array):
         """An array that lives there as NumPy's."""
