@@ -10,6 +10,7 @@ from sklloss._intake import (
     check_choice,
     check_column_order,
     check_real,
+    check_same_place,
     check_validation_arguments,
     check_weight,
     check_X,
@@ -65,6 +66,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
+        if not first:
+            check_same_place(self, X, self._model_array(), "partial_fit")
         X, home = take_in(check_X(self, X, reset=first), self)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         kind = None if first else self._kind

@@ -624,6 +624,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser, loss = self._check_parameters(), self._loss()
+            if not first:
+                check_same_place(self, X, self._model_array(), "partial_fit")
             data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
             self._link = self.loss
             return self._train(optimiser, _examples(data, loss), first=first, incremental=True)
