@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.backends.places import place_for, place_of
+from sklloss.backends.places import place_for, place_of, to_numpy
 
 
 class Movable:
@@ -26,8 +26,9 @@ class Movable:
         Returns
         -------
         estimator : object
-            Parameters and learned numbers are the same. It predicts for rows that live there. Arrays that
-            lived there already are shared.
+            It predicts for rows that live there. Learned numbers are the same, in float32 where there is no
+            float64, and so are parameters but for ``device``, which is None: the copy computes where its
+            arrays live. Arrays that lived there already are shared.
 
         Raises
         ------
@@ -49,8 +50,11 @@ class Movable:
         target = _target_of(place)
         moved = copy.copy(self)
         for name, value in vars(self).items():
-            if name.endswith("_") or name.startswith("_"):
+            if name == "classes_":
+                moved.classes_ = beside(to_numpy(value), target)
+            elif name.endswith("_") or name.startswith("_"):
                 setattr(moved, name, _moved(value, target))
+        moved.device = None
         return moved
 
     def __sklearn_tags__(self):
@@ -100,7 +104,9 @@ def _moved(value, target):
 
 
 def beside(value, home):
-    """A NumPy array of numbers as it is at the `Place` ``home``, None for NumPy; strings stay NumPy's."""
-    if home is None or value.dtype.kind not in "biuf":
-        return value
-    return home.put(value)
+    """A NumPy array as it is at the `Place` ``home``, None for NumPy; what cannot be there stays NumPy's.
+
+    That is strings, and numbers of dtypes that arrays there do not have and that others would round.
+    """
+    dtype = home.holds(value) if home is not None and value.dtype.kind in "biuf" else None
+    return value if dtype is None else home.put(value, dtype)

@@ -10,7 +10,10 @@ def on_host(array, name):
     if type(array) is np.ndarray or place_of(array) is None:
         return array
     _refuse_gradient(array, name)
-    return to_numpy(array)
+    try:
+        return to_numpy(array)
+    except TypeError as error:
+        raise TypeError(f"{name} has dtype {array.dtype}, which NumPy does not have: convert it") from error
 
 
 def dtype_of(X):
@@ -54,7 +57,7 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
             f"{name} has {features} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input"
         )
-    _check_finite(X, place, name)
+    check_finite(X, place, name)
     if reset:
         estimator.n_features_in_ = features
         vars(estimator).pop("feature_names_in_", None)
@@ -69,15 +72,14 @@ def _refuse_gradient(array, name):
 
 
 def in_dtype_there(X, place, dtype, name="X"):
-    """As `in_dtype`, of an array of another namespace."""
-    if place.numpy_dtype(X) == dtype:
-        return X
+    """As `in_dtype`, of an array of another namespace and dtype."""
     X = place.xp.astype(X, place.real(dtype))
-    _check_finite(X, place, name)
+    check_finite(X, place, name)
     return X
 
 
-def _check_finite(X, place, name):
+def check_finite(X, place, name):
+    """Raise for an array at a place that holds NaN or infinity."""
     xp = place.xp
     # A finite sum needs no second look; an infinite one may be one of large numbers.
     if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):

@@ -1,7 +1,9 @@
 """X moved to where an estimator is told to compute."""
 
 import numpy as np
+import scipy.sparse
 
+from sklloss._intake.arrays import check_finite
 from sklloss._intake.rows import in_dtype
 from sklloss.backends.places import move, place_for, place_of
 
@@ -19,8 +21,13 @@ def offload(X, device, dtype="float32"):
         return X
     home = place_of(X)
     if home is None:
-        X = in_dtype(X, np.dtype(dtype) if place.wide == np.float64 else np.dtype(np.float32))
-        return move(X, place)
+        dtype = np.dtype(dtype) if place.wide == np.float64 else np.dtype(np.float32)
+        if scipy.sparse.issparse(X):
+            return move(in_dtype(X, dtype), place)
+        there = move(X, place, dtype)
+        if X.dtype != dtype:
+            check_finite(there, place, "X")
+        return there
     if home == place:
         return X
     if not home.is_torch:
