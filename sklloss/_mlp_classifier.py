@@ -23,7 +23,7 @@ from sklloss._intake import (
 )
 from sklloss._mlp import BaseMLP, output_activation
 from sklloss._mlp_examples import Examples
-from sklloss._moving import beside
+from sklloss.backends.places import beside
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
 
@@ -144,9 +144,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             values = np.ascontiguousarray(values, dtype=dtype_of(X))
         return Examples(X, loss, values, codes, target.weight, truth, strata, scored, home)
 
-    def _set_classes(self, target, home):
+    def _set_classes(self, target, place):
         loss, softmax = self._loss(target.kind)
-        self.classes_ = beside(target.classes, home)
+        self.classes_ = beside(target.classes, place)
         self._kind = target.kind
         plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
         self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.backends.places import place_for, place_of, to_numpy
+from sklloss.backends.places import beside, place_for, place_of, to_numpy
 
 
 class Movable:
@@ -101,12 +101,3 @@ def _moved(value, target):
     elif not (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
         return value
     return value if target is None else target.put(value)
-
-
-def beside(value, home):
-    """A NumPy array as it is at the `Place` ``home``, None for NumPy; what cannot be there stays NumPy's.
-
-    That is strings, and numbers of dtypes that arrays there do not have and that others would round.
-    """
-    dtype = home.holds(value) if home is not None and value.dtype.kind in "biuf" else None
-    return value if dtype is None else home.put(value, dtype)

@@ -66,12 +66,17 @@ class Place:
             return False
         return dtype.name in self._names or (self.is_torch and dtype.name == "float16")
 
+    def floats(self, dtype):
+        """A NumPy dtype of floats if arrays there may have it, else `wide`."""
+        dtype = np.dtype(dtype)
+        return dtype if self.has(dtype) else self.wide
+
     def holds(self, array):
         """The NumPy dtype in which the numbers of a NumPy array can be there as they are, or None."""
         dtype = array.dtype.newbyteorder("=")
         if self.has(dtype):
             return dtype
-        wider = self.wide if dtype.kind == "f" else np.dtype(np.int64)
+        wider = self.floats(dtype) if dtype.kind == "f" else np.dtype(np.int64)
         with np.errstate(over="ignore"):
             return wider if self.has(wider) and (array.astype(wider) == array).all() else None
 
@@ -91,8 +96,8 @@ class Place:
         """
         array = np.asarray(array)
         dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
-        if dtype.kind == "f" and not self.has(dtype):
-            dtype = self.wide
+        if dtype.kind == "f":
+            dtype = self.floats(dtype)
         if not self.is_torch:
             return self.xp.asarray(array.astype(dtype, copy=False), device=self.device, copy=True)
         # On the CPU a tensor must not share memory that others may write to. Of memory that is read-only
@@ -127,6 +132,15 @@ def to_numpy(array):
         return np.asarray(array)
     except (TypeError, RuntimeError, ValueError, BufferError):
         return np.from_dlpack(array, device="cpu")
+
+
+def beside(array, place):
+    """A NumPy array as it is at a `Place`, None for NumPy; what cannot be there stays NumPy's.
+
+    That is strings, and numbers of dtypes that arrays there do not have and that others would round.
+    """
+    dtype = place.holds(array) if place is not None and array.dtype.kind in "biuf" else None
+    return array if dtype is None else place.put(array, dtype)
 
 
 def place_for(device):
