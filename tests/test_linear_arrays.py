@@ -270,6 +270,14 @@ def test_labels_that_would_be_rounded_stay_those_of_numpy(strict, rng):
     assert model.score(X, y) > 0.7
 
 
+def test_dask_is_computed_and_taken_as_numpy(rng):
+    dask = pytest.importorskip("dask.array")
+    X, y = problem("two", rng)
+    model = LogisticClassifier().fit(dask.from_array(X, chunks=50), dask.from_array(y))
+    assert type(model.coef_) is type(model.predict(dask.from_array(X))) is np.ndarray
+    np.testing.assert_array_equal(model.coef_, LogisticClassifier().fit(X, y).coef_)
+
+
 @pytest.mark.parametrize("name", ["y", "sample_weight"])
 def test_numbers_that_numpy_does_not_have_are_named(name, rng):
     torch = pytest.importorskip("torch")

@@ -12,6 +12,7 @@ import scipy.sparse
 from array_api_compat import (
     array_namespace,
     is_array_api_obj,
+    is_dask_array,
     is_numpy_array,
     is_torch_namespace,
 )
@@ -112,10 +113,13 @@ class Place:
 
 
 def place_of(array):
-    """The `Place` of an array, or None for what NumPy takes: its own arrays, lists, data frames, SciPy's."""
+    """The `Place` of an array, or None for what NumPy takes: its own arrays, lists, data frames, SciPy's.
+
+    Dask's arrays too: each number that a solver decides by would compute their graph once more.
+    """
     if type(array) is np.ndarray or scipy.sparse.issparse(array):
         return None
-    if not is_array_api_obj(array) or is_numpy_array(array):
+    if not is_array_api_obj(array) or is_numpy_array(array) or is_dask_array(array):
         return None
     xp = array_namespace(array)
     return Place(xp, device_of(array))
