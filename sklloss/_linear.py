@@ -179,7 +179,7 @@ class LinearClassifier(
             return vars(model)
 
         watch.step_with(callbacks.steps("iteration", learned))
-        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
+        with threads.single_threaded_blas(), full_precision(rows.place):
             try:
                 result = self._minimise(objective, name, start, watch.callback)
             except _Stopped as stop:

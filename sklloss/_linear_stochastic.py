@@ -162,7 +162,7 @@ class PartialFitMixin:
             coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
             stream.start(rows.centered(coef), rows.center)
         rows.center = stream.center
-        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
+        with threads.single_threaded_blas(), full_precision(rows.place):
             mean = descend(
                 objective, stream, adaptive=self.solver == "adam",
                 random_state=check_random_state(self.random_state), **_options(self),

@@ -18,8 +18,8 @@ def on_host(array, name):
 
 def dtype_of(X):
     """The NumPy dtype of a checked X, wherever it lives."""
-    place = getattr(X, "place", None) or place_of(X)
-    return X.dtype if place is None or isinstance(X.dtype, np.dtype) else place.numpy_dtype(X)
+    place = place_of(X)
+    return X.dtype if place is None else place.numpy_dtype(X)
 
 
 def check_array_X(estimator, X, place, *, reset, name="X"):

@@ -113,14 +113,15 @@ class Place:
 
 
 def place_of(array):
-    """The `Place` of an array, or None for what NumPy takes: its own arrays, lists, data frames, SciPy's.
+    """The `Place` of an array or `TorchCSR`; None for what NumPy takes: its own, lists, data frames, SciPy's.
 
     Dask's arrays too: each number that a solver decides by would compute their graph once more.
     """
     if type(array) is np.ndarray or scipy.sparse.issparse(array):
         return None
     if not is_array_api_obj(array) or is_numpy_array(array) or is_dask_array(array):
-        return None
+        place = getattr(array, "place", None)
+        return place if isinstance(place, Place) else None
     xp = array_namespace(array)
     return Place(xp, device_of(array))
 
