@@ -136,7 +136,9 @@ def to_numpy(array):
     try:
         return np.asarray(array)
     except (TypeError, RuntimeError, ValueError, BufferError):
-        return np.from_dlpack(array, device="cpu")
+        # NumPy 2.0 asks for no device, and takes what is in main memory
+        where = {} if np.lib.NumpyVersion(np.__version__) < "2.1.0" else {"device": "cpu"}
+        return np.from_dlpack(array, **where)
 
 
 def beside(array, place):
