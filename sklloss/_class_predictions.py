@@ -8,8 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._intake import check_same_place, check_X, hard_labels, on_host
-from sklloss._moving import beside
-from sklloss.backends.places import place_of
+from sklloss.backends.places import to_numpy
 
 
 class ClassPredictions:
@@ -71,12 +70,8 @@ class ClassPredictions:
             return self.classes_[choice]
         if type(self.classes_) is np.ndarray:
             # labels that only NumPy can hold
-            return beside(self.classes_[on_host(choice, "X")], place_of(choice))
-        place = place_of(choice)
-        if place.is_torch:
-            # its `take` knows no unsigned integers but of 8 bits
-            return self.classes_[choice]
-        return place.xp.take(self.classes_, choice, axis=0)
+            return self.classes_[to_numpy(choice)]
+        return array_namespace(choice).take(self.classes_, choice, axis=0)
 
     def _choose(self, scores):
         """The place of each row's class in ``classes_``, or its 0/1 row of labels."""

@@ -21,8 +21,8 @@ from sklloss._intake import (
     check_X,
     dtype_of,
     in_dtype,
-    offload,
     on_host,
+    take_in,
     unchanged_on_error,
 )
 from sklloss._linear_predictions import LinearPredictions
@@ -33,11 +33,11 @@ from sklloss._linear_stochastic import (
     remember_fit,
     stochastic_options,
 )
-from sklloss._moving import Movable, beside
+from sklloss._moving import Movable
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
 from sklloss.backends.binding import bind
-from sklloss.backends.places import full_precision, place_of
+from sklloss.backends.places import beside, full_precision
 from sklloss.objectives.classification import (
     bind_target,
     check_classification_loss,
@@ -153,8 +153,7 @@ class LinearClassifier(
         if self.warm_start and hasattr(self, "coef_"):
             earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
         X = check_X(self, X, reset=True)
-        home, learned_dtype = place_of(X), dtype_of(X)
-        X = offload(X, self.device, self.device_dtype)
+        X, home = take_in(X, self)
         dtype = dtype_of(X)
         weight = check_weight(sample_weight, X.shape[0], dtype)
         target = self._target(y, X.shape[0], weight, dtype)
@@ -164,8 +163,8 @@ class LinearClassifier(
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
-            check_beside(X_val, home)
-            X_val = in_dtype(offload(X_val, self.device, self.device_dtype, "X_val"), dtype, "X_val")
+            check_beside(X_val, home.place)
+            X_val = in_dtype(take_in(X_val, self, "X_val")[0], dtype, "X_val")
             weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
             held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
@@ -176,11 +175,11 @@ class LinearClassifier(
             model = type(self).__new__(type(self))
             model.fit_intercept = self.fit_intercept
             coef = objective.rows.plain(objective.coef(w))
-            model._set_model(target.classes, target.kind, self._own_link(loss), coef, learned_dtype, home)
+            model._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
             return vars(model)
 
         watch.step_with(callbacks.steps("iteration", learned))
-        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
+        with threads.single_threaded_blas(), full_precision(rows.place):
             try:
                 result = self._minimise(objective, name, start, watch.callback)
             except _Stopped as stop:
@@ -193,9 +192,9 @@ class LinearClassifier(
                 stacklevel=4,
             )
         coef = objective.rows.plain(objective.coef(result.w))
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, learned_dtype, home)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
         remember_fit(self, target, X.shape[0])
-        self.n_iter_ = beside(result.n_iter.astype(np.int32), home)
+        self.n_iter_ = beside(result.n_iter.astype(np.int32), home.place)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
         self.solver_ = name

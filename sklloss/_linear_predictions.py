@@ -3,8 +3,7 @@
 import numpy as np
 
 from sklloss._class_predictions import ClassPredictions
-from sklloss._moving import beside
-from sklloss.backends.places import full_precision, place_of
+from sklloss.backends.places import beside, full_precision, place_of
 
 
 class LinearPredictions(ClassPredictions):
@@ -13,18 +12,18 @@ class LinearPredictions(ClassPredictions):
     # whether the outputs are the classes of one softmax; else they are independent
     _softmax = None
 
-    def _set_model(self, classes, kind, link, coef, dtype, home=None):
+    def _set_model(self, classes, kind, link, coef, dtype, place=None):
         """Become the model of parameters (outputs, width), which end with the intercept if there is one.
 
-        ``home`` is the `Place` of what is learned, None for NumPy.
+        ``place`` is that of what is learned, None for NumPy.
         """
         features = coef.shape[1] - bool(self.fit_intercept)
-        self.classes_ = beside(classes, home)
+        self.classes_ = beside(classes, place)
         self._kind = kind
         self._link = link
         intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
-        self.coef_ = beside(coef[:, :features].astype(dtype), home)
-        self.intercept_ = beside(intercept, home)
+        self.coef_ = beside(coef[:, :features].astype(dtype), place)
+        self.intercept_ = beside(intercept, place)
 
     def _model_array(self):
         """An array that lives where the model does."""

@@ -14,15 +14,14 @@ from sklloss._intake import (
     dtype_of,
     is_label_column,
     logistic_target,
-    offload,
     on_host,
     softmax_target,
     stream_classes,
+    take_in,
     unchanged_on_error,
 )
-from sklloss._moving import beside
 from sklloss.backends import threads
-from sklloss.backends.places import full_precision, place_of
+from sklloss.backends.places import beside, full_precision
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
@@ -143,8 +142,8 @@ class PartialFitMixin:
         if not first:
             check_same_place(self, X, self.coef_, "partial_fit")
         X = check_X(self, X, reset=first)
-        home, dtype = place_of(X), dtype_of(X if first else self.coef_)
-        X = offload(X, self.device, self.device_dtype)
+        X, home = take_in(X, self)
+        dtype = home.dtype if first else dtype_of(self.coef_)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         target = self._stream_target(y, classes, known, weight, X, first)
         if not first and self.coef_.shape[0] != target.outputs:
@@ -163,7 +162,7 @@ class PartialFitMixin:
             coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
             stream.start(rows.centered(coef), rows.center)
         rows.center = stream.center
-        with threads.single_threaded_blas(), full_precision(getattr(rows, "place", None)):
+        with threads.single_threaded_blas(), full_precision(rows.place):
             mean = descend(
                 objective, stream, adaptive=self.solver == "adam",
                 random_state=check_random_state(self.random_state), **_options(self),
@@ -173,8 +172,9 @@ class PartialFitMixin:
                 "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
                 "smaller learning_rate_init"
             )
-        self._set_model(target.classes, target.kind, self._own_link(loss), rows.plain(mean), dtype, home)
-        self.n_iter_ = beside(np.ones(objective.problems, dtype=np.int32), home)
+        coef = rows.plain(mean)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, home.place)
+        self.n_iter_ = beside(np.ones(objective.problems, dtype=np.int32), home.place)
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()

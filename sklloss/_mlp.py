@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport
 from sklloss._intake import (
+    Home,
     KeepState,
     check_choice,
     check_device,
@@ -24,7 +25,6 @@ from sklloss._intake import (
     in_dtype,
     row_major,
 )
-from sklloss._mlp_examples import Home
 from sklloss._moving import Movable
 from sklloss._version import VersionStamp
 from sklloss.backends import threads
@@ -460,7 +460,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         if home is None and self.device is not None:
             place = place_for(self.device)
             if place is not None:
-                computed = np.dtype(self.device_dtype if place.wide == np.float64 else np.float32)
+                computed = place.floats(self.device_dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
         objective = self._objective(place, widths, self._activation, computed)
         parameters = objective.pack(self.coefs_, self.intercepts_)

@@ -10,6 +10,7 @@ from sklloss._intake import (
     check_choice,
     check_column_order,
     check_real,
+    check_same_place,
     check_validation_arguments,
     check_weight,
     check_X,
@@ -22,7 +23,7 @@ from sklloss._intake import (
 )
 from sklloss._mlp import BaseMLP, output_activation
 from sklloss._mlp_examples import Examples
-from sklloss._moving import beside
+from sklloss.backends.places import beside
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
 
@@ -65,6 +66,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
+        if not first:
+            check_same_place(self, X, self._model_array(), "partial_fit")
         X, home = take_in(check_X(self, X, reset=first), self)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         kind = None if first else self._kind
@@ -141,9 +144,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             values = np.ascontiguousarray(values, dtype=dtype_of(X))
         return Examples(X, loss, values, codes, target.weight, truth, strata, scored, home)
 
-    def _set_classes(self, target, home):
+    def _set_classes(self, target, place):
         loss, softmax = self._loss(target.kind)
-        self.classes_ = beside(target.classes, home)
+        self.classes_ = beside(target.classes, place)
         self._kind = target.kind
         plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
         self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None

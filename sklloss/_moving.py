@@ -6,7 +6,7 @@ import reprlib
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.backends.places import place_for, place_of
+from sklloss.backends.places import beside, place_for, place_of, to_numpy
 
 
 class Movable:
@@ -27,8 +27,9 @@ class Movable:
         Returns
         -------
         estimator : object
-            Parameters and learned numbers are the same. It predicts for rows that live there. Arrays that
-            lived there already are shared.
+            It predicts for rows that live there. Learned numbers are the same, in float32 where there is no
+            float64, and so are parameters but for ``device``, which is None: the copy computes where its
+            arrays live. Arrays that lived there already are shared.
 
         Raises
         ------
@@ -50,8 +51,11 @@ class Movable:
         target = _target_of(place)
         moved = copy.copy(self)
         for name, value in vars(self).items():
-            if name.endswith("_") or name.startswith("_"):
+            if name == "classes_":
+                moved.classes_ = beside(to_numpy(value), target)
+            elif name.endswith("_") or name.startswith("_"):
                 setattr(moved, name, _moved(value, target))
+        moved.device = None
         return moved
 
     def __sklearn_tags__(self):
@@ -99,10 +103,3 @@ def _moved(value, target):
     elif not (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
         return value
     return value if target is None else target.put(value)
-
-
-def beside(value, home):
-    """A NumPy array of numbers as it is at the `Place` ``home``, None for NumPy; strings stay NumPy's."""
-    if home is None or value.dtype.kind not in "biuf":
-        return value
-    return home.put(value)

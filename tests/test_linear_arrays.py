@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.backends.places import place_of
+from sklloss.backends.places import Place, place_of
 
 SMOOTH = ("newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam")
 # How far a model may be from that on NumPy: both stop near the optimum, by their own rounding.
@@ -45,6 +45,11 @@ def assert_there(array, there, dtype=None):
     assert place_of(array) == there
     if dtype is not None:
         assert there.get(array).dtype == np.dtype(dtype)
+
+
+def float32_alone(strict):
+    """A device without float64."""
+    return Place(strict.xp, strict.xp.Device("no_float64"))
 
 
 def problem(kind, rng, n=120, features=5):
@@ -228,6 +233,51 @@ def test_a_model_moves_and_pickles(there, rng):
         model.to(3)
 
 
+def test_a_model_that_has_moved_computes_where_it_lives(rng):
+    torch = pytest.importorskip("torch")
+    X, y = problem("two", rng)
+    model = LogisticClassifier(device=torch.device("cpu")).fit(X, y)
+    assert model.to("numpy").device is model.to("cpu").device is None
+    assert model.device == torch.device("cpu")
+
+
+def test_a_model_moves_to_where_there_is_no_float64(strict, rng):
+    X, y = problem("two", rng)
+    model = LogisticClassifier().partial_fit(X, y * 0.5, classes=[0.0, 0.5])
+    there = float32_alone(strict).put(X)
+    moved = model.to(there)
+    assert_there(moved.coef_, place_of(there), "float32")
+    assert (place_of(there).get(moved.predict(there)) == model.predict(X)).mean() > 0.99
+    moved.partial_fit(there, y * 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64", "int16", "float16", "float64", "longdouble"])
+def test_labels_are_of_any_dtype(dtype, there, strict, rng):
+    X, y = problem("two", rng)
+    y = y.astype(dtype)
+    for place in (there, float32_alone(strict)):
+        rows = place.put(X.astype(np.float32))
+        model = LogisticClassifier().fit(rows, y)
+        assert_there(model.predict(rows), place)
+        assert model.score(rows, y) > 0.7
+
+
+def test_labels_that_would_be_rounded_stay_those_of_numpy(strict, rng):
+    X, y = problem("two", rng)
+    X, y = float32_alone(strict).put(X), y + 2.0**24
+    model = LogisticClassifier().fit(X, y)
+    assert type(model.classes_) is type(model.predict(X)) is np.ndarray
+    assert model.score(X, y) > 0.7
+
+
+def test_dask_is_computed_and_taken_as_numpy(rng):
+    dask = pytest.importorskip("dask.array")
+    X, y = problem("two", rng)
+    model = LogisticClassifier().fit(dask.from_array(X, chunks=50), dask.from_array(y))
+    assert type(model.coef_) is type(model.predict(dask.from_array(X))) is np.ndarray
+    np.testing.assert_array_equal(model.coef_, LogisticClassifier().fit(X, y).coef_)
+
+
 @pytest.mark.parametrize(
     "method", ["decision_function", "predict", "predict_proba", "predict_log_proba", "score"]
 )
@@ -313,6 +363,19 @@ def test_a_device_computes_for_numpy(form, dtype, solver, rng):
     assert (other.predict(rows) == model.predict(rows)).mean() > 0.99
     if form == "frame":
         assert list(other.feature_names_in_) == list("abcde")
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_a_device_takes_validation_rows_too(form, rng):
+    torch = pytest.importorskip("torch")
+    X, y = problem("three", rng)
+    curves = [
+        SoftmaxClassifier(device=device, device_dtype="float64", solver="lbfgs")
+        .fit(form(X[20:]), y[20:], X_val=form(X[:20]), y_val=y[:20])
+        .validation_loss_curve_
+        for device in (None, torch.device("cpu"))
+    ]
+    np.testing.assert_allclose(curves[1][-1], curves[0][-1], rtol=1e-3)
 
 
 def test_a_device_goes_through_pipelines_and_searches(rng):

@@ -310,6 +310,10 @@ def test_rows_of_another_place_than_fit_are_refused(there, rng):
     values = regressor().fit(X, X[:, 0])
     with pytest.raises(ValueError, match=r"MLPRegressor\.predict\(\) must use the same namespace"):
         values.predict(there.put(X))
+    with pytest.raises(ValueError, match=r"MLPClassifier\.partial_fit\(\) must use the same namespace"):
+        model.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"MLPRegressor\.partial_fit\(\) must use the same namespace"):
+        values.partial_fit(there.put(X), X[:, 0])
     with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
         regressor().fit(there.put(X), X[:, 0], X_val=X, y_val=X[:, 0])
     with pytest.raises(ValueError, match="X and X_val must be of one namespace"):

@@ -17,7 +17,6 @@ from sklloss._intake.classes import (
     stream_classes,
 )
 from sklloss._intake.homes import Home, take_in
-from sklloss._intake.offload import offload
 from sklloss._intake.parameters import (
     KeepState,
     check_choice,
@@ -65,7 +64,6 @@ __all__ = [
     "is_label_column",
     "logistic_target",
     "network_target",
-    "offload",
     "on_host",
     "plain_target",
     "regression_data",

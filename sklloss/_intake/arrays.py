@@ -15,8 +15,8 @@ def on_host(array, name):
 
 def dtype_of(X):
     """The NumPy dtype of a checked X, wherever it lives."""
-    place = getattr(X, "place", None) or place_of(X)
-    return X.dtype if place is None or isinstance(X.dtype, np.dtype) else place.numpy_dtype(X)
+    place = place_of(X)
+    return X.dtype if place is None else place.numpy_dtype(X)
 
 
 def check_array_X(estimator, X, place, *, reset, name="X"):
@@ -49,7 +49,7 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
             f"{name} has {features} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input"
         )
-    _check_finite(X, place, name)
+    check_finite(X, place, name)
     if reset:
         estimator.n_features_in_ = features
         vars(estimator).pop("feature_names_in_", None)
@@ -73,15 +73,14 @@ def _refuse_special_tensors(array, name, instead):
 
 
 def in_dtype_there(X, place, dtype, name="X"):
-    """As `in_dtype`, of an array of another namespace."""
-    if place.numpy_dtype(X) == dtype:
-        return X
+    """As `in_dtype`, of an array of another namespace and dtype."""
     X = place.xp.astype(X, place.real(dtype))
-    _check_finite(X, place, name)
+    check_finite(X, place, name)
     return X
 
 
-def _check_finite(X, place, name):
+def check_finite(X, place, name):
+    """Raise for an array at a place that holds NaN or infinity."""
     xp = place.xp
     # A finite sum needs no second look; an infinite one may be one of large numbers.
     if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 
-from sklloss._intake.arrays import dtype_of
-from sklloss._intake.offload import offload
-from sklloss.backends.places import Place, place_of
+from sklloss._intake.arrays import check_finite, dtype_of
+from sklloss._intake.rows import in_dtype
+from sklloss.backends.places import Place, beside, move, place_for, place_of
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,37 @@ class Home:
             dtype = place.real(self.dtype)
             return array if array.dtype == dtype else place.xp.astype(array, dtype)
         array = (array if place is None else place.get(array)).astype(self.dtype, copy=False)
-        return array if self.place is None else self.place.put(array)
+        return beside(array, self.place)
 
 
 def take_in(X, estimator, name="X"):
     """A checked X where the estimator's ``device`` asks for it, and its `Home`."""
     home = Home(place_of(X), dtype_of(X))
-    return offload(X, estimator.device, estimator.device_dtype, name), home
+    return _offload(X, estimator.device, estimator.device_dtype, name), home
+
+
+def _offload(X, device, dtype, name):
+    """A checked X where ``device`` asks for it, NumPy's numbers and CSR in ``dtype``; as it is for None.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError, MemoryError
+        Where there is no such device, or no room on it; and where numbers are too large for ``dtype``.
+    """
+    place = place_for(device)
+    if place is None:
+        return X
+    home = place_of(X)
+    if home is None:
+        dtype = place.floats(dtype)
+        if scipy.sparse.issparse(X):
+            return move(in_dtype(X, dtype, name), place)
+        there = move(X, place, dtype)
+        if X.dtype != dtype:
+            check_finite(there, place, name)
+        return there
+    if home == place:
+        return X
+    if not home.is_torch:
+        raise ValueError(f"device={str(device)!r} moves NumPy arrays and torch tensors, but {name} is {home}")
+    return X.to(place.device)

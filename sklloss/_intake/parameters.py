@@ -80,7 +80,7 @@ def unchanged_on_error(estimator):
     except BaseException as error:
         vars(estimator).clear()
         vars(estimator).update(before)
-        if type(error) is MemoryError or not is_out_of_memory(error):
+        if isinstance(error, MemoryError) or not is_out_of_memory(error):
             raise
         # What fills the device's memory hangs on the frames that the error has come through.
         traceback.clear_frames(error.__traceback__)

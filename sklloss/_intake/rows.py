@@ -9,7 +9,7 @@ import scipy.sparse
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
-from sklloss._intake.arrays import check_array_X, in_dtype_there, on_host
+from sklloss._intake.arrays import check_array_X, dtype_of, in_dtype_there, on_host
 from sklloss.backends.places import place_of
 from sklloss.kernels import _sweep
 
@@ -83,11 +83,11 @@ def usable_layout(X):
 
 def in_dtype(X, dtype, name="X"):
     """X, which is finite, in another dtype; a ValueError where that has no room for it."""
+    if dtype_of(X) == dtype:
+        return X
     place = place_of(X)
     if place is not None:
         return in_dtype_there(X, place, dtype, name)
-    if X.dtype == dtype:
-        return X
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):

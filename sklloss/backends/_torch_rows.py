@@ -4,6 +4,8 @@ import importlib
 
 import numpy as np
 
+from sklloss.backends.torch_csr import csr_tensor
+
 
 class TakenRows:
     """Rows taken from a `TorchCSR`, there and without waiting for it.
@@ -32,10 +34,6 @@ class TakenRows:
         self._indices, self._values = indices[places].long(), values[places]
         self._features = X.shape[1]
 
-    def written_out(self):
-        """All of them as a dense tensor."""
-        return self.rows(0, len(self._ends) - 1).dense()
-
     def rows(self, first, last):
         """Some of them, for products."""
         part = slice(int(self._ends[first]), int(self._ends[last]))
@@ -49,8 +47,7 @@ class _Part:
 
     def __init__(self, starts, owners, indices, values, shape):
         self._owners, self._indices, self._values, self._shape = owners, indices, values, shape
-        make = importlib.import_module("torch").sparse_csr_tensor
-        self._matrix = make(starts, indices, values, size=shape, device=values.device, check_invariants=False)
+        self._matrix = csr_tensor(starts, indices, values, shape)
 
     def __matmul__(self, w):
         return self._matrix @ w
@@ -59,7 +56,3 @@ class _Part:
         """The product of the transpose with a matrix (rows, outputs), in its dtype."""
         products = self._values.to(slopes.dtype)[:, None] * slopes[self._owners]
         return slopes.new_zeros((self._shape[1], slopes.shape[1])).index_add_(0, self._indices, products)
-
-    def dense(self):
-        """Written out."""
-        return self._matrix.to_dense()

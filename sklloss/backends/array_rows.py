@@ -36,9 +36,9 @@ class ArrayRows(ArrayCurvature):
 
     def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
         self.sparse = isinstance(X, TorchCSR)
-        self.place = X.place if self.sparse else place_of(X)
+        self.place = place_of(X)
         self.n, self.features = X.shape
-        self.dtype = np.dtype(np.float32 if X.dtype == self.place.xp.float32 else np.float64)
+        self.dtype = self.place.numpy_dtype(X)
         self.outputs = outputs
         self.fit_intercept = fit_intercept
         self.width = self.features + bool(fit_intercept)

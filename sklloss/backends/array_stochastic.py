@@ -153,7 +153,7 @@ class _Blocks:
 
     def _take(self, order, at):
         rows, xp = self._rows, self._rows.place.xp
-        X = TakenRows(rows._X, order, at).written_out() if rows.sparse else xp.take(rows._X, at, axis=0)
+        X = rows._X.dense_rows(order) if rows.sparse else xp.take(rows._X, at, axis=0)
         if rows._centered:
             X = xp.astype(xp.astype(X, rows._offset.dtype) - rows._offset, X.dtype)
         if rows.fit_intercept:

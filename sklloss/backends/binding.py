@@ -10,7 +10,7 @@ def bind(X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1,
     Targets, codes and weights are NumPy's in either case: they are put beside X here, once.
     """
     kind = Rows
-    if place_of(X) is not None or hasattr(X, "place"):
+    if place_of(X) is not None:
         from sklloss.backends.array_rows import ArrayRows
 
         kind = ArrayRows

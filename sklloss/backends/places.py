@@ -1,6 +1,7 @@
 """Where arrays of other libraries live, and how numbers get there and back."""
 
 import contextlib
+import functools
 import importlib
 import sys
 import threading
@@ -11,6 +12,7 @@ import scipy.sparse
 from array_api_compat import (
     array_namespace,
     is_array_api_obj,
+    is_dask_array,
     is_numpy_array,
     is_torch_namespace,
 )
@@ -48,11 +50,36 @@ class Place:
         """Whether the arrays are torch's tensors."""
         return is_torch_namespace(self.xp)
 
+    @functools.cached_property
+    def _names(self):
+        """The names of the dtypes that arrays there may have."""
+        return frozenset(self.xp.__array_namespace_info__().dtypes(device=self.device))
+
     @property
     def wide(self):
         """The NumPy dtype that sums are carried in: float64 where the device has it."""
-        kinds = self.xp.__array_namespace_info__().dtypes(device=self.device, kind="real floating")
-        return np.dtype(np.float64 if "float64" in kinds else np.float32)
+        return np.dtype(np.float64 if "float64" in self._names else np.float32)
+
+    def has(self, dtype):
+        """Whether arrays there may have a NumPy dtype, and be worked with."""
+        # torch has these as storage, and little that reads it
+        if self.is_torch and dtype.kind == "u" and dtype.itemsize > 1:
+            return False
+        return dtype.name in self._names or (self.is_torch and dtype.name == "float16")
+
+    def floats(self, dtype):
+        """A NumPy dtype of floats if arrays there may have it, else `wide`."""
+        dtype = np.dtype(dtype)
+        return dtype if self.has(dtype) else self.wide
+
+    def holds(self, array):
+        """The NumPy dtype in which the numbers of a NumPy array can be there as they are, or None."""
+        dtype = array.dtype.newbyteorder("=")
+        if self.has(dtype):
+            return dtype
+        wider = self.floats(dtype) if dtype.kind == "f" else np.dtype(np.int64)
+        with np.errstate(over="ignore"):
+            return wider if self.has(wider) and (array.astype(wider) == array).all() else None
 
     def real(self, dtype):
         """The namespace's own of a NumPy dtype."""
@@ -64,17 +91,21 @@ class Place:
         return next((np.dtype(name) for name in names if array.dtype == getattr(self.xp, name)), None)
 
     def put(self, array, dtype=None):
-        """A copy of a NumPy array there, its dtype changed to a NumPy dtype on the way."""
+        """A copy of a NumPy array there, its dtype changed to a NumPy dtype on the way.
+
+        Without a dtype, floats that the device does not have become `wide`.
+        """
         array = np.asarray(array)
-        if dtype is not None:
-            array = array.astype(dtype, copy=False)
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        if self.is_torch:
-            # a tensor must not share memory that others may write to, or that is read-only
-            # and is to stay on the host first, whatever torch's default device
-            return self.xp.asarray(np.array(array, order="C", copy=True), device="cpu").to(self.device)
-        return self.xp.asarray(array, device=self.device, copy=True)
+        dtype = np.dtype(array.dtype if dtype is None else dtype).newbyteorder("=")
+        if dtype.kind == "f":
+            dtype = self.floats(dtype)
+        if not self.is_torch:
+            return self.xp.asarray(array.astype(dtype, copy=False), device=self.device, copy=True)
+        # On the CPU a tensor must not share memory that others may write to. Of memory that is read-only
+        # torch warns.
+        copied = self.device.type == "cpu" or not array.flags.writeable
+        array = np.array(array, dtype=dtype, order="C", copy=True if copied else None)
+        return self.xp.asarray(array, device=self.device)
 
     def get(self, array):
         """A copy of an array there as NumPy's."""
@@ -82,11 +113,15 @@ class Place:
 
 
 def place_of(array):
-    """The `Place` of an array, or None for what NumPy takes: its own arrays, lists, data frames, SciPy's."""
+    """The `Place` of an array or `TorchCSR`; None for what NumPy takes: its own, lists, data frames, SciPy's.
+
+    Dask's arrays too: each number that a solver decides by would compute their graph once more.
+    """
     if type(array) is np.ndarray or scipy.sparse.issparse(array):
         return None
-    if not is_array_api_obj(array) or is_numpy_array(array):
-        return None
+    if not is_array_api_obj(array) or is_numpy_array(array) or is_dask_array(array):
+        place = getattr(array, "place", None)
+        return place if isinstance(place, Place) else None
     xp = array_namespace(array)
     return Place(xp, device_of(array))
 
@@ -104,7 +139,18 @@ def to_numpy(array):
     try:
         return np.asarray(array)
     except (TypeError, RuntimeError, ValueError, BufferError):
-        return np.from_dlpack(array, device="cpu")
+        # NumPy 2.0 asks for no device, and takes what is in main memory
+        where = {} if np.lib.NumpyVersion(np.__version__) < "2.1.0" else {"device": "cpu"}
+        return np.from_dlpack(array, **where)
+
+
+def beside(array, place):
+    """A NumPy array as it is at a `Place`, None for NumPy; what cannot be there stays NumPy's.
+
+    That is strings, and numbers of dtypes that arrays there do not have and that others would round.
+    """
+    dtype = place.holds(array) if place is not None and array.dtype.kind in "biuf" else None
+    return array if dtype is None else place.put(array, dtype)
 
 
 def place_for(device):
@@ -159,34 +205,44 @@ def place_for(device):
     return Place(array_namespace(probe), probe.device)
 
 
-def move(X, place):
+def move(X, place, dtype=None):
     """A dense NumPy array, or CSR, as it is there: moved part by part, so that no second copy is made here.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix, float32 or float64
+    place : Place
+    dtype : NumPy dtype, optional
+        What a dense X becomes on the way.
 
     Raises
     ------
     MemoryError
         If it does not fit there. Nothing of it is left there then.
     """
+    dtype = np.dtype(X.dtype if dtype is None else dtype)
     try:
         if scipy.sparse.issparse(X):
             from sklloss.backends.torch_csr import TorchCSR
 
             return TorchCSR(X, place)
-        rows = max(1, PART_BYTES // max(1, X.itemsize * X.shape[1]))
-        if X.shape[0] <= rows:
-            return place.put(X)
-        there = place.xp.empty(X.shape, dtype=place.real(X.dtype), device=place.device)
-        for first in range(0, X.shape[0], rows):
-            there[first : first + rows, ...] = place.put(X[first : first + rows])
-        return there
+        with np.errstate(over="ignore"):
+            rows = max(1, PART_BYTES // max(1, dtype.itemsize * X.shape[1]))
+            if X.shape[0] <= rows:
+                return place.put(X, dtype)
+            there = place.xp.empty(X.shape, dtype=place.real(dtype), device=place.device)
+            for first in range(0, X.shape[0], rows):
+                last = min(first + rows, X.shape[0])
+                there[first:last, ...] = place.put(X[first:last], dtype)
+            return there
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        gib = (X.data.nbytes if scipy.sparse.issparse(X) else X.nbytes) / 2**30
+        bytes_ = X.data.nbytes if scipy.sparse.issparse(X) else X.size * dtype.itemsize
         reason = str(error).splitlines()[0]
     # outside the handler, whose traceback would hold on to what has been moved
     there = None
-    raise MemoryError(f"X takes {gib:.3g} GiB, which {place} has no room for: {reason}")
+    raise MemoryError(f"X takes {bytes_ / 2**30:.3g} GiB, which {place} has no room for: {reason}")
 
 
 def is_out_of_memory(error):
@@ -204,7 +260,10 @@ _precise = {"lock": threading.Lock(), "count": 0, "before": None}
 
 @contextlib.contextmanager
 def full_precision(place):
-    """Within this, float32 products of torch's matrices are float32's: TF32 or bfloat16 never stand in."""
+    """Within this, float32 products of torch's matrices are float32's: TF32 or bfloat16 never stand in.
+
+    Nor does autocasting, which a training loop around may have switched on.
+    """
     if place is None or not place.is_torch:
         yield
         return
@@ -229,7 +288,11 @@ def full_precision(place):
 
 def _without_autocast(torch, device):
     """A context in which ``torch.autocast``, which belongs to a thread, changes no dtype."""
-    if not torch.is_autocast_enabled(device.type):
+    try:
+        if not torch.is_autocast_enabled(device.type):
+            return contextlib.nullcontext()
+    except RuntimeError:
+        # there is none on this kind of device
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 

@@ -40,7 +40,7 @@ class TorchCSR:
         self._check_device()
         self._starts = X.indptr
         self._parts = self._put(X, X.dtype)
-        self._matrix = _csr(*self._parts, X.shape)
+        self._matrix = csr_tensor(*self._parts, X.shape)
         self.dtype = self._matrix.dtype
 
     @property
@@ -54,7 +54,7 @@ class TorchCSR:
 
     @cached_property
     def _turned(self):
-        return _csr(*self._turned_parts, self.shape[::-1])
+        return csr_tensor(*self._turned_parts, self.shape[::-1])
 
     def __matmul__(self, w):
         """The product with a matrix (features, outputs) of its dtype."""
@@ -67,7 +67,7 @@ class TorchCSR:
     def weighted_squares(self, weight):
         """The same of its squared entries, for (n,) or (n, outputs)."""
         starts, indices, values = self._turned_parts
-        squares = _csr(starts, indices, values * values, self.shape[::-1])
+        squares = csr_tensor(starts, indices, values * values, self.shape[::-1])
         weight = weight.to(values.dtype)
         return (squares @ weight[:, None])[:, 0] if weight.ndim == 1 else squares @ weight
 
@@ -84,7 +84,7 @@ class TorchCSR:
         starts, indices, values = self._parts
         low, high = int(self._starts[first]), int(self._starts[last])
         shape = (last - first, self.shape[1])
-        return _Part(_csr(starts[first : last + 1] - low, indices[low:high], values[low:high], shape))
+        return _Part(csr_tensor(starts[first : last + 1] - low, indices[low:high], values[low:high], shape))
 
     def take_rows(self, rows):
         """Some of the rows, by their numbers in NumPy."""
@@ -121,12 +121,10 @@ class TorchCSR:
         )
 
     def _check_device(self):
-        one = np.ones(1)
+        one = self.place.put(np.ones(1), self.place.wide)
+        starts, indices = self.place.put([0, 1], np.int32), self.place.put([0], np.int32)
         try:
-            number = self.place.put(one, self.place.wide)
-            _csr(self.place.put([0, 1], np.int32), self.place.put([0], np.int32), number, (1, 1)) @ number[
-                :, None
-            ]
+            csr_tensor(starts, indices, one, (1, 1)) @ one[:, None]
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -149,8 +147,8 @@ class _Part:
         return self._matrix.to_dense()
 
 
-def _csr(starts, indices, values, shape):
-    """A CSR tensor, unchecked. Torch warns of the first one that is made."""
+def csr_tensor(starts, indices, values, shape):
+    """A CSR tensor, unchecked, where its parts are; torch warns of the first one that is made."""
     torch = importlib.import_module("torch")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)

@@ -164,7 +164,7 @@ class ArrayNetworkObjective:
 
     def predict(self, X, parameters):
         """Raw scores of shape (n, outputs): there for rows that live there, else NumPy's."""
-        host = getattr(X, "place", None) is None and place_of(X) is None
+        host = place_of(X) is None
         n = X.shape[0]
         step = max(64, PASS_BYTES // (self.dtype.itemsize * sum(self.widths)))
         parts = []

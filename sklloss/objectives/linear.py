@@ -65,7 +65,7 @@ class LinearObjective:
 
     def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
-        place = getattr(rows, "place", None)
+        place = rows.place
         # In float32 what L-BFGS remembers is too coarse: without float64 there, parameters stay here.
         there = place is not None and place.wide == np.float64
         self.vectors = ArrayVectors(place) if there else NUMPY
