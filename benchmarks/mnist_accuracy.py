@@ -115,6 +115,7 @@ def main():
     for entrant in entrants:
         pipes[entrant], theirs = context.Pipe()
         context.Process(target=_serve, args=(theirs, folder, *entrant), daemon=True).start()
+        theirs.close()  # so that the end of the other process is the end of the wait
         pipes[entrant].recv()
     for seed in range(1, options.seeds + 1):
         for entrant, pipe in pipes.items():
