@@ -30,6 +30,7 @@ ESTIMATORS = [
     sklloss.MLPRegressor(),
     sklloss.MLPRegressor(solver="sgd", learning_rate_init=0.01),
     sklloss.MLPRegressor(solver="lbfgs"),
+    sklloss.MLPRegressor(learning_rate="one-cycle", max_iter=100),
     sklloss.MLPClassifier(),
     sklloss.MLPClassifier(solver="adamw", activation="gelu", n_threads=2),
     sklloss.MLPClassifier(solver="sgd", learning_rate_init=0.01),

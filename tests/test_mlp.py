@@ -15,7 +15,6 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklloss import MLPClassifier, MLPRegressor, losses
 from sklloss.objectives.network import NetworkObjective
@@ -34,18 +33,6 @@ def data(n=150, p=6, outputs=None, dtype=np.float64, seed=0):
 
 def small(**kwargs):
     return MLPRegressor(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0, **kwargs})
-
-
-@parametrize_with_checks(
-    [
-        MLPRegressor(learning_rate="one-cycle", max_iter=100),
-        MLPRegressor(max_iter=100),
-        MLPRegressor(solver="sgd", max_iter=100),
-        MLPRegressor(solver="lbfgs"),
-    ]
-)
-def test_scikit_learns_estimator_checks_pass(estimator, check):
-    check(estimator)
 
 
 # Around it ---------------------------------------------------------------------------------------------
