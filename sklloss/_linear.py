@@ -10,9 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
 from sklloss._intake import (
+    DEVICE_DTYPES,
     check_beside,
     check_choice,
-    check_device,
     check_flag,
     check_integer,
     check_real,
@@ -227,20 +227,19 @@ class LinearClassifier(
         check_flag("warm_start", self.warm_start)
         check_choice("solver", self.solver, ("auto", *SOLVERS))
         check_stochastic(self)
-        check_device(self.device, self.device_dtype)
+        check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
         if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
 
     def _rows(self, X, target, loss, n_threads, name):
-        loss, target = bind_target(loss, target, self.label_smoothing, softmax=self._softmax, name=name)
-        values = target.values
-        if values is not None:
-            values = np.ascontiguousarray(values, dtype=dtype_of(X))
+        loss, target = bind_target(
+            loss, target, self.label_smoothing, softmax=self._softmax, dtype=dtype_of(X), name=name
+        )
         return bind(
             X,
             loss,
-            values,
+            target.values,
             target.codes,
             target.weight,
             target.outputs,

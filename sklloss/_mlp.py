@@ -13,10 +13,10 @@ from sklearn.utils import check_random_state
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport
 from sklloss._intake import (
+    DEVICE_DTYPES,
     Home,
     KeepState,
     check_choice,
-    check_device,
     check_flag,
     check_integer,
     check_real,
@@ -95,7 +95,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             check_flag(name, getattr(self, name))
         self._early_stopping()
         threads.check(self.n_threads)
-        check_device(self.device, self.device_dtype)
+        check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
         adam = (
             rate,
@@ -475,8 +475,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         if n <= BLOCK:
             return function(scores(X))
         if home is not None:
-            cuts = [(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK)]
-            parts = [function(scores(X[first:last, ...])) for first, last in cuts]
+            parts = [function(scores(X[at : min(at + BLOCK, n), ...])) for at in range(0, n, BLOCK)]
             return (np if isinstance(parts[0], np.ndarray) else home.xp).concat(parts)
         out = None
         for first in range(0, n, BLOCK):

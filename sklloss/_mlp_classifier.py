@@ -135,7 +135,9 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         scored = None
         if self._early_stopping()[1] is not None:
             scored = plain_target(y, X.shape[0], target)
-        loss, target = bind_target(loss, target, self.label_smoothing, softmax=softmax, name=name)
+        loss, target = bind_target(
+            loss, target, self.label_smoothing, softmax=softmax, dtype=dtype_of(X), name=name
+        )
         values, codes = target.values, target.codes
         if codes is not None and loss.target != "classes":
             values = codes[:, None] == np.arange(target.outputs)

@@ -1,12 +1,11 @@
 """Fitted models that live elsewhere."""
 
 import copy
-import reprlib
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.backends.places import beside, place_for, place_of, to_numpy
+from sklloss.backends.places import beside, place_of, to_numpy, torch_place
 
 
 class Movable:
@@ -69,25 +68,7 @@ def _target_of(place):
     """A `Place`, or None for NumPy."""
     if isinstance(place, np.ndarray) or (isinstance(place, str) and place == "numpy"):
         return None
-    if place_of(place) is not None:
-        return place_of(place)
-    if isinstance(place, str) and place == "cpu":
-        torch = _torch()
-        place = torch.device("cpu")
-    if isinstance(place, str) or (type(place).__module__, type(place).__name__) == ("torch", "device"):
-        return place_for(place)
-    given = reprlib.repr(place)
-    raise TypeError(f"place must be 'numpy', a device or an array, got {given} of {type(place).__name__}")
-
-
-def _torch():
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            "'cpu' means tensors of PyTorch, which is not installed; 'numpy' needs nothing"
-        ) from error
-    return torch
+    return place_of(place) or torch_place(place, "place", "'numpy', the name of a device, an array")
 
 
 def _moved(value, target):

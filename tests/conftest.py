@@ -46,6 +46,25 @@ def there(request):
     return place_named(request.param)
 
 
+@pytest.fixture(scope="session")
+def find_place():
+    """`place_named`, for tests that want other places."""
+    return place_named
+
+
+@pytest.fixture(
+    params=[
+        *((name, dtype) for name in ("torch", "strict device1") for dtype in ("float64", "float32")),
+        ("strict no_float64", "float32"),
+    ],
+    ids="-".join,
+)
+def cell(request):
+    """A place, and a NumPy dtype that arrays there may have."""
+    name, dtype = request.param
+    return place_named(name), np.dtype(dtype)
+
+
 @pytest.fixture
 def strict():
     """The namespace that has nothing but the standard."""

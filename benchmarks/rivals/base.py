@@ -157,6 +157,21 @@ def read_network(model):
     return {"coefs": [host(a) for a in model.coefs_], "intercepts": [host(a) for a in model.intercepts_]}
 
 
+def network_of(problem, setting, Network, **more):
+    """An unfitted network of scikit-learn's parameters, which trains for as many epochs as it is told."""
+    return Network(
+        hidden_layer_sizes=problem.hidden,
+        batch_size=problem.batch_size,
+        learning_rate_init=problem.learning_rate,
+        alpha=problem.alpha,
+        max_iter=setting["epochs"],
+        n_iter_no_change=setting["epochs"] + 1,
+        tol=0.0,
+        random_state=setting["seed"],
+        **more,
+    )
+
+
 def network_search(problem, Network):
     """A job that searches over networks."""
 

@@ -9,6 +9,7 @@ from rivals.base import (
     Job,
     Rival,
     fit_and_read,
+    network_of,
     network_search,
     on_device,
     predict_one,
@@ -124,19 +125,7 @@ class ScikitLearn(Rival):
 
         classes = problem.loss == "cross_entropy"
         Network = neural_network.MLPClassifier if classes else neural_network.MLPRegressor
-        return Job(
-            lambda: Network(
-                hidden_layer_sizes=problem.hidden,
-                batch_size=problem.batch_size,
-                learning_rate_init=problem.learning_rate,
-                alpha=problem.alpha,
-                max_iter=setting["epochs"],
-                n_iter_no_change=setting["epochs"] + 1,
-                tol=0.0,
-                random_state=setting["seed"],
-            ).fit(problem.X, problem.y),
-            read_network,
-        )
+        return Job(lambda: network_of(problem, setting, Network).fit(problem.X, problem.y), read_network)
 
 
 class ScikitLearnOneThread(ScikitLearn):

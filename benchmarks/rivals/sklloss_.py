@@ -10,6 +10,7 @@ from rivals.base import (
     NEWTON_CHOLESKY_UP_TO,
     Job,
     Rival,
+    network_of,
     network_search,
     on_device,
     predict_one,
@@ -130,19 +131,7 @@ class Sklloss(Rival):
 
         classes = problem.loss == "cross_entropy"
         Network = sklloss.MLPClassifier if classes else sklloss.MLPRegressor
-        return Job(
-            lambda: Network(
-                hidden_layer_sizes=problem.hidden,
-                batch_size=problem.batch_size,
-                learning_rate_init=problem.learning_rate,
-                alpha=problem.alpha,
-                max_iter=setting["epochs"],
-                n_iter_no_change=setting["epochs"] + 1,
-                tol=0.0,
-                random_state=setting["seed"],
-            ).fit(problem.X, problem.y),
-            read_network,
-        )
+        return Job(lambda: network_of(problem, setting, Network).fit(problem.X, problem.y), read_network)
 
     # Tensors lie on the device before the clock runs; with NumPy's arrays, moving them there is timed.
 
@@ -167,17 +156,7 @@ class Sklloss(Rival):
         X, y, device = _inputs(problem, way)
         return on_device(
             problem.device,
-            lambda: sklloss.MLPClassifier(
-                hidden_layer_sizes=problem.hidden,
-                batch_size=problem.batch_size,
-                learning_rate_init=problem.learning_rate,
-                alpha=problem.alpha,
-                max_iter=setting["epochs"],
-                n_iter_no_change=setting["epochs"] + 1,
-                tol=0.0,
-                random_state=setting["seed"],
-                **device,
-            ).fit(X, y),
+            lambda: network_of(problem, setting, sklloss.MLPClassifier, **device).fit(X, y),
             read_network,
         )
 

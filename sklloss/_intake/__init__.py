@@ -16,11 +16,10 @@ from sklloss._intake.classes import (
     softmax_target,
     stream_classes,
 )
-from sklloss._intake.homes import Home, take_in
+from sklloss._intake.homes import DEVICE_DTYPES, Home, take_in
 from sklloss._intake.parameters import (
     KeepState,
     check_choice,
-    check_device,
     check_flag,
     check_integer,
     check_real,
@@ -43,6 +42,7 @@ from sklloss._intake.rows import (
 )
 
 __all__ = [
+    "DEVICE_DTYPES",
     "ClassTarget",
     "Home",
     "KeepState",
@@ -51,7 +51,6 @@ __all__ = [
     "check_beside",
     "check_choice",
     "check_column_order",
-    "check_device",
     "check_flag",
     "check_integer",
     "check_real",

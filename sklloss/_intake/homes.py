@@ -9,6 +9,9 @@ from sklloss._intake.arrays import check_finite, dtype_of
 from sklloss._intake.rows import in_dtype
 from sklloss.backends.places import Place, beside, move, place_for, place_of
 
+# What an estimator's ``device_dtype`` may be.
+DEVICE_DTYPES = ("float32", "float64")
+
 
 @dataclass(frozen=True)
 class Home:

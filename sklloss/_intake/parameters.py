@@ -51,13 +51,6 @@ def check_flag(name, value):
     return bool(value)
 
 
-def check_device(device, dtype):
-    """What an estimator's ``device`` and ``device_dtype`` may be; whether there is one shows in `fit`."""
-    if device is not None and not isinstance(device, str) and type(device).__module__ != "torch":
-        raise TypeError(f"device must be None, a string such as 'cuda', or a torch.device, got {device!r}")
-    check_choice("device_dtype", dtype, ("float32", "float64"))
-
-
 class KeepState(Exception):  # noqa: N818 - not an error, but what carries one
     """Raised within `unchanged_on_error` to raise ``error`` from it, with the attributes set so far kept."""
 

@@ -1,1 +1,1 @@
-"""Where arrays live and how work on them is shared out: NumPy arrays and the compiled kernels so far."""
+"""Where arrays live and how work on them is shared out: NumPy's and the kernels, or another library's."""

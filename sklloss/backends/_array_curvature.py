@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklloss.backends._curvature import GRAM_ROWS
+from sklloss.backends._curvature import Curvature
 
 # Bytes that rows take at a time where they are written out in the dtype of sums.
 WIDE_BYTES = 1 << 26
@@ -72,21 +72,14 @@ class ArrayCurvature:
             matrix[part, part] += block
         return [matrix]
 
-    def gram(self):
-        """See `Rows.gram`; both triangles are filled."""
-        if self._gram is not None:
-            return self._gram
-        step = self.n // (GRAM_ROWS * self.width)
-        sample = self.every(step) if step > 1 else None
-        if sample is not None:
-            self._gram = step * sample.gram()
-            return self._gram
+    gram = Curvature.gram
+
+    def _whole_gram(self):
         weight, total = self.place.put(self.row_weights(), self._wide_numpy), None
         for first, last in self._wide_chunks(2 * self.width):
             Z = self._written_out(first, last, self.fit_intercept)
             total = plus(total, self.place.xp.matrix_transpose(Z) @ (Z * weight[first:last][:, None]))
-        self._gram = self._numpy(total)
-        return self._gram
+        return self._numpy(total)
 
     def local_diagonal(self):
         """See `Rows.local_diagonal`."""
@@ -144,7 +137,7 @@ class ArrayCurvature:
         sums, gradient = self._leave(sums, gradient)
         if kind is None:
             return sums, gradient, None
-        blocks = np.stack([self._numpy(block) for block in blocks])
+        blocks = self._numpy(xp.stack(blocks))
         if kind != "coupled":
             return sums, gradient, blocks
         whole = np.zeros((1, K * width, K * width))

@@ -219,7 +219,11 @@ class Curvature:
         sample = self.every(step) if step > 1 else None
         if sample is not None:
             self._gram = step * sample.gram()
-            return self._gram
+        else:
+            self._gram = self._whole_gram()
+        return self._gram
+
+    def _whole_gram(self):
         weight = self._weight
         if self._per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
@@ -228,8 +232,7 @@ class Curvature:
             self._X, plain, np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
             fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center,
         )  # fmt: skip
-        self._gram = rows.hessian(np.zeros((1, self.width)))[2][0]
-        return self._gram
+        return rows.hessian(np.zeros((1, self.width)))[2][0]
 
     def local_diagonal(self):
         """The Hessian's diagonal at the point of the last kept curvature, (outputs, width), in float64."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import reprlib
 import sys
 import threading
 from dataclasses import dataclass
@@ -163,28 +164,44 @@ def place_for(device):
 
     Raises
     ------
+    TypeError, ValueError, ImportError
+        See `torch_place`.
+    """
+    if device is None or (isinstance(device, str) and device == "cpu"):
+        return None
+    return torch_place(device, "device", "None, a string such as 'cuda'", ", or use device=None")
+
+
+def torch_place(device, name, others, instead=""):
+    """The `Place` of a device of torch's.
+
+    Parameters
+    ----------
+    device : str or torch.device
+    name : str
+        Of the argument that asks for it, for errors.
+    others : str
+        What else the argument may be but a ``torch.device``, for errors.
+    instead : str
+        What to do where the device cannot be had, for errors.
+
+    Raises
+    ------
     TypeError, ValueError
         If it is no such thing, names no device of torch's, or one that this machine has not.
     ImportError
         If torch is not installed.
     """
-    if device is None:
-        return None
-    given = f"device={device if isinstance(device, str) else str(device)!r}"
     torch = sys.modules.get("torch")
-    if not isinstance(device, str) and (torch is None or not isinstance(device, torch.device)):
-        raise TypeError(f"device must be None, a string such as 'cuda', or a torch.device, got {device!r}")
     if isinstance(device, str):
-        if device == "cpu":
-            return None
-        given = f"device={device!r}"
+        given = f"{name}={device!r}"
         if torch is None:
             try:
                 torch = importlib.import_module("torch")
             except ImportError as error:
                 raise ImportError(
                     f"{given} needs PyTorch, which is not installed: install a build of it for your device "
-                    "(https://pytorch.org/get-started/locally), or use device=None"
+                    f"(https://pytorch.org/get-started/locally){instead}"
                 ) from error
         try:
             device = torch.device(device)
@@ -192,15 +209,20 @@ def place_for(device):
             raise ValueError(
                 f"{given} is no device that PyTorch {torch.__version__} knows: {error}"
             ) from None
+    elif torch is None or not isinstance(device, torch.device):
+        shown = f"{reprlib.repr(device)} of {type(device).__name__}"
+        raise TypeError(f"{name} must be {others}, or a torch.device, got {shown}")
+    else:
+        given = f"{name}={str(device)!r}"
     if device.type == "meta":
-        raise ValueError(f"{given} holds no numbers: use device=None, or a device that computes")
+        raise ValueError(f"{given} holds no numbers: it takes a device that computes{instead}")
     try:
         probe = torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ValueError(
             f"{given} is not available to PyTorch {torch.__version__} here ({reason}): install a build of it "
-            "for that device (https://pytorch.org/get-started/locally), or use device=None"
+            f"for that device (https://pytorch.org/get-started/locally){instead}"
         ) from None
     return Place(array_namespace(probe), probe.device)
 

@@ -50,7 +50,7 @@ class ArrayNetworkObjective:
         """An array there as NumPy's."""
         return array if isinstance(array, np.ndarray) else self.place.get(array)
 
-    def zeros(self):
+    def _zeros(self):
         """A new vector for something that there is one of for each parameter."""
         return self.place.xp.zeros(self.size, dtype=self.place.real(self.dtype), device=self.place.device)
 
@@ -154,7 +154,7 @@ class ArrayNetworkObjective:
             there = self.put(parameters)
             coefs, intercepts = self._layers.unpack(there)
             tally = _Tally(self.place.xp, self._wide, self._layers)
-            gradient = self.zeros()
+            gradient = self._zeros()
             self._pass(rows, coefs, intercepts, tally, gradient)
             if self.alpha:
                 penalty = self.alpha / rows.total_weight

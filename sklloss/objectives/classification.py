@@ -42,7 +42,7 @@ def check_classification_loss(loss, label_smoothing, *, softmax, one_softmax="So
     return loss
 
 
-def bind_target(loss, target, label_smoothing, *, softmax, name="y"):
+def bind_target(loss, target, label_smoothing, *, softmax, dtype, name="y"):
     """The loss to minimise over a coded target, and the target in the form that it takes.
 
     Two classes of a softmax are one output z, as in independent outputs; where the loss takes the scores of
@@ -55,6 +55,8 @@ def bind_target(loss, target, label_smoothing, *, softmax, name="y"):
     target : ClassTarget
     label_smoothing : float
     softmax : bool
+    dtype : dtype
+        X's, which smoothed labels get.
     name : str
         What errors call y.
 
@@ -65,7 +67,7 @@ def bind_target(loss, target, label_smoothing, *, softmax, name="y"):
     """
     two = softmax and target.kind == "binary"
     if label_smoothing and not getattr(loss, "label_smoothing", 0.0):
-        target = _smoothed(target, label_smoothing, 2 if not softmax else len(target.classes))
+        target = _smoothed(target, label_smoothing, 2 if not softmax else len(target.classes), dtype)
     if two and type(loss) is CrossEntropy:
         loss = LogLoss(label_smoothing=loss.label_smoothing)
     elif two and type(loss) is SoftmaxFocal:
@@ -87,12 +89,12 @@ def bind_target(loss, target, label_smoothing, *, softmax, name="y"):
     return loss, target
 
 
-def _smoothed(target, smoothing, classes):
+def _smoothed(target, smoothing, classes, dtype):
     """The target with probabilities y (1 - s) + s / classes."""
     y = target.values
     if y is None:
         y = (target.codes[:, None] == np.arange(target.outputs)).astype(np.float64)
-    values = (y * (1.0 - smoothing) + smoothing / classes).astype(y.dtype)
+    values = (y * (1.0 - smoothing) + smoothing / classes).astype(dtype)
     return dataclasses.replace(target, values=values, codes=None)
 
 

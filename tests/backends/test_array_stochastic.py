@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.sparse
-from array_api_compat import array_namespace
 
 from sklloss import losses
 from sklloss.backends import array_stochastic, places, stochastic
@@ -12,23 +11,11 @@ from sklloss.backends.binding import bind
 N, P, K, BATCH = 90, 7, 3, 8
 
 
-def at(where):
-    """A place by name, and the dtypes that it has."""
-    if where.startswith("torch"):
-        torch = pytest.importorskip("torch")
-        return places.Place(array_namespace(torch.zeros(1)), torch.device("cpu"))
-    strict = pytest.importorskip("array_api_strict")
-    return places.Place(array_namespace(strict.zeros(1)), strict.Device(where))
-
-
-CELLS = [(where, dtype) for where in ("torch", "device1") for dtype in ("float64", "float32")]
-
-
-@pytest.fixture(params=[*CELLS, ("no_float64", "float32")], ids="-".join)
-def there(request):
+@pytest.fixture
+def there(cell):
     """A place, X's dtype, and how close its results are to NumPy's."""
-    where, dtype = request.param
-    return at(where), np.dtype(dtype), 1e-10 if dtype == "float64" else 1e-4
+    place, dtype = cell
+    return place, dtype, 1e-10 if dtype == np.float64 else 1e-4
 
 
 def arguments(rng, outputs=K, n=N):
@@ -147,8 +134,8 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(there, weights
 
 @pytest.mark.parametrize("room", [1, 200, 1000])
 @pytest.mark.parametrize("batch", [BATCH, 37, 200])
-def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, rng, monkeypatch):
-    there = at("torch"), np.dtype(np.float64), 1e-10
+def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, find_place, rng, monkeypatch):
+    there = find_place("torch"), np.dtype(np.float64), 1e-10
     a = arguments(rng)
     batches = -(-len(a["order"]) // batch)
     a.update(batch_rows=batch, gains=a["gains"][:batches], rates=a["rates"][:batches])
@@ -160,7 +147,7 @@ def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, rn
 @pytest.mark.parametrize("blocks", [0, 1, K])
 @pytest.mark.parametrize("outputs", [1, K])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, rng):
+def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_place, rng):
     close = 1e-10 if dtype == "float64" else 1e-4
     a = arguments(rng, outputs)
     if blocks:
@@ -170,7 +157,7 @@ def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, rng):
         if "kept" in further:
             further["anchor"] = rng.normal(size=(outputs, P + 1))
         both(
-            (at("torch"), np.dtype(dtype), close), rng, a, losses.LogLoss(),
+            (find_place("torch"), np.dtype(dtype), close), rng, a, losses.LogLoss(),
             values=rng.uniform(size=(N, outputs)), weight=rng.uniform(size=N), outputs=outputs, sparse=True,
             **further,
         )  # fmt: skip

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.sparse
-from array_api_compat import array_namespace
 
 from sklloss import losses
 from sklloss.backends import places
@@ -17,23 +16,11 @@ from sklloss.solvers.variance_reduced import adam, sgd
 N, P, K = 240, 6, 3
 
 
-def at(where):
-    """A place by name."""
-    if where == "torch":
-        torch = pytest.importorskip("torch")
-        return places.Place(array_namespace(torch.zeros(1)), torch.device("cpu"))
-    strict = pytest.importorskip("array_api_strict")
-    return places.Place(array_namespace(strict.zeros(1)), strict.Device(where))
-
-
-CELLS = [(where, dtype) for where in ("torch", "device1") for dtype in ("float64", "float32")]
-
-
-@pytest.fixture(params=[*CELLS, ("no_float64", "float32")], ids="-".join)
-def there(request):
+@pytest.fixture
+def there(cell):
     """A place, X's dtype, and how close parameters are to NumPy's after a few epochs."""
-    where, dtype = request.param
-    return at(where), np.dtype(dtype), 1e-8 if dtype == "float64" else 1e-3
+    place, dtype = cell
+    return place, dtype, 1e-8 if dtype == np.float64 else 1e-3
 
 
 def objectives(there, loss, rng, *, C=1.0, weight=None, sparse=False, features=P):
@@ -80,8 +67,8 @@ def test_epochs_end_where_those_of_numpy_do(there, solver, loss, weighted, rng):
 
 
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_they_go_all_the_way(solver, rng):
-    there = at("torch"), np.dtype(np.float32), None
+def test_they_go_all_the_way(solver, find_place, rng):
+    there = find_place("torch"), np.dtype(np.float32), None
     here, found = objectives(there, losses.CrossEntropy(), rng)
     end = solver(found, np.zeros(found.shape), tol=1e-4, max_iter=200, random_state=np.random.RandomState(0))
     least = newton_cg(here, np.zeros(here.shape), tol=1e-9, max_iter=100)
@@ -91,8 +78,8 @@ def test_they_go_all_the_way(solver, rng):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_a_sparse_table_of_few_columns(solver, dtype, rng):
-    there = at("torch"), np.dtype(dtype), 1e-8 if dtype == "float64" else 1e-3
+def test_a_sparse_table_of_few_columns(solver, dtype, find_place, rng):
+    there = find_place("torch"), np.dtype(dtype), 1e-8 if dtype == "float64" else 1e-3
     expected, found = (
         solver(
             objective, np.zeros(objective.shape), tol=0.0, max_iter=2, batch_size=40,
@@ -104,8 +91,8 @@ def test_a_sparse_table_of_few_columns(solver, dtype, rng):
 
 
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, rng):
-    there = at("torch"), np.dtype(float), None
+def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, find_place, rng):
+    there = find_place("torch"), np.dtype(float), None
     ends = [
         solver(
             objective,
@@ -122,9 +109,9 @@ def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, rng):
 @pytest.mark.parametrize("loss", LOSSES[:3], ids=repr)
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("sparse", [False, True])
-def test_a_stream_ends_where_that_of_numpy_does(there, adaptive, loss, sparse, rng):
+def test_a_stream_ends_where_that_of_numpy_does(there, adaptive, loss, sparse, find_place, rng):
     if sparse and not there[0].is_torch:
-        there = at("torch"), there[1], there[2]
+        there = find_place("torch"), there[1], there[2]
     weight = rng.integers(0, 3, N).astype(float)
     ends = []
     for objective in objectives(there, loss, rng, weight=weight, sparse=sparse):
@@ -140,10 +127,10 @@ def test_a_stream_ends_where_that_of_numpy_does(there, adaptive, loss, sparse, r
         np.testing.assert_allclose(found, expected, rtol=there[2], atol=there[2] * np.abs(expected).max())
 
 
-def test_batches_of_many_rows_are_larger_on_a_device(rng):
+def test_batches_of_many_rows_are_larger_on_a_device(find_place, rng):
     X = rng.normal(size=(120_000, 1)).astype(np.float32)
     sizes = []
-    for one in (X, places.move(X, at("torch"))):
+    for one in (X, places.move(X, find_place("torch"))):
         rows = bind(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
         sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
     assert sizes == [512, 600]
