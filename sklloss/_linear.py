@@ -47,6 +47,7 @@ from sklloss.objectives.classification import (
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers._stopping import Result
 from sklloss.solvers.lbfgs import lbfgs
+from sklloss.solvers.lbfgs_newton import lbfgs_newton_cg
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
@@ -63,6 +64,8 @@ NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 
 # "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
 LARGEST_HESSIAN = 200
+# Several of them cost more than passes for gradients from so many parameters on.
+LARGE_HESSIANS = 64
 
 
 class LinearClassifier(
@@ -182,6 +185,7 @@ class LinearClassifier(
         with threads.single_threaded_blas(), full_precision(rows.place):
             try:
                 result = self._minimise(objective, name, start, watch.callback)
+                name = result.solver or name
             except _Stopped as stop:
                 result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
         why = self._why_unsolved(result)
@@ -300,7 +304,8 @@ class LinearClassifier(
     def _minimise(self, objective, solver, start, callback=None):
         """The solver's result, of which all numbers are finite."""
         options = stochastic_options(self, solver)
-        result = SOLVERS[solver](
+        minimise = lbfgs_newton_cg if self._begins_by_lbfgs(objective, solver, start) else SOLVERS[solver]
+        result = minimise(
             objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
         if not np.isfinite(result.w).all():
@@ -308,6 +313,13 @@ class LinearClassifier(
         if not np.isfinite(result.value).all():
             raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
         return result
+
+    def _begins_by_lbfgs(self, objective, solver, start):
+        """Whether "auto", which has chosen a Newton method, tries what a few steps of L-BFGS come to."""
+        heavy = solver == "newton-cg"
+        if solver == "newton-cholesky":
+            heavy = objective.problems > 1 and objective.size >= LARGE_HESSIANS
+        return self.solver == "auto" and heavy and objective.suits_lbfgs and not start.any()
 
     def _why_unsolved(self, result):
         """Why the result is not within ``tol`` of an optimum, and what to do about it; None if it is."""

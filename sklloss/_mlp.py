@@ -246,7 +246,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         if not first:
             home = Home(home.place, dtype_of(self.coefs_[0]))
             # numbers that were moved are in the dtype to compute in
-            dtype = home.dtype if place == home.place else dtype
+            dtype = home.dtype if place is None or place == home.place else dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
         if optimiser is not None and place is None:

@@ -50,7 +50,9 @@ class LogisticClassifier(LinearClassifier):
         cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
         rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
         "newton-cholesky" for up to 200 parameters per output, else "newton-cg", where the loss is convex and
-        states its second derivative (`Loss.curvature`), and "lbfgs" for any other; ``solver_`` says which.
+        states its second derivative (`Loss.curvature`), and "lbfgs" for any other. Of a large dense X with
+        more than 200 columns, or 64 and several outputs, it takes "lbfgs" too, and "newton-cg" from where
+        that has got to after 30 iterations; ``solver_`` says which came to the end.
         "lbfgs" takes every loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it
         may stop early. "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and
         "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the
@@ -77,8 +79,8 @@ class LogisticClassifier(LinearClassifier):
         `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
         None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives; a
-        ``torch.device`` is PyTorch's in any case.
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
+        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.
@@ -99,7 +101,7 @@ class LogisticClassifier(LinearClassifier):
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
-        The solver used.
+        The solver used; of two, the one that came to the end.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int
@@ -232,7 +234,8 @@ class SoftmaxClassifier(LinearClassifier):
         rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
         "newton-cholesky" for up to 200 parameters (classes times features), else "newton-cg", where the loss
         is a cross-entropy (or costs output by output, is convex and states its second derivative), and
-        "lbfgs" for any other; ``solver_`` says which. "lbfgs" takes every loss, but wants a smooth one.
+        "lbfgs" for any other; a loss output by output begins as in `LogisticClassifier`. ``solver_`` says
+        which came to the end. "lbfgs" takes every loss, but wants a smooth one.
         "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which
         "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the last one of
         all rows (variance reduction), preconditioned; they take every loss too.
@@ -258,8 +261,8 @@ class SoftmaxClassifier(LinearClassifier):
         `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
         None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives; a
-        ``torch.device`` is PyTorch's in any case.
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
+        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.
@@ -282,7 +285,7 @@ class SoftmaxClassifier(LinearClassifier):
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
-        The solver used.
+        The solver used; of two, the one that came to the end.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int

@@ -111,7 +111,8 @@ class MLPClassifier(BaseMLPClassifier):
     device : None, str or torch.device, default=None
         None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
         CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
-        "cpu" is where NumPy lives; a ``torch.device`` is PyTorch's in any case.
+        "cpu" is where NumPy lives, and tensors in main memory are taken as NumPy's; a
+        ``torch.device`` has PyTorch compute in any case.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.
@@ -415,7 +416,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     device : None, str or torch.device, default=None
         None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
         CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
-        "cpu" is where NumPy lives; a ``torch.device`` is PyTorch's in any case.
+        "cpu" is where NumPy lives, and tensors in main memory are taken as NumPy's; a
+        ``torch.device`` has PyTorch compute in any case.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.

@@ -7,6 +7,7 @@ from array_api_compat import array_namespace
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
+from sklloss._intake import take_in
 from sklloss.backends.places import full_precision, place_for
 
 torch = pytest.importorskip("torch")
@@ -61,6 +62,38 @@ def test_neither_a_default_device_nor_autocast_changes_a_fit(model, form, rows):
             assert_equal(numbers(model, X, y), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_equal(numbers(model, X, y), expected)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_in_main_memory_are_fitted_to_the_bits_of_numpy(model, dtype, rng):
+    X = torch.asarray(rng.normal(size=(120, 6)), dtype=dtype)
+    forms = {
+        "rows": X,
+        "columns": X.T.contiguous().T,
+        "every other": X.repeat(1, 2)[::2, ::2],
+        "expanded": X[:, :1].expand(-1, 3),
+    }
+    for form, there in forms.items():
+        y = (there[:, 0] > 0.1).int() + (there[:, -1] > 1)
+        kept = there.clone()
+        shared = take_in(there, model)[0]
+        assert np.shares_memory(shared, there.numpy()) == (form in ("rows", "columns"))
+        here = [clone(model).set_params(random_state=0) for _ in range(2)]
+        for own, rows in zip(here, (there, there.numpy().copy()), strict=True):
+            own.fit(rows, y, torch.arange(len(y)) % 3)
+            if hasattr(own, "partial_fit"):
+                own.partial_fit(rows, y).partial_fit(
+                    rows.astype(float) if own is here[1] else rows.double(), y
+                )
+        assert torch.equal(there, kept)
+        names = ["coef_", "intercept_", "loss_curve_", "coefs_", "intercepts_"]
+        for name in filter(lambda name: hasattr(here[1], name), names):
+            theirs = [getattr(own, name) for own in here]
+            theirs = theirs if isinstance(theirs[0], list) else [[part] for part in theirs]
+            for one, other in zip(*theirs, strict=True):
+                np.testing.assert_array_equal(np.asarray(one), other)
+                assert name == "loss_curve_" or (one.dtype == dtype and one.device == X.device)
 
 
 def test_precision_that_is_set_for_all_operations_can_be_changed_after_a_fit():

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from sklloss.backends._torch_losses import in_place
 from sklloss.losses import CrossEntropy, _batches
 from sklloss.losses._cross_entropy import one_hot, softmax
 
@@ -35,9 +36,12 @@ class ArrayLoss:
         # Of a mean over outputs each counts as one of so many.
         self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
         self.probabilities = loss.kernel == CrossEntropy.kernel
+        self._in_place = in_place(place, loss)
 
     def __call__(self, raw, first, last, *, curved=False):
         """Loss sums and derivatives of the rows [first, last), from their scores (rows, outputs).
+
+        ``raw`` may be overwritten.
 
         Returns
         -------
@@ -51,11 +55,16 @@ class ArrayLoss:
         """
         xp, loss = self.place.xp, self.loss
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
-        bend = self._curvature(y, raw, weight) if curved else None
-        if not loss.additive:
-            return *self._whole(y, raw, weight), bend
-        value, gradient = _batches.stated(loss, xp, y, raw)
-        gradient = _batches.gradient_of(loss, xp, gradient, raw)
+        if self._in_place is not None:
+            value, gradient, bend = self._in_place(y, raw, curved)
+            if curved and loss.separable:
+                bend = self._scaled(bend, raw, weight)
+        else:
+            bend = self._curvature(y, raw, weight) if curved else None
+            if not loss.additive:
+                return *self._whole(y, raw, weight), bend
+            value, gradient = _batches.stated(loss, xp, y, raw)
+            gradient = _batches.gradient_of(loss, xp, gradient, raw)
         if value.ndim == 1:
             value = value[:, None]
         if not xp.isdtype(value.dtype, "real floating"):
@@ -71,6 +80,8 @@ class ArrayLoss:
     def slopes(self, raw, first, last):
         """The derivatives alone of what a call gives; of a loss that is a mean over rows."""
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
+        if self._in_place is not None:
+            return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
         _, gradient = _batches.stated(self.loss, self.place.xp, y, raw)
         return self._scaled(_batches.gradient_of(self.loss, self.place.xp, gradient, raw), raw, weight)
 

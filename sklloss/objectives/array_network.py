@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklloss.backends._torch_losses import in_place
 from sklloss.backends.places import full_precision, place_of
 from sklloss.losses import _batches
 from sklloss.objectives._array_layers import ArrayLayers, TorchLayers
@@ -32,6 +33,7 @@ class ArrayNetworkObjective:
         self.place = place
         self.alpha = float(alpha)
         self._loss = loss
+        self._in_place = None if loss is None else in_place(place, loss)
         layers = TorchLayers if place.is_torch else ArrayLayers
         self._layers = layers(place, self.widths, activation, self.dtype.itemsize)
         self._wide = place.real(place.wide)
@@ -218,8 +220,11 @@ class ArrayNetworkObjective:
             value, gradient = loss.mean_formula(xp, y, raw, None if plain else share[:, 0])
             tally.add_mean(value, count)
             return self._cast(gradient)
-        value, gradient = _batches.stated(loss, xp, y, raw)
-        gradient = self._cast(_batches.gradient_of(loss, xp, gradient, raw))
+        if self._in_place is not None:
+            value, gradient, _ = self._in_place(y, raw, False)
+        else:
+            value, gradient = _batches.stated(loss, xp, y, raw)
+            gradient = self._cast(_batches.gradient_of(loss, xp, gradient, raw))
         tally.add_values(value, share, count, some_left_out)
         if not plain and some_left_out:
             # Left-out rows may hold anything: inf * 0 would be NaN.

@@ -21,6 +21,8 @@ WIDEST_GRAM = 2048
 LEAST_SIZE = 32
 # Multiplications of a Hessian from which on another gradient is tried first.
 COSTLY = 1 << 23
+# Numbers in X, for each problem, from which on passes over it are what costs.
+LARGE = 1 << 21
 # Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
 # no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
 # be done after this many multiplications.
@@ -203,6 +205,17 @@ class LinearObjective:
         small = LinearObjective(rows, np.inf if not self.penalised else 1.0)
         small.scale = self.scale * step
         return small
+
+    @property
+    def suits_lbfgs(self):
+        """Whether a few steps of L-BFGS may well lead to the end sooner than Newton's method.
+
+        They do where passes over X are what costs, where one for the gradient costs no more than a product
+        with the Hessian, as it does for a softmax, and where the preconditioner knows how columns correlate.
+        """
+        rows = self.rows
+        large = rows.n * rows.width * self.problems >= LARGE
+        return rows.separable and large and not rows.sparse and rows.width <= WIDEST_GRAM
 
     def dual_ascent(self):
         """A `DualAscent`; None where it does not serve, or a preconditioner knows how columns correlate."""

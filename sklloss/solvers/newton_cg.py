@@ -25,7 +25,7 @@ WORTH = 0.5
 NEAR = 1.0  # relative gap
 
 
-def newton_cg(objective, w, *, tol, max_iter, callback=None):
+def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
     """Minimise a convex objective by truncated Newton steps.
 
     A system is solved only as far as pays: loosely far from the optimum, and near it more and more
@@ -46,6 +46,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
         Most Newton steps.
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each step.
+    start : ndarray of shape (problems,), optional
+        By what a problem is judged to have vanished, where another solver has led here.
 
     Returns
     -------
@@ -61,7 +63,8 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None):
     vectors = getattr(objective, "vectors", NUMPY)
     at = vectors.put(w)
     value, gradient = _linearised(objective, vectors, at)
-    start = first_value(objective, w, value)
+    if start is None:
+        start = first_value(objective, w, value)
     if start_again(objective, w, value):
         at = vectors.put(w)
         value, gradient = _linearised(objective, vectors, at)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from sklloss.solvers.lbfgs import lbfgs
+from sklloss.solvers.lbfgs_newton import SHORT, lbfgs_newton_cg
 from sklloss.solvers.newton import newton_cholesky, solve_positive
 from sklloss.solvers.newton_cg import newton_cg
 
@@ -267,3 +269,57 @@ def test_solve_positive_of_a_singular_matrix_solves_what_can_be_solved(rng, case
 
 def test_solve_positive_of_nan_is_nan_and_ends():
     assert np.isnan(solve_positive(np.full((3, 3), np.nan), np.ones(3))).all()
+
+
+def with_null_value(objective):
+    null = objective.value_and_gradient(np.zeros((len(objective.A), objective.A.shape[2])))[0]
+    objective.null_value = lambda **_: null
+    return objective
+
+
+def steep(rng, count=2):
+    """Problems that L-BFGS, which knows nothing of their units, takes long for."""
+    A = rng.normal(size=(count, 60, 12)) * np.logspace(-2, 2, 12)
+    return with_null_value(Convex(A, rng.normal(size=(count, 60)), ridge=1e-3))
+
+
+def easy(rng, count=2):
+    return with_null_value(Convex(rng.normal(size=(count, 200, 3)), rng.normal(size=(count, 200)), ridge=1.0))
+
+
+def test_what_lbfgs_solves_it_solves_alone(rng):
+    objective, w = easy(rng), np.zeros((2, 3))
+    both = lbfgs_newton_cg(objective, w, tol=1e-6, max_iter=100)
+    alone = lbfgs(objective, w, tol=1e-6, max_iter=SHORT)
+    assert both.solver == "lbfgs"
+    assert both.converged.all()
+    np.testing.assert_array_equal(both.w, alone.w)
+    assert both.curve == alone.curve
+
+
+def test_newton_goes_on_where_lbfgs_has_got_to(rng):
+    objective, w = steep(rng), np.zeros((2, 12))
+    seen = []
+    both = lbfgs_newton_cg(
+        objective,
+        w,
+        tol=1e-8,
+        max_iter=300,
+        callback=lambda n, w, value: seen.append((n, float(value.sum()))),
+    )
+    newton = newton_cg(objective, w, tol=1e-8, max_iter=300)
+    assert both.solver == "newton-cg"
+    assert both.converged.all()
+    np.testing.assert_allclose(both.value, newton.value, rtol=1e-10)
+    assert (both.n_iter > SHORT).all()
+    # one curve, one count
+    assert [n for n, _ in seen] == list(range(1, len(both.curve)))
+    assert [value for _, value in seen] == both.curve[1:]
+    assert (np.diff(both.curve) <= 1e-12 * np.abs(both.curve[:-1])).all()
+
+
+@pytest.mark.parametrize("max_iter", [0, 1, 3, 10, 33])
+def test_max_iter_counts_the_iterations_of_both(rng, max_iter):
+    result = lbfgs_newton_cg(steep(rng), np.zeros((2, 12)), tol=0.0, max_iter=max_iter)
+    assert result.n_iter.max() <= max_iter
+    assert len(result.curve) <= max_iter + 1

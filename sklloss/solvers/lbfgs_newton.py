@@ -1,0 +1,44 @@
+"""L-BFGS as long as it promises to be short, then Newton's method with conjugate gradients."""
+
+import dataclasses
+
+import numpy as np
+
+from sklloss.solvers.lbfgs import lbfgs
+from sklloss.solvers.newton_cg import newton_cg
+
+# Where L-BFGS needs no more iterations, it reads X half as often as Newton's method does. What needs more may
+# need very many, and Newton's method goes on from there.
+SHORT, SHARE = 30, 0.3
+
+
+def lbfgs_newton_cg(objective, w, *, tol, max_iter, callback=None):
+    """Minimise a convex objective by `lbfgs`, and from where that has got to by `newton_cg`.
+
+    Parameters
+    ----------
+    objective, w, tol, callback
+        See `newton_cg`.
+    max_iter : int
+        Most iterations of both; of these `lbfgs` has 30, or three out of ten if that is less.
+
+    Returns
+    -------
+    Result
+        With ``solver``, which of the two has come to the end.
+    """
+    short = min(SHORT, int(SHARE * max_iter))
+    first = lbfgs(objective, w, tol=tol, max_iter=short, callback=callback)
+    if (first.converged | first.vanished).all():
+        return dataclasses.replace(first, solver="lbfgs")
+    done = len(first.curve) - 1
+    then = newton_cg(
+        objective,
+        first.w,
+        tol=tol,
+        max_iter=max_iter - done,
+        callback=callback and (lambda iteration, *where: callback(done + iteration, *where)),
+        start=np.fmax(objective.null_value(), first.value),
+    )
+    n_iter = np.where(then.n_iter > 0, done + then.n_iter, first.n_iter)
+    return dataclasses.replace(then, n_iter=n_iter, curve=[*first.curve, *then.curve[1:]], solver="newton-cg")
