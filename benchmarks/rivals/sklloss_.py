@@ -136,7 +136,7 @@ class Sklloss(Rival):
     # Tensors lie on the device before the clock runs; with NumPy's arrays, moving them there is timed.
 
     def device_linear_ways(self, problem, options):
-        return (TENSORS, *_others(problem))
+        return _device_ways(problem)
 
     def device_linear_ladder(self, problem, way):
         return tolerances(-1, -12)
@@ -148,7 +148,7 @@ class Sklloss(Rival):
         return on_device(problem.device, lambda: model.fit(X, y), read_linear)
 
     def device_network_ways(self, problem, options):
-        return (TENSORS, *_others(problem))
+        return _device_ways(problem)
 
     def device_network_job(self, problem, way, setting):
         import sklloss
@@ -161,18 +161,20 @@ class Sklloss(Rival):
         )
 
 
-TENSORS, OFFLOAD, KERNELS = "torch tensors", "NumPy, device=", "NumPy, our kernels on the CPU"
+# In main memory tensors are the kernels', and OPERATIONS is what a GPU would be asked to do.
+TENSORS, OPERATIONS = "torch tensors", "torch tensors, torch's operations"
+OFFLOAD, KERNELS = "NumPy, device=", "NumPy, our kernels on the CPU"
 
 
-def _others(problem):
-    return (KERNELS,) if problem.device == "cpu" else (OFFLOAD, KERNELS)
+def _device_ways(problem):
+    return (TENSORS, OPERATIONS) if problem.device == "cpu" else (TENSORS, OFFLOAD, KERNELS)
 
 
 def _inputs(problem, way):
     """X, y, and the parameter ``device`` where it is one."""
-    if way != TENSORS:
+    if way in (OFFLOAD, KERNELS):
         return problem.X, problem.y, {"device": problem.device} if way == OFFLOAD else {}
     import torch
 
     X, y = (torch.from_numpy(a).to(problem.device) for a in (problem.X, problem.y))
-    return X, y, {}
+    return X, y, {"device": torch.device(problem.device)} if way == OPERATIONS else {}

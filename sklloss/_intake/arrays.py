@@ -1,6 +1,7 @@
 """Checks of arrays of other libraries: X where it lives, everything else brought to NumPy."""
 
 import numpy as np
+import sklearn
 
 from sklloss.backends.places import place_of, to_numpy
 
@@ -80,7 +81,9 @@ def in_dtype_there(X, place, dtype, name="X"):
 
 
 def check_finite(X, place, name):
-    """Raise for an array at a place that holds NaN or infinity."""
+    """Raise for an array at a place that holds NaN or infinity, unless scikit-learn is to assume none."""
+    if sklearn.get_config()["assume_finite"]:
+        return
     xp = place.xp
     # A finite sum needs no second look; an infinite one may be one of large numbers.
     if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):

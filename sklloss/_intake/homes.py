@@ -39,14 +39,14 @@ class Home:
 def take_in(X, estimator, name="X"):
     """A checked X where the estimator's ``device`` asks for it, and its `Home`.
 
-    Without one, torch's tensors in main memory become NumPy's, which share it: the kernels are faster.
+    Without one, torch's and JAX's arrays in main memory become NumPy's, which share it, for the kernels.
     """
     home = Home(place_of(X), dtype_of(X))
     return _offload(X, estimator.device, estimator.device_dtype, name), home
 
 
 def _shared(X):
-    """A tensor in main memory as a NumPy array in row or column order, a copy only of other orders."""
+    """An array in main memory as NumPy's in row or column order, a copy only of other orders."""
     X = to_numpy(X)
     return X if X.flags.forc else np.ascontiguousarray(X)
 
@@ -61,7 +61,7 @@ def _offload(X, device, dtype, name):
     """
     place, home = place_for(device), place_of(X)
     if place is None:
-        return _shared(X) if home is not None and home.is_torch and home.device.type == "cpu" else X
+        return _shared(X) if home is not None and home.in_main_memory else X
     if home is None:
         dtype = place.floats(dtype)
         if scipy.sparse.issparse(X):

@@ -96,13 +96,16 @@ class ArrayLoss:
     def bent(self, bend, direction, first, last):
         """The second derivatives of the rows [first, last) times a direction (rows, outputs), with weights.
 
-        ``bend`` is what the rows' scores have given.
+        ``bend`` is what the rows' scores have given. The direction may be overwritten.
         """
         xp = self.place.xp
         if self.loss.separable:
-            return bend * direction
+            direction *= bend
+            return direction
         if self.probabilities:
-            product = bend * (direction - xp.sum(bend * direction, axis=1, keepdims=True))
+            direction -= xp.sum(bend * direction, axis=1, keepdims=True)
+            direction *= bend
+            product = direction
         else:
             product = self.loss.product_formula(xp, self._target(bend, first, last), bend, direction)
         weight = self.weight(bend, first, last)

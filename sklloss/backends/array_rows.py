@@ -4,7 +4,7 @@ import numpy as np
 
 from sklloss.backends._array_curvature import ArrayCurvature, plus
 from sklloss.backends._array_loss import ArrayLoss
-from sklloss.backends.places import place_of
+from sklloss.backends.places import check_writable, place_of
 from sklloss.backends.rows import Rows, _offsets
 from sklloss.backends.torch_csr import TorchCSR
 
@@ -84,6 +84,8 @@ class ArrayRows(ArrayCurvature):
         sums, bends = None, []
         if keep_curvature:
             self._bend = None
+        if slopes is not None and not isinstance(slopes, np.ndarray):
+            check_writable(self.place, "stochastic solvers")
 
         def pieces():
             nonlocal sums
@@ -203,7 +205,9 @@ class ArrayRows(ArrayCurvature):
     def _scores(self, first, last, w, b):
         X = self._X.rows(first, last) if self.sparse else self._X[first:last, ...]
         raw = X @ w
-        return raw if b is None else raw + b
+        if b is not None:
+            raw += b
+        return raw
 
     def _add_up(self, pieces):
         """The sum of slopes' X over chunks (first, last, slopes), the intercept's sums beside it."""

@@ -14,6 +14,7 @@ from array_api_compat import (
     array_namespace,
     is_array_api_obj,
     is_dask_array,
+    is_jax_namespace,
     is_numpy_array,
     is_torch_namespace,
 )
@@ -51,6 +52,18 @@ class Place:
         """Whether the arrays are torch's tensors."""
         return is_torch_namespace(self.xp)
 
+    @property
+    def is_jax(self):
+        """Whether the arrays are JAX's, to which nothing can be written."""
+        return is_jax_namespace(self.xp)
+
+    @property
+    def in_main_memory(self):
+        """Whether NumPy can read the arrays of torch's or JAX's where they are."""
+        if self.is_torch:
+            return self.device.type == "cpu"
+        return self.is_jax and self.device.platform == "cpu"
+
     @functools.cached_property
     def _names(self):
         """The names of the dtypes that arrays there may have."""
@@ -78,9 +91,10 @@ class Place:
         dtype = array.dtype.newbyteorder("=")
         if self.has(dtype):
             return dtype
-        wider = self.floats(dtype) if dtype.kind == "f" else np.dtype(np.int64)
+        others = [self.floats(dtype)] if dtype.kind == "f" else [np.dtype(np.int64), np.dtype(np.int32)]
         with np.errstate(over="ignore"):
-            return wider if self.has(wider) and (array.astype(wider) == array).all() else None
+            equal = [other for other in others if self.has(other) and (array.astype(other) == array).all()]
+        return equal[0] if equal else None
 
     def real(self, dtype):
         """The namespace's own of a NumPy dtype."""
@@ -125,6 +139,12 @@ def place_of(array):
         return place if isinstance(place, Place) else None
     xp = array_namespace(array)
     return Place(xp, device_of(array))
+
+
+def check_writable(place, what):
+    """Refuse a place whose arrays cannot be written to, for what has to."""
+    if place.is_jax:
+        raise TypeError(f"{what} write to arrays, and JAX's allow no writing: pass NumPy's or torch's")
 
 
 def to_numpy(array):

@@ -256,31 +256,36 @@ class TorchLayers(ArrayLayers):
         """See `ArrayLayers.adam`."""
         if shrink:
             parameters[: self.coefs].mul_(1.0 - shrink)
-        if self._fused is not False and self._fused_adam(
-            parameters, gradient, first, second, rate, decay, decay_second, epsilon
-        ):
-            return
+        if self._fused is not False:
+            step = parameters, gradient, first, second, rate, decay, decay_second, epsilon
+            if self._fused is not None:
+                self._fused_adam(*step)
+                return
+            if self._begin_fused_adam(*step):
+                return
         first.lerp_(gradient, 1.0 - decay)
         second.mul_(decay_second).addcmul_(gradient, gradient, value=1.0 - decay_second)
         parameters.addcdiv_(first, second.sqrt().add_(epsilon), value=-rate)
 
-    def _fused_adam(self, parameters, gradient, first, second, rate, decay, decay_second, epsilon):
-        """The step by torch's one kernel for all of it, where the device has that; whether it was taken."""
+    def _begin_fused_adam(self, parameters, *step):
+        """The first step by torch's one kernel for all of it; whether the device has that."""
         torch = self._torch
-        if self._fused is None:
-            # so many steps that there is nothing left to correct
-            self._fused = torch.full((), 1e30, dtype=torch.float32, device=parameters.device)
-            self._adam = importlib.import_module("torch.optim.adam").adam
+        # so many steps that there is nothing left to correct
+        self._fused = torch.full((), 1e30, dtype=torch.float32, device=parameters.device)
+        self._adam = importlib.import_module("torch.optim.adam").adam
         try:
-            self._adam(
-                [parameters], [gradient], [first], [second], [], [self._fused],
-                fused=True, amsgrad=False, beta1=decay, beta2=decay_second, lr=rate, weight_decay=0.0,
-                eps=epsilon, maximize=False,
-            )  # fmt: skip
+            self._fused_adam(parameters, *step)
         except (RuntimeError, TypeError, NotImplementedError, AttributeError):
             self._fused = False
             return False
         return True
+
+    def _fused_adam(self, parameters, gradient, first, second, rate, decay, decay_second, epsilon):
+        self._adam(
+            [parameters], [gradient], [first], [second], [], [self._fused],
+            fused=True, amsgrad=False, beta1=decay, beta2=decay_second, lr=rate, weight_decay=0.0,
+            eps=epsilon, maximize=False,
+        )  # fmt: skip
 
     def sgd(self, parameters, gradient, velocity, *, rate, decay, nesterov):
         """See `ArrayLayers.sgd`."""

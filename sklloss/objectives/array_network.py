@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss.backends._torch_losses import in_place
-from sklloss.backends.places import full_precision, place_of
+from sklloss.backends.places import check_writable, full_precision, place_of
 from sklloss.losses import _batches
 from sklloss.objectives._array_layers import ArrayLayers, TorchLayers
 from sklloss.objectives._array_rows import ArrayNetworkRows
@@ -30,6 +30,8 @@ class ArrayNetworkObjective:
     def __init__(self, widths, activation, dtype, place, loss=None, alpha=0.0):
         self.widths = tuple(widths)
         self.dtype = np.dtype(dtype)
+        if loss is not None:
+            check_writable(place, "networks in training")
         self.place = place
         self.alpha = float(alpha)
         self._loss = loss
