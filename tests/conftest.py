@@ -10,6 +10,7 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
+from simulated_device import simulated_device
 
 # A shell's background job starts with Ctrl-C ignored; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,7 +29,9 @@ def place_named(name):
 
     if name.startswith("torch"):
         torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
+        if device == "simulated":
+            device = simulated_device()
+        elif device == "cuda" and not torch.cuda.is_available():
             pytest.skip("PyTorch sees no CUDA device")
         torch.set_num_threads(1)  # small operations on several threads wait for each other
         return place_of(torch.zeros(1, device=device))
@@ -36,11 +39,18 @@ def place_named(name):
     return Place(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
 
 
-# With an NVIDIA driver the tests of arrays run on its first device too. Importing torch would take seconds.
-DEVICES = ["torch cuda"] if Path("/dev/nvidia0").exists() else []
+# With an NVIDIA driver the tests of arrays run on its first device, elsewhere on a simulated one: torch would
+# take that for the machine's own. Asking torch would take seconds here.
+DEVICE = "torch cuda" if Path("/dev/nvidia0").exists() else "torch simulated"
 
 
-@pytest.fixture(params=["strict", "strict device1", "torch", *DEVICES])
+@pytest.fixture
+def device():
+    """A ``torch.device`` whose tensors are not in main memory."""
+    return place_named(DEVICE).device
+
+
+@pytest.fixture(params=["strict", "strict device1", "torch", DEVICE])
 def there(request):
     """A namespace and device other than NumPy's."""
     return place_named(request.param)
@@ -54,7 +64,7 @@ def find_place():
 
 @pytest.fixture(
     params=[
-        *((name, dtype) for name in ("torch", "strict device1") for dtype in ("float64", "float32")),
+        *((name, dtype) for name in (DEVICE, "strict device1") for dtype in ("float64", "float32")),
         ("strict no_float64", "float32"),
     ],
     ids="-".join,
