@@ -134,14 +134,15 @@ LOSSES = {
 def test_every_loss_gives_the_model_of_numpy(there, kind, loss, solver, dtype, rng):
     X, y = problem("three", rng)
     X = X.astype(dtype)
-    epochs = 20 if solver == "sgd" else 400
+    kinked = getattr(losses.get(loss), "name", None) in ("absolute_error", "quantile")
+    # at kinks L-BFGS would use up many more, to little end
+    epochs = 20 if solver == "sgd" else 100 if kinked else 400
     model = kind(loss=loss, solver=solver, tol=1e-6, random_state=0, max_iter=epochs, label_smoothing=0.05)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         other = fitted_there(model, X, y, there)
         model.fit(X, y)
     np.testing.assert_allclose(other.loss_, model.loss_, rtol=1e-3 if dtype == "float32" else 1e-4)
-    kinked = getattr(losses.get(loss), "name", None) in ("absolute_error", "quantile")
     if not kinked:
         said = there.get(other.predict_proba(there.put(X)))
         np.testing.assert_allclose(said, model.predict_proba(X), atol=5e-3 if dtype == "float32" else 1e-3)
