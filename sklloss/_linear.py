@@ -125,7 +125,8 @@ class LinearClassifier(
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
             Training rows. float32 and float64 are used as they are, in row or column order; a sparse
             matrix is used as CSR and never made dense. A torch tensor, or an array of another namespace of
-            the array API, is worked on where it lives, and what is learned lives there too.
+            the array API, is worked on where it lives, in main memory by the kernels, and what is learned
+            lives there too.
         y : array-like
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -161,7 +162,7 @@ class LinearClassifier(
         weight = check_weight(sample_weight, X.shape[0], dtype)
         target = self._target(y, X.shape[0], weight, dtype)
         rows = self._rows(X, target, loss, n_threads, "y")
-        name = self._choose_solver(rows)
+        names = [self._choose_solver(rows)]
         objective = self._objective(rows)
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
@@ -184,14 +185,13 @@ class LinearClassifier(
         watch.step_with(callbacks.steps("iteration", learned))
         with threads.single_threaded_blas(), full_precision(rows.place):
             try:
-                result = self._minimise(objective, name, start, watch.callback)
-                name = result.solver or name
+                result = self._minimise(objective, names[0], start, watch.callback, names.append)
             except _Stopped as stop:
                 result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
         why = self._why_unsolved(result)
         if why:
             warnings.warn(
-                f"{type(self).__name__} (solver={name!r}) has not converged: {why}.",
+                f"{type(self).__name__} (solver={names[-1]!r}) has not converged: {why}.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -201,7 +201,7 @@ class LinearClassifier(
         self.n_iter_ = beside(result.n_iter.astype(np.int32), home.place)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
-        self.solver_ = name
+        self.solver_ = names[-1]
         if watch.curve is not None:
             self.validation_loss_curve_ = watch.curve
         elif hasattr(self, "validation_loss_curve_"):
@@ -301,10 +301,14 @@ class LinearClassifier(
     def _objective(self, rows):
         return LinearObjective(rows, self.C, self.l1_ratio)
 
-    def _minimise(self, objective, solver, start, callback=None):
-        """The solver's result, of which all numbers are finite."""
-        options = stochastic_options(self, solver)
-        minimise = lbfgs_newton_cg if self._begins_by_lbfgs(objective, solver, start) else SOLVERS[solver]
+    def _minimise(self, objective, solver, start, callback=None, begins=None):
+        """The solver's result, of which all numbers are finite.
+
+        Where "auto" takes two, one after the other, ``begins`` is called with the name of each.
+        """
+        options, minimise = stochastic_options(self, solver), SOLVERS[solver]
+        if self._begins_by_lbfgs(objective, solver, start):
+            minimise, options = lbfgs_newton_cg, {"begins": begins}
         result = minimise(
             objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )

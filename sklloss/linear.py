@@ -50,9 +50,10 @@ class LogisticClassifier(LinearClassifier):
         cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
         rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
         "newton-cholesky" for up to 200 parameters per output, else "newton-cg", where the loss is convex and
-        states its second derivative (`Loss.curvature`), and "lbfgs" for any other. Of a large dense X with
-        more than 200 columns, or 64 and several outputs, it takes "lbfgs" too, and "newton-cg" from where
-        that has got to after 30 iterations; ``solver_`` says which came to the end.
+        states its second derivative (`Loss.curvature`), and "lbfgs" for any other. With a dense X of up to
+        2048 columns, and 2 million or more rows times parameters, a fit from 0 of more than 200 parameters per
+        output, or 64 of several outputs, begins by "lbfgs", and "newton-cg" goes on after 30 iterations;
+        ``solver_`` says which ran last.
         "lbfgs" takes every loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it
         may stop early. "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and
         "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the
@@ -101,7 +102,7 @@ class LogisticClassifier(LinearClassifier):
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
-        The solver used; of two, the one that came to the end.
+        The solver used; of two, the one that ran last.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int
@@ -235,7 +236,7 @@ class SoftmaxClassifier(LinearClassifier):
         "newton-cholesky" for up to 200 parameters (classes times features), else "newton-cg", where the loss
         is a cross-entropy (or costs output by output, is convex and states its second derivative), and
         "lbfgs" for any other; a loss output by output begins as in `LogisticClassifier`. ``solver_`` says
-        which came to the end. "lbfgs" takes every loss, but wants a smooth one.
+        which ran last. "lbfgs" takes every loss, but wants a smooth one.
         "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which
         "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the last one of
         all rows (variance reduction), preconditioned; they take every loss too.
@@ -285,7 +286,7 @@ class SoftmaxClassifier(LinearClassifier):
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
-        The solver used; of two, the one that came to the end.
+        The solver used; of two, the one that ran last.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int

@@ -84,7 +84,7 @@ class LogisticClassifierCV(LinearClassifierCV):
     loss_curve_ : list of float
         The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
     solver_ : str
-        The solver used.
+        The solver used; where "auto" has chosen Newton's method, that, whatever it began by.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had string column names.
@@ -248,7 +248,7 @@ class SoftmaxClassifierCV(LinearClassifierCV):
     loss_curve_ : list of float
         The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
     solver_ : str
-        The solver used.
+        The solver used; where "auto" has chosen Newton's method, that, whatever it began by.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had string column names.

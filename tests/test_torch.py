@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+import sklearn
 from array_api_compat import array_namespace
 from sklearn.base import clone
 
@@ -197,3 +198,21 @@ def test_a_stream_goes_on_without_the_device_that_it_began_on(solver, rows):
         leave.set_params(device=None)
     assert leave.coefs_[0].dtype == np.float64
     np.testing.assert_allclose(leave.coefs_[0], stay.coefs_[0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("model", ALL, ids=name_of)
+def test_assume_finite_leaves_out_the_search_for_nan_but_not_that_for_numbers_too_large(
+    model, rows, monkeypatch
+):
+    X, y = rows
+    looked = []
+    monkeypatch.setattr("sklloss._intake.arrays.check_finite", lambda *given: looked.append(given))
+    with sklearn.config_context(assume_finite=True):
+        clone(model).fit(X, y)
+        assert not looked
+        large = X.numpy().copy()
+        large[0, 0] = 1e300
+        with pytest.raises(ValueError, match="too large for dtype"):
+            clone(model).set_params(device=torch.device("cpu")).fit(large, y)
+    clone(model).fit(X, y)
+    assert len(looked) == 1

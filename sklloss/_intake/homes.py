@@ -59,10 +59,10 @@ def _offload(X, device, dtype, name):
     ValueError, TypeError, ImportError, MemoryError
         Where there is no such device, or no room on it; and where numbers are too large for ``dtype``.
     """
-    place, home = place_for(device), place_of(X)
+    place, own = place_for(device), place_of(X)
     if place is None:
-        return _shared(X) if home is not None and home.in_main_memory else X
-    if home is None:
+        return _shared(X) if own is not None and own.in_main_memory else X
+    if own is None:
         dtype = place.floats(dtype)
         if scipy.sparse.issparse(X):
             return move(in_dtype(X, dtype, name), place)
@@ -70,8 +70,8 @@ def _offload(X, device, dtype, name):
         if X.dtype != dtype:
             check_finite(there, place, name)
         return there
-    if home == place:
+    if own == place:
         return X
-    if not home.is_torch:
-        raise ValueError(f"device={str(device)!r} moves NumPy arrays and torch tensors, but {name} is {home}")
+    if not own.is_torch:
+        raise ValueError(f"device={str(device)!r} moves NumPy arrays and torch tensors, but {name} is {own}")
     return X.to(place.device)

@@ -105,11 +105,10 @@ class ArrayLoss:
         if self.probabilities:
             direction -= xp.sum(bend * direction, axis=1, keepdims=True)
             direction *= bend
-            product = direction
         else:
-            product = self.loss.product_formula(xp, self._target(bend, first, last), bend, direction)
+            direction = self.loss.product_formula(xp, self._target(bend, first, last), bend, direction)
         weight = self.weight(bend, first, last)
-        return product if weight is None else xp.where(weight != 0, product * weight, 0.0)
+        return direction if weight is None else xp.where(weight != 0, direction * weight, 0.0)
 
     def weight(self, raw, first, last):
         """The weights of the rows [first, last) in raw's dtype, (rows, 1) or (rows, outputs), or None."""

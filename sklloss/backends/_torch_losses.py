@@ -19,7 +19,7 @@ def in_place(place, loss):
     function of (y, raw, curved)
         It gives what `Loss.formula` and, if ``curved``, `Loss.curvature` do: losses, gradient, and second
         derivatives or None. Of a softmax the last are the probabilities. ``raw`` is overwritten. An infinite
-        score counts as a large one.
+        score counts as the largest finite one: a loss that the formula calls infinite is that large.
     """
     own = {CrossEntropy.kernel: _cross_entropy, LogLoss.kernel: _log_loss}.get(loss.kernel)
     if own is None or not place.is_torch:
@@ -27,15 +27,10 @@ def in_place(place, loss):
     return functools.partial(own, importlib.import_module("torch"), loss.label_smoothing)
 
 
-def _make_finite(torch, raw):
-    """Of scores whose differences are finite too, nothing becomes NaN."""
-    largest = torch.finfo(raw.dtype).max / 2
-    return raw.clamp_(-largest, largest)
-
-
 def _cross_entropy(torch, smoothing, y, raw, curved):
-    top, first = torch.max(_make_finite(torch, raw), 1, keepdim=True)
-    ahead = raw.sub_(top)
+    largest = torch.finfo(raw.dtype).max
+    top, first = torch.max(raw.clamp_(-largest, largest), 1, keepdim=True)
+    ahead = raw.sub_(top).clamp_(min=-largest)
     spread = smoothing / raw.shape[1]
     if y.ndim == 2:
         y = y * (1.0 - smoothing) + spread if smoothing else y
@@ -64,14 +59,16 @@ def _cross_entropy(torch, smoothing, y, raw, curved):
 
 
 def _log_loss(torch, smoothing, y, raw, curved):
+    largest = torch.finfo(raw.dtype).max
+    size = torch.abs(raw.clamp_(-largest, largest))
+    above = (raw >= 0).to(raw.dtype)
+    # What the label has against the score. Of a smoothed label 1 - y would lose digits, of the label not.
+    against = (above - y).abs_()
     if smoothing:
-        y = y * (1.0 - smoothing) + 0.5 * smoothing
-    size = torch.abs(_make_finite(torch, raw))
+        against.mul_(1.0 - smoothing).add_(0.5 * smoothing)
     e = torch.exp(-size)
-    # 1 or 0, as the score says, less y: what the label has against the score, with its sign
-    against = torch.heaviside(raw, raw.new_full((), 0.5)).sub_(y)
-    value = size.mul_(against.abs()).add_(torch.log1p(e))
-    above = 1.0 + e
-    short = e.div_(above)  # by how much the probability falls short of 1 or exceeds 0
-    bend = short / above if curved else None
-    return value, against.addcmul_(raw.sign_(), short, value=-1.0), bend
+    value = size.mul_(against).add_(torch.log1p(e))
+    total = 1.0 + e
+    short = e.div_(total)  # what the probability of the likelier side lacks
+    bend = short / total if curved else None
+    return value, above.mul_(2.0).sub_(1.0).mul_(against.sub_(short)), bend

@@ -62,7 +62,7 @@ class Place:
         """Whether NumPy can read the arrays of torch's or JAX's where they are."""
         if self.is_torch:
             return self.device.type == "cpu"
-        return self.is_jax and self.device.platform == "cpu"
+        return self.is_jax and getattr(self.device, "platform", None) == "cpu"
 
     @functools.cached_property
     def _names(self):

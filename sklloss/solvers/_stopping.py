@@ -24,8 +24,6 @@ class Result:
         The objective, summed over problems, at the start of each iteration and at the end.
     vanished : ndarray of bool of shape (problems,)
         The objective has no minimum and was followed until almost nothing was left of it.
-    solver : str or None
-        Which solver has come to the end, where there is more than one.
     """
 
     w: np.ndarray
@@ -34,7 +32,6 @@ class Result:
     converged: np.ndarray
     curve: list
     vanished: np.ndarray
-    solver: str | None = None
 
 
 def allowed_gap(value, tol):

@@ -63,7 +63,11 @@ def test_nothing_is_lost_where_a_class_is_all_but_certain(dtype):
     # next to 1 the others' share would be lost; relative errors are what counts here
     raw = torch.tensor([[60.0, 20.0, 0.0], [0.0, 40.0, 5.0]], dtype=getattr(torch, dtype))
     codes = torch.tensor([0, 1])
-    for loss, y in ((CrossEntropy(), codes), (LogLoss(), torch.tensor([[1.0, 1, 1], [1, 1, 1]]).to(raw))):
+    labels = torch.tensor([[1.0, 1, 1], [1, 1, 1]]).to(raw)
+    for loss, y in (
+        (CrossEntropy(), codes),
+        *((LogLoss(s), y) for s in (0.0, 1e-9, 1e-6, 0.1) for y in (labels, 1 - labels)),
+    ):
         value, gradient, _ = in_place(place_of(raw), loss)(y, raw.clone(), False)
         expected = stated(loss, y, raw)
         torch.testing.assert_close(value.double(), expected[0], rtol=1e-5, atol=0.0)
@@ -80,8 +84,20 @@ def test_infinite_scores_leave_finite_gradients(kind):
         for part in (value, gradient, bend):
             assert not part.isnan().any()
         assert gradient.abs().max() <= 1
+    # where the formula says infinite
     value, *_ = in_place(place_of(raw), kind())(y, raw.clone(), False)
-    assert value[0].sum() > 1e37
+    assert value[0].sum() >= torch.finfo(raw.dtype).max
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, LogLoss])
+def test_the_largest_finite_scores_cost_what_the_formula_says(kind):
+    raw = torch.tensor([[3e38, 2.9e38], [-3e38, 3e38]])
+    y = torch.tensor([1, 0]) if kind is CrossEntropy else torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    value, gradient, _ = in_place(place_of(raw), kind())(y, raw.clone(), False)
+    expected = stated(kind(), y, raw)
+    largest = torch.finfo(raw.dtype).max
+    torch.testing.assert_close(value.double(), expected[0].clamp(max=largest), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(gradient.double(), expected[1], rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("kind", [CrossEntropy, LogLoss])

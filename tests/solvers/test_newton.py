@@ -289,9 +289,10 @@ def easy(rng, count=2):
 
 def test_what_lbfgs_solves_it_solves_alone(rng):
     objective, w = easy(rng), np.zeros((2, 3))
-    both = lbfgs_newton_cg(objective, w, tol=1e-6, max_iter=100)
+    names = []
+    both = lbfgs_newton_cg(objective, w, tol=1e-6, max_iter=100, begins=names.append)
     alone = lbfgs(objective, w, tol=1e-6, max_iter=SHORT)
-    assert both.solver == "lbfgs"
+    assert names == ["lbfgs"]
     assert both.converged.all()
     np.testing.assert_array_equal(both.w, alone.w)
     assert both.curve == alone.curve
@@ -299,18 +300,20 @@ def test_what_lbfgs_solves_it_solves_alone(rng):
 
 def test_newton_goes_on_where_lbfgs_has_got_to(rng):
     objective, w = steep(rng), np.zeros((2, 12))
-    seen = []
+    seen, names = [], []
     both = lbfgs_newton_cg(
         objective,
         w,
         tol=1e-8,
         max_iter=300,
         callback=lambda n, w, value: seen.append((n, float(value.sum()))),
+        begins=names.append,
     )
     newton = newton_cg(objective, w, tol=1e-8, max_iter=300)
-    assert both.solver == "newton-cg"
+    assert names == ["lbfgs", "newton-cg"]
     assert both.converged.all()
     np.testing.assert_allclose(both.value, newton.value, rtol=1e-10)
+    assert both.n_iter.max() == len(both.curve) - 1
     assert (both.n_iter > SHORT).all()
     # one curve, one count
     assert [n for n, _ in seen] == list(range(1, len(both.curve)))
@@ -318,8 +321,21 @@ def test_newton_goes_on_where_lbfgs_has_got_to(rng):
     assert (np.diff(both.curve) <= 1e-12 * np.abs(both.curve[:-1])).all()
 
 
-@pytest.mark.parametrize("max_iter", [0, 1, 3, 10, 33])
+@pytest.mark.parametrize("max_iter", [0, 1, 3, 4, 10])
 def test_max_iter_counts_the_iterations_of_both(rng, max_iter):
-    result = lbfgs_newton_cg(steep(rng), np.zeros((2, 12)), tol=0.0, max_iter=max_iter)
-    assert result.n_iter.max() <= max_iter
-    assert len(result.curve) <= max_iter + 1
+    names = []
+    result = lbfgs_newton_cg(steep(rng), np.zeros((2, 12)), tol=0.0, max_iter=max_iter, begins=names.append)
+    assert (result.n_iter == max_iter).all()
+    assert len(result.curve) == max_iter + 1
+    assert names == ["newton-cg"] if max_iter < 4 else ["lbfgs", "newton-cg"]
+
+
+def test_a_problem_that_lbfgs_has_solved_may_wait_for_the_others(rng):
+    A, t = rng.normal(size=(2, 60, 12)), rng.normal(size=(2, 60))
+    A[1] *= np.logspace(-2, 2, 12)
+    objective = with_null_value(Convex(A, t, ridge=1e-3))
+    result = lbfgs_newton_cg(objective, np.zeros((2, 12)), tol=1e-6, max_iter=100)
+    assert result.converged.all()
+    alone = newton_cg(objective, np.zeros((2, 12)), tol=1e-6, max_iter=100)
+    np.testing.assert_allclose(result.value, alone.value, rtol=1e-9)
+    assert result.n_iter[0] < result.n_iter[1]
