@@ -53,10 +53,11 @@ class LogisticClassifier(LinearClassifier):
         states its second derivative (`Loss.curvature`), and "lbfgs" for any other. With a dense X of up to
         2048 columns and 2 million or more rows times parameters, a fit from 0 of more than 200 parameters
         per output, or 64 of several outputs, begins by "lbfgs", and "newton-cg" goes on after 30 iterations;
-        ``solver_`` says which ran last. "lbfgs" takes every loss, but wants a smooth one: at the kinks of "absolute_error" and "quantile" it
-        may stop early. "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and
-        "adam", which "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the
-        last one of all rows (variance reduction), preconditioned; they take every loss too.
+        ``solver_`` says which ran last. "lbfgs" takes every loss, but wants a smooth one: at the kinks of
+        "absolute_error" and "quantile" it may stop early. "proximal-newton" is the one for an L1 penalty, and
+        then what "auto" takes. "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the
+        batch's gradient corrected by the last one of all rows (variance reduction), preconditioned; they take
+        every loss too.
     max_iter : int, default=100
         Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
     verbose : int, default=0

@@ -201,9 +201,7 @@ def test_a_stream_goes_on_without_the_device_that_it_began_on(solver, rows):
 
 
 @pytest.mark.parametrize("model", ALL, ids=name_of)
-def test_assume_finite_leaves_out_the_search_for_nan_but_not_that_for_numbers_too_large(
-    model, rows, monkeypatch
-):
+def test_assume_finite_leaves_out_the_search_for_nan_and_no_check_of_a_cast(model, rows, monkeypatch):
     X, y = rows
     looked = []
     monkeypatch.setattr("sklloss._intake.arrays.check_finite", lambda *given: looked.append(given))
