@@ -104,18 +104,21 @@ def _line_search(model, value, slope, active, noise):
     """Steps that satisfy the weak Wolfe conditions, by doubling and bisection for each problem.
 
     Where the change of the value drowns in its rounding, the slope alone decides (Hager and Zhang's
-    approximate Wolfe condition). A problem that finds no step gets 0.
+    approximate Wolfe condition). Where what the slope promises is as small as the rounding of the slope, no
+    step is better than the first that is no rise. A problem that finds no step gets 0.
     """
     step = np.where(active, 1.0, 0.0)
     low = np.zeros_like(step)
     high = np.full_like(step, np.inf)
     searching = active & (slope < 0)
     step[active & ~searching] = 0.0
+    drowned = -slope * np.abs(value) <= noise**2
     for _ in range(TRIALS):
         new_value, new_slope = model.look(step)
         lower = new_value <= value + ENOUGH * step * slope
         lower |= (new_value <= value + noise) & (new_slope <= (2 * ENOUGH - 1) * slope)
-        flat = new_slope >= FLATTER * slope
+        lower |= drowned & (new_value <= value + noise)
+        flat = (new_slope >= FLATTER * slope) | drowned
         too_far = searching & ~lower
         too_short = searching & lower & ~flat
         searching = too_far | too_short

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from sklloss import LogisticClassifier
+from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers._stopping import allowed_gap, exhausted, has_vanished
 from sklloss.solvers.lbfgs import lbfgs
 
@@ -226,3 +228,20 @@ def test_a_long_fit_has_its_preconditioner_made_anew(rng):
     np.testing.assert_array_equal(
         lbfgs(objective, start, tol=1e-7, max_iter=500).w, lbfgs(plain, start, tol=1e-7, max_iter=500).w
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_does_not_go_on_among_roundings(seed, monkeypatch):
+    # the end that is asked for lies below float32's rounding
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(150, 4)).astype(np.float32)
+    y = X @ rng.normal(size=(4, 3)) + rng.normal(size=(150, 3)) > 0
+    calls = []
+    passes = LinearObjective.value_and_gradient
+    monkeypatch.setattr(
+        LinearObjective, "value_and_gradient", lambda self, w: calls.append(0) or passes(self, w)
+    )
+    model = LogisticClassifier(solver="lbfgs", tol=1e-6).fit(X, y)
+    assert len(calls) < model.n_iter_.max() + 10
+    precise = LogisticClassifier(tol=1e-6).fit(X.astype(float), y)
+    np.testing.assert_allclose(model.coef_, precise.coef_, rtol=1e-3, atol=1e-4)
