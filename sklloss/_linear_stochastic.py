@@ -77,6 +77,11 @@ def remember_fit(estimator, target, n):
         del estimator._stream
 
 
+def _precise(part):
+    """A part of a stream's state as it was before a device without float64 had it."""
+    return part.astype(np.float64) if isinstance(part, np.ndarray) else part
+
+
 def has_no_l1(estimator):
     """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
     if estimator.l1_ratio != 0:
@@ -152,7 +157,7 @@ class PartialFitMixin:
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
             # a model that has been moved takes its stream along
-            stream = Stream(**{name: on_host(part, name) for name, part in self._stream.items()})
+            stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
         if first:

@@ -75,3 +75,24 @@ def test_elsewhere_what_needs_no_writing_works_and_the_rest_is_named(model, rows
     np.testing.assert_allclose(
         np.asarray(fitted.predict(there)), fitted.to("numpy").predict(X), rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(),
+        LogisticClassifier(solver="adam"),
+        MLPClassifier(**NETWORK),
+        MLPRegressor(**NETWORK),
+    ],
+    ids=name_of,
+)
+def test_a_stream_goes_on_where_it_is_moved(model, rows):
+    X, y = rows
+    there = jax.numpy.asarray(X)
+    classes = {} if isinstance(model, MLPRegressor) else {"classes": [0, 1, 2]}
+    stay, leave = (clone(model).set_params(random_state=0).partial_fit(X, y, **classes) for _ in range(2))
+    leave = leave.to(there).partial_fit(there, y).to(there).to("numpy").partial_fit(X, y)
+    stay.partial_fit(X, y).partial_fit(X, y)
+    for own, one in zip(learned(leave), learned(stay), strict=True):
+        np.testing.assert_allclose(own, one, rtol=1e-3, atol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 from sklloss.backends._array_curvature import ArrayCurvature, plus
 from sklloss.backends._array_loss import ArrayLoss
 from sklloss.backends.places import check_writable, place_of
-from sklloss.backends.rows import Rows, _offsets
+from sklloss.backends.rows import FEW, Rows, _offsets
 from sklloss.backends.torch_csr import TorchCSR
 
 # Bytes of scores that a pass makes at a time: much work for each call of the library, but little memory.
@@ -122,6 +122,17 @@ class ArrayRows(ArrayCurvature):
             X, self.loss, part(self._values), part(self._codes), weight, self.outputs,
             fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center,
         )  # fmt: skip
+
+    def constant_columns(self):
+        """See `Rows.constant_columns`."""
+        columns = np.flatnonzero(self.center)
+        for step in (max(1, self.n // FEW), 1):
+            if columns.size:
+                at = self.place.put(columns, np.int64)
+                part = self.place.xp.take(self._X[::step, ...], at, axis=1)
+                alike = self.place.xp.all(part == part[:1, ...], axis=0)
+                columns = columns[self.place.get(alike)]
+        return columns
 
     def plain(self, coef):
         """Parameters (outputs, width) for X less its center as those for X, wherever they are."""

@@ -19,6 +19,8 @@ CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
 # So many rows tell what a loss is like at 0.
 NULL_ROWS = 8192
+# So many show of most columns that they are not constant.
+FEW = 64
 
 
 class Rows(Curvature):
@@ -163,6 +165,14 @@ class Rows(Curvature):
         if array is None or array.shape != shape:
             array = self._space[name] = make(shape, dtype=dtype)
         return array
+
+    def constant_columns(self):
+        """The numbers of the columns with a center that have the same value in every row."""
+        columns = np.flatnonzero(self.center)
+        for part in (self._X[:: max(1, self.n // FEW)], self._X):
+            if columns.size:
+                columns = columns[(part[:, columns] == part[0, columns]).all(axis=0)]
+        return columns
 
     def plain(self, coef):
         """Parameters (outputs, width) for X less its center as those for X."""

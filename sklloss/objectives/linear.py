@@ -105,13 +105,31 @@ class LinearObjective:
         return array.reshape(shape) if here else self.vectors.xp.reshape(array, shape)
 
     @functools.cached_property
+    def _bears(self):
+        """0 for columns that are constant in X and 0 less its center, else 1, (width,); None without any.
+
+        Far from 0 these are the difference of large numbers, of which nothing but rounding is left.
+        """
+        flat = self.rows.constant_columns()
+        if not flat.size:
+            return None
+        bears = np.ones(self.rows.width)
+        bears[flat] = 0.0
+        return bears, None if self.vectors is NUMPY else self.vectors.put(bears)
+
+    def _bearing(self, array):
+        """Parameters or derivatives (outputs, width) without those that cannot matter."""
+        bears = self._bears
+        return array if bears is None else array * bears[not isinstance(array, np.ndarray)]
+
+    @functools.cached_property
     def _ridge_there(self):
         return self.vectors.put(self._ridge)
 
     def value_and_gradient(self, w):
         """Objective of each problem, (problems,), and its gradient, (problems, size)."""
-        sums, gradient = self.rows.value_and_gradient(self.coef(w))
-        return self._with_penalty(w, sums, gradient)
+        sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)))
+        return self._with_penalty(w, sums, self._bearing(gradient))
 
     def precise_gradient(self, w):
         """As `value_and_gradient`, as precise as `hessian`: computed in float64 whatever X's dtype."""
@@ -223,16 +241,17 @@ class LinearObjective:
 
     def linearise(self, w):
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
-        sums, gradient = self.rows.value_and_gradient(self.coef(w), keep_curvature=True)
+        sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)), keep_curvature=True)
         self._point = w
-        return self._with_penalty(w, sums, gradient)
+        return self._with_penalty(w, sums, self._bearing(gradient))
 
     def product(self, direction):
         """The Hessian at the last linearised point times a direction, of the parameters' shape.
 
         The next product is written over it.
         """
-        product = self._shaped(self.rows.product(self.coef(direction)), self.shape)
+        product = self._bearing(self.rows.product(self._bearing(self.coef(direction))))
+        product = self._shaped(product, self.shape)
         if not isinstance(direction, np.ndarray):
             product = product if self.scale == 1.0 else product * self.scale
             return product + self._ridge_there * direction if self.penalised else product

@@ -66,8 +66,9 @@ class NetworkObjective:
         self.coefs = self._network.coefs
 
     def put(self, array):
-        """An array, which may live elsewhere, as parameters are; it may be the same."""
-        return to_numpy(array).astype(self.dtype, copy=False)
+        """An array, which may live elsewhere, as parameters are, to be written to; it may be the same."""
+        array = to_numpy(array).astype(self.dtype, copy=False)
+        return array if array.flags.writeable else array.copy()
 
     def get(self, array):
         """An array that lives there as NumPy's."""
