@@ -57,6 +57,7 @@ def simulated_device():
 def _set_up():
     """Tell torch of the device, which can be done once; None if this torch cannot have it."""
     import torch
+    from torch import library
     from torch.utils import backend_registration
 
     # An experimental interface of torch's, from 2.9 on: a later torch may well change it.
@@ -65,7 +66,7 @@ def _set_up():
         return None
     register(NAME)
     run = _runner(torch)
-    everything, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    everything, some = (library.Library(name, "IMPL") for name in ("_", "aten"))
     everything.fallback(run, "PrivateUse1")
     for name in FACTORIES:
         packet, _, overload = name.partition(".")

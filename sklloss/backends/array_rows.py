@@ -5,7 +5,7 @@ import numpy as np
 from sklloss.backends._array_curvature import ArrayCurvature, plus
 from sklloss.backends._array_loss import ArrayLoss
 from sklloss.backends.places import check_writable, place_of
-from sklloss.backends.rows import FEW, Rows, _offsets
+from sklloss.backends.rows import Rows, _offsets, looks
 from sklloss.backends.torch_csr import TorchCSR
 
 # Bytes of scores that a pass makes at a time: much work for each call of the library, but little memory.
@@ -125,13 +125,12 @@ class ArrayRows(ArrayCurvature):
 
     def constant_columns(self):
         """See `Rows.constant_columns`."""
-        columns = np.flatnonzero(self.center)
-        for step in (max(1, self.n // FEW), 1):
+        xp, columns = self.place.xp, np.flatnonzero(self.center)
+        for rows in looks(self.n):
             if columns.size:
                 at = self.place.put(columns, np.int64)
-                part = self.place.xp.take(self._X[::step, ...], at, axis=1)
-                alike = self.place.xp.all(part == part[:1, ...], axis=0)
-                columns = columns[self.place.get(alike)]
+                part, first = (xp.take(self._X[some, ...], at, axis=1) for some in (rows, slice(0, 1)))
+                columns = columns[self.place.get(xp.all(part == first, axis=0))]
         return columns
 
     def plain(self, coef):

@@ -21,6 +21,8 @@ SPARSE_CHUNK_WORK = 4
 NULL_ROWS = 8192
 # So many show of most columns that they are not constant.
 FEW = 64
+# So many are looked at at a time after that.
+LOOK = 1 << 14
 
 
 class Rows(Curvature):
@@ -169,9 +171,9 @@ class Rows(Curvature):
     def constant_columns(self):
         """The numbers of the columns with a center that have the same value in every row."""
         columns = np.flatnonzero(self.center)
-        for part in (self._X[:: max(1, self.n // FEW)], self._X):
+        for rows in looks(self.n):
             if columns.size:
-                columns = columns[(part[:, columns] == part[0, columns]).all(axis=0)]
+                columns = columns[(self._X[rows][:, columns] == self._X[0, columns]).all(axis=0)]
         return columns
 
     def plain(self, coef):
@@ -278,6 +280,12 @@ class Rows(Curvature):
         for bad in threads.share(work, chunks, self._n_threads):
             if bad >= 0:
                 raise ValueError(f"class code {self._codes[bad]} in row {bad} is not in [0, {self.outputs})")
+
+
+def looks(n):
+    """Slices of n rows: some all over them, then all of them part by part."""
+    parts = (slice(first, min(first + LOOK, n)) for first in range(0, n, LOOK))
+    return [slice(0, n, max(1, n // FEW)), *parts]
 
 
 def _offsets(X, weight):

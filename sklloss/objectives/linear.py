@@ -229,7 +229,7 @@ class LinearObjective:
         """Whether a few steps of L-BFGS may well lead to the end sooner than Newton's method.
 
         They do where passes over X are what costs, where one for the gradient costs no more than a product
-        with the Hessian, as it does for a softmax, and where the preconditioner knows how columns correlate.
+        with the Hessian (for a softmax it does), and where the preconditioner knows how columns correlate.
         """
         rows = self.rows
         large = rows.n * rows.width * self.problems >= LARGE

@@ -5,6 +5,7 @@ import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.backends.binding import bind
+from sklloss.backends.rows import LOOK
 from sklloss.losses import LogLoss
 
 
@@ -40,9 +41,9 @@ def test_they_change_nothing(kind, solver, dtype, C, value, place, data, find_pl
 
 @pytest.mark.parametrize("place", ["numpy", "strict"])
 def test_a_column_counts_as_constant_if_every_row_says_so(place, rng, strict):
-    X = rng.normal(size=(1000, 6))
+    X = rng.normal(size=(LOOK + 1000, 6))
     X[:, [1, 2, 3]], X[:, 4] = 50.0, 0.0
-    X[[501], [2]] = 50.5
+    X[LOOK + 501, 2] = 50.5  # in a row that only the last look comes to
     X[:, 5] += 100
     given = X if place == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)
