@@ -3,10 +3,13 @@
 from sklloss import losses, metrics, model_selection
 from sklloss._show_versions import show_versions
 from sklloss._version import __version__
-from sklloss.learning_rate import LearningRateFinderDisplay, find_learning_rate
-from sklloss.linear import LogisticClassifier, SoftmaxClassifier
-from sklloss.linear_cv import LogisticClassifierCV, SoftmaxClassifierCV
-from sklloss.mlp import MLPClassifier, MLPRegressor
+from sklloss.linear import (
+    LogisticClassifier,
+    LogisticClassifierCV,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+)
+from sklloss.mlp import LearningRateFinderDisplay, MLPClassifier, MLPRegressor, find_learning_rate
 
 __all__ = [
     "LearningRateFinderDisplay",

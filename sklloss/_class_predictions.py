@@ -7,8 +7,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._intake import check_same_place, check_X, hard_labels, on_host
-from sklloss.backends.places import to_numpy
+from sklloss.arrays.device import to_numpy
+from sklloss.data import check_same_place, check_X, hard_labels, on_host
 
 
 class ClassPredictions:

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.backends.places import beside, place_of, to_numpy, torch_place
+from sklloss.arrays.device import beside, place_of, to_numpy, torch_place
 
 
 class Movable:

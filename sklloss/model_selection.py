@@ -21,7 +21,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, St
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss._intake import softmax_target
+from sklloss.data import softmax_target
 
 __all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
 

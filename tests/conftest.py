@@ -25,7 +25,7 @@ def rng():
 
 def place_named(name):
     """The `Place` of that name; the test is skipped where its library is missing."""
-    from sklloss.backends.places import Place, place_of
+    from sklloss.arrays.device import Place, place_of
 
     if name.startswith("torch"):
         torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"

@@ -229,7 +229,7 @@ def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
         ("losses/a.py", "from ..kernels import get\nfrom . import b\nimport numpy as np"),
         ("solvers/a.pyx", "from scipy.linalg.cython_blas cimport dgemm\nfrom libc.math cimport sqrt"),
         ("kernels/a.pyx", "import numpy as np\nfrom cython cimport floating"),
-        ("objectives/a.pyx", "from sklloss.kernels._driver cimport a, b  # from sklloss import mlp"),
+        ("objectives/a.pyx", "from sklloss.kernels.driver cimport a, b  # from sklloss import mlp"),
         ("linear.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
         ("mlp.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
     ],

@@ -10,7 +10,7 @@ import threadpoolctl
 from sklearn.exceptions import NotFittedError
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss._intake import (
+from sklloss.data import (
     check_weight,
     hard_labels,
     regression_data,

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.backends.places import Place
+from sklloss.arrays.device import Place
 
 jax = pytest.importorskip("jax")
 

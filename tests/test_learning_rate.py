@@ -12,7 +12,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklloss import LearningRateFinderDisplay, MLPRegressor, find_learning_rate, learning_rate
+from sklloss import LearningRateFinderDisplay, MLPRegressor, find_learning_rate
+from sklloss.mlp import learning_rate
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

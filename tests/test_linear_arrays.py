@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.backends.places import Place, place_of
+from sklloss.arrays.device import Place, place_of
 
 SMOOTH = ("newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam")
 # How far a model may be from that on NumPy: both stop near the optimum, by their own rounding.
@@ -431,7 +431,7 @@ def test_a_full_device_is_a_memory_error_and_the_model_stays(rng, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr("sklloss._linear.bind", full)
+    monkeypatch.setattr("sklloss.linear.base.bind", full)
     with pytest.raises(MemoryError, match="LogisticClassifier found no room for its work.*9 GiB") as caught:
         model.fit(torch.asarray(X), y)
     assert caught.value.__context__.__traceback__ is None

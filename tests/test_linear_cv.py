@@ -25,7 +25,7 @@ from sklloss import (
     losses,
     metrics,
 )
-from sklloss._linear import SOLVERS
+from sklloss.linear.base import SOLVERS
 from sklloss.model_selection import StratifiedSoftKFold
 
 CVS = [LogisticClassifierCV, SoftmaxClassifierCV]

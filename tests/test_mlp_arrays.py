@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklloss import MLPClassifier, MLPRegressor, find_learning_rate, losses
-from sklloss.backends.places import place_of
+from sklloss.arrays.device import place_of
 from sklloss.objectives.network import ACTIVATIONS
 
 SOLVERS = ("adam", "adamw", "sgd", "lbfgs")
@@ -258,7 +258,7 @@ class TestTheSameModel:
         np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-9)
 
     def test_in_blocks_of_rows(self, there, monkeypatch, rng):
-        monkeypatch.setattr("sklloss._mlp.BLOCK", 25)
+        monkeypatch.setattr("sklloss.mlp.base.BLOCK", 25)
         X, y = classes("strings", rng)
         model, other = classifier().fit(X, y), classifier().fit(there.put(X), y)
         np.testing.assert_array_equal(other.predict(there.put(X)), model.predict(X))

@@ -10,7 +10,7 @@ import scipy.sparse
 from simulated_device import simulated_device, transfers
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.objectives.array_network import ArrayNetworkObjective
+from sklloss.objectives.device_network import ArrayNetworkObjective
 from sklloss.objectives.linear import LinearObjective
 
 torch = pytest.importorskip("torch")

@@ -9,8 +9,8 @@ import os
 
 import numpy as np
 
-from sklloss.kernels import _cpu, _products
-from sklloss.kernels._driver import evaluate
+from sklloss.kernels import cpu, products
+from sklloss.kernels.driver import evaluate
 
 __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
 
@@ -18,17 +18,17 @@ BUILDS = ("avx512", "avx2", "baseline")
 
 
 def _installed(build):
-    return importlib.util.find_spec(f"sklloss.kernels._build_{build}") is not None
+    return importlib.util.find_spec(f"sklloss.kernels.isa.{build}") is not None
 
 
 def available():
     """The builds that are installed and that this CPU can run, best first."""
-    return [build for build in _cpu.supported() if _installed(build)]
+    return [build for build in cpu.supported() if _installed(build)]
 
 
 def table_of(build):
     """All kernels of one build, by (name, dtype name)."""
-    return importlib.import_module(f"sklloss.kernels._build_{build}").table()
+    return importlib.import_module(f"sklloss.kernels.isa.{build}").table()
 
 
 def _choose():
@@ -43,7 +43,7 @@ def _choose():
                 f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}"
             )
         return forced, "SKLLOSS_CPU asks for it"
-    missing = [build for build in _cpu.supported() if build not in usable]
+    missing = [build for build in cpu.supported() if build not in usable]
     if missing:
         return usable[0], f"the best that was built; the compiler could not build {', '.join(missing)}"
     return usable[0], "the best that this CPU has"
@@ -52,7 +52,7 @@ def _choose():
 chosen, reason = _choose()
 _table = table_of(chosen)
 _names = {np.dtype(name): name for _, name in _table}  # `dtype.name` takes its time
-_products.use(importlib.import_module(f"sklloss.kernels._build_{chosen}").products())
+products.use(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
 
 
 def get(name, dtype):

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length
 
-from sklloss._intake import check_weight, hard_labels
+from sklloss.data import check_weight, hard_labels
 from sklloss.metrics import _rows
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss._intake import check_weight, logistic_target, softmax_target
+from sklloss.data import check_weight, logistic_target, softmax_target
 
 # Predictions of classes must sum to 1 this closely, or they are not what the estimator's user takes them for.
 SUM_TOLERANCE = 1e-3

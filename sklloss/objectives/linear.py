@@ -4,16 +4,16 @@ import functools
 
 import numpy as np
 
-from sklloss.backends.vectors import NUMPY, ArrayVectors
+from sklloss.arrays.vectors import NUMPY, ArrayVectors
 from sklloss.losses import CrossEntropy
-from sklloss.objectives._preconditioners import (
+from sklloss.objectives.linear_dual import DualAscent
+from sklloss.objectives.preconditioners import (
     TOO_LARGE,
     BlockSolver,
     DiagonalSolver,
     ShiftSolver,
     SubsetSolver,
 )
-from sklloss.objectives.linear_dual import DualAscent
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
@@ -201,7 +201,7 @@ class LinearObjective:
     def newton_steps(self, w, curve, *rule):
         """Plain Newton steps of a single problem, w of shape (1, size), which change it, all at once.
 
-        See `sklloss.kernels._newton.steps`. None where the problem is too large to gain by that.
+        See `sklloss.kernels.linear.small_newton.steps`. None where the problem is too large to gain by that.
         """
         if self.problems > 1:
             return None

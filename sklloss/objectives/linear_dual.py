@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklloss.backends import dual
+from sklloss.objectives import dual_epoch
 
 # The more the loss of a row bends along its own step, the slower the ascent. With few outputs an epoch costs
 # some 8 products with the Hessian, with many 3.
@@ -28,7 +28,7 @@ class DualAscent:
     ----------
     objective : LinearObjective
     sizes : tuple
-        From `dual.sizes`.
+        From `dual_epoch.sizes`.
     """
 
     def __init__(self, objective, sizes):
@@ -37,7 +37,7 @@ class DualAscent:
         weight, squared, self._overlap = sizes
         follow = FOLLOW / (self._scale * weight * rows.n)
         self._bias = BIAS * squared + follow if rows.fit_intercept else 0.0
-        self._state = dual.state(rows)
+        self._state = dual_epoch.state(rows)
 
     @classmethod
     def of(cls, objective):
@@ -46,9 +46,9 @@ class DualAscent:
         None for others, where no passes can be made, or where they would be many.
         """
         rows = objective.rows
-        if not objective.penalised or objective.l1.any() or not dual.takes(rows):
+        if not objective.penalised or objective.l1.any() or not dual_epoch.takes(rows):
             return None
-        sizes = dual.sizes(rows)
+        sizes = dual_epoch.sizes(rows)
         bend = 0.25 if rows.separable else (1 - 1 / rows.outputs) / rows.outputs
         bend *= objective.scale * sizes[0] * sizes[1]
         # a NaN too is too much
@@ -67,7 +67,7 @@ class DualAscent:
         after the epoch.
         """
         order = random_state.permutation(self._rows.n)
-        sums, promise = dual.epoch(
+        sums, promise = dual_epoch.epoch(
             self._rows, self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
         )
         _, intercept, balance, _ = self._state
@@ -79,4 +79,4 @@ class DualAscent:
 
     def parameters(self):
         """The parameters, of the objective's shape."""
-        return dual.parameters(self._rows, self._state).reshape(self._shape)
+        return dual_epoch.parameters(self._rows, self._state).reshape(self._shape)

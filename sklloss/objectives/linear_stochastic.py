@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklloss.backends import stochastic
-from sklloss.backends.rows import Rows
+from sklloss.objectives import numpy_epoch
 from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
+from sklloss.objectives.numpy_passes import Rows
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
 WIDEST_DENSE_BLOCKS = 128
@@ -64,7 +64,7 @@ class MiniBatches:
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
         self._gains = objective.scale * len(self.rows_at) / counts
         self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
-        self._kept = stochastic.room_for_slopes(rows)
+        self._kept = numpy_epoch.room_for_slopes(rows)
         self._anchor = None
         # whether a shift of all outputs alike changes no loss, which the first slopes tell
         self._together = False if rows.separable else None
@@ -108,7 +108,7 @@ class MiniBatches:
         objective = self.objective
         sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._kept)
         if self._together is None:
-            self._together = stochastic.cancel(objective.rows, self._kept)
+            self._together = numpy_epoch.cancel(objective.rows, self._kept)
         self._anchor = gradient * objective.scale
         return objective._with_penalty(w, sums, gradient)
 
@@ -128,7 +128,7 @@ class MiniBatches:
         rows = self.objective.rows
         if moments is not None:
             moments = tuple(part.reshape(self._ridge.shape) for part in moments)
-        stochastic.epoch(
+        numpy_epoch.epoch(
             rows, w.reshape(self._ridge.shape), order, self.batch_rows, coordinates=self._coordinates,
             ridge=self._ridge, gains=self._gains,
             rates=np.broadcast_to(rates, (self.batches, rows.outputs)), kept=self._kept,
@@ -230,7 +230,7 @@ class StreamBatches:
         for part in np.array_split(np.arange(len(gains)), min(segments, len(gains))):
             batches = slice(part[0], part[-1] + 1)
             some = order[part[0] * self.batch_rows : (part[-1] + 1) * self.batch_rows]
-            stochastic.epoch(
+            numpy_epoch.epoch(
                 rows, w, some, self.batch_rows, coordinates=coordinates, ridge=self._ridge,
                 gains=gains[batches], rates=rates[batches], bend=BEND, together=self._together,
                 moments=moments, decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],

@@ -6,13 +6,13 @@ import itertools
 import numpy as np
 
 from sklloss import kernels
-from sklloss.backends import threads
-from sklloss.backends.places import to_numpy
-from sklloss.backends.threads import single_threaded_blas
-from sklloss.kernels import _network
-from sklloss.kernels._network import Rows
+from sklloss.arrays import threads
+from sklloss.arrays.device import to_numpy
+from sklloss.arrays.threads import single_threaded_blas
+from sklloss.kernels.network import network as network_kernels
+from sklloss.kernels.network.network import Rows
 
-ACTIVATIONS = tuple(_network.ACTIVATIONS)
+ACTIVATIONS = tuple(network_kernels.ACTIVATIONS)
 
 # Numbers that are brought to another dtype at a time.
 CAST = 1 << 18
@@ -38,7 +38,7 @@ class NetworkObjective:
         None for a network that only predicts.
     alpha : float
     n_threads : int or None
-        As for `sklloss.backends.threads.count`. Small networks and batches stay on one thread; results are
+        As for `sklloss.arrays.threads.count`. Small networks and batches stay on one thread; results are
         the same bits for any number.
     """
 
@@ -57,9 +57,9 @@ class NetworkObjective:
             additive = loss.additive
         elif loss is not None:
             function = loss.evaluate_batch
-        build = importlib.import_module(f"sklloss.kernels._build_{kernels.chosen}")
+        build = importlib.import_module(f"sklloss.kernels.isa.{kernels.chosen}")
         layers = build.network_table()[self.dtype.name]
-        self._network = _network.Network(
+        self._network = network_kernels.Network(
             self.widths, activation, self.dtype, layers, function, parameter=parameter, additive=additive
         )
         self.size = self._network.size

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from sklloss.backends.vectors import NUMPY
-from sklloss.solvers._lbfgs_models import Compact, TwoLoop
-from sklloss.solvers._stopping import (
+from sklloss.arrays.vectors import NUMPY
+from sklloss.solvers.base import (
     Result,
     allowed_gap,
     exhausted,
@@ -12,6 +11,7 @@ from sklloss.solvers._stopping import (
     has_vanished,
     start_again,
 )
+from sklloss.solvers.lbfgs_models import Compact, TwoLoop
 
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
 FLATTER = 0.9  # the slope after a step, against the slope before it (weak Wolfe)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from sklloss.backends.threads import single_threaded_blas
+from sklloss.arrays.threads import single_threaded_blas
 
 
 def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):

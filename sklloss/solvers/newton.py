@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.solvers._stopping import (
+from sklloss.solvers.base import (
     Result,
     allowed_gap,
     exhausted,

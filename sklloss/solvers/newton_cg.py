@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from sklloss.backends.vectors import NUMPY
-from sklloss.kernels import _conjugate
-from sklloss.solvers._ascent import ascended
-from sklloss.solvers._stopping import (
+from sklloss.arrays.vectors import NUMPY
+from sklloss.kernels.solve import conjugate_gradients
+from sklloss.solvers.base import (
     Result,
     allowed_gap,
     exhausted,
@@ -13,6 +12,7 @@ from sklloss.solvers._stopping import (
     has_vanished,
     start_again,
 )
+from sklloss.solvers.dual_ascent import ascended
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
@@ -152,8 +152,10 @@ class _Systems:
     def step(self, product, solve, *limits):
         """Go along p, given its product with the matrix; whether a system still runs."""
         residual = self._residual
-        _conjugate.advance(self.p, product, self.d, residual, self._rz, self._decrease, self._running)
-        return _conjugate.turn(self.p, solve(residual), residual, *self._rule, *limits)
+        conjugate_gradients.advance(
+            self.p, product, self.d, residual, self._rz, self._decrease, self._running
+        )
+        return conjugate_gradients.turn(self.p, solve(residual), residual, *self._rule, *limits)
 
     def moved(self):
         """Which systems have gone anywhere."""
@@ -187,7 +189,7 @@ class _SystemsThere:
         p = (newer / divisor)[:, None] * self.p + z
         bend, newer_here = vectors.read(bend, newer)
         self._moved |= before & (bend > 0)
-        some = _conjugate.settle(bend, newer_here, *self._rule, *limits)
+        some = conjugate_gradients.settle(bend, newer_here, *self._rule, *limits)
         if some:
             self.p, self._there = vectors.keep(p, self._running), newer
         return some

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.solvers._stopping import Result, allowed_gap
+from sklloss.solvers.base import Result, allowed_gap
 
 # The gap is estimated with a Hessian of another point of the path, so it must be smaller by this factor.
 CAUTION = 30

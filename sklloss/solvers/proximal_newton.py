@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sklloss.solvers._l1_models import minimise_model
-from sklloss.solvers._l1_products import minimise_by_products
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
+from sklloss.solvers.base import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
+from sklloss.solvers.l1_models import minimise_model
+from sklloss.solvers.l1_products import minimise_by_products
 
 LOOSEST = 0.1  # a model may be left with this share of its decrease undone
 CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end

@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from sklearn.exceptions import ConvergenceWarning
 
-from sklloss.backends.places import to_numpy
+from sklloss.arrays.device import to_numpy
 
 
 @dataclass(frozen=True)

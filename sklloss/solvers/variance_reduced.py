@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss.objectives.linear_stochastic import DECAYS, MiniBatches
-from sklloss.solvers._stopping import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
+from sklloss.solvers.base import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
 
 CAUTION = 0.1  # the approximate curvature may underestimate the gap
 RECENT = 2  # epochs that together may lower the objective by no more than the allowed gap at the end

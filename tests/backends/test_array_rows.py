@@ -8,13 +8,13 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import _array_curvature, array_rows
-from sklloss.backends.array_rows import ArrayRows
-from sklloss.backends.binding import bind
-from sklloss.backends.places import move, place_for, place_of
-from sklloss.backends.rows import Rows
+from sklloss.arrays.device import move, place_for, place_of
 from sklloss.losses import Loss
+from sklloss.objectives import device_curvature, device_passes
 from sklloss.objectives.classification import TwoClasses
+from sklloss.objectives.device_passes import ArrayRows
+from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.passes import bind
 
 N, FEATURES, OUTPUTS = 300, 5, 3
 TORCH, STRICT, DEVICE1, NO_FLOAT64 = "torch", "array_api_strict", "device1", "no_float64"
@@ -222,9 +222,9 @@ def test_results_do_not_depend_on_how_rows_are_cut(loss, sparse, monkeypatch):
     coef = next(points(whole))
     curved = has_curvature(loss)
     results = []
-    for size in (array_rows.CHUNK_BYTES, 3000):
-        monkeypatch.setattr(array_rows, "CHUNK_BYTES", size)
-        monkeypatch.setattr(_array_curvature, "WIDE_BYTES", 16 * size)
+    for size in (device_passes.CHUNK_BYTES, 3000):
+        monkeypatch.setattr(device_passes, "CHUNK_BYTES", size)
+        monkeypatch.setattr(device_curvature, "WIDE_BYTES", 16 * size)
         rows = pair(loss, TORCH, np.float32, "rows", n=5000, sparse=sparse)[1]
         slopes = np.empty((5000, OUTPUTS), np.float32)
         result = [*rows.value_and_gradient(coef, keep_curvature=curved, slopes=slopes), slopes.astype(float)]
@@ -234,7 +234,7 @@ def test_results_do_not_depend_on_how_rows_are_cut(loss, sparse, monkeypatch):
             result += [rows.product(coef), rows.local_diagonal(), *rows.hessian(coef)]
             result += rows.subset_hessian(sets, coupled=not loss.separable)
         results.append(result)
-    assert len(array_rows.ArrayRows._chunks(rows)) == 5
+    assert len(device_passes.ArrayRows._chunks(rows)) == 5
     for part, wanted in zip(*results, strict=True):
         close(part, wanted, 1e-6)
 

@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import array_stochastic, places, stochastic
-from sklloss.backends.binding import bind
+from sklloss.arrays import device as device_module
+from sklloss.objectives import device_epoch, numpy_epoch
+from sklloss.objectives.passes import bind
 
 N, P, K, BATCH = 90, 7, 3, 8
 
@@ -46,10 +47,10 @@ def epoch(rows, w, arguments, **further):
     w = w.copy()
     kept = further.pop("kept", None)
     if kept is not None:
-        slopes = stochastic.room_for_slopes(rows)
+        slopes = numpy_epoch.room_for_slopes(rows)
         slopes[...] = kept if isinstance(slopes, np.ndarray) else rows.place.put(kept)
         further["kept"] = slopes
-    stochastic.epoch(rows, w, **arguments, **{**further, **changed})
+    numpy_epoch.epoch(rows, w, **arguments, **{**further, **changed})
     return [w, *changed.get("moments", ()), *([changed["mean"]] if "mean" in changed else [])]
 
 
@@ -66,7 +67,7 @@ def both(
     w = rng.normal(size=(outputs, P + 1)) / 3
     values, weight = (None if v is None else v.astype(dtype) for v in (values, weight))
     results = []
-    for one in (X, places.move(scipy.sparse.csr_array(X) if sparse else X, place)):
+    for one in (X, device_module.move(scipy.sparse.csr_array(X) if sparse else X, place)):
         rows = bind(one, loss, values, codes, weight, outputs, fit_intercept=True, center=center)
         results.append(epoch(rows, w, a, **further))
     for expected, found in zip(*results, strict=True):
@@ -139,7 +140,7 @@ def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, fi
     a = arguments(rng)
     batches = -(-len(a["order"]) // batch)
     a.update(batch_rows=batch, gains=a["gains"][:batches], rates=a["rates"][:batches])
-    monkeypatch.setattr(array_stochastic, "GATHER_BYTES", room * 10)
+    monkeypatch.setattr(device_epoch, "GATHER_BYTES", room * 10)
     kept = rng.normal(size=(N, K))
     both(there, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), kept=kept)
 
@@ -167,11 +168,11 @@ def test_slopes_that_cancel_are_told_from_those_that_do_not(there, rng):
     place, dtype, _ = there
     X = rng.normal(size=(N, P)).astype(dtype)
     slopes = rng.normal(size=(N, K)).astype(dtype)
-    for one in (X, places.move(X, place)):
+    for one in (X, device_module.move(X, place)):
         rows = bind(one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True)
         for shift, cancels in ((slopes.mean(axis=1, keepdims=True), True), (0.0, False)):
-            room = stochastic.room_for_slopes(rows)
+            room = numpy_epoch.room_for_slopes(rows)
             assert tuple(room.shape) == (N, K)
             part = slopes - shift
             room[...] = part if isinstance(room, np.ndarray) else place.put(part)
-            assert stochastic.cancel(rows, room) is cancels
+            assert numpy_epoch.cancel(rows, room) is cancels

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sklloss.backends import places
-from sklloss.backends.places import Place, full_precision, move, place_of
+from sklloss.arrays import device as device_module
+from sklloss.arrays.device import Place, full_precision, move, place_of
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_torch_holds_unsigned_numbers_as_signed_ones(torch):
 
 
 def test_rows_change_their_dtype_part_by_part(there, rng, monkeypatch):
-    monkeypatch.setattr(places, "PART_BYTES", 100)
+    monkeypatch.setattr(device_module, "PART_BYTES", 100)
     X = rng.normal(size=(37, 5))
     sizes = []
     put = Place.put

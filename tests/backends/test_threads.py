@@ -16,8 +16,8 @@ import threadpoolctl
 
 import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.backends import threads
-from sklloss.backends.rows import SMALL_WORK
+from sklloss.arrays import threads
+from sklloss.objectives.numpy_passes import SMALL_WORK
 
 SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
@@ -125,7 +125,7 @@ def test_blas_is_held_to_one_thread_until_the_last_of_overlapping_blocks_ends(fi
     import numpy as np
     import scipy.linalg
     import threadpoolctl
-    from sklloss.backends import threads
+    from sklloss.arrays import threads
     def limits():
         return {{lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"}}
     if {main_fits_first}:
@@ -285,7 +285,7 @@ def test_a_child_forked_in_the_middle_of_a_fit_fits_and_has_blas_to_itself():
         PROBLEM
         + """
     import threadpoolctl
-    from sklloss.backends import threads
+    from sklloss.arrays import threads
     inside, leave = threading.Event(), threading.Event()
     def hold():
         with threads.single_threaded_blas():

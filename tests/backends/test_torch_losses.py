@@ -5,8 +5,8 @@ import pytest
 from array_api_compat import array_namespace
 
 from sklloss import losses
-from sklloss.backends._torch_losses import in_place
-from sklloss.backends.places import place_of
+from sklloss.arrays.device import place_of
+from sklloss.arrays.ops_torch import in_place
 from sklloss.losses import CrossEntropy, LogLoss
 
 torch = pytest.importorskip("torch")

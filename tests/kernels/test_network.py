@@ -11,19 +11,19 @@ import scipy.sparse
 import scipy.special
 
 from sklloss import kernels
-from sklloss.kernels import _network
+from sklloss.kernels.network import network as network_kernels
 
 BUILDS = kernels.available()
 DTYPES = [np.float64, np.float32]
 
 
 def layers(dtype, build=kernels.chosen):
-    return importlib.import_module(f"sklloss.kernels._build_{build}").network_table()[np.dtype(dtype).name]
+    return importlib.import_module(f"sklloss.kernels.isa.{build}").network_table()[np.dtype(dtype).name]
 
 
 def network(widths, activation="tanh", dtype=np.float64, kernel="squared_error", **kwargs):
     loss = None if kernel is None else kernels.get(kernel, dtype) if isinstance(kernel, str) else kernel
-    return _network.Network(widths, activation, dtype, layers(dtype), loss, parameter=0.5, **kwargs)
+    return network_kernels.Network(widths, activation, dtype, layers(dtype), loss, parameter=0.5, **kwargs)
 
 
 def forward(X, parameters, widths, activation):
@@ -71,7 +71,7 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
         ]
     ).astype(dtype)
     out = z.copy()[None]
-    _network.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation)
+    network_kernels.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation)
     with mpmath.workdps(60):
         exact = [EXACT[activation](mpmath.mpf(float(v))) for v in z]
         spacing = np.spacing(np.abs(np.array([float(v) for v in exact]).astype(dtype)))
@@ -87,9 +87,9 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
 def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtype, activation, bound, rng):
     z = np.concatenate([rng.uniform(-40, 40, 500), rng.uniform(-3, 3, 1500)]).astype(dtype)
     out, slope = z.copy()[None], np.empty((1, len(z)), dtype)
-    _network.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation, slope)
+    network_kernels.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation, slope)
     without = z.copy()[None]
-    _network.apply_layer(layers(dtype, build), without, np.zeros(len(z), dtype), activation)
+    network_kernels.apply_layer(layers(dtype, build), without, np.zeros(len(z), dtype), activation)
     np.testing.assert_array_equal(out, without)
     with mpmath.workdps(40):
         for v, got in zip(z, slope[0]):
@@ -104,17 +104,17 @@ def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtyp
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", list(_network.ACTIVATIONS))
+@pytest.mark.parametrize("activation", list(network_kernels.ACTIVATIONS))
 def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
     z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
-    _network.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
+    network_kernels.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
     limits = {"identity": (np.inf, -np.inf), "tanh": (1, -1), "logistic": (1, 0)}
     assert tuple(z[0, :2]) == limits.get(activation, (np.inf, 0))
     assert np.isnan(z[0, 2])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", list(_network.ACTIVATIONS))
+@pytest.mark.parametrize("activation", list(network_kernels.ACTIVATIONS))
 @pytest.mark.parametrize("widths", [(5, 1), (5, 3), (5, 7, 1), (5, 33, 4, 2), (5, 1, 3)])
 def test_predictions_equal_numpy(activation, dtype, widths, rng):
     X = rng.standard_normal((70, 5)).astype(dtype)
@@ -123,7 +123,7 @@ def test_predictions_equal_numpy(activation, dtype, widths, rng):
     expected = forward(X.astype(float), parameters.astype(float), widths, activation)[-1]
     tolerance = 1e-12 if dtype is np.float64 else 2e-5
     np.testing.assert_allclose(
-        net.predict(_network.Rows(X), parameters), expected, rtol=tolerance, atol=tolerance
+        net.predict(network_kernels.Rows(X), parameters), expected, rtol=tolerance, atol=tolerance
     )
 
 
@@ -144,7 +144,7 @@ def test_all_layouts_of_X_give_the_same_loss_and_gradient(widths, dtype, rng):
     results = []
     for X in (dense, np.asfortranarray(dense), wide[:, :6], csr, longer):
         gradient = np.empty_like(parameters)
-        loss, weights = net.loss_and_gradient(_network.Rows(X, target, weight), parameters, gradient)
+        loss, weights = net.loss_and_gradient(network_kernels.Rows(X, target, weight), parameters, gradient)
         assert weights == pytest.approx(weight.sum(), rel=1e-6)
         results.append((loss, gradient))
     tolerance = 1e-12 if dtype is np.float64 else 1e-5
@@ -181,7 +181,7 @@ def test_a_block_of_rows_fits_the_cache_but_does_not_get_small(widths, dense, sp
 )
 def test_there_is_memory_for_a_block_of_rows_where_they_are_copied(container, ordered, copied):
     features = 10000
-    rows = _network.Rows(container(np.eye(200, features)), np.zeros((200, 1)))
+    rows = network_kernels.Rows(container(np.eye(200, features)), np.zeros((200, 1)))
     net = network((features, 4, 1))
     parameters, first = np.zeros(net.size), np.zeros(net.size)
     order = np.arange(200, dtype=np.intp) if ordered else None
@@ -207,7 +207,7 @@ def test_many_blocks_of_rows_equal_one(kernel, rng):
     assert net.block(False) == 128
     parameters = rng.standard_normal(net.size) / 100
     gradient = np.empty_like(parameters)
-    loss, weights = net.loss_and_gradient(_network.Rows(X, target, weight), parameters, gradient)
+    loss, weights = net.loss_and_gradient(network_kernels.Rows(X, target, weight), parameters, gradient)
     hidden, raw = forward(X, parameters, widths, "tanh")[1:]
     error = raw - target
     if kernel == "squared_error":
@@ -239,7 +239,8 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
         x = scipy.sparse.csr_array(rows[0]) if sparse else rows[0]
         parameters = np.linspace(-1, 1, net.size)
         loss = net.epoch(
-            _network.Rows(x, *rows[1:]), sequence, 8, parameters, optimiser="sgd", rates=np.full(4, 0.1),
+            network_kernels.Rows(x, *rows[1:]), sequence, 8, parameters, optimiser="sgd",
+            rates=np.full(4, 0.1),
             first=np.zeros(net.size), penalty=0.3, decay=0.9, nesterov=True,
         )  # fmt: skip
         results.append((loss, parameters))
@@ -249,16 +250,16 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
 
 def test_class_codes_reach_the_loss(rng):
     X, codes = rng.standard_normal((20, 3)), rng.integers(0, 4, 20)
-    net = _network.Network(
+    net = network_kernels.Network(
         (3, 4), "relu", np.float64, layers(np.float64), kernels.get("cross_entropy", np.float64)
     )
     parameters = rng.standard_normal(net.size)
-    loss, _ = net.loss_and_gradient(_network.Rows(X, codes=codes.astype(np.intp)), parameters)
+    loss, _ = net.loss_and_gradient(network_kernels.Rows(X, codes=codes.astype(np.intp)), parameters)
     raw = X @ parameters[:12].reshape(3, 4) + parameters[12:]
     expected = (np.log(np.exp(raw).sum(axis=1)) - raw[np.arange(20), codes]).sum()
     assert loss == pytest.approx(expected, rel=1e-12)
     with pytest.raises(ValueError, match=r"class code 4 is not in \[0, 4\)"):
-        net.loss_and_gradient(_network.Rows(X, codes=np.full(20, 4, dtype=np.intp)), parameters)
+        net.loss_and_gradient(network_kernels.Rows(X, codes=np.full(20, 4, dtype=np.intp)), parameters)
 
 
 def test_an_error_in_a_python_loss_comes_out_as_it_is(rng):
@@ -266,7 +267,7 @@ def test_an_error_in_a_python_loss_comes_out_as_it_is(rng):
         raise LookupError("no such target")
 
     net = network((3, 2), kernel=fails)
-    rows = _network.Rows(rng.standard_normal((5, 3)), np.zeros((5, 2)))
+    rows = network_kernels.Rows(rng.standard_normal((5, 3)), np.zeros((5, 2)))
     with pytest.raises(LookupError, match="no such target"):
         net.loss_and_gradient(rows, np.zeros(net.size))
 
@@ -274,7 +275,7 @@ def test_an_error_in_a_python_loss_comes_out_as_it_is(rng):
 def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     X, target = rng.standard_normal((9, 3)), np.zeros((9, 1))
     net = network((3, 1))
-    rows = _network.Rows(X, target)
+    rows = network_kernels.Rows(X, target)
     right = np.zeros(net.size)
     step = {"optimiser": "sgd", "first": np.zeros(net.size)}
     with pytest.raises(ValueError, match="parameters must have shape"):
@@ -282,17 +283,17 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     with pytest.raises(ValueError, match="dtype"):
         net.loss_and_gradient(rows, np.zeros(net.size, dtype=np.float32))
     with pytest.raises(ValueError, match="X is float32"):
-        net.predict(_network.Rows(X.astype(np.float32)), right)
+        net.predict(network_kernels.Rows(X.astype(np.float32)), right)
     with pytest.raises(ValueError, match="X has 2 columns"):
-        net.predict(_network.Rows(X[:, :2].copy()), right)
+        net.predict(network_kernels.Rows(X[:, :2].copy()), right)
     with pytest.raises(ValueError, match="the rows have no targets"):
-        net.loss_and_gradient(_network.Rows(X), right)
+        net.loss_and_gradient(network_kernels.Rows(X), right)
     with pytest.raises(ValueError, match="the target has 2 columns"):
-        net.loss_and_gradient(_network.Rows(X, np.zeros((9, 2))), right)
+        net.loss_and_gradient(network_kernels.Rows(X, np.zeros((9, 2))), right)
     with pytest.raises(ValueError, match="target must have shape"):
-        _network.Rows(X, np.zeros((8, 1)))
+        network_kernels.Rows(X, np.zeros((8, 1)))
     with pytest.raises(ValueError, match="float32 or float64"):
-        _network.Rows(np.zeros((3, 3), dtype=int))
+        network_kernels.Rows(np.zeros((3, 3), dtype=int))
     with pytest.raises(ValueError, match="order has 9"):
         net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, rates=np.ones(1), **step)
     with pytest.raises(ValueError, match="one number for each batch"):
@@ -311,4 +312,4 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     broken.indices = broken.indices.copy()
     broken.indices[0] = 3
     with pytest.raises(ValueError, match="column index is out of range"):
-        _network.Rows(broken)
+        network_kernels.Rows(broken)

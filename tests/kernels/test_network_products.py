@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sklloss import kernels
-from sklloss.kernels import _network
+from sklloss.kernels.network import network as network_kernels
 
 DTYPES = [np.float64, np.float32]
 # around the heights of tiles and the widths of vectors and panels, and more than a panel holds in cache
@@ -17,11 +17,11 @@ INNER = [1, 3, 8, 127, 128, 129, 300]
 
 
 def layers(build, dtype):
-    return importlib.import_module(f"sklloss.kernels._build_{build}").network_table()[np.dtype(dtype).name]
+    return importlib.import_module(f"sklloss.kernels.isa.{build}").network_table()[np.dtype(dtype).name]
 
 
 # without fused multiply and add, BLAS serves
-BUILDS = [build for build in kernels.available() if _network.has_products(layers(build, np.float64))]
+BUILDS = [build for build in kernels.available() if network_kernels.has_products(layers(build, np.float64))]
 
 
 def assert_product(out, a, b):
@@ -32,7 +32,7 @@ def assert_product(out, a, b):
 
 
 def test_baseline_leaves_products_to_blas():
-    assert not any(_network.has_products(layers("baseline", dtype)) for dtype in DTYPES)
+    assert not any(network_kernels.has_products(layers("baseline", dtype)) for dtype in DTYPES)
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -42,11 +42,11 @@ def test_products_are_those_of_numpy(build, dtype, rng):
     for rows, columns, inner in itertools.product(ROWS, COLUMNS, INNER):
         a = rng.standard_normal((rows, inner)).astype(dtype)
         b = rng.standard_normal((inner, columns)).astype(dtype)
-        out = _network.multiply(table, a, b)
+        out = network_kernels.multiply(table, a, b)
         assert_product(out, a, b)
         # one sum in one order, however it is come by
-        np.testing.assert_array_equal(_network.multiply(table, a, b.T.copy(), transposed=True), out)
-        np.testing.assert_array_equal(_network.multiply_outer(table, a.T.copy(), b), out)
+        np.testing.assert_array_equal(network_kernels.multiply(table, a, b.T.copy(), transposed=True), out)
+        np.testing.assert_array_equal(network_kernels.multiply_outer(table, a.T.copy(), b), out)
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -57,7 +57,7 @@ def test_an_outer_product_is_added_to_what_is_there(build, dtype, rng):
         a = rng.standard_normal((inner, rows)).astype(dtype)
         b = rng.standard_normal((inner, columns)).astype(dtype)
         start = rng.standard_normal((rows, columns)).astype(dtype)
-        out = _network.multiply_outer(table, a, b, start)
+        out = network_kernels.multiply_outer(table, a, b, start)
         exact = start + a.T.astype(float) @ b.astype(float)
         scale = np.abs(start) + np.abs(a).T.astype(float) @ np.abs(b)
         np.testing.assert_array_less(np.abs(out - exact), (inner + 2) * np.finfo(dtype).eps * scale)
@@ -67,16 +67,16 @@ def test_an_outer_product_is_added_to_what_is_there(build, dtype, rng):
 def test_no_bit_of_a_product_depends_on_how_it_is_cut_or_built(dtype, rng):
     a = rng.standard_normal((37, 150)).astype(dtype)
     b = rng.standard_normal((150, 90)).astype(dtype)
-    results = [_network.multiply(layers(build, dtype), a, b) for build in BUILDS]
+    results = [network_kernels.multiply(layers(build, dtype), a, b) for build in BUILDS]
     for build, whole in zip(BUILDS, results):
         np.testing.assert_array_equal(whole, results[0])
-        part = _network.multiply(layers(build, dtype), a[5:20], b[:, 32:77].copy())
+        part = network_kernels.multiply(layers(build, dtype), a[5:20], b[:, 32:77].copy())
         np.testing.assert_array_equal(part, whole[5:20, 32:77])
 
 
 def network(widths, dtype, build=kernels.chosen):
     loss = kernels.table_of(build)["squared_error", np.dtype(dtype).name]
-    return _network.Network(widths, "relu", dtype, layers(build, dtype), loss, parameter=0.5)
+    return network_kernels.Network(widths, "relu", dtype, layers(build, dtype), loss, parameter=0.5)
 
 
 @pytest.mark.parametrize("build", kernels.available())
@@ -88,9 +88,9 @@ def test_a_step_beside_the_products_goes_down_the_gradient(build, rows, blocks, 
     X, target = rng.standard_normal((rows, 120)), rng.standard_normal((rows, 3))
     start = rng.standard_normal(net.size) / 10
     gradient, parameters = np.empty(net.size), start.copy()
-    loss, _ = net.loss_and_gradient(_network.Rows(X, target), start, gradient)
+    loss, _ = net.loss_and_gradient(network_kernels.Rows(X, target), start, gradient)
     mean = net.epoch(
-        _network.Rows(X, target), None, rows, parameters, optimiser="sgd", rates=np.full(1, 0.1),
+        network_kernels.Rows(X, target), None, rows, parameters, optimiser="sgd", rates=np.full(1, 0.1),
         first=np.zeros(net.size), penalty=0.7,
     )  # fmt: skip
     gradient[: net.coefs] += 0.7 * start[: net.coefs]
@@ -114,7 +114,7 @@ def test_rows_that_are_fetched_ahead_are_those_of_the_order(layout, dtype, rng):
         net = network((120, 100, 3), dtype)
         parameters = np.linspace(-0.1, 0.1, net.size).astype(dtype)
         loss = net.epoch(
-            _network.Rows(*rows), sequence, 200, parameters, optimiser="adam", rates=np.full(4, 0.01),
+            network_kernels.Rows(*rows), sequence, 200, parameters, optimiser="adam", rates=np.full(4, 0.01),
             first=np.zeros(net.size, dtype), second=np.zeros(net.size, dtype), penalty=0.3, decay=0.9,
             decay_second=0.99, epsilon=1e-8,
         )  # fmt: skip

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse
 
 from sklloss import kernels, losses
-from sklloss.backends.rows import Rows
-from sklloss.kernels import _products
+from sklloss.kernels import products
+from sklloss.objectives.numpy_passes import Rows
 
 BUILDS = kernels.available()
 OUTPUTS = [1, 2, 3, 4, 5, 6, 7, 10, 11, 13]
@@ -20,7 +20,7 @@ def build(request):
     """A build, whose products are in use during the test."""
 
     def use(name):
-        _products.use(importlib.import_module(f"sklloss.kernels._build_{name}").products())
+        products.use(importlib.import_module(f"sklloss.kernels.isa.{name}").products())
 
     use(request.param)
     yield request.param

@@ -5,8 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import rows as rows_module
-from sklloss.backends import stochastic
+from sklloss.objectives import numpy_epoch, numpy_passes
 
 N, P, K, BATCH = 90, 7, 3, 8
 
@@ -33,11 +32,11 @@ def run(a, *, container=np.asarray, factors=None, dtype=np.float64, **further):
     """Parameters after an epoch."""
     loss = losses.CrossEntropy() if a["w"].shape[0] > 1 else losses.LogLoss()
     cast = [None if v is None else v.astype(dtype) for v in (a["y"], a["weight"], a["kept"])]
-    rows = rows_module.Rows(
+    rows = numpy_passes.Rows(
         container(a["X"].astype(dtype)), loss, cast[0], None, cast[1], a["w"].shape[0], fit_intercept=True
     )
     w = a["w"].copy()
-    stochastic.epoch(
+    numpy_epoch.epoch(
         rows, w, a["order"], BATCH, coordinates=(factors, a["units"]), ridge=a["ridge"], gains=a["gains"],
         rates=a["rates"], kept=cast[2], anchor=a["anchor"], **further,
     )  # fmt: skip
@@ -125,9 +124,9 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(rng):
     for container in (np.asarray, scipy.sparse.csr_array):
         free = run({**a, "kept": np.zeros((N, K))}, container=container)
         loss = losses.CrossEntropy()
-        rows = rows_module.Rows(container(a["X"]), loss, a["y"], None, None, K, fit_intercept=True)
+        rows = numpy_passes.Rows(container(a["X"]), loss, a["y"], None, None, K, fit_intercept=True)
         w = a["w"].copy()
-        stochastic.epoch(
+        numpy_epoch.epoch(
             rows, w, a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
             rates=a["rates"], bend=0.25,
         )  # fmt: skip
@@ -139,11 +138,11 @@ def test_a_code_out_of_range_is_an_error_that_names_the_row(container, rng):
     a = arguments(rng)
     codes = np.zeros(N, dtype=np.intp)
     codes[33] = 7
-    rows = rows_module.Rows(
+    rows = numpy_passes.Rows(
         container(a["X"]), losses.CrossEntropy(), None, codes, None, K, fit_intercept=True
     )
     with pytest.raises(ValueError, match="code 7 in row 33 "):
-        stochastic.epoch(
+        numpy_epoch.epoch(
             rows, a["w"].copy(), a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"],
             gains=a["gains"], rates=a["rates"],
         )  # fmt: skip

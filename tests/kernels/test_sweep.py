@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import rows as rows_module
-from sklloss.backends.rows import SMALL_WORK, Rows
+from sklloss.objectives import numpy_passes
+from sklloss.objectives.numpy_passes import SMALL_WORK, Rows
 
 LAYOUTS = {"by rows": np.ascontiguousarray, "by columns": np.asfortranarray, "CSR": scipy.sparse.csr_array}
 
@@ -98,7 +98,7 @@ def test_chunks_cover_the_rows_once_in_order(n, p, K):
     assert cuts[0] == 0
     assert cuts[-1] == n
     assert np.all(np.diff(cuts) > 0)
-    assert len(cuts) - 1 <= rows_module.MOST_CHUNKS
+    assert len(cuts) - 1 <= numpy_passes.MOST_CHUNKS
     assert block % 32 == 0
     if n * p * K <= SMALL_WORK:
         assert len(cuts) == 2

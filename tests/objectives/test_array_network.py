@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sklloss import losses
-from sklloss.backends.places import place_of
-from sklloss.objectives.array_network import ArrayNetworkObjective
+from sklloss.arrays.device import place_of
+from sklloss.objectives.device_network import ArrayNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
 from sklloss.solvers.stochastic import SGD, Adam, AdamW, put_state
 
@@ -89,7 +89,7 @@ def test_epochs_are_those_of_numpy_for_losses_of_classes(there, loss, codes, dty
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["squared_error", "root_mean_squared_error", "poisson"])
 def test_the_objective_over_all_rows_is_that_of_numpy(there, loss, weighted, dtype, rng, monkeypatch):
-    monkeypatch.setattr("sklloss.objectives.array_network.PASS_BYTES", 64 * 8)  # several blocks of rows
+    monkeypatch.setattr("sklloss.objectives.device_network.PASS_BYTES", 64 * 8)  # several blocks of rows
     loss = losses.get(loss)
     X, y = data(loss, rng, dtype, n=200)
     weight = rng.uniform(0.0, 2.0, 200).astype(dtype) if weighted else None
@@ -188,7 +188,7 @@ def test_an_epoch_waits_for_the_device_once_however_many_batches_it_has(rng, mon
 
 
 def test_rows_are_gathered_in_bounded_parts(rng, there, monkeypatch):
-    monkeypatch.setattr("sklloss.objectives.array_network.GATHER_BYTES", 100)
+    monkeypatch.setattr("sklloss.objectives.device_network.GATHER_BYTES", 100)
     loss = losses.get("squared_error")
     X, y = data(loss, rng, np.float64)
     assert_epochs_agree(*both(there, "relu", np.float64, loss, X, **y), OPTIMISERS[0], np.float64)

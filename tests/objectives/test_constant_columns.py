@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.backends.binding import bind
-from sklloss.backends.rows import LOOK
 from sklloss.losses import LogLoss
+from sklloss.objectives.numpy_passes import LOOK
+from sklloss.objectives.passes import bind
 
 
 @pytest.fixture

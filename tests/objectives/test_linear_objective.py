@@ -7,11 +7,9 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import _curvature
-from sklloss.backends import rows as rows_module
-from sklloss.backends.rows import Rows
-from sklloss.objectives import linear
+from sklloss.objectives import linear, numpy_curvature, numpy_passes
 from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.numpy_passes import Rows
 
 N, P, K = 70, 4, 3
 KINDS = ["binary", "multilabel", "one-vs-rest", "softmax codes", "softmax rows"]
@@ -182,7 +180,7 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
 def test_diagonal_blocks_of_a_sparse_X_are_those_of_the_dense_one(
     monkeypatch, kind, weights, fit_intercept, dtype, container, entry_work
 ):
-    monkeypatch.setattr(_curvature, "ENTRY_WORK", entry_work)
+    monkeypatch.setattr(numpy_curvature, "ENTRY_WORK", entry_work)
     dense, _ = objective(kind, weights, dtype, fit_intercept, 0.7)
     sparse, _ = objective(kind, weights, dtype, fit_intercept, 0.7, CONTAINERS[container])
     coef = np.random.default_rng(1).normal(size=(dense.rows.outputs, dense.rows.width))
@@ -283,9 +281,9 @@ def test_a_loss_without_a_kernel_has_the_passes_of_its_kernel(
     monkeypatch, kind, weights, fit_intercept, dtype, container
 ):
     # blocks smaller than the data, so that there are several
-    monkeypatch.setattr(rows_module, "PYTHON_ROWS", 32)
-    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(_curvature, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(numpy_passes, "PYTHON_ROWS", 32)
+    monkeypatch.setattr(numpy_passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(numpy_curvature, "BLOCK_BYTES", 1)
     X, loss, values, codes, weight, p = data(kind, weights, dtype)
     plain = PlainCrossEntropy() if kind.startswith("softmax") else PlainLogLoss()
     ours, theirs = (

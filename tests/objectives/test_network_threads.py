@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends import threads
-from sklloss.backends.threads import single_threaded_blas
+from sklloss.arrays import threads
+from sklloss.arrays.threads import single_threaded_blas
 from sklloss.objectives.network import NetworkObjective, initial_parameters
 from sklloss.solvers.stochastic import SGD, Adam, AdamW
 

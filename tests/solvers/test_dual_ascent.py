@@ -7,12 +7,11 @@ import pytest
 import scipy.sparse
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.backends import dual
-from sklloss.backends import rows as rows_module
-from sklloss.backends.rows import Rows
+from sklloss.objectives import dual_epoch, numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent
-from sklloss.solvers._ascent import ascended
+from sklloss.objectives.numpy_passes import Rows
+from sklloss.solvers.dual_ascent import ascended
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
 
@@ -125,7 +124,7 @@ def test_rows_that_are_all_alike_are_taken_one_by_one():
     X = scipy.sparse.csr_array(np.ones((n, 3)))
     y = (np.arange(n) % 4 == 0).astype(float)[:, None]
     problem = LinearObjective(Rows(X, losses.LogLoss(), y, None, None, 1, fit_intercept=False), 0.5)
-    assert dual.sizes(problem.rows)[2] == pytest.approx(1.0)
+    assert dual_epoch.sizes(problem.rows)[2] == pytest.approx(1.0)
     best = newton_cholesky(problem, np.zeros(problem.shape), tol=1e-7, max_iter=50)
     ascent, _, _ = run(problem, 40)
     assert problem.value_and_gradient(ascent.parameters())[0] <= best.value * (1 + 1e-5)
@@ -179,8 +178,8 @@ def test_an_ascent_that_gets_nowhere_is_forgotten():
 def test_a_wide_sparse_fit_ends_at_the_minimum_with_the_same_bits_for_any_number_of_threads(
     monkeypatch, softmax, dtype
 ):
-    monkeypatch.setattr(rows_module, "SMALL_WORK", 0)
-    monkeypatch.setattr(rows_module, "SPARSE_CHUNK_WORK", 1e-6)
+    monkeypatch.setattr(numpy_passes, "SMALL_WORK", 0)
+    monkeypatch.setattr(numpy_passes, "SPARSE_CHUNK_WORK", 1e-6)
     rng = np.random.default_rng(0)
     X = sparse(3000, 4000).astype(dtype)
     y = np.argmax(X[:, :4] @ np.eye(4) + 0.2 * rng.gumbel(size=(3000, 4)), axis=1)

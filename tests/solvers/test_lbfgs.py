@@ -6,7 +6,7 @@ import scipy.optimize
 
 from sklloss import LogisticClassifier
 from sklloss.objectives.linear import LinearObjective
-from sklloss.solvers._stopping import allowed_gap, exhausted, has_vanished
+from sklloss.solvers.base import allowed_gap, exhausted, has_vanished
 from sklloss.solvers.lbfgs import lbfgs
 
 

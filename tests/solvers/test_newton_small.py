@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.kernels import _newton
+from sklloss.kernels.linear import small_newton
 from sklloss.objectives.linear import LinearObjective
 
 
@@ -133,8 +133,8 @@ def test_a_step_that_is_too_long_is_halved(monkeypatch):
     X = rng.standard_cauchy((200, 3))
     y = (np.clip(X, -3, 3) @ rng.normal(size=3) + rng.normal(size=200) > 0).astype(int)
     solved = []
-    true = _newton.steps
-    monkeypatch.setattr(_newton, "steps", lambda *args: solved.append(true(*args)) or solved[-1])
+    true = small_newton.steps
+    monkeypatch.setattr(small_newton, "steps", lambda *args: solved.append(true(*args)) or solved[-1])
     results = []
     for _ in range(2):
         model = LogisticClassifier(warm_start=True, C=10.0).fit(X, y)
@@ -177,8 +177,8 @@ def test_a_callback_hears_of_each_step(capsys):
 
 def test_only_small_problems_are_taken_so(monkeypatch):
     taken = []
-    true = _newton.steps
-    monkeypatch.setattr(_newton, "steps", lambda *args: taken.append(len(args[1])) or true(*args))
+    true = small_newton.steps
+    monkeypatch.setattr(small_newton, "steps", lambda *args: taken.append(len(args[1])) or true(*args))
     X, y, _ = table()
     SoftmaxClassifier().fit(X, y)
     assert taken == [len(X)]

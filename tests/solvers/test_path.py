@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.backends.rows import Rows
 from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.numpy_passes import Rows
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg

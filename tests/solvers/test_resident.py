@@ -8,12 +8,12 @@ import scipy.sparse
 from array_api_compat import array_namespace
 
 from sklloss import losses
-from sklloss.backends import dual
-from sklloss.backends.array_rows import ArrayRows
-from sklloss.backends.binding import bind
-from sklloss.backends.places import Place, move
-from sklloss.backends.vectors import NUMPY, ArrayVectors
+from sklloss.arrays.device import Place, move
+from sklloss.arrays.vectors import NUMPY, ArrayVectors
+from sklloss.objectives import dual_epoch
+from sklloss.objectives.device_passes import ArrayRows
 from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.passes import bind
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -246,7 +246,7 @@ def test_many_rows_elsewhere_give_a_sampled_start():
 
 def test_sparse_rows_elsewhere_are_solved_without_a_dual_ascent(monkeypatch):
     objectives = pair("several", torch_place(), container=scipy.sparse.csr_matrix)
-    assert not dual.takes(objectives[1].rows)
+    assert not dual_epoch.takes(objectives[1].rows)
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
     assert objectives[1].dual_ascent() is None
     for solver in (lbfgs, newton_cg):

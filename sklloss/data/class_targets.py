@@ -1,0 +1,497 @@
+"""Coded targets of a classification: labels, probabilities, multi-label; class weights folded in."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from sklloss.data.array_checks import on_host
+from sklloss.data.checks import target_array
+from sklloss.data.parameters import check_real
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTarget:
+    """A coded classification target, ready for a loss.
+
+    Attributes
+    ----------
+    kind : str
+        "binary" (one output), "softmax" (one output per class), "one-vs-rest" (likewise, sigmoids), or
+        "multilabel".
+    classes : ndarray
+    values : ndarray of shape (n, outputs) or None
+        Probabilities of each output, in X's dtype.
+    codes : ndarray of intp of shape (n,) or None
+        The class of each row, where ``values`` is None.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+        Sample weight times class weight.
+    outputs : int
+    """
+
+    kind: str
+    classes: np.ndarray
+    values: np.ndarray | None
+    codes: np.ndarray | None
+    weight: np.ndarray | None
+    outputs: int
+
+    def take(self, rows):
+        """The target of some rows, by their numbers or a mask."""
+        parts = {name: getattr(self, name) for name in ("values", "codes", "weight")}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+
+
+def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, classes=None, name="y"):
+    """Code y for independent sigmoids.
+
+    Parameters
+    ----------
+    y : array-like
+        Labels (n,), probabilities of the second class (n,), 0/1 multi-label (n, L), or probabilities (n, L).
+    n_samples : int
+        The number of rows of X.
+    weight : ndarray of shape (n,) or None
+        Checked sample weights.
+    class_weight : dict, "balanced", list of them for multi-label, or None
+    dtype : dtype
+        X's.
+    kind, classes
+        Of the training target, when y belongs to a validation set.
+    name : str
+        What errors call y.
+    """
+    columns = getattr(y, "columns", None)
+    y = target_array(y, name, n_samples)
+    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
+
+
+def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
+    """Code y for one softmax: labels (n,), or class probabilities (n, K) with rows that sum to 1.
+
+    Two classes give a "binary" target: the same model with one output.
+    """
+    columns = getattr(y, "columns", None)
+    y = target_array(y, name, n_samples)
+    return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
+
+
+def network_target(
+    y, n_samples, weight, class_weight, dtype, *, output="auto", kind=None, classes=None, name="y"
+):
+    """Code y for the outputs of a network: one softmax, or independent sigmoids.
+
+    Parameters
+    ----------
+    y, n_samples, weight, class_weight, dtype, name
+        As for `logistic_target`.
+    output : {"auto", "softmax", "sigmoid"}
+        What a matrix holds: class probabilities, or labels that may hold together; "auto" takes zeros and
+        ones as the latter. Labels (n,) are the classes of a softmax, but with "sigmoid" one-vs-rest.
+        Fractions (n,) are probabilities of the second of two classes, which have one output in any case.
+    kind, classes
+        Of the training target, when y belongs to a validation set or continues a stream. A matrix is
+        then of that kind.
+
+    Raises
+    ------
+    ValueError
+        If y is of no such kind, or of two.
+    """
+    columns = getattr(y, "columns", None)
+    y = target_array(y, name, n_samples)
+    softmax = output == "softmax"
+    if output == "auto":
+        softmax = kind in ("binary", "softmax") or (kind is None and y.ndim == 1)
+        if y.ndim == 2 and not softmax:
+            _refuse_fractions(y, name)
+        if y.ndim == 1 and kind != "softmax" and _is_continuous(y):
+            softmax = False
+    if softmax:
+        return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
+    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
+
+
+def is_label_column(y):
+    """Whether y is a column of labels: not of probabilities, nor a matrix."""
+    y = on_host(y, "y")
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        return False
+    y = np.ravel(np.asarray(y))
+    return y.dtype.kind != "f" or not np.isfinite(y).all() or not _is_continuous(y)
+
+
+def _refuse_fractions(y, name):
+    if y.dtype.kind != "f" or (y < 0).any() or (y > 1).any():
+        return
+    between = (y > 0) & (y < 1)
+    if between.any():
+        row = int(np.argmax(between.any(axis=1)))
+        raise ValueError(
+            f"{name} is a matrix with values between 0 and 1 (row {row} has {y[row][between[row]][0]}), "
+            'which may be one of two things: pass output="softmax" if its rows are class probabilities, or '
+            'output="sigmoid" if its columns are labels that may hold together'
+        )
+
+
+def _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name):
+    if y.ndim == 2:
+        return _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name)
+    if kind == "multilabel":
+        raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
+    if _is_continuous(y):
+        outside = (y < 0) | (y > 1)
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise ValueError(
+                f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; "
+                f"row {row} has {y[row]}"
+            )
+        classes = np.array([0, 1]) if classes is None else classes
+        if len(classes) != 2:
+            raise ValueError(
+                f"{name} holds probabilities, of the second of two classes, but there are {len(classes)}"
+            )
+        return _binary_target(y.astype(np.float64), classes, weight, class_weight, dtype)
+    classes, codes = _label_codes(y, classes, name)
+    if len(classes) == 2:
+        return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
+    if not isinstance(class_weight, str):
+        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
+        return ClassTarget("one-vs-rest", classes, None, codes, weight, len(classes))
+    # "balanced" means balanced within each one-vs-rest problem, as if each were fitted alone
+    onehot = (codes[:, None] == np.arange(len(classes))).astype(np.float64)
+    values, weight = _mix_weights(onehot, weight, [_balanced(class_weight)] * len(classes), dtype)
+    return ClassTarget("one-vs-rest", classes, values, None, weight, len(classes))
+
+
+def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
+    if y.ndim == 1:
+        if _is_continuous(y):
+            raise ValueError(
+                f"Unknown label type: continuous. {name} must hold class labels, or class probabilities of "
+                f"shape (n, K); got real numbers of shape {y.shape}"
+            )
+        classes, codes = _label_codes(y, classes, name)
+        if len(classes) == 2:
+            return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
+        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
+        return ClassTarget("softmax", classes, None, codes, weight, len(classes))
+    y = _probability_rows(y, name)
+    if classes is None:
+        y, classes = _named_classes(y, columns, name)
+    elif len(classes) != y.shape[1]:
+        raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} classes")
+    else:
+        y = _in_class_order(y, columns, classes, name)
+    class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
+    if class_weights is not None:
+        # A row written out once per class weighs class weight times probability there: in total the
+        # mixture m of the class weights, at the probabilities c_k y_k / m.
+        shares = y * class_weights
+        mixture = shares.sum(axis=1)
+        y = np.divide(shares, mixture[:, None], out=y.copy(), where=mixture[:, None] > 0)
+        weight = (_ones_or(weight, y.shape[0]) * mixture).astype(dtype)
+        _check_some_weight(weight)
+    if len(classes) == 2:
+        return ClassTarget("binary", classes, _column(y[:, 1], dtype), None, weight, 1)
+    return ClassTarget("softmax", classes, np.ascontiguousarray(y, dtype=dtype), None, weight, len(classes))
+
+
+def _named_classes(y, columns, name):
+    """Columns of probabilities and what they are called, sorted as the classes of labels would be."""
+    if columns is None:
+        return y, np.arange(y.shape[1])
+    names = list(columns)
+    if getattr(columns, "nlevels", 1) > 1:
+        raise ValueError(f"the columns of {name} name the classes and must have one level, got {names}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"the columns of {name} name the classes and must differ, got {names}")
+    try:
+        order = sorted(range(len(names)), key=names.__getitem__)
+    except TypeError:
+        raise ValueError(
+            f"the columns of {name} name the classes and must be of one type, got {names}"
+        ) from None
+    return y[:, order], np.array([names[k] for k in order])
+
+
+def _in_class_order(y, columns, classes, name):
+    """Columns of probabilities in the order of the classes, by their names where both have names."""
+    known = np.asarray(classes).tolist()
+    names = None if columns is None else list(columns)
+    if names is None or names == known:
+        return y
+    if set(names) == set(known):
+        return y[:, [names.index(one) for one in known]]
+    if all(isinstance(one, str) for one in known):
+        raise ValueError(f"the columns of {name} are {names}, but the classes are {known}")
+    return y
+
+
+def _in_label_order(y, columns, classes, name):
+    """The same for labels that may hold together, which have names only if a stream gave them strings."""
+    named = classes is not None and all(isinstance(one, str) for one in np.asarray(classes).tolist())
+    return _in_class_order(y, columns, classes, name) if named else y
+
+
+def stream_classes(classes, known, class_weight):
+    """The sorted classes of `partial_fit`: those that are passed, or the ones ``known`` from earlier calls.
+
+    Raises
+    ------
+    ValueError
+        If both are there and differ, for fewer than two, or for a ``class_weight`` made from all rows.
+    """
+    if isinstance(class_weight, str):
+        raise ValueError(
+            f"class_weight={class_weight!r} is not for partial_fit, which does not see all rows: "
+            "pass a dict of weights"
+        )
+    if classes is None:
+        return known
+    distinct = np.unique(column_or_1d(on_host(classes, "classes")))
+    if known is not None and not np.array_equal(distinct, known):
+        raise ValueError(
+            f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
+        )
+    if len(distinct) < 2:
+        raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
+    return distinct
+
+
+def check_column_order(classes, y, kind):
+    """Refuse ``classes`` that are not sorted, as ``classes_`` are, where they go by the columns of y.
+
+    Parameters
+    ----------
+    classes : array-like
+        As the user passed them.
+    y : array-like
+        As the user passed it. Names of columns that are the classes tell the columns apart.
+    kind : str
+        That of the coded y.
+    """
+    shape, classes = np.shape(y), on_host(classes, "classes")
+    given, known = np.ravel(classes), np.unique(classes)
+    if len(shape) < 2 or shape[1] < 2 or np.array_equal(given, known):
+        return
+    names = list(getattr(y, "columns", ()))
+    labels = known.tolist()
+    by_name = kind != "multilabel" or all(isinstance(one, str) for one in labels)
+    if not (by_name and set(names) == set(labels)):
+        raise ValueError(
+            f"classes={given.tolist()} must be sorted and distinct where y is a matrix whose columns do not "
+            "have these names: sort them, and the columns of y with them"
+        )
+
+
+def _is_continuous(y):
+    """Whether a vector without NaN is what scikit-learn calls continuous: it holds fractions."""
+    return y.dtype.kind == "f" and bool((y != np.rint(y)).any())
+
+
+def _distinct(y):
+    """The distinct labels, sorted, and the place of each row's label among them.
+
+    Integers that are not spread far are counted, which takes a small part of the time of a sort.
+    """
+    if y.dtype.kind in "biuf" and y.size:
+        low, high = int(y.min()), int(y.max())
+        if low > -(2**62) and high < 2**62 and high - low < 4 * y.size + 1024:
+            places = y.astype(np.intp)
+            places -= low
+            present = np.bincount(places, minlength=high - low + 1) > 0
+            classes = (np.flatnonzero(present) + low).astype(y.dtype)
+            codes = places if present.all() else (np.cumsum(present) - 1)[places]
+            if 2 * len(classes) > y.size:
+                check_classification_targets(y)  # for its warning
+            return classes, codes
+    check_classification_targets(y)
+    return np.unique(y, return_inverse=True)
+
+
+def _label_codes(y, classes, name):
+    if classes is None:
+        classes, codes = _distinct(y)
+        if len(classes) < 2:
+            raise ValueError(
+                f"This estimator needs samples of at least 2 classes in {name}, but the data contains only "
+                f"one class: {classes.tolist()[0]!r}"
+            )
+        return classes, codes.reshape(-1).astype(np.intp, copy=False)
+    check_classification_targets(y)
+    codes = np.searchsorted(classes, y)
+    codes[codes == len(classes)] = 0
+    unknown = classes[codes] != y
+    if np.any(unknown):
+        raise ValueError(
+            f"{name} contains labels that training did not have: {np.unique(y[unknown]).tolist()}"
+        )
+    return classes, codes.astype(np.intp, copy=False)
+
+
+def _probability_rows(y, name):
+    """2-D class probabilities in float64, or a ValueError that names the row."""
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is 2-D and must hold class probabilities, got dtype {y.dtype}")
+    tolerance = 1e-3 if y.dtype == np.float16 else 1e-5 if y.dtype == np.float32 else 1e-8
+    y = y.astype(np.float64)
+    if y.min() < 0:
+        row = int(np.argmax((y < 0).any(axis=1)))
+        raise ValueError(
+            f"{name} must hold class probabilities; row {row} has a negative value: {y[row].min()}"
+        )
+    totals = y.sum(axis=1)
+    wrong = np.abs(totals - 1) > tolerance * max(1.0, math.sqrt(y.shape[1]))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"each row of {name} must sum to 1; row {row} sums to {totals[row]:.9g}. Divide the rows by "
+            "their sums, and pass the sums as sample_weight if they are meant as weights"
+        )
+    return y / totals[:, None]
+
+
+def _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name):
+    if kind not in (None, "multilabel"):
+        raise ValueError(f"{name} must have shape (n,) as in training, got shape {y.shape}")
+    if classes is not None and len(classes) != y.shape[1]:
+        raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} labels")
+    y = _in_label_order(y, columns, classes, name)
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is 2-D and must hold 0/1 labels or probabilities, got dtype {y.dtype}")
+    outside = (y < 0) | (y > 1)
+    if outside.any():
+        row = int(np.argmax(outside.any(axis=1)))
+        raise ValueError(
+            f"{name} is 2-D and must hold 0/1 labels or probabilities in [0, 1]; row {row} has "
+            f"{y[row][outside[row]][0]}"
+        )
+    outputs = y.shape[1]
+    if class_weight is None or isinstance(class_weight, (str, dict)):
+        class_weight = [class_weight] * outputs
+    elif not isinstance(class_weight, (list, tuple)):
+        raise TypeError(
+            f'class_weight must be a dict, "balanced", a list of them or None, got {class_weight!r}'
+        )
+    elif len(class_weight) != outputs:
+        raise ValueError(f"class_weight has {len(class_weight)} entries, {name} has {outputs} labels")
+    values, weight = _mix_weights(y.astype(np.float64), weight, class_weight, dtype)
+    classes = np.arange(outputs) if classes is None else np.asarray(classes)
+    return ClassTarget("multilabel", classes, values, None, weight, outputs)
+
+
+def _binary_target(probability, classes, weight, class_weight, dtype):
+    values, weight = _mix_weights(probability[:, None], weight, [class_weight], dtype, classes)
+    weight = weight if weight is None or weight.ndim == 1 else np.ascontiguousarray(weight[:, 0])
+    return ClassTarget("binary", classes, values, None, weight, 1)
+
+
+def _mix_weights(probabilities, weight, class_weights, dtype, classes=(0, 1)):
+    """Fold class weights into soft targets and weights, label by label.
+
+    A row with probability y, written out as a 1 of weight y and a 0 of weight 1 - y, weighs in total
+    m = y c_1 + (1 - y) c_0, at the probability y c_1 / m.
+    """
+    if all(one is None for one in class_weights):
+        return np.ascontiguousarray(probabilities, dtype=dtype), weight
+    base = _ones_or(weight, len(probabilities))
+    values = probabilities.copy()
+    weights = np.empty_like(values)
+    for k, class_weight in enumerate(class_weights):
+        y = probabilities[:, k]
+        pair = _class_weights(class_weight, classes, np.array([base @ (1 - y), base @ y]))
+        zero, one = (1.0, 1.0) if pair is None else pair
+        mixture = y * one + (1 - y) * zero
+        values[:, k] = np.divide(y * one, mixture, out=y.copy(), where=mixture > 0)
+        weights[:, k] = mixture * base
+    weights = weights.astype(dtype)
+    _check_some_weight(weights)
+    return np.ascontiguousarray(values, dtype=dtype), weights
+
+
+def _weigh_codes(codes, classes, weight, class_weight, dtype):
+    if class_weight is None:
+        return weight
+    masses = np.bincount(codes, weights=_ones_or(weight, len(codes)), minlength=len(classes))
+    class_weights = _class_weights(class_weight, classes, masses)
+    weight = (_ones_or(weight, len(codes)) * class_weights[codes]).astype(dtype)
+    _check_some_weight(weight)
+    return weight
+
+
+def _class_weights(class_weight, classes, masses):
+    """The weight of each class, or None for all 1. masses: the sample weight that each class has."""
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        _balanced(class_weight)
+        with np.errstate(divide="ignore"):
+            weights = masses.sum() / (len(classes) * masses)
+        return np.where(masses > 0, weights, 0.0)
+    if not isinstance(class_weight, dict):
+        raise TypeError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
+    known = list(np.asarray(classes).tolist())
+    missing = [key for key in known if key not in class_weight]
+    unknown = [key for key in class_weight if key not in known]
+    if missing and unknown:
+        # Weights for classes that are not in this y are fine, in a fold of a cross-validation, say; beside
+        # classes without a weight they look like a mistake.
+        raise ValueError(f"class_weight has no weight for the classes {missing}, but has some for {unknown}")
+    weights = [class_weight.get(key, 1.0) for key in known]
+    return np.array(
+        [check_real(f"class_weight[{k!r}]", w, 0.0, open_high=True) for k, w in zip(known, weights)]
+    )
+
+
+def _balanced(class_weight):
+    if class_weight != "balanced":
+        raise ValueError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
+    return class_weight
+
+
+def _check_some_weight(weight):
+    if not np.isfinite(weight).all():
+        raise ValueError("class_weight and sample_weight multiply to a weight that is not finite")
+    if not weight.any():
+        raise ValueError("class_weight and sample_weight leave no row with a positive weight")
+
+
+def _ones_or(weight, n):
+    return np.ones(n) if weight is None else weight.astype(np.float64)
+
+
+def _column(values, dtype):
+    return np.ascontiguousarray(values[:, None], dtype=dtype)
+
+
+def plain_target(y, n_samples, target):
+    """Y, of which ``target`` was made, as an array: labels, or a matrix with its columns in class order."""
+    columns = getattr(y, "columns", None)
+    y = target_array(y, "y", n_samples)
+    if y.ndim == 1:
+        return y
+    if target.kind == "multilabel":
+        return _in_label_order(y, columns, target.classes, "y")
+    return _in_class_order(y, columns, target.classes, "y")
+
+
+def hard_labels(y, kind, classes):
+    """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
+    columns = getattr(y, "columns", None)
+    y = on_host(y, "y")
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    assert_all_finite(y, input_name="y")
+    if y.ndim == 2 and y.shape[1] > 1:
+        if y.shape[1] != len(classes):
+            raise ValueError(f"y has {y.shape[1]} columns, but there are {len(classes)} classes")
+        if kind == "multilabel":
+            return (_in_label_order(y, columns, classes, "y") > 0.5).astype(int)
+        return np.asarray(classes)[_in_class_order(y, columns, classes, "y").argmax(axis=1)]
+    if kind == "binary" and _is_continuous(y):
+        return np.asarray(classes)[(y > 0.5).astype(int)]
+    return y

@@ -1,0 +1,224 @@
+# Losses of values: of a difference, and of positive quantities by their logarithm. See formulas.pxd.
+
+from sklloss.kernels.isa.formulas cimport (
+    exp_reduced,
+    exp_scaled,
+    power_of_two,
+    real,
+    signed,
+    two_sum,
+)
+
+
+# Losses of an error d = raw - y. The rounding of d is undone: d + low is raw - y exactly.
+
+cdef inline real difference(real z, real y, real* low) noexcept nogil:
+    """z - y rounded, and what rounding took; nothing where the difference overflows."""
+    cdef real d, lo
+    two_sum(z, -y, &d, &lo)
+    low[0] = lo if lo - lo == <real>0.0 else <real>0.0
+    return d
+
+
+cdef inline real sign_of(real d) noexcept nogil:
+    """1, 0 or -1 as d is positive, zero or negative; NaN for NaN."""
+    return <real>1.0 if d > <real>0.0 else (<real>-1.0 if d < <real>0.0 else d)
+
+
+cdef inline real absolute_error(real* z, real y) noexcept nogil:
+    """|z - y|; z becomes the derivative, the sign of z - y. Error: 0.5 ULP, and 0."""
+    cdef real d = z[0] - y
+    z[0] = sign_of(d)
+    return abs(d)
+
+
+cdef inline real quantile(real* z, real y, real q, real q_low, real p, real p_low) noexcept nogil:
+    """The pinball loss q (y - z) below y and p (z - y) above, p = 1 - q; z becomes the derivative, -q or p.
+
+    At z = y the derivative is 0. q and p come in two parts, for a q that is no float.
+
+    Error: 1.0 ULP (double, z = -192.08, y = -0.0291, q = 0.3, baseline; 0.5 with fused multiply-add),
+    derivative 0.
+    """
+    cdef real low
+    cdef real d = difference(z[0], y, &low)
+    cdef real slope = -q if d < <real>0.0 else p
+    cdef real rest = -q_low if d < <real>0.0 else p_low
+    cdef real value = slope * d + (rest * d + slope * low)
+    # Where z - y overflows, a fraction of it need not.
+    value = value if value - value == <real>0.0 else slope * z[0] - slope * y
+    z[0] = p if d > <real>0.0 else (-q if d < <real>0.0 else d)
+    return value
+
+
+cdef inline real huber(real* z, real y, real delta, real delta_low, real* bend) noexcept nogil:
+    """d**2 / 2 for |d| <= delta, else delta (|d| - delta / 2), where d = z - y.
+
+    Both are c (|d| - c / 2) with c = min(|d|, delta). z becomes the derivative, c with the sign of d, and
+    bend the second derivative, 1 inside and 0 outside.
+
+    Error: 1.0 ULP (double, z = 592.0, y = -0.360, delta = 20, baseline; 0.5 with fused multiply-add),
+    derivative 0.5 ULP.
+    """
+    cdef real low, c, c_low, m, m_low, value
+    cdef real d = difference(z[0], y, &low)
+    cdef real a = abs(d)
+    low = signed(low, d)
+    c = delta if a > delta else a
+    c_low = delta_low if a > delta else low
+    m = a - <real>0.5 * c
+    m_low = ((a - m) - <real>0.5 * c) + (low - <real>0.5 * c_low)
+    m_low = m_low if m_low - m_low == <real>0.0 else <real>0.0
+    value = c * m + (c_low * m + c * m_low)
+    value = value if a - a == <real>0.0 else c * abs(z[0]) + c * abs(y)
+    bend[0] = <real>1.0 if a <= delta else <real>0.0
+    z[0] = signed(c, d)
+    return value
+
+
+cdef inline real log_cosh(real* z, real y, real* bend) noexcept nogil:
+    """log(cosh d) for d = z - y; z becomes the derivative tanh d and bend the second one, 1 - tanh(d)**2.
+
+    With a = |d|, e = exp(-2 a) and u = 1 - e in two parts: tanh a = u / (2 - u). Below a = 0.75 the value is
+    q / 2 - q**2 C(q), q = a**2, beyond it a - log 2 + e - e**2 P(e), the sums in two parts. C and P are
+    minimax: degree 11 and 10 (double; relative error 2**-58.7, absolute 2**-58.3), 4 and 4 (float; 2**-27.7
+    and 2**-31.2). What rounding took from d is put back to first order.
+
+    Error: 1.6 ULP (double, z = 2.6e-7, y = 0.734, baseline), derivative 1.8 (double, z = 9.2e-11,
+    y = -0.0292, baseline), second derivative 4.2.
+    """
+    cdef real k, r, rest, scale, one, e, e_low, u, u_low, v, t, n, n_low, q, w, odd, even, s
+    cdef real small, large, low
+    cdef real d = difference(z[0], y, &low)
+    cdef real a = abs(d)
+    cdef real x = <real>-2.0 * a
+    low = signed(low, d)
+    if real is double:
+        x = -746.0 if x < -746.0 else x
+    else:
+        x = <float>-104.5 if x < <float>-104.5 else x
+    scale = power_of_two(x, &k)
+    r = exp_reduced(x, k, &rest)
+    v = r + rest
+    rest = (r - v) + rest
+    one = <real>1.0 + v
+    e = one * scale
+    e_low = ((v - (one - <real>1.0)) + rest) * scale
+    v = v * scale
+    n = <real>1.0 - scale
+    u = n - v
+    u_low = ((n - u) - v) - rest * scale
+    # 2 - u = n + n_low; half of 1 + t is 1 / (2 - u)
+    n = <real>2.0 - u
+    n_low = ((<real>2.0 - n) - u) - u_low
+    t = u / n
+    t = t + (u_low - t * n_low) * (<real>0.5 + <real>0.5 * t)
+    v = (<real>1.0 + t) * (<real>1.0 + t)
+    bend[0] = e * v * (<real>1.0 - <real>2.0 * t * low)
+    q = a * a
+    w = q * q
+    if real is double:
+        odd = -1.728981303913022657e-7
+        even = 1.093237277239660234e-6
+        odd = odd * w - 3.961541518720169284e-6
+        even = even * w + 1.171001139621347439e-5
+        odd = odd * w - 3.268449725027225035e-5
+        even = even * w + 9.096428396969792378e-5
+        odd = odd * w - 2.565759012185721321e-4
+        even = even * w + 7.386023834678552084e-4
+        odd = odd * w - 2.186948808025975188e-3
+        even = even * w + 6.746031743916862265e-3
+        odd = odd * w - 2.222222222217293991e-2
+        even = even * w + 8.333333333333293246e-2
+    else:
+        even = <float>4.34569133486529318e-4
+        odd = <float>-2.021454577695882077e-3
+        even = even * w + <float>6.702654110452585749e-3
+        odd = odd * w - <float>2.221714138881523713e-2
+        even = even * w + <float>8.333313849453555466e-2
+    small = <real>0.5 * q + (low * t - w * (odd * q + even))
+    w = e * e
+    if real is double:
+        even = 2.481812769556673537e-2
+        odd = -6.245122251100525183e-2
+        even = even * w + 9.094234907338404077e-2
+        odd = odd * w - 1.091648416751901054e-1
+        even = even * w + 1.247127184110183153e-1
+        odd = odd * w - 1.428279625562339374e-1
+        even = even * w + 1.666646567720660415e-1
+        odd = odd * w - 1.999999093520120177e-1
+        even = even * w + 2.499999974946447646e-1
+        odd = odd * w - 3.333333332960090314e-1
+        even = even * w + 4.999999999997802707e-1
+        n = a - 0.693147180559663
+        n_low = ((a - n) - 0.693147180559663) - 2.8235290563031577e-13
+    else:
+        even = <float>9.390958373908041653e-2
+        odd = <float>-1.823224599979122129e-1
+        even = even * w + <float>2.478410832611149733e-1
+        odd = odd * w - <float>3.332078632636613682e-1
+        even = even * w + <float>4.999973305033315161e-1
+        n = a - <float>0.693145751953125
+        n_low = ((a - n) - <float>0.693145751953125) - <float>1.4286068203094173e-06
+    two_sum(n, e, &s, &u)
+    large = s + (u + (n_low + (e_low + low * t) - w * (odd * e + even)))
+    # Beyond 2**60 log 2 is nothing, and infinity has no low part.
+    if real is double:
+        large = a if a > 1152921504606846976.0 else large
+        small = large if a > 0.75 else small
+    else:
+        large = a if a > <float>1073741824.0 else large
+        small = large if a > <float>0.75 else small
+    z[0] = signed(t + (<real>1.0 - t) * (<real>1.0 + t) * low, d)
+    return small
+
+
+# Losses of a mean exp(z), the log link.
+
+cdef inline real poisson(real* z, real y, bint wide, real* bend) noexcept nogil:
+    """exp(z) - y z; z becomes the derivative exp(z) - y, bend the second one, exp(z). wide: see exp_scaled.
+
+    At z = -inf the loss is 0 for y = 0, else infinite; where exp(z) overflows it is infinite.
+
+    Error in ULP of the largest of the terms and their sum: 1.4 (double, z = 0.534, y = 1.013, baseline),
+    derivative 1.3 (double, z = -4.48, y = 3.3e-6), second derivative 1.0.
+    """
+    cdef real low, first, last, e, yz, value
+    cdef real x = z[0]
+    e = exp_scaled(x, wide, &low, &first, &last) * first
+    if wide:
+        e = e * last
+        low = low * first * last
+        yz = y * x if y != <real>0.0 else <real>0.0
+        value = (e - yz) + low if e - e == <real>0.0 else e
+        z[0] = (e - y) + low if e - e == <real>0.0 else e
+    else:
+        value = (e - y * x) + low * first
+        z[0] = (e - y) + low * first
+    bend[0] = e
+    return value
+
+
+cdef inline real gamma(real* z, real y, bint wide, real* bend) noexcept nogil:
+    """z + y exp(-z); z becomes the derivative 1 - y exp(-z), bend the second one, y exp(-z).
+
+    The loss is infinite at both infinities, the derivative 1 and -inf there. wide: see exp_scaled.
+
+    Error in ULP of the largest of the terms and their sum: 1.7 (float, z = -0.363, y = 1.123, AVX2),
+    derivative 1.7 (double, z = -36.3, y = 2.015, AVX2), second derivative 1.7.
+    """
+    cdef real low, first, last, w, value
+    cdef real x = z[0]
+    w = y * exp_scaled(-x, wide, &low, &first, &last) * first
+    low = low * y
+    if wide:
+        w = w * last
+        low = low * first * last
+        low = low if w - w == <real>0.0 else <real>0.0
+        value = (x + w) + low if w - w == <real>0.0 else w
+        z[0] = (<real>1.0 - w) - low
+    else:
+        value = (x + w) + low * first
+        z[0] = (<real>1.0 - w) - low * first
+    bend[0] = w
+    return value

@@ -1,0 +1,82 @@
+/* Products of a block of rows with few outputs, and weighted Gram matrices of few columns.
+
+   BLAS is written for large matrices; of these, a table times a handful of outputs, it makes half of what the
+   machine can do. Here a tile of results stays in registers while the block streams past it once.
+
+   Included by each build of the kernels, so that a vector is as wide as the instruction set has it. The
+   vectors are those of the GNU dialect of C (gcc, clang); SKLLOSS_TILES is 0 where there are none, and BLAS
+   serves.
+
+   Every sum runs in an order that depends on the shapes alone. */
+
+#ifndef SKLLOSS_TILES_H
+#define SKLLOSS_TILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define SKLLOSS_TILES 1
+#else
+#define SKLLOSS_TILES 0
+#endif
+
+#if SKLLOSS_TILES
+
+#if defined(__AVX512F__)
+#define SKLLOSS_VECTOR 64
+#define SKLLOSS_REGISTERS 32
+#elif defined(__AVX__)
+#define SKLLOSS_VECTOR 32
+#define SKLLOSS_REGISTERS 16
+#else
+#define SKLLOSS_VECTOR 16
+#define SKLLOSS_REGISTERS 16
+#endif
+
+#define SKLLOSS_INLINE static inline __attribute__((always_inline))
+
+/* How many numbers ahead a row is fetched that a sparse index points to. */
+#define SKLLOSS_AHEAD 8
+
+SKLLOSS_INLINE ptrdiff_t sklloss_at(const void* index, ptrdiff_t i, const int long_index)
+{
+    return long_index ? (ptrdiff_t)((const int64_t*)index)[i] : (ptrdiff_t)((const int32_t*)index)[i];
+}
+
+#define real double
+#define NAMED(name) sklloss_##name##_f64
+#include "skinny_gemm_body.h"
+#undef real
+#undef NAMED
+
+#define real float
+#define NAMED(name) sklloss_##name##_f32
+#include "skinny_gemm_body.h"
+#undef real
+#undef NAMED
+
+#else
+
+#define SKLLOSS_VECTOR 0
+static void sklloss_scores_f64(const double* x, ptrdiff_t ldx, const double* w, ptrdiff_t p, const double* bias,
+                               double* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_scores_f32(const float* x, ptrdiff_t ldx, const float* w, ptrdiff_t p, const float* bias,
+                               float* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_scatter_f64(const double* x, ptrdiff_t ldx, const double* raw, double* total, ptrdiff_t rows,
+                                ptrdiff_t p, ptrdiff_t K) {}
+static void sklloss_scatter_f32(const float* x, ptrdiff_t ldx, const float* raw, double* total, ptrdiff_t rows,
+                                ptrdiff_t p, ptrdiff_t K) {}
+static void sklloss_gram_f64(const double* u, const double* z, ptrdiff_t ld, ptrdiff_t rows, double* h) {}
+static void sklloss_sparse_scores_f64(const double* value, const void* column, const void* indptr, int long_index,
+                                      const double* w, const double* bias, double* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scatter_f64(const double* value, const void* column, const void* indptr, int long_index,
+                                       const double* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scores_f32(const float* value, const void* column, const void* indptr, int long_index,
+                                      const float* w, const float* bias, float* raw, ptrdiff_t rows, ptrdiff_t K) {}
+static void sklloss_sparse_scatter_f32(const float* value, const void* column, const void* indptr, int long_index,
+                                       const float* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
+
+#endif
+#endif

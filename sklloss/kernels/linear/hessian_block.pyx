@@ -1,0 +1,278 @@
+"""The Hessian of a linear model over some of its parameters: rows and columns of the whole, built alone.
+
+Each output has its own chosen columns, ascending, and those of all outputs follow each other: parameter m
+of output k, ``starts[k] <= m < starts[k + 1]``, belongs to column ``columns[m]``, where the number after
+the last feature is the intercept. Separable outputs have a matrix each, coupled ones (a softmax) share one;
+output k's own block begins at ``place[k]`` of a flat result, with rows ``step[k]`` apart. What is left is
+filled in one triangle or in the other: a number is to be added to the one that mirrors it. Blocks, chunks
+and threads are as in ``_sweep``.
+"""
+
+from libc.math cimport sqrt
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+from scipy.linalg.cython_blas cimport dsyrk
+
+from sklloss.kernels.linear.gradient cimport index, real
+
+
+# A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes:
+# most are, and the Hessian grows by no more than this share of itself.
+cdef double NEGLIGIBLE = 1e-3
+
+
+cdef inline void add_gram(
+    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h,
+    Py_ssize_t ldh,
+) noexcept nogil:
+    """h += alpha z' z, the lower triangle of a row-major h."""
+    cdef double one = 1.0
+    cdef int n = <int>width, m = <int>rows, step = <int>ldz, out = <int>ldh
+    if n > 0:
+        dsyrk(b"U", b"N", &n, &m, &alpha, <double*>z, &step, &one, h, &out)
+
+
+def dense_subset(
+    const real[:, :] X,
+    const double[::1] center,
+    const real[:, ::1] curvature,
+    const real[::1] weight,
+    bint softmax,
+    bint coupled,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] starts,
+    const Py_ssize_t[::1] place,
+    const Py_ssize_t[::1] step,
+    Py_ssize_t block,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    double[:, ::1] result,
+):
+    """Overwrite ``result[c]`` for a range of chunks of a dense X, less ``center``.
+
+    ``curvature`` (rows, outputs) is what a gradient pass left behind: second derivatives with their weights,
+    or the probabilities p of a ``softmax``, which ``weight`` (rows,) goes with. A row of it bends by
+    diag(p) - p p', or if outputs are not to be ``coupled`` by the diagonal of that alone, p (1 - p).
+    """
+    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = X.shape[1], size = starts[outputs]
+    cdef Py_ssize_t row_step = X.strides[0] // <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t column_step = X.strides[1] // <Py_ssize_t>sizeof(real)
+    cdef const real* x = &X[0, 0]
+    cdef const real* column
+    cdef const Py_ssize_t* chosen
+    cdef Py_ssize_t chunk, first, rows, i, k, m, wide, slopes
+    cdef double* z = <double*>malloc((2 * block * size + block + 1) * sizeof(double))
+    cdef double* both = z + block * size
+    cdef double* factor = both + block * size
+    cdef double p, offset
+    if z == NULL:
+        raise MemoryError()
+    with nogil:
+        for chunk in range(chunk_first, chunk_last):
+            memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
+            first = bounds[chunk]
+            while first < bounds[chunk + 1]:
+                rows = min(block, bounds[chunk + 1] - first)
+                for k in range(outputs):
+                    wide = starts[k + 1] - starts[k]
+                    if wide == 0:
+                        continue
+                    for i in range(rows):
+                        p = <double>curvature[first + i, k]
+                        if softmax and not coupled:
+                            p = p * (1.0 - p)
+                        if softmax and weight is not None:
+                            p = p * <double>weight[first + i]
+                        factor[i] = sqrt(p) if p > 0.0 else 0.0
+                    chosen = &columns[starts[k]]
+                    slopes = wide
+                    if chosen[wide - 1] == features:
+                        slopes -= 1
+                        for i in range(rows):
+                            z[i * wide + slopes] = factor[i]
+                    if column_step != 1:
+                        for m in range(slopes):
+                            offset = center[chosen[m]]
+                            column = x + first * row_step + chosen[m] * column_step
+                            for i in range(rows):
+                                z[i * wide + m] = factor[i] * (<double>column[i * row_step] - offset)
+                    elif slopes and chosen[slopes - 1] - chosen[0] == slopes - 1:
+                        for i in range(rows):
+                            column = x + (first + i) * row_step + chosen[0]
+                            for m in range(slopes):
+                                z[i * wide + m] = factor[i] * (<double>column[m] - center[chosen[0] + m])
+                    else:
+                        for i in range(rows):
+                            column = x + (first + i) * row_step
+                            for m in range(slopes):
+                                z[i * wide + m] = factor[i] * (<double>column[chosen[m]] - center[chosen[m]])
+                    add_gram(1.0, z, wide, rows, wide, &result[chunk, place[k]], step[k])
+                    if coupled:
+                        for i in range(rows):
+                            p = sqrt(<double>curvature[first + i, k])
+                            for m in range(wide):
+                                both[i * size + starts[k] + m] = p * z[i * wide + m]
+                if coupled:
+                    add_gram(-1.0, both, size, rows, size, &result[chunk, 0], size)
+                first += rows
+        free(z)
+    return -1
+
+
+cdef inline void sort_by_column(
+    Py_ssize_t* column, Py_ssize_t* found, Py_ssize_t* owner, double* x, Py_ssize_t count
+) noexcept nogil:
+    """Put what a row touches in the order of its columns, in which most rows come."""
+    cdef Py_ssize_t i, j, c, f, o
+    cdef double value
+    for i in range(1, count):
+        c = column[i]
+        if column[i - 1] <= c:
+            continue
+        f = found[i]
+        o = owner[i]
+        value = x[i]
+        j = i
+        while j > 0 and column[j - 1] > c:
+            column[j] = column[j - 1]
+            found[j] = found[j - 1]
+            owner[j] = owner[j - 1]
+            x[j] = x[j - 1]
+            j -= 1
+        column[j] = c
+        found[j] = f
+        owner[j] = o
+        x[j] = value
+
+
+def sparse_subset(
+    const real[::1] data,
+    const index[::1] indices,
+    const index[::1] indptr,
+    const real[:, ::1] curvature,
+    const real[::1] weight,
+    bint softmax,
+    bint coupled,
+    const Py_ssize_t[::1] heads,
+    const Py_ssize_t[::1] members,
+    const Py_ssize_t[::1] owners,
+    const Py_ssize_t[::1] starts,
+    const Py_ssize_t[::1] place,
+    const Py_ssize_t[::1] step,
+    const Py_ssize_t[::1] bounds,
+    Py_ssize_t chunk_first,
+    Py_ssize_t chunk_last,
+    double[:, ::1] result,
+):
+    """The same for a CSR X: the products of the few parameters that a row touches.
+
+    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a
+    softmax are numbered column by column here: ``members`` just counts.
+    """
+    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
+    cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high
+    cdef Py_ssize_t tails = heads[features + 1] - heads[features]
+    # what a row touches as it comes, then output by output
+    cdef Py_ssize_t* found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
+    cdef double* x = <double*>malloc((4 * size + 1) * sizeof(double))
+    cdef Py_ssize_t* owner
+    cdef Py_ssize_t* place_of
+    cdef Py_ssize_t* column_of
+    cdef Py_ssize_t* until
+    cdef Py_ssize_t* sorted_found
+    cdef double* sorted_x
+    cdef double* bent
+    cdef double* tail
+    cdef double* h
+    cdef double value, p, w
+    if found == NULL or x == NULL:
+        free(found)
+        free(x)
+        raise MemoryError()
+    owner = found + size
+    sorted_found = found + 2 * size
+    place_of = found + 3 * size
+    column_of = found + 4 * size
+    until = found + 5 * size
+    sorted_x = x + size
+    bent = x + 2 * size
+    tail = x + 3 * size
+    with nogil:
+        for chunk in range(chunk_first, chunk_last):
+            memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
+            for row in range(bounds[chunk], bounds[chunk + 1]):
+                memset(until, 0, (outputs + 1) * sizeof(Py_ssize_t))
+                count = 0
+                for i in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1] + 1):
+                    if i < <Py_ssize_t>indptr[row + 1]:
+                        column = <Py_ssize_t>indices[i]
+                        value = <double>data[i]
+                    else:
+                        column = features
+                        value = 1.0
+                    for j in range(heads[column], heads[column + 1]):
+                        if count == size:
+                            break  # a matrix with repeated entries: they are summed before it comes here
+                        found[count] = members[j]
+                        owner[count] = owners[j]
+                        x[count] = value
+                        column_of[count] = column
+                        until[owners[j] + 1] += 1
+                        count += 1
+                sort_by_column(column_of, found, owner, x, count)
+                for k in range(outputs):
+                    until[k + 1] += until[k]
+                for i in range(count):
+                    place_of[i] = until[owner[i]]
+                    until[owner[i]] += 1
+                for i in range(count):
+                    sorted_found[place_of[i]] = found[i]
+                    sorted_x[place_of[i]] = x[i]
+                # until[k] is now where output k ends
+                w = <double>weight[row] if softmax and weight is not None else 1.0
+                low = 0
+                for k in range(outputs):
+                    high = until[k]
+                    p = w * <double>curvature[row, k]
+                    if softmax and not coupled:
+                        p = p * (1.0 - <double>curvature[row, k])
+                    if p > 0.0:
+                        for a in range(low, high):
+                            value = p * sorted_x[a]
+                            h = &result[chunk, 0] + sorted_found[a] * size
+                            if not softmax:
+                                h = &result[chunk, place[k]]
+                                h = h + (sorted_found[a] - starts[k]) * step[k] - starts[k]
+                            for b in range(low, a + 1):
+                                h[sorted_found[b]] += value * sorted_x[b]
+                    low = high
+                if not coupled:
+                    continue
+                # the intercepts come last and follow each other
+                words = count - tails
+                kept = 0
+                for a in range(words):
+                    p = <double>curvature[row, owner[a]]
+                    if p >= NEGLIGIBLE:
+                        sorted_found[kept] = found[a]
+                        bent[kept] = p * x[a]
+                        kept += 1
+                for a in range(tails):
+                    tail[a] = <double>curvature[row, owner[words + a]]
+                for a in range(kept):
+                    value = w * bent[a]
+                    h = &result[chunk, 0] + sorted_found[a] * size
+                    for b in range(a + 1):
+                        h[sorted_found[b]] -= value * bent[b]
+                    h = h + size - tails
+                    for b in range(tails):
+                        h[b] -= value * tail[b]
+                for a in range(tails):
+                    value = w * tail[a]
+                    h = &result[chunk, 0] + (size - tails + a) * size + size - tails
+                    for b in range(a + 1):
+                        h[b] -= value * tail[b]
+        free(found)
+        free(x)
+    return -1

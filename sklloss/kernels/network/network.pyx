@@ -1,0 +1,490 @@
+"""Drives a fully connected network over batches of rows: forward, loss kernel, backward, optimiser step.
+
+Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases.
+A batch is worked through in blocks of rows that stay in cache, and no loop over batches holds the GIL,
+allocates memory or meets a Python object; every so often it asks whether the user pressed Ctrl-C.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cython cimport floating as real
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+from sklloss.kernels.data cimport Batch, batch_kernel
+from sklloss.kernels.network.types cimport (
+    GELU,
+    IDENTITY,
+    LOGISTIC,
+    RELU,
+    SILU,
+    TANH,
+    Ahead,
+    LayerKernels,
+    Step,
+    step_kernel,
+)
+from sklloss.kernels.python_loss cimport FAILED, Call, bind
+
+ACTIVATIONS = {
+    "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
+}
+
+include "work_sharing.pxi"
+include "pieces.pxi"
+include "passes.pxi"
+include "rows.pxi"
+
+
+cdef const LayerKernels* layers_of(capsule) except NULL:
+    return <const LayerKernels*>PyCapsule_GetPointer(capsule, "sklloss.layer_kernels")
+
+
+cdef class Network:
+    """A fully connected network with a loss on top, and the memory that it works in.
+
+    One instance serves one thread at a time. Others may call `help` meanwhile, if `gather` was called before:
+    they take over pieces of large steps, which change no bit of the result.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Inputs, units of each hidden layer, outputs.
+    activation : str
+        Of the hidden layers, a key of ``ACTIVATIONS``.
+    dtype : float32 or float64
+    layers : PyCapsule
+        The kernels of that dtype, from a build's ``network_table()``.
+    loss : PyCapsule or callable, optional
+        A loss kernel of that dtype; or ``f(raw, target, codes, weight)``, which overwrites raw scores with
+        the gradient of the weighted sum of losses and returns that sum.
+    parameter : float
+        What the loss is parametrised by.
+    additive : bool
+        True if the loss of a batch is the sum over its rows; a callable is asked for whole batches always.
+    """
+
+    cdef Plan plan
+    cdef list memory
+    cdef list working
+    cdef list copies
+    cdef list targets
+    cdef list scores
+    cdef Call call
+    cdef object dtype
+    cdef bint single
+    cdef bint has_loss
+    # for how many rows there is memory: to work in, for copies of X, of targets, for scores
+    cdef Py_ssize_t room
+    cdef Py_ssize_t copied
+    cdef Py_ssize_t gathered
+    cdef Py_ssize_t scored
+    cdef bint backs
+    cdef readonly tuple widths
+
+    def __init__(
+        self, widths, activation, dtype, layers, loss=None, *, double parameter=0.0, bint additive=True
+    ):
+        cdef Plan* plan = &self.plan
+        cdef Py_ssize_t layer, at = 0
+        memset(plan, 0, sizeof(Plan))
+        self.dtype = np.dtype(dtype)
+        self.single = self.dtype == np.float32
+        self.widths = tuple(int(width) for width in widths)
+        if len(self.widths) < 2 or min(self.widths) < 1 or max(self.widths) > 2**31 - 1:
+            raise ValueError(f"widths must be two or more positive integers, got {self.widths}")
+        self.memory = []
+        self.working = []
+        self.copies = []
+        self.targets = []
+        self.scores = []
+        plan.kernels = layers_of(layers)
+        plan.activation = ACTIVATIONS[activation]
+        plan.layers = len(self.widths) - 1
+        plan.widths = <Py_ssize_t*>self._take(self.memory, (plan.layers + 1) * sizeof(Py_ssize_t))
+        plan.coef_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.bias_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        for layer in range(plan.layers + 1):
+            plan.widths[layer] = self.widths[layer]
+        for layer in range(plan.layers):
+            plan.coef_at[layer] = at
+            at += plan.widths[layer] * plan.widths[layer + 1]
+            plan.row_work += 3.0 * <double>plan.widths[layer] * <double>plan.widths[layer + 1]
+        plan.coefs = at
+        for layer in range(plan.layers):
+            plan.bias_at[layer] = at
+            at += plan.widths[layer + 1]
+        plan.size = at
+        plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.delta = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.packed = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.pieces = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
+        plan.batch.outputs = plan.widths[plan.layers]
+        plan.batch.parameter = parameter
+        plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
+        plan.batch.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
+        self.has_loss = loss is not None
+        if loss is not None:
+            self.call = bind(loss, self.single, &plan.batch, &plan.loss)
+        plan.additive = additive and self.call is None
+
+    @property
+    def size(self):
+        """How many parameters there are; the first ``coefs`` of them are weights, the rest biases."""
+        return self.plan.size
+
+    @property
+    def coefs(self):
+        """How many weights there are."""
+        return self.plan.coefs
+
+    cdef char* _take(self, list store, size_t size) except NULL:
+        """Zeroed memory on a cache line of its own, as long-lived as the list that it is put into."""
+        block = bytearray(size + 64)
+        store.append(block)
+        cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
+        return <char*>((address + 63) & ~<size_t>63)
+
+    cdef int _reserve(self, Rows rows, Py_ssize_t count, bint ordered, bint gradient) except -1:
+        """Working memory for batches of up to ``count`` rows; nothing to do if it is there.
+
+        What says that some memory is there is set after it, so that an error in between leaves nothing wrong.
+        """
+        cdef Plan* plan = &self.plan
+        cdef Py_ssize_t layer, item = self.dtype.itemsize
+        cdef Py_ssize_t outputs = plan.batch.outputs
+        cdef Py_ssize_t block = self.block(rows.table.sparse)
+        cdef Py_ssize_t most = min(block, max(count, 1))
+        cdef Py_ssize_t room = max(self.room, most)
+        cdef Py_ssize_t panel = plan.kernels.panel, whole
+        cdef bint backs = self.backs or gradient
+        plan.block = block
+        if plan.gradient == NULL and gradient:
+            plan.gradient = self._take(self.memory, plan.size * item)
+        if room > self.room or backs != self.backs:
+            self.room = 0
+            self.working = []
+            for layer in range(1, plan.layers + 1):
+                plan.active[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            for layer in range(1, plan.layers + 1 if backs and panel else 0):
+                whole = (plan.widths[layer] + panel - 1) // panel * panel
+                plan.packed[layer] = self._take(self.working, room * whole * item)
+            for layer in range(1, plan.layers if backs else 0):
+                plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
+                if plan.activation >= GELU:
+                    plan.slope[layer] = self._take(self.working, room * plan.widths[layer] * item)
+            self.backs = backs
+            self.room = room
+        if most > self.copied and must_copy(&rows.table, ordered, plan.widths[0]):
+            self.copied = 0
+            self.copies = []
+            plan.active[0] = self._take(self.copies, most * plan.widths[0] * item)
+            self.copied = most
+        if ordered and count > self.gathered:
+            self.gathered = 0
+            self.targets = []
+            plan.target = self._take(self.targets, count * outputs * item)
+            plan.weight = self._take(self.targets, count * outputs * item)
+            plan.codes = <Py_ssize_t*>self._take(self.targets, count * sizeof(Py_ssize_t))
+            self.gathered = count
+        if not plan.additive and count > max(self.scored, block):
+            self.scored = 0
+            self.scores = []
+            plan.raw = self._take(self.scores, count * outputs * item)
+            self.scored = count
+        return 0
+
+    cdef int _check(self, Rows rows, bint targets) except -1:
+        if rows.single != self.single:
+            raise ValueError(f"X is {rows.dtype}, the network is {self.dtype}")
+        if rows.features != self.widths[0]:
+            raise ValueError(f"X has {rows.features} columns, the network takes {self.widths[0]}")
+        if not targets:
+            return 0
+        if not self.has_loss:
+            raise ValueError("this network was made without a loss")
+        if rows.table.target == NULL and rows.table.codes == NULL:
+            raise ValueError("the rows have no targets")
+        if rows.table.target != NULL and rows.outputs != self.plan.batch.outputs:
+            raise ValueError(f"the target has {rows.outputs} columns, the network {self.plan.batch.outputs}")
+        return 0
+
+    def divisible(self, Py_ssize_t rows):
+        """Whether a pass over batches of so many rows has steps large enough to be cut into pieces."""
+        cdef Py_ssize_t layer
+        cdef double most = 0.0
+        cdef Plan* plan = &self.plan
+        for layer in range(plan.layers):
+            if plan.widths[layer + 1] > 1:
+                most = max(most, <double>plan.widths[layer] * <double>plan.widths[layer + 1])
+        return bool(HAS_TEAM) and most * min(rows, self.block(False)) >= LEAST
+
+    def gather(self):
+        """Have the next pass share its steps with threads that call `help`."""
+        set_state(&self.plan.team, WAITING)
+        self.plan.helped = True
+
+    def help(self):
+        """Work on the pass that another thread runs, until it ends; leave if none begins soon."""
+        cdef Plan* plan = &self.plan
+        if self.single:
+            with nogil:
+                help_out(plan, <float*>NULL)
+        else:
+            with nogil:
+                help_out(plan, <double*>NULL)
+
+    cdef void _begin(self) noexcept:
+        set_state(&self.plan.team, RUNNING)
+
+    cdef void _finish(self) noexcept:
+        set_state(&self.plan.team, OVER)
+        self.plan.helped = False
+
+    cpdef Py_ssize_t block(self, bint sparse) noexcept:
+        """Rows that are worked on at a time, so that what a pass makes of them stays in cache.
+
+        Not fewer than it takes to make up for reading and writing the gradient once for each block.
+        """
+        cdef Py_ssize_t layer, total = 0
+        # rows of CSR are read where they are
+        for layer in range(1 if sparse else 0, self.plan.layers + 1):
+            total += self.plan.widths[layer]
+        return max(LEAST_ROWS, min(1024, <Py_ssize_t>CACHE // (<Py_ssize_t>self.dtype.itemsize * total)))
+
+    def epoch(
+        self,
+        Rows rows,
+        const Py_ssize_t[::1] order,
+        Py_ssize_t batch_rows,
+        parameters,
+        *,
+        optimiser,
+        const double[::1] rates,
+        first,
+        second=None,
+        const double[::1] shrinks=None,
+        double penalty=0.0,
+        double decay=0.0,
+        double decay_second=0.0,
+        double epsilon=0.0,
+        bint nesterov=False,
+    ):
+        """One optimiser step for each batch of rows; parameters and moments change in place.
+
+        Parameters
+        ----------
+        rows : Rows
+        order : array of intp, or None for the rows as they lie
+        batch_rows : int
+            Rows per batch; the last may be shorter.
+        parameters : array of shape (size,)
+        optimiser : {"adam", "sgd"}
+        rates : array of float
+            The learning rate of each batch.
+        first, second : array of shape (size,)
+            First and second moments, or the velocity alone for "sgd".
+        shrinks : array of float, optional
+            For "adam": the share of itself that a weight loses in the step of each batch.
+        penalty : float
+            alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
+            sample weights.
+        decay, decay_second, epsilon, nesterov
+            As the optimiser names them: see ``Step``.
+
+        Returns
+        -------
+        float
+            The penalised loss before each step, averaged over the batches by their numbers of rows.
+        """
+        cdef Plan* plan = &self.plan
+        cdef Step step
+        cdef const Py_ssize_t* start = NULL
+        cdef const double* shrink = NULL
+        cdef Py_ssize_t n = rows.n, i
+        cdef step_kernel kernel
+        cdef double result
+        self._check(rows, True)
+        if order is not None:
+            n = order.shape[0]
+            for i in range(n):
+                if not 0 <= order[i] < rows.n:
+                    raise ValueError(f"order has {order[i]}, but there are {rows.n} rows")
+        if n < 1 or batch_rows < 1:
+            raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
+        if rates.shape[0] != (n + batch_rows - 1) // batch_rows:
+            raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
+        if shrinks is not None:
+            if shrinks.shape[0] != rates.shape[0]:
+                raise ValueError(f"shrinks must hold one number for each batch, got {shrinks.shape[0]}")
+            if optimiser != "adam":
+                raise ValueError(f"shrinks is for 'adam' only, got {optimiser!r}")
+            shrink = &shrinks[0]
+        if order is not None:
+            start = &order[0]
+        batch_rows = min(batch_rows, n)
+        self._reserve(rows, batch_rows, order is not None, True)
+        step.parameters = vector(parameters, self.single, plan.size, "parameters")
+        step.first = vector(first, self.single, plan.size, "first")
+        step.second = NULL
+        if optimiser == "adam":
+            step.second = vector(second, self.single, plan.size, "second")
+            kernel = plan.kernels.adam
+        elif optimiser == "sgd":
+            kernel = plan.kernels.sgd
+        else:
+            raise ValueError(f"optimiser must be 'adam' or 'sgd', got {optimiser!r}")
+        step.gradient = plan.gradient
+        step.size = plan.size
+        step.penalised = plan.coefs
+        step.penalty = penalty
+        step.decay = decay
+        step.decay_second = decay_second
+        step.epsilon = epsilon
+        step.nesterov = nesterov
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    result = run_epoch(
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <float*>NULL,
+                    )
+            else:
+                with nogil:
+                    result = run_epoch(
+                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
+                        <double*>NULL,
+                    )
+        finally:
+            self._finish()
+        return result
+
+    def loss_and_gradient(self, Rows rows, parameters, gradient=None):
+        """The loss summed by weight over all rows, and the sum of the weights.
+
+        Parameters
+        ----------
+        rows : Rows
+        parameters : array of shape (size,)
+        gradient : array of shape (size,), optional
+            Filled with the gradient of that sum.
+
+        Returns
+        -------
+        tuple of float
+        """
+        cdef Plan* plan = &self.plan
+        cdef double loss = 0.0, weights = 0.0
+        cdef bint wanted = gradient is not None
+        cdef void* p
+        cdef void* out = NULL
+        self._check(rows, True)
+        self._reserve(rows, rows.n, False, wanted)
+        p = vector(parameters, self.single, plan.size, "parameters")
+        if wanted:
+            out = vector(gradient, self.single, plan.size, "gradient")
+        if rows.n == 0:
+            raise ValueError("there are no rows")
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    run_batch(
+                        plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, NULL, NULL, &loss,
+                        &weights,
+                    )
+            else:
+                with nogil:
+                    run_batch(
+                        plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, NULL, NULL, &loss,
+                        &weights,
+                    )
+        finally:
+            self._finish()
+        if wanted:
+            memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
+        return loss, weights
+
+    def predict(self, Rows rows, parameters):
+        """Raw scores of shape (n, outputs)."""
+        cdef Plan* plan = &self.plan
+        cdef void* p
+        cdef void* scores
+        self._check(rows, False)
+        self._reserve(rows, rows.n, False, False)
+        out = np.empty((rows.n, self.plan.batch.outputs), dtype=self.dtype)
+        p = vector(parameters, self.single, plan.size, "parameters")
+        scores = vector(out.reshape(-1), self.single, out.size, "out")
+        self._begin()
+        try:
+            if self.single:
+                with nogil:
+                    run_predict(plan, &rows.table, rows.n, <const float*>p, <float*>scores)
+            else:
+                with nogil:
+                    run_predict(plan, &rows.table, rows.n, <const double*>p, <double*>scores)
+        finally:
+            self._finish()
+        return out
+
+
+def apply_layer(layers, z, bias, activation, slope=None):
+    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f': for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = z.dtype == np.float32
+    kernels.activate(
+        <void*>matrix(z, single, z.shape[0], z.shape[1], "z"),
+        NULL if slope is None else <void*>matrix(slope, single, z.shape[0], z.shape[1], "slope"),
+        vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
+    )
+
+
+def has_products(layers):
+    """Whether a build of the kernels has products of matrices of its own."""
+    return layers_of(layers).panel != 0
+
+
+def multiply(layers, a, b, bint transposed=False):
+    """a @ b, or a @ b.T if transposed, by a build's own product: for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = a.dtype == np.float32
+    if kernels.panel == 0:
+        raise ValueError("this build has no products")
+    out = np.empty((a.shape[0], b.shape[0 if transposed else 1]), a.dtype)
+    kernels.product(
+        matrix(a, single, a.shape[0], a.shape[1], "a"), a.shape[1],
+        matrix(b, single, b.shape[0], b.shape[1], "b"), b.shape[1], transposed,
+        <void*>matrix(out, single, out.shape[0], out.shape[1], "out"), out.shape[1], out.shape[0],
+        out.shape[1], a.shape[1],
+    )
+    return out
+
+
+def multiply_outer(layers, a, b, out=None):
+    """a.T @ b, added to ``out`` if that is given: for tests."""
+    cdef const LayerKernels* kernels = layers_of(layers)
+    cdef bint single = a.dtype == np.float32, add = out is not None
+    cdef Py_ssize_t panel = kernels.panel
+    if panel == 0:
+        raise ValueError("this build has no products")
+    packed = np.empty((len(b), (b.shape[1] + panel - 1) // panel * panel), a.dtype)
+    out = np.empty((a.shape[1], b.shape[1]), a.dtype) if out is None else out.copy()
+    kernels.pack(
+        matrix(b, single, len(b), b.shape[1], "b"), b.shape[1], len(b), b.shape[1],
+        <void*>matrix(packed, single, len(b), packed.shape[1], "packed"),
+    )
+    kernels.outer(
+        matrix(a, single, len(a), a.shape[1], "a"), a.shape[1],
+        matrix(packed, single, len(b), packed.shape[1], "packed"),
+        <void*>matrix(out, single, a.shape[1], b.shape[1], "out"), b.shape[1], a.shape[1], b.shape[1], len(a),
+        add, NULL,
+    )
+    return out

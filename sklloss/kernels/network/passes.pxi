@@ -1,0 +1,261 @@
+# The passes of a network over a batch of rows, included by network/network.pyx.
+
+cdef double PATIENCE = 2e8       # multiplications between two looks at Ctrl-C: some 20 ms
+cdef size_t CACHE = 4 << 20      # bytes of activations in a block of rows
+
+cdef enum:
+    LEAST_ROWS = 128             # of a block
+
+
+cdef bint must_copy(const Table* table, bint ordered, Py_ssize_t features) noexcept nogil:
+    """Whether rows are to be copied so that they lie one after the other, as BLAS wants them."""
+    # apart: rows that do not overlap, and a step that is an int
+    cdef bint apart = table.row_step >= features and table.row_step <= 2147483647
+    return not table.sparse and (ordered or table.column_step != 1 or not apart)
+
+
+cdef void take_rows(Plan* plan, real* unused) noexcept nogil:
+    """Point plan.x at the block of rows, copied where they do not lie one after the other."""
+    cdef const Work* work = &plan.at_hand
+    cdef const Table* table = work.table
+    cdef Py_ssize_t features = plan.widths[0]
+    if table.sparse:
+        return
+    if not must_copy(table, work.order != NULL, features):
+        plan.x = <const real*>table.x + work.first * table.row_step
+        plan.x_step = table.row_step
+        return
+    plan.x = plan.active[0]
+    plan.x_step = features
+    # a number from memory takes as long as some 40 multiplications
+    run_step(plan, GATHER, 0, pieces_of(40.0 * work.rows * features, work.rows), <real*>NULL)
+
+
+cdef void take_targets(
+    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, real* unused
+) noexcept nogil:
+    """Point plan.batch at the targets and weights of a batch, gathered likewise."""
+    cdef Py_ssize_t outputs = plan.widths[plan.layers]
+    cdef Py_ssize_t i, j
+    cdef const real* y = <const real*>table.target
+    cdef const real* w = <const real*>table.weight
+    cdef real* target = <real*>plan.target
+    cdef real* weight = <real*>plan.weight
+    plan.batch.weight_per_output = table.weight_per_output
+    if order == NULL:
+        plan.batch.target = y + first * outputs if y != NULL else NULL
+        plan.batch.weight = w + first * table.weights if w != NULL else NULL
+        plan.batch.codes = table.codes + first if table.codes != NULL else NULL
+        return
+    plan.batch.target = target if y != NULL else NULL
+    plan.batch.weight = weight if w != NULL else NULL
+    plan.batch.codes = plan.codes if table.codes != NULL else NULL
+    for i in range(rows):
+        if y != NULL:
+            for j in range(outputs):
+                target[i * outputs + j] = y[order[first + i] * outputs + j]
+        else:
+            plan.codes[i] = table.codes[order[first + i]]
+        if w != NULL:
+            for j in range(table.weights):
+                weight[i * table.weights + j] = w[order[first + i] * table.weights + j]
+
+
+cdef void forward(Plan* plan, real* unused) noexcept nogil:
+    """Fill the outputs of each layer for the block at hand; those of the last are the raw scores."""
+    cdef Py_ssize_t layer, inputs, outputs, pieces
+    take_rows(plan, <real*>NULL)
+    for layer in range(plan.layers):
+        inputs = plan.widths[layer]
+        outputs = plan.widths[layer + 1]
+        pieces = 1
+        if outputs > 1 and not (layer == 0 and plan.at_hand.table.sparse):
+            pieces = pieces_of(<double>plan.at_hand.rows * inputs * outputs, outputs)
+        run_step(plan, FORWARD, layer, pieces, <real*>NULL)
+
+
+cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
+    """Add the gradient of the block that went forward last, and take the step if there is one to take."""
+    cdef const Work* work = &plan.at_hand
+    cdef const Table* table = work.table
+    cdef real* gradient = <real*>plan.gradient
+    cdef const real* coef
+    cdef Py_ssize_t rows = work.rows, last = plan.layers - 1, layer, inputs, outputs, pieces = 0
+    cdef bint cut_up = False
+    if work.fresh:
+        memset(gradient + plan.coefs, 0, (plan.size - plan.coefs) * sizeof(real))
+    plan.delta[plan.layers] = delta
+    plan.kernels.backward(
+        delta, plan.active[plan.layers], gradient + plan.bias_at[last], rows, plan.widths[plan.layers],
+        IDENTITY,
+    )
+    if own_outer(plan, last):
+        outputs = plan.widths[plan.layers]
+        plan.kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])
+    for layer in range(last, -1, -1):
+        inputs = plan.widths[layer]
+        outputs = plan.widths[layer + 1]
+        if outputs == 1:
+            if work.fresh:
+                memset(gradient + plan.coef_at[layer], 0, inputs * sizeof(real))
+            coef = <const real*>work.parameters + plan.coef_at[layer]
+            if layer or not table.sparse:
+                plan.kernels.backward_one(
+                    plan.active[layer] if layer else plan.x, inputs if layer else plan.x_step,
+                    plan.delta[layer + 1], coef, gradient + plan.coef_at[layer],
+                    plan.delta[layer] if layer else NULL, rows, inputs,
+                )
+        if layer:
+            run_step(plan, DELTA, layer, pieces_of(<double>rows * inputs * outputs, inputs), <real*>NULL)
+    if table.sparse:
+        if work.fresh:
+            memset(gradient, 0, plan.widths[0] * plan.widths[1] * sizeof(real))
+        plan.kernels.sparse_backward(
+            table.x, table.columns, table.starts, work.order + work.first if work.order != NULL else NULL,
+            work.first, rows, plan.delta[1], plan.widths[1], gradient,
+        )
+    for layer in range(plan.layers):
+        inputs = plan.widths[layer]
+        plan.pieces[layer] = pieces_of((<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs)
+        pieces += plan.pieces[layer]
+    run_step(plan, GRADIENT, 0, pieces, <real*>NULL)
+    if work.step != NULL:
+        work.take_step(work.step, plan.coefs, plan.size)
+
+
+cdef int run_loss(
+    Plan* plan, Py_ssize_t done, Py_ssize_t rows, void* raw, double* loss, real* unused
+) except -1 nogil:
+    """Turn raw scores into the gradient of the rows from ``done`` on, and add their loss."""
+    cdef Batch batch = plan.batch
+    cdef Py_ssize_t bad, k
+    batch.raw = raw
+    batch.rows = rows
+    if batch.target != NULL:
+        batch.target = <const real*>batch.target + done * batch.outputs
+    if batch.codes != NULL:
+        batch.codes = batch.codes + done
+    if batch.weight != NULL:
+        batch.weight = <const real*>batch.weight + (done * batch.outputs if batch.weight_per_output else done)
+    bad = plan.loss(&batch)
+    for k in range(batch.outputs):
+        loss[0] += batch.sums[k]
+    if bad == FAILED:
+        with gil:
+            (<Call>batch.context).raise_error()
+    if bad >= 0:
+        with gil:
+            raise ValueError(f"class code {batch.codes[bad]} is not in [0, {batch.outputs})")
+    return 0
+
+
+cdef inline int look_up(Plan* plan, Py_ssize_t rows) except -1 nogil:
+    """After some 20 ms of work, let a pending Ctrl-C raise KeyboardInterrupt."""
+    plan.work += rows * plan.row_work
+    if plan.work > PATIENCE:
+        plan.work = 0.0
+        with gil:
+            PyErr_CheckSignals()
+    return 0
+
+
+cdef int run_batch(
+    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t count,
+    const real* parameters, bint gradient, Step* step, step_kernel take_step, double* loss, double* weights,
+) except -1 nogil:
+    """The loss of a batch summed by weight, the sum of its weights, and in plan.gradient its gradient.
+
+    With a step, which changes the parameters, the loss holds the penalty too.
+    """
+    cdef Py_ssize_t outputs = plan.widths[plan.layers]
+    cdef Py_ssize_t done, rows, i, layer
+    cdef const real* weight
+    cdef real* raw = <real*>plan.raw
+    cdef Work* work = &plan.at_hand
+    cdef bint whole = not plan.additive and count > plan.block
+    cdef bint again
+    loss[0] = 0.0
+    take_targets(plan, table, order, first, count, <real*>NULL)
+    weight = <const real*>plan.batch.weight
+    weights[0] = <double>count
+    if weight != NULL:
+        weights[0] = 0.0
+        for i in range(count * table.weights):
+            weights[0] += <double>weight[i]
+        weights[0] /= <double>table.weights
+    if step != NULL:
+        step.inverse = 1.0 / weights[0]
+    work.table = table
+    work.order = order
+    work.parameters = parameters
+    work.take_step = take_step
+    # A loss that is not additive wants the scores of all blocks before any of them goes backward.
+    for again in range(2 if whole and gradient else 1):
+        done = 0
+        while done < count:
+            rows = min(plan.block, count - done)
+            work.first = first + done
+            work.rows = rows
+            work.keeps = gradient and (again or not whole)
+            work.fresh = done == 0
+            work.step = step if done + rows == count else NULL
+            forward(plan, <real*>NULL)
+            if not whole:
+                run_loss(plan, done, rows, plan.active[plan.layers], loss, <real*>NULL)
+            elif not again:
+                memcpy(raw + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
+            if work.keeps and whole:
+                backward(plan, raw + done * outputs, <real*>NULL)
+            elif work.keeps:
+                backward(plan, plan.active[plan.layers], <real*>NULL)
+            done += rows
+            look_up(plan, rows)
+        if whole and not again:
+            run_loss(plan, 0, count, raw, loss, <real*>NULL)
+    if step != NULL and step.penalty != 0.0:
+        for layer in range(plan.layers):
+            for i in range(plan.pieces[layer]):
+                loss[0] += 0.5 * step.penalty * plan.squares[layer * MOST_PIECES + i]
+    return 0
+
+
+cdef double run_epoch(
+    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t n, Py_ssize_t batch_rows,
+    Step* step, step_kernel take_step, const double* rates, const double* shrinks, real* unused,
+) except? -1.0 nogil:
+    """One step for each batch; the loss before each step, averaged by rows."""
+    cdef real* parameters = <real*>step.parameters
+    cdef double total = 0.0, loss, weights
+    cdef Py_ssize_t first = 0, count, b = 0
+    while first < n:
+        count = min(batch_rows, n - first)
+        step.rate = rates[b]
+        plan.at_hand.next_first = first + count
+        plan.at_hand.next_rows = min(batch_rows, n - first - count)
+        step.shrink = shrinks[b] if shrinks != NULL else 0.0
+        run_batch(plan, table, order, first, count, parameters, True, step, take_step, &loss, &weights)
+        total += loss / weights * <double>count
+        b += 1
+        first += count
+    return total / <double>n
+
+
+cdef int run_predict(
+    Plan* plan, const Table* table, Py_ssize_t n, const real* parameters, real* out
+) except -1 nogil:
+    cdef Py_ssize_t outputs = plan.widths[plan.layers]
+    cdef Py_ssize_t done = 0, rows
+    cdef Work* work = &plan.at_hand
+    work.table = table
+    work.order = NULL
+    work.parameters = parameters
+    work.keeps = False
+    while done < n:
+        rows = min(plan.block, n - done)
+        work.first = done
+        work.rows = rows
+        forward(plan, <real*>NULL)
+        memcpy(out + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
+        done += rows
+        look_up(plan, rows)
+    return 0

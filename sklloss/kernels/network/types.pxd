@@ -1,0 +1,94 @@
+# What the training loop of network/network.pyx and the kernels of layers.pxi share. One structure of function
+# pointers per dtype and build, so that the loop is compiled once and the arithmetic once per instruction set.
+
+from libc.stdint cimport int32_t, int64_t
+
+cdef extern from "prefetch.h":
+    ctypedef struct Ahead "sklloss_ahead":
+        const void* alike[3]
+        const char* rows
+        const Py_ssize_t* order
+        Py_ssize_t left
+        Py_ssize_t step
+        Py_ssize_t size
+        Py_ssize_t done
+        Py_ssize_t lines
+
+cdef enum Activation:
+    IDENTITY = 0
+    LOGISTIC = 1
+    TANH = 2
+    RELU = 3
+    GELU = 4      # from here on f'(z) does not follow from f(z)
+    SILU = 5
+
+# One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
+# over a batch; what is descended is (gradient + penalty * parameters) * inverse.
+cdef struct Step:
+    void* parameters
+    const void* gradient
+    void* first              # first moments (adam) or velocities (sgd)
+    void* second             # second moments (adam), or NULL
+    Py_ssize_t size
+    Py_ssize_t penalised     # the leading parameters that the penalty and the shrinkage apply to
+    double penalty
+    double inverse           # 1 / sum of the batch's weights
+    double rate
+    double shrink            # the share of itself that a weight loses in each step (adam)
+    double decay             # beta_1 (adam) or momentum (sgd)
+    double decay_second      # beta_2
+    double epsilon
+    bint nesterov
+
+# for the parameters from low on and below high
+ctypedef void (*step_kernel)(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+
+cdef struct LayerKernels:
+    # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
+    void (*activate)(
+        void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
+    ) noexcept nogil
+    # delta *= f'(z) in place, given f(z), or f'(z) itself for gelu and silu; its column sums are added to
+    # bias_gradient
+    void (*backward)(
+        void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width,
+        int activation
+    ) noexcept nogil
+    # out = x @ coef for CSR rows; row r of the batch is rows_at[r], or first + r where rows_at is NULL
+    void (*sparse_forward)(
+        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
+        Py_ssize_t first, Py_ssize_t rows, const void* coef, Py_ssize_t width, void* out
+    ) noexcept nogil
+    # gradient += x.T @ delta
+    void (*sparse_backward)(
+        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
+        Py_ssize_t first, Py_ssize_t rows, const void* delta, Py_ssize_t width, void* gradient
+    ) noexcept nogil
+    # out = x @ coef for one output
+    void (*forward_one)(
+        const void* x, Py_ssize_t step, const void* coef, void* out, Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # gradient += x.T @ delta, and where below is not NULL below = outer(delta, coef)
+    void (*backward_one)(
+        const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
+        Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # Products of matrices in C order, each sum in one order whatever the cut: see gemm.h. Numbers in the
+    # row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS serves.
+    Py_ssize_t panel
+    Py_ssize_t tall
+    # c (rows, n) = a b for a (rows, k) and b (k, n), or b (n, k) if transposed
+    void (*product)(
+        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
+        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+    ) noexcept nogil
+    # b (k, n) into panels, one after the other
+    void (*pack)(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept nogil
+    # c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; ahead may be NULL
+    void (*outer)(
+        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
+    ) noexcept nogil
+    double (*squares)(const void* x, Py_ssize_t n) noexcept nogil
+    step_kernel adam
+    step_kernel sgd

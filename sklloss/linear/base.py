@@ -1,0 +1,402 @@
+"""What the linear classifiers share: parameters and fit. The numerics are in the rooms below."""
+
+import numbers
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+
+from sklloss import losses
+from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
+from sklloss._moving import Movable
+from sklloss._version import VersionStamp
+from sklloss.arrays import threads
+from sklloss.arrays.device import beside, full_precision
+from sklloss.data import (
+    DEVICE_DTYPES,
+    check_beside,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_real,
+    check_validation_arguments,
+    check_weight,
+    check_X,
+    dtype_of,
+    in_dtype,
+    on_host,
+    take_in,
+    unchanged_on_error,
+)
+from sklloss.linear.partial_fit import (
+    STOCHASTIC,
+    PartialFitMixin,
+    check_stochastic,
+    remember_fit,
+    stochastic_options,
+)
+from sklloss.linear.predictions import LinearPredictions
+from sklloss.objectives.classification import (
+    bind_target,
+    check_classification_loss,
+    has_own_link,
+    newton_refusal,
+)
+from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.passes import bind
+from sklloss.solvers.base import Result
+from sklloss.solvers.lbfgs import lbfgs
+from sklloss.solvers.lbfgs_newton import lbfgs_newton_cg
+from sklloss.solvers.newton import newton_cholesky
+from sklloss.solvers.newton_cg import newton_cg
+from sklloss.solvers.proximal_newton import proximal_newton
+
+SOLVERS = {
+    "newton-cholesky": newton_cholesky,
+    "newton-cg": newton_cg,
+    "lbfgs": lbfgs,
+    "proximal-newton": proximal_newton,
+    **STOCHASTIC,
+}
+
+NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
+
+# "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
+LARGEST_HESSIAN = 200
+# Several of them cost more than passes for gradients from so many parameters on.
+LARGE_HESSIANS = 64
+
+
+class LinearClassifier(
+    CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
+):
+    """What the linear classifiers share."""
+
+    def __init__(
+        self,
+        *,
+        loss,
+        C,
+        l1_ratio,
+        dual,
+        tol,
+        fit_intercept,
+        intercept_scaling,
+        class_weight,
+        random_state,
+        solver,
+        max_iter,
+        verbose,
+        warm_start,
+        label_smoothing,
+        n_threads,
+        batch_size,
+        learning_rate_init,
+        device,
+        device_dtype,
+    ):
+        self.loss = loss
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.device = device
+        self.device_dtype = device_dtype
+
+    @with_callbacks
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            Training rows. float32 and float64 are used as they are, in row or column order; a sparse
+            matrix is used as CSR and never made dense. A torch tensor, or an array of another namespace of
+            the array API, is worked on where it lives, in main memory by the kernels, and what is learned
+            lives there too.
+        y : array-like
+            Targets, see the class.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a weight of 2 counts as the row given twice, 0 leaves it out.
+        X_val, y_val, sample_weight_val : array-like, default=None
+            A validation set. Its mean loss after each iteration, weighted by ``sample_weight_val``
+            alone, becomes ``validation_loss_curve_``; it has no influence on the fit.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an argument is invalid, which the message names. The estimator then keeps
+            the state that it had.
+        """
+        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
+        with unchanged_on_error(self):
+            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks)
+
+    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks):
+        loss = self._check_parameters()
+        n_threads = threads.check(self.n_threads)
+        earlier = None
+        if self.warm_start and hasattr(self, "coef_"):
+            earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
+        X = check_X(self, X, reset=True)
+        X, home = take_in(X, self)
+        dtype = dtype_of(X)
+        weight = check_weight(sample_weight, X.shape[0], dtype)
+        target = self._target(y, X.shape[0], weight, dtype)
+        rows = self._rows(X, target, loss, n_threads, "y")
+        names = [self._choose_solver(rows)]
+        objective = self._objective(rows)
+        watch = _Watch(self.verbose)
+        if check_validation_arguments(X_val, y_val, sample_weight_val):
+            X_val = check_X(self, X_val, reset=False, name="X_val")
+            check_beside(X_val, home.place)
+            X_val = in_dtype(take_in(X_val, self, "X_val")[0], dtype, "X_val")
+            weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
+            held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
+            held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
+            watch.validate_on(held_rows, held_out, objective)
+        start = self._start(objective, earlier)
+
+        def learned(w):
+            model = type(self).__new__(type(self))
+            model.fit_intercept = self.fit_intercept
+            coef = objective.rows.plain(objective.coef(w))
+            model._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
+            return vars(model)
+
+        watch.step_with(callbacks.steps("iteration", learned))
+        with threads.single_threaded_blas(), full_precision(rows.place):
+            try:
+                result = self._minimise(objective, names[0], start, watch.callback, names.append)
+            except _Stopped as stop:
+                result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
+        why = self._why_unsolved(result)
+        if why:
+            warnings.warn(
+                f"{type(self).__name__} (solver={names[-1]!r}) has not converged: {why}.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        coef = objective.rows.plain(objective.coef(result.w))
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
+        remember_fit(self, target, X.shape[0])
+        self.n_iter_ = beside(result.n_iter.astype(np.int32), home.place)
+        self.loss_ = float(result.value.sum())
+        self.loss_curve_ = result.curve
+        self.solver_ = names[-1]
+        if watch.curve is not None:
+            self.validation_loss_curve_ = watch.curve
+        elif hasattr(self, "validation_loss_curve_"):
+            del self.validation_loss_curve_
+        callbacks.end()
+        return self
+
+    def _check_parameters(self):
+        """Check what no argument of fit is needed for; the loss to minimise."""
+        loss = losses.get(self.loss)
+        smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
+        check_real("C", self.C, 0, open_low=True)
+        check_real("l1_ratio", self.l1_ratio, 0, 1)
+        if check_flag("dual", self.dual):
+            raise ValueError(
+                f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
+            )
+        if self.intercept_scaling != 1:
+            raise ValueError(
+                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which is not here; "
+                "the intercept is not penalised, leave it at 1"
+            )
+        check_real("tol", self.tol, 0)
+        check_integer("max_iter", self.max_iter, 0)
+        check_flag("fit_intercept", self.fit_intercept)
+        check_flag("warm_start", self.warm_start)
+        check_choice("solver", self.solver, ("auto", *SOLVERS))
+        check_stochastic(self)
+        check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
+        if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
+            raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
+        return loss
+
+    def _rows(self, X, target, loss, n_threads, name):
+        loss, target = bind_target(
+            loss, target, self.label_smoothing, softmax=self._softmax, dtype=dtype_of(X), name=name
+        )
+        return bind(
+            X,
+            loss,
+            target.values,
+            target.codes,
+            target.weight,
+            target.outputs,
+            fit_intercept=bool(self.fit_intercept),
+            n_threads=n_threads,
+            center=True,
+        )
+
+    def _start(self, objective, earlier):
+        """Parameters to start from: zero, or those of the last fit where warm_start asks for them."""
+        start = np.zeros(objective.shape)
+        if earlier is None or earlier[0] is None:
+            return start
+        coef, intercept = earlier
+        outputs, width = objective.coef(start).shape
+        features = width - bool(self.fit_intercept)
+        if coef.shape != (outputs, features):
+            raise ValueError(
+                f"warm_start=True: the fitted coef_ has shape {coef.shape}, the new problem needs "
+                f"{(outputs, features)}; use warm_start=False or a new estimator"
+            )
+        start = objective.coef(start)
+        start[:, :features] = coef
+        if self.fit_intercept:
+            start[:, -1] = intercept
+        # rounding along the common shift of a softmax would add up from fit to fit
+        return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
+
+    def _choose_solver(self, rows):
+        refusal = newton_refusal(rows.loss)
+        if self.l1_ratio > 0 and np.isfinite(self.C):
+            if refusal:
+                raise ValueError(
+                    f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; "
+                    "use l1_ratio=0"
+                )
+            if self.solver not in ("auto", "proximal-newton"):
+                raise ValueError(
+                    f"solver={self.solver!r} minimises smooth objectives, and l1_ratio={self.l1_ratio} asks "
+                    "for an L1 penalty; use solver='proximal-newton' or 'auto'"
+                )
+            return "proximal-newton"
+        if self.solver == "auto":
+            if refusal:
+                return "lbfgs"
+            size = rows.width if rows.separable else rows.outputs * rows.width
+            return "newton-cholesky" if size <= LARGEST_HESSIAN else "newton-cg"
+        if refusal and self.solver in NEWTON:
+            raise ValueError(
+                f"solver={self.solver!r} does not fit loss={self.loss!r}, which {refusal}; "
+                "use solver='lbfgs' or 'auto'"
+            )
+        return self.solver
+
+    def _objective(self, rows):
+        return LinearObjective(rows, self.C, self.l1_ratio)
+
+    def _minimise(self, objective, solver, start, callback=None, begins=None):
+        """The solver's result, of which all numbers are finite.
+
+        Where "auto" takes two, one after the other, ``begins`` is called with the name of each.
+        """
+        options, minimise = stochastic_options(self, solver), SOLVERS[solver]
+        if self._begins_by_lbfgs(objective, solver, start):
+            minimise, options = lbfgs_newton_cg, {"begins": begins}
+        result = minimise(
+            objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
+        )
+        if not np.isfinite(result.w).all():
+            raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
+        if not np.isfinite(result.value).all():
+            raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
+        return result
+
+    def _begins_by_lbfgs(self, objective, solver, start):
+        """Whether "auto", which has chosen a Newton method, tries what a few steps of L-BFGS come to."""
+        heavy = solver == "newton-cg"
+        if solver == "newton-cholesky":
+            heavy = objective.problems > 1 and objective.size >= LARGE_HESSIANS
+        return self.solver == "auto" and heavy and objective.suits_lbfgs and not start.any()
+
+    def _why_unsolved(self, result):
+        """Why the result is not within ``tol`` of an optimum, and what to do about it; None if it is."""
+        if result.vanished.any() and np.isfinite(self.C):
+            return "an output has rows of one class only, and no finite intercept is large enough for it"
+        if result.vanished.any():
+            return (
+                "the classes can be separated without error, so that without a penalty there is no finite "
+                "optimum. Lower C"
+            )
+        if result.converged.all():
+            return None
+        if result.n_iter.max(initial=0) >= self.max_iter:
+            return (
+                f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
+                "features or lower C"
+            )
+        return "it found no further step. Scale the features, or increase tol"
+
+    def _own_link(self, loss):
+        """The loss as it was given if its inverse link makes the predictions, else None."""
+        return self.loss if has_own_link(loss, softmax=self._softmax) else None
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """A callback asks for the end of the fit: where the solver is."""
+
+    def __init__(self, iteration, w, value, values):
+        super().__init__()
+        self._state = iteration, w.copy(), value.copy(), values
+
+    def result(self, at_start):
+        """The result of a solver that ended here by itself."""
+        iteration, w, value, values = self._state
+        problems = len(w)
+        done = np.ones(problems, dtype=bool)
+        return Result(w, value, np.full(problems, iteration), done, [at_start, *values], ~done)
+
+
+class _Watch:
+    """What happens after each iteration: a printed line, a point of the validation curve, callbacks."""
+
+    def __init__(self, verbose):
+        self.curve = None
+        self._steps = None
+        self._values = []
+        self.callback = self._after if verbose else None
+        self._verbose = bool(verbose)
+
+    def validate_on(self, rows, target, objective):
+        self.curve = []
+        self.callback = self._after
+        self._rows = rows
+        self._objective = objective
+        self._total = rows.n if target.weight is None else float(target.weight.sum(dtype=np.float64))
+
+    def step_with(self, steps):
+        """Call what waits for each iteration, if it is not None."""
+        if steps is not None:
+            self._steps = steps
+            self.callback = self._after
+
+    def _after(self, iteration, w, value):
+        line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
+        if self.curve is not None:
+            coef = self._objective.rows.plain(self._objective.coef(w))
+            sums, _ = self._rows.value_and_gradient(self._rows.centered(coef))
+            self.curve.append(float(sums.sum()) / self._total)
+            line += f", validation loss {self.curve[-1]:.10g}"
+        if self._verbose:
+            print(line)
+        if self._steps is not None:
+            self._values.append(float(value.sum()))
+            self._steps.begin()
+            if self._steps.end(w):
+                raise _Stopped(iteration, w, value, self._values)

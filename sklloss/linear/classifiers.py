@@ -1,0 +1,367 @@
+"""The linear classifiers: what each calls its loss and how it reads y."""
+
+from sklloss.data import logistic_target, softmax_target
+from sklloss.linear.base import LinearClassifier
+
+__all__ = ["LogisticClassifier", "SoftmaxClassifier"]
+
+
+class LogisticClassifier(LinearClassifier):
+    """Logistic regression: independent sigmoids of linear scores, with a log loss or another loss each.
+
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with
+    the log loss the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
+    the optimum is a local one, reached from 0.
+
+    Parameters
+    ----------
+    loss : str or Loss, default="log_loss"
+        The loss of each output: "log_loss", "focal", or a `sklloss.losses.Loss` whose outputs cost one by one
+        (``separable``), one's own included. Labels count as 0 and 1. With a regression loss, or a loss of
+        one's own that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
+        [0, 1], and `predict` compares it with 1/2; with any other it is their sigmoid.
+    C : float, default=1.0
+        Inverse strength of the penalty; ``numpy.inf`` for none.
+    l1_ratio : float, default=0.0
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
+        exactly 0, and between is the elastic net. More than 0 takes a loss that is convex and states
+        its second derivative (`Loss.curvature`).
+        Without a penalty, at ``C=numpy.inf``, it means nothing.
+    dual : bool, default=False
+        Only False: the dual is for a solver that is not here.
+    tol : float, default=1e-4
+        Accuracy, the same for every solver: the fit ends where the objective is estimated to be
+        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
+    fit_intercept : bool, default=True
+        Whether to learn an intercept, which is not penalised.
+    intercept_scaling : float, default=1
+        Only 1: it has a meaning for a solver that is not here.
+    class_weight : dict, "balanced", list of these or None, default=None
+        Weights by class label; "balanced" makes every class weigh the same in total. With one-vs-rest
+        it balances each class against its rest, and a multi-label y may have a list with an entry
+        (over 0 and 1) for each label. Soft labels count as the mixture that they are.
+    random_state : int, RandomState instance or None, default=None
+        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
+    solver : str, default="auto"
+        One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
+        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
+        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
+        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
+        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
+        "newton-cholesky" for up to 200 parameters per output, else "newton-cg", where the loss is convex and
+        states its second derivative (`Loss.curvature`), and "lbfgs" for any other. With a dense X of up to
+        2048 columns and 2 million or more rows times parameters, a fit from 0 of more than 200 parameters
+        per output, or 64 of several outputs, begins by "lbfgs", and "newton-cg" goes on after 30 iterations;
+        ``solver_`` says which ran last. "lbfgs" takes every loss, but wants a smooth one: at the kinks of
+        "absolute_error" and "quantile" it may stop early. "proximal-newton" is the one for an L1 penalty, and
+        then what "auto" takes. "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the
+        batch's gradient corrected by the last one of all rows (variance reduction), preconditioned; they take
+        every loss too.
+    max_iter : int, default=100
+        Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
+    verbose : int, default=0
+        Positive to print the objective after each iteration.
+    warm_start : bool, default=False
+        Whether to start from the last fit's coefficients.
+    label_smoothing : float, default=0.0
+        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``, for any loss.
+    n_threads : int or None, default=None
+        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Fits have the same bits for any value.
+    batch_size : int or "auto", default="auto"
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
+        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
+        that is Python code.
+    learning_rate_init : float or "auto", default="auto"
+        For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
+        any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
+        an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
+        `partial_fit` it falls with the number of rows seen.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
+        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; [0, 1] where y holds probabilities; 0 to L - 1 for a multi-label y.
+    coef_ : ndarray of shape (1, n_features) or (n_outputs, n_features)
+    intercept_ : ndarray of shape (1,) or (n_outputs,)
+    n_iter_ : ndarray of int32 of shape (n_outputs,)
+        Iterations, output by output; epochs of "sgd" and "adam", 1 after `partial_fit`.
+    loss_ : float
+        The final objective, penalty included. Not after `partial_fit`, nor are the curves.
+    loss_curve_ : list of float
+        The objective at the start of the iterations and after each. What comes before them, where many
+        rows or a wide sparse X are led near the optimum first, is not in it.
+    validation_loss_curve_ : list of float
+        The mean loss on the validation set after each iteration, if there was one.
+    solver_ : str
+        The solver used; of two, the one that ran last.
+    t_ : int
+        Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had string column names.
+
+    See Also
+    --------
+    SoftmaxClassifier : One softmax over all classes.
+
+    Notes
+    -----
+    y may be labels of two classes; labels of K classes (one-vs-rest); an (n, L) matrix of zeros and ones
+    (multi-label); or probabilities in [0, 1], (n,) for the second class or (n, L) for each label. With a loss
+    that is linear in y, as the log and focal losses are, a soft label y is the same as two rows, labelled 1
+    and 0, with weights y and 1 - y.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklloss import LogisticClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> LogisticClassifier().fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    _softmax = False
+
+    def __init__(
+        self,
+        *,
+        loss="log_loss",
+        C=1.0,
+        l1_ratio=0.0,
+        dual=False,
+        tol=1e-4,
+        fit_intercept=True,
+        intercept_scaling=1,
+        class_weight=None,
+        random_state=None,
+        solver="auto",
+        max_iter=100,
+        verbose=0,
+        warm_start=False,
+        label_smoothing=0.0,
+        n_threads=None,
+        batch_size="auto",
+        learning_rate_init="auto",
+        device=None,
+        device_dtype="float32",
+    ):
+        super().__init__(
+            loss=loss,
+            C=C,
+            l1_ratio=l1_ratio,
+            dual=dual,
+            tol=tol,
+            fit_intercept=fit_intercept,
+            intercept_scaling=intercept_scaling,
+            class_weight=class_weight,
+            random_state=random_state,
+            solver=solver,
+            max_iter=max_iter,
+            verbose=verbose,
+            warm_start=warm_start,
+            label_smoothing=label_smoothing,
+            n_threads=n_threads,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            device=device,
+            device_dtype=device_dtype,
+        )
+
+    def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
+        if like is None:
+            return logistic_target(y, n_samples, weight, self.class_weight, dtype)
+        return logistic_target(
+            y, n_samples, weight, None, dtype, kind=like.kind, classes=like.classes, name=name
+        )
+
+    def __sklearn_tags__(self):
+        """Tags for scikit-learn: a 2-D y of labels is welcome too."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class SoftmaxClassifier(LinearClassifier):
+    """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy or another loss.
+
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with the
+    cross-entropy the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
+    the optimum is a local one, reached from 0.
+
+    Parameters
+    ----------
+    loss : str or Loss, default="cross_entropy"
+        "cross_entropy", "focal" (in its softmax form, as a `Focal` object too), or a `sklloss.losses.Loss`,
+        one's own included. A loss over "classes" is given codes, or rows of probabilities where y holds such
+        or is smoothed; any other is given rows of probabilities, one-hot for labels. Probabilities are the
+        softmax of the scores, but with a loss that defines another `inverse_link`, or a regression loss, its
+        inverse link, kept within [0, 1] and divided by its sum.
+    C : float, default=1.0
+        Inverse strength of the penalty; ``numpy.inf`` for none.
+    l1_ratio : float, default=0.0
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
+        exactly 0, and between is the elastic net. More than 0 takes the cross-entropy, or a loss that costs
+        output by output, is convex and states its second derivative.
+        Without a penalty, at ``C=numpy.inf``, it means nothing.
+    dual : bool, default=False
+        Only False: the dual is for a solver that is not here.
+    tol : float, default=1e-4
+        Accuracy, the same for every solver: the fit ends where the objective is estimated to be
+        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
+    fit_intercept : bool, default=True
+        Whether to learn an intercept, which is not penalised.
+    intercept_scaling : float, default=1
+        Only 1: it has a meaning for a solver that is not here.
+    class_weight : dict, "balanced" or None, default=None
+        Weights by class label; "balanced" makes every class weigh the same in total. Soft labels
+        count as the mixture that they are.
+    random_state : int, RandomState instance or None, default=None
+        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
+    solver : str, default="auto"
+        One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
+        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
+        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
+        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
+        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
+        "newton-cholesky" for up to 200 parameters (classes times features), else "newton-cg", where the loss
+        is a cross-entropy (or costs output by output, is convex and states its second derivative), and
+        "lbfgs" for any other; a loss output by output begins as in `LogisticClassifier`. ``solver_`` says
+        which ran last. "lbfgs" takes every loss, but wants a smooth one.
+        "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which
+        "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the last one of
+        all rows (variance reduction), preconditioned; they take every loss too.
+    max_iter : int, default=100
+        Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
+    verbose : int, default=0
+        Positive to print the objective after each iteration.
+    warm_start : bool, default=False
+        Whether to start from the last fit's coefficients.
+    label_smoothing : float, default=0.0
+        In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss.
+    n_threads : int or None, default=None
+        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Fits have the same bits for any value.
+    batch_size : int or "auto", default="auto"
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
+        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
+        that is Python code.
+    learning_rate_init : float or "auto", default="auto"
+        For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
+        any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
+        an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
+        `partial_fit` it falls with the number of rows seen.
+    device : None, str or torch.device, default=None
+        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
+        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
+        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
+    device_dtype : {"float32", "float64"}, default="float32"
+        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
+        float32.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted; for a matrix of probabilities the column names of a DataFrame, sorted too
+        (the columns are taken along), else 0 to K - 1.
+    coef_ : ndarray of shape (1, n_features) for two classes, else (n_classes, n_features)
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+    n_iter_ : ndarray of int32 of shape (1,)
+        Iterations; of shape (n_classes,), class by class, with a loss that costs output by output. Epochs of
+        "sgd" and "adam", 1 after `partial_fit`.
+    loss_ : float
+        The final objective, penalty included. Not after `partial_fit`, nor are the curves.
+    loss_curve_ : list of float
+        The objective at the start of the iterations and after each. What comes before them, where many
+        rows or a wide sparse X are led near the optimum first, is not in it.
+    validation_loss_curve_ : list of float
+        The mean loss on the validation set after each iteration, if there was one.
+    solver_ : str
+        The solver used; of two, the one that ran last.
+    t_ : int
+        Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had string column names.
+
+    See Also
+    --------
+    LogisticClassifier : Independent sigmoids: one-vs-rest and multi-label.
+
+    Notes
+    -----
+    y may be labels (n,), or an (n, K) matrix of class probabilities, one-hot included, whose rows are
+    not negative and sum to 1. With a loss that is linear in y, as the cross-entropy and focal losses are, a
+    row of probabilities is the same as K rows with hard labels, weighted by them. Two classes are the same
+    model as in `LogisticClassifier`, with one row of coefficients; a loss of one's own that couples the
+    outputs sees 0 and the score of the second class.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklloss import SoftmaxClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> SoftmaxClassifier().fit(X, y).predict(X[:2])
+    array([0, 0])
+    """
+
+    _softmax = True
+
+    def __init__(
+        self,
+        *,
+        loss="cross_entropy",
+        C=1.0,
+        l1_ratio=0.0,
+        dual=False,
+        tol=1e-4,
+        fit_intercept=True,
+        intercept_scaling=1,
+        class_weight=None,
+        random_state=None,
+        solver="auto",
+        max_iter=100,
+        verbose=0,
+        warm_start=False,
+        label_smoothing=0.0,
+        n_threads=None,
+        batch_size="auto",
+        learning_rate_init="auto",
+        device=None,
+        device_dtype="float32",
+    ):
+        super().__init__(
+            loss=loss,
+            C=C,
+            l1_ratio=l1_ratio,
+            dual=dual,
+            tol=tol,
+            fit_intercept=fit_intercept,
+            intercept_scaling=intercept_scaling,
+            class_weight=class_weight,
+            random_state=random_state,
+            solver=solver,
+            max_iter=max_iter,
+            verbose=verbose,
+            warm_start=warm_start,
+            label_smoothing=label_smoothing,
+            n_threads=n_threads,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            device=device,
+            device_dtype=device_dtype,
+        )
+
+    def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
+        if like is None:
+            return softmax_target(y, n_samples, weight, self.class_weight, dtype)
+        return softmax_target(y, n_samples, weight, None, dtype, classes=like.classes, name=name)

@@ -1,0 +1,207 @@
+"""What the linear classifiers add for their stochastic solvers: their options, and `partial_fit`."""
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+
+from sklloss.arrays import threads
+from sklloss.arrays.device import beside, full_precision
+from sklloss.data import (
+    check_column_order,
+    check_integer,
+    check_real,
+    check_same_place,
+    check_weight,
+    check_X,
+    dtype_of,
+    is_label_column,
+    logistic_target,
+    on_host,
+    softmax_target,
+    stream_classes,
+    take_in,
+    unchanged_on_error,
+)
+from sklloss.objectives.linear import LinearObjective
+from sklloss.solvers.stream import Stream, descend
+from sklloss.solvers.variance_reduced import adam, sgd
+
+STOCHASTIC = {"sgd": sgd, "adam": adam}
+
+
+def check_stochastic(estimator):
+    """Check what only the stochastic solvers and `partial_fit` use."""
+    for name, check in (("batch_size", _check_batch_size), ("learning_rate_init", _check_rate)):
+        value = getattr(estimator, name)
+        if isinstance(value, str):
+            if value != "auto":
+                raise ValueError(f'{name} must be "auto" or a positive number, got {value!r}')
+        else:
+            check(name, value)
+    if estimator.solver in STOCHASTIC and estimator.l1_ratio != 0:
+        raise ValueError(
+            f"solver={estimator.solver!r} does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}; "
+            "use solver='auto', or l1_ratio=0"
+        )
+
+
+def _check_batch_size(name, value):
+    return check_integer(name, value, 1)
+
+
+def _check_rate(name, value):
+    return check_real(name, value, 0.0, open_low=True, open_high=True)
+
+
+def stochastic_options(estimator, solver):
+    """The further arguments of a solver: none but for the stochastic ones."""
+    if solver not in STOCHASTIC:
+        return {}
+    return {**_options(estimator), "random_state": check_random_state(estimator.random_state)}
+
+
+def _options(estimator):
+    return {
+        name: None if isinstance(getattr(estimator, name), str) else getattr(estimator, name)
+        for name in ("batch_size", "learning_rate_init")
+    }
+
+
+def remember_fit(estimator, target, n):
+    """What a fit leaves to `partial_fit`: the number of rows that it saw, and the sum of their weights."""
+    estimator.t_, estimator._weight_seen = n, float(n)
+    if target.weight is not None:
+        weight = target.weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
+        estimator.t_, estimator._weight_seen = int(np.count_nonzero(weight)), float(weight.sum())
+    if hasattr(estimator, "_stream"):
+        del estimator._stream
+
+
+def _precise(part):
+    """A part of a stream's state as it was before a device without float64 had it."""
+    return part.astype(np.float64) if isinstance(part, np.ndarray) else part
+
+
+def has_no_l1(estimator):
+    """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
+    if estimator.l1_ratio != 0:
+        raise AttributeError(f"partial_fit does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}")
+    return True
+
+
+class PartialFitMixin:
+    """`partial_fit` for a linear classifier."""
+
+    @available_if(has_no_l1)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Learn from more rows: one pass over them in mini-batches.
+
+        Available with every ``solver``, without an L1 penalty. "adam" takes Adam's steps, any other takes
+        plain ones, which on streams of small pieces get further; both with ``batch_size`` and
+        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver
+        ended.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            The rows, which are shuffled by ``random_state``.
+        y : array-like
+            Targets as for `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come. Needed at the first call where y holds labels; columns of
+            probabilities or of a multi-label y are the classes themselves, which must then be sorted unless
+            the columns have these names.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As for `fit`.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an argument is invalid, which the message names; if ``classes`` are missing at
+            the first call, or y has others than these. The estimator then keeps the state that it had.
+
+        Notes
+        -----
+        The objective is that of `fit` on all the rows that have come so far, those of a `fit` before
+        included: ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole
+        stream and less and less per row. A row that comes again counts again, as it does for `fit`: k passes
+        over the same rows tend to the optimum for ``k * C``, which is about that for C where there are many
+        more rows than features; divide C by k to make up for it. Learning rates fall with the number of
+        rows seen, and the coefficients are a running mean of those after each batch; early ones fade.
+
+        ``t_`` counts the rows; ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which belong to a
+        fit, are removed.
+        """
+        with unchanged_on_error(self):
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X, y, classes, sample_weight):
+        loss = self._check_parameters()
+        first = not hasattr(self, "coef_")
+        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
+        if not first:
+            check_same_place(self, X, self.coef_, "partial_fit")
+        X = check_X(self, X, reset=first)
+        X, home = take_in(X, self)
+        dtype = home.dtype if first else dtype_of(self.coef_)
+        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
+        target = self._stream_target(y, classes, known, weight, X, first)
+        if not first and self.coef_.shape[0] != target.outputs:
+            raise ValueError(f"y has {target.outputs} outputs, but the model has {self.coef_.shape[0]}")
+        rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
+        objective = LinearObjective(rows, self.C)
+        if hasattr(self, "_stream"):
+            # a model that has been moved takes its stream along
+            stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
+        else:
+            stream = Stream() if first else Stream(self.t_, self._weight_seen)
+        if first:
+            stream.start(np.zeros((target.outputs, rows.width)), rows.center)
+        elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
+            learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
+            coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
+            stream.start(rows.centered(coef), rows.center)
+        rows.center = stream.center
+        with threads.single_threaded_blas(), full_precision(rows.place):
+            mean = descend(
+                objective, stream, adaptive=self.solver == "adam",
+                random_state=check_random_state(self.random_state), **_options(self),
+            )  # fmt: skip
+        if not np.isfinite(mean).all():
+            raise ValueError(
+                "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
+                "smaller learning_rate_init"
+            )
+        coef = rows.plain(mean)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, home.place)
+        self.n_iter_ = beside(np.ones(objective.problems, dtype=np.int32), home.place)
+        self.t_ = stream.rows
+        self.solver_ = "adam" if self.solver == "adam" else "sgd"
+        self._stream = stream.state()
+        for name in ("_weight_seen", "loss_", "loss_curve_", "validation_loss_curve_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return self
+
+    def _stream_target(self, y, classes, known, weight, X, first):
+        """The coded target: like the first call's or the fit's in what its outputs are."""
+        n, dtype = X.shape[0], dtype_of(X)
+        if known is None and is_label_column(y):
+            raise ValueError(
+                "classes must be passed to the first call of partial_fit: all labels that y will ever have"
+            )
+        if self._softmax:
+            target = softmax_target(y, n, weight, self.class_weight, dtype, classes=known)
+        else:
+            kind = None if first else self._kind
+            target = logistic_target(y, n, weight, self.class_weight, dtype, kind=kind, classes=known)
+        if not first and target.kind != self._kind:
+            raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
+        if classes is not None:
+            check_column_order(classes, y, target.kind)
+        return target

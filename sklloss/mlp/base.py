@@ -1,0 +1,500 @@
+"""What the networks share: parameters, training, fitted attributes. The numerics are in the rooms below."""
+
+import functools
+import numbers
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+
+from sklloss import losses
+from sklloss._callbacks import CallbackSupport
+from sklloss._moving import Movable
+from sklloss._version import VersionStamp
+from sklloss.arrays import threads
+from sklloss.arrays.device import place_for, place_of
+from sklloss.data import (
+    DEVICE_DTYPES,
+    Home,
+    KeepState,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_real,
+    check_X,
+    dtype_of,
+    in_dtype,
+    row_major,
+)
+from sklloss.objectives.device_network import ArrayNetworkObjective
+from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
+from sklloss.solvers.lbfgsb import lbfgsb
+from sklloss.solvers.schedules import SCHEDULES, schedule
+from sklloss.solvers.stochastic import (
+    SGD,
+    Adam,
+    AdamW,
+    DivergenceError,
+    History,
+    put_state,
+    state_on_host,
+    train,
+)
+
+# Rows that are predicted at a time.
+BLOCK = 8192
+
+STOCHASTIC = ("adam", "adamw", "sgd")
+SOLVERS = (*STOCHASTIC, "lbfgs")
+LEARNING_RATES = ("constant", "invscaling", "adaptive", *SCHEDULES)
+
+
+def is_stochastic(estimator):
+    """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
+    if estimator.solver not in STOCHASTIC:
+        raise AttributeError(
+            f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
+        )
+    if estimator.learning_rate in SCHEDULES:
+        raise AttributeError(
+            f"learning_rate={estimator.learning_rate!r} runs over max_iter epochs, but partial_fit does not "
+            "know how many calls will follow: use 'constant' with it"
+        )
+    return True
+
+
+class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
+    """What the networks share: everything but targets, losses and scores."""
+
+    # how a stochastic solver runs: another function of the same arguments looks into training
+    _run = staticmethod(train)
+
+    def _check_parameters(self):
+        """Raise for a parameter out of its range; the optimiser of a stochastic solver, else None."""
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("solver", self.solver, SOLVERS)
+        check_choice("learning_rate", self.learning_rate, LEARNING_RATES)
+        if self.warmup_fraction is not None:
+            check_real("warmup_fraction", self.warmup_fraction, 0.0, 1.0, open_high=True)
+        check_real("alpha", self.alpha, 0.0, open_high=True)
+        check_real("tol", self.tol, 0.0)
+        check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
+        if not isinstance(self.batch_size, str) or self.batch_size != "auto":
+            if isinstance(self.batch_size, str):
+                raise ValueError(f'batch_size must be "auto" or a positive integer, got {self.batch_size!r}')
+            check_integer("batch_size", self.batch_size, 1)
+        check_integer("max_iter", self.max_iter, 1)
+        check_integer("max_fun", self.max_fun, 1)
+        check_integer("n_iter_no_change", self.n_iter_no_change, 1, infinity=True)
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_integer("verbose", self.verbose, 0)
+        for name in ("shuffle", "warm_start", "nesterovs_momentum"):
+            check_flag(name, getattr(self, name))
+        self._early_stopping()
+        threads.check(self.n_threads)
+        check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
+        rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
+        adam = (
+            rate,
+            check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True),
+            check_real("beta_2", self.beta_2, 0.0, 1.0, open_high=True),
+            check_real("epsilon", self.epsilon, 0.0, open_low=True),
+        )
+        sgd = SGD(
+            rate,
+            self.learning_rate,
+            check_real("power_t", self.power_t, 0.0),
+            check_real("momentum", self.momentum, 0.0, 1.0),
+            bool(self.nesterovs_momentum),
+        )
+        optimisers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
+        return optimisers.get(self.solver)
+
+    def _hidden_widths(self):
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        for size in sizes:
+            if isinstance(size, (int, float, np.number)) and size <= 0:
+                raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+            check_integer("hidden_layer_sizes", size, 1)
+        return [int(size) for size in sizes]
+
+    def _widths(self, first, features, outputs):
+        """Inputs, hidden units and outputs; those of the fitted network where training goes on."""
+        widths = (features, *self._hidden_widths(), outputs)
+        if first:
+            return widths
+        fitted = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
+        if fitted[-1] != outputs:
+            raise ValueError(f"y has {outputs} outputs, but the network was fitted with {fitted[-1]}")
+        if fitted != widths:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} does not fit the network that training goes "
+                f"on with, whose hidden layers have {list(fitted[1:-1])} units. A clone, or fit with "
+                "warm_start=False, starts a new network"
+            )
+        return widths
+
+    def _batch_size(self, n, stacklevel):
+        if isinstance(self.batch_size, str):
+            return min(200, n)
+        if self.batch_size > n:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=stacklevel,
+            )
+        return min(int(self.batch_size), n)
+
+    def _early_stopping(self):
+        """What is watched ("score", "loss" or None), the scorer if it is not our own score, a name of both.
+
+        Scores of another fit are comparable if the name is the same.
+        """
+        given = self.early_stopping
+        if given == "loss":
+            return "loss", None, "loss"
+        if isinstance(given, str) or callable(given):
+            try:
+                scorer = get_scorer(given)
+            except ValueError as error:
+                raise ValueError(
+                    f"early_stopping must be True, False, 'loss' or a scorer, got {given!r}"
+                ) from error
+            return "score", scorer, given if isinstance(given, str) else repr(given)
+        return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
+
+    def _objective(self, place, widths, activation, dtype, loss=None, alpha=0.0):
+        if place is not None:
+            return ArrayNetworkObjective(widths, activation, dtype, place, loss, alpha)
+        return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
+
+    def _model_array(self):
+        """An array that lives where the model does."""
+        return self.coefs_[0]
+
+    def __getstate__(self):
+        """The state of a pickle or copy, for which the optimiser's is brought to NumPy."""
+        state = super().__getstate__()
+        return state | {"_optimizer": state_on_host(state["_optimizer"])} if "_optimizer" in state else state
+
+    def _measure(self):
+        """What the values of ``loss_curve_`` are of."""
+        return self.loss
+
+    def _measures_alike(self):
+        """Whether the loss is the one that the fitted network was trained on."""
+        return losses.get(self._trained_on) == losses.get(self.loss)
+
+    def _history(self, first, watched, validated):
+        # Values of another loss are no measure of progress.
+        if first or not hasattr(self, "loss_curve_") or not self._measures_alike():
+            return History()
+        # nor are other scores
+        same = watched == self._watched
+        best = self.best_validation_score_ if same else None
+        # epochs without validation keep their places
+        curve = self.validation_loss_curve_ or [np.nan] * len(self.loss_curve_)
+        return History(
+            self.t_,
+            list(self.loss_curve_),
+            np.inf if self.best_loss_ is None else self.best_loss_,
+            self._no_improvement_count if same else 0,
+            list(curve) if validated else [],
+            list(self.validation_scores_ or ()) if same else [],
+            -np.inf if best is None else best,
+            self.best_iter_ if same or watched is None else 0,
+        )
+
+    def _compare_start(self, history, score):
+        """Let the weights that training goes on from be the best so far, by their score on the rows of X_val.
+
+        If it is the best score so far, the rows are those of the last call. Scores of others say nothing.
+        """
+        if score == history.best_validation_score:
+            return
+        history.stalled, history.validation_scores = 0, []
+        history.best_validation_score, history.best_iter = -np.inf, 0
+        if score > -np.inf:
+            history.best_validation_score, history.best_iter = score, self.best_iter_
+
+    def _train(
+        self,
+        optimiser,
+        examples,
+        held_out=None,
+        unweighted=None,
+        *,
+        first,
+        incremental=False,
+        callbacks=None,
+    ):
+        """Train on checked rows and set the fitted attributes.
+
+        ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:
+        one epoch, with the optimiser as it was left; ``unweighted``: the examples as a validation set knows
+        them, where that differs.
+        """
+        given = held_out is not None
+        early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
+        outputs = examples.values.shape[1] if examples.codes is None else self.classes_.shape[0]
+        widths = self._widths(first, examples.X.shape[1], outputs)
+        random_state = check_random_state(self.random_state)
+        dtype, home, place = dtype_of(examples.X), examples.home, examples.place
+        if not first:
+            home = Home(home.place, dtype_of(self.coefs_[0]))
+            # numbers that were moved are in the dtype to compute in
+            dtype = home.dtype if place is None or place == home.place else dtype
+        examples = examples.in_dtype(dtype)
+        loss, X, weight = examples.loss, examples.X, examples.weight
+        if optimiser is not None and place is None:
+            X = row_major(X)
+        # "adamw" takes alpha off the weights themselves
+        alpha = 0.0 if self.solver == "adamw" else self.alpha
+        objective = self._objective(place, widths, self.activation, dtype, loss, alpha)
+        if first:
+            parameters = initial_parameters(widths, self.activation, random_state, dtype)
+        else:
+            parameters = objective.pack(self.coefs_, self.intercepts_)
+        # SciPy's solver moves NumPy's parameters itself
+        parameters = objective.get(parameters) if optimiser is None else objective.put(parameters)
+        order = np.arange(X.shape[0], dtype=np.intp)
+        if weight is not None:
+            # Rows without weight are left out of the batches, as if they had not been passed.
+            order = np.flatnonzero(weight.reshape(len(order), -1).any(axis=1))
+        if early and given:
+            watched += " of X_val"
+        elif early:
+            order, rest = self._split(order, random_state, examples.strata)
+            held_out = (examples if unweighted is None else unweighted).take(rest)
+        if early and held_out.X.shape[0] < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        learned = functools.partial(self._learned, objective=objective, home=home, loss=loss)
+        validate = None
+        if held_out is not None:
+            held_out = held_out.in_dtype(dtype, "_val" if given else "")
+            validate = self._validation(objective, loss, held_out, early, scorer, learned)
+        state = None
+        if optimiser is not None:
+            if incremental:
+                state = optimiser.resume(getattr(self, "_optimizer", None))
+            if state is None:
+                state = optimiser.start(objective.size, dtype)
+            state = put_state(state, objective)
+        history = self._history(first, watched, validate is not None)
+        epochs = len(history.loss_curve)
+        if epochs and early and given:
+            self._compare_start(history, validate(parameters)[1])
+        rows = objective.rows(X, examples.values, weight, examples.codes)
+        steps = None
+        if callbacks is not None:
+            steps = callbacks.steps("iteration" if optimiser is None else "epoch", learned)
+        # what a training that ends early leaves: with early stopping its best weights, after Ctrl-C those of
+        # the last epoch, for a warm start to go on from
+        mark = bool(self.warm_start) and not incremental
+        value = None
+        try:
+            if optimiser is None:
+                parameters, value, n_iter = self._train_at_once(
+                    objective, rows, parameters, history, validate, mark, steps
+                )
+            else:
+                parameters, n_iter = self._run(
+                    objective, rows, order, parameters, optimiser, state, history,
+                    batch_size=self._batch_size(len(order), 4 if incremental else 5),
+                    max_iter=int(self.max_iter),
+                    shuffle=bool(self.shuffle),
+                    random_state=random_state,
+                    schedule=schedule(self.learning_rate, self.warmup_fraction),
+                    tol=self.tol,
+                    n_iter_no_change=self.n_iter_no_change,
+                    verbose=self.verbose,
+                    validate=validate,
+                    early_stopping=early,
+                    single_epoch=incremental,
+                    mark=mark,
+                    steps=steps,
+                )  # fmt: skip
+            failure = None
+        except (DivergenceError, KeyboardInterrupt) as error:
+            if not history.is_marked or not (early if isinstance(error, DivergenceError) else mark):
+                raise
+            parameters, history = history.marked()
+            # the moments are not those of these weights
+            n_iter, state, failure = len(history.loss_curve) - epochs, None, error
+        if value is not None:
+            # there may have been no iteration
+            history.best_loss = min(history.best_loss, value)
+        vars(self).update(
+            learned(parameters),
+            loss_=history.loss_curve[-1] if value is None else value,
+            n_iter_=n_iter,
+            solver_=self.solver,
+            loss_curve_=history.loss_curve,
+            t_=history.seen,
+            best_loss_=None if early else history.best_loss,
+            best_iter_=history.best_iter,
+            best_validation_score_=history.best_validation_score if early else None,
+            validation_scores_=history.validation_scores if early else None,
+            validation_loss_curve_=history.validation_loss_curve if validate is not None else None,
+            _no_improvement_count=history.stalled,
+            # between calls of partial_fit it stays; a fitted model of NumPy's leaves nothing on a device
+            _optimizer=state if incremental or place == home.place else state_on_host(state),
+            _watched=watched,
+        )
+        if failure is not None:
+            raise KeepState(failure)
+        if callbacks is not None:
+            callbacks.end()
+        return self
+
+    def _learned(self, parameters, *, objective, home, loss):
+        """What `predict` needs of a training, as attributes."""
+        coefs, intercepts = objective.unpack(parameters)
+        return {
+            "coefs_": [home.bring(coef, objective.place) for coef in coefs],
+            "intercepts_": [home.bring(intercept, objective.place) for intercept in intercepts],
+            "n_layers_": len(objective.widths),
+            "n_outputs_": objective.widths[-1],
+            "out_activation_": self._output_activation(loss),
+            # parameters of the estimator may change after the fit
+            "_activation": self.activation,
+            "_trained_on": self._measure(),
+        }
+
+    def _train_at_once(self, objective, rows, parameters, history, validate, mark, steps):
+        """L-BFGS over all rows: parameters, final objective, iterations."""
+
+        def record(value, parameters):
+            history.loss_curve.append(value)
+            history.best_loss = min(history.best_loss, value)
+            history.best_iter = len(history.loss_curve)
+            if self.verbose:
+                print(f"Iteration {len(history.loss_curve)}, loss = {value:.8f}")
+            if validate is not None:
+                history.validation_loss_curve.append(validate(parameters)[0])
+            if mark:
+                history.mark(parameters.copy())
+            if steps is None:
+                return False
+            steps.begin()
+            return steps.end(parameters)
+
+        return lbfgsb(
+            lambda parameters: objective.value_and_gradient(rows, parameters), parameters,
+            tol=self.tol, max_iter=int(self.max_iter), max_fun=int(self.max_fun), callback=record,
+        )  # fmt: skip
+
+    def _on_host(self, objective):
+        """The attributes that differ in a model that lives in NumPy and computes where the objective does."""
+        place = objective.place
+        if place is None:
+            return {}
+        return {"device": place.device if place.is_torch else None, "device_dtype": objective.dtype.name}
+
+    def _split(self, order, random_state, strata):
+        if not self.validation_fraction > 0:
+            raise ValueError(
+                "early_stopping needs a validation set: pass X_val and y_val, or a validation_fraction > 0"
+            )
+        return train_test_split(
+            order,
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=None if strata is None else strata[order],
+        )
+
+    def _validation(self, objective, loss, held_out, early, scorer, learned):
+        """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
+        X, weight = held_out.X, held_out.weight
+        if held_out.loss != loss:
+            objective = self._objective(
+                objective.place, objective.widths, self.activation, objective.dtype, held_out.loss
+            )
+        rows = objective.rows(X, held_out.values, weight, held_out.codes)
+        weights = {} if weight is None else {"sample_weight": weight}
+        # metrics are NumPy's: scorers are given its rows, and a model that answers them where it is trained
+        host = held_out.on_host() if scorer is not None else None
+        learned = functools.partial(learned, home=Home(None, objective.dtype))
+
+        def score(parameters):
+            nonlocal weights
+            if scorer is None:
+                return self._validation_score(held_out, objective.get(objective.predict(X, parameters)))
+            model = type(self).__new__(type(self))
+            vars(model).update({**vars(self), **learned(parameters), **self._on_host(objective)})
+            # the rows have been checked, and are an array without names
+            vars(model).pop("feature_names_in_", None)
+            try:
+                value = scorer(model, host, held_out.y, **weights)
+            except TypeError as error:
+                # also of scikit-learn's own scorers, whose metric may not know weights
+                if not weights or "unexpected keyword argument 'sample_weight'" not in str(error):
+                    raise
+                weights = {}
+                value = scorer(model, host, held_out.y)
+            if not isinstance(value, numbers.Real):
+                raise TypeError(
+                    f"early_stopping={self.early_stopping!r} must give a number, got {value!r} of type "
+                    f"{type(value).__name__}"
+                )
+            return float(value)
+
+        def validate(parameters):
+            value = objective.loss(rows, parameters)
+            if early == "loss":
+                return value, -value
+            return value, score(parameters) if early else None
+
+        return validate
+
+    def _of_outputs(self, function, X):
+        """What a function makes of the network's outputs (rows, outputs), a block of rows at a time."""
+        X = check_X(self, X, reset=False)
+        dtype = computed = np.result_type(dtype_of(X), dtype_of(self.coefs_[0]))
+        home = place = place_of(X)
+        if home is None and self.device is not None:
+            place = place_for(self.device)
+            if place is not None:
+                computed = place.floats(self.device_dtype)
+        widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
+        objective = self._objective(place, widths, self._activation, computed)
+        parameters = objective.pack(self.coefs_, self.intercepts_)
+
+        def scores(block):
+            # an error where a device's dtype has no room for a number
+            block = block if place is None else in_dtype(block, computed)
+            raw = objective.predict(block, parameters)
+            return raw.astype(dtype, copy=False) if home is None else raw
+
+        n = X.shape[0]
+        if n <= BLOCK:
+            return function(scores(X))
+        if home is not None:
+            parts = [function(scores(X[at : min(at + BLOCK, n), ...])) for at in range(0, n, BLOCK)]
+            return (np if isinstance(parts[0], np.ndarray) else home.xp).concat(parts)
+        out = None
+        for first in range(0, n, BLOCK):
+            part = function(scores(X[first : first + BLOCK]))
+            if out is None:
+                out = np.empty((n, *part.shape[1:]), part.dtype)
+            out[first : first + BLOCK] = part
+        return out
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def output_activation(loss):
+    """scikit-learn's name for the loss's inverse link, the loss's own where scikit-learn has none."""
+    if type(loss).inverse_link is losses.Loss.inverse_link:
+        return "identity"
+    return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
+        loss.name, type(loss).__name__
+    )

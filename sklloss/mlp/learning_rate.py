@@ -1,0 +1,289 @@
+"""A learning rate for a network: the range test, and its plot."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.utils import check_consistent_length, check_random_state, resample
+
+from sklloss.arrays.device import place_of
+from sklloss.data import check_integer, check_real, check_weight
+from sklloss.mlp.base import STOCHASTIC, BaseMLP
+
+__all__ = ["LearningRateFinderDisplay", "LearningRateSearch", "find_learning_rate"]
+
+# Most rows that the loss is looked at on after each step.
+JUDGED_ROWS = 2048
+# The test ends when this share of what had been gained is lost again, once the gain is more than noise.
+LOST = 0.5
+NOISE = 0.05
+# Losses that are averaged for one of the smoothed curve.
+WINDOW = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRateSearch:
+    """What `find_learning_rate` found.
+
+    Attributes
+    ----------
+    rates : ndarray of shape (n,)
+        The learning rates that were tried, rising.
+    losses : ndarray of shape (n,)
+        The loss after the step with each of them, without the penalty.
+    smoothed_losses : ndarray of shape (n,)
+        Averages of up to 5 neighbours.
+    suggestion : float or None
+        A rate to train with; None if the loss fell at none of them.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smoothed_losses: np.ndarray
+    suggestion: float | None
+
+
+def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, highest=10.0, n_steps=120):
+    """Try rising learning rates on one training, and suggest one to train with.
+
+    A new network takes ``n_steps`` steps, of one batch each, while the rate rises by the same factor from
+    step to step. At low rates the loss stays; then it falls, ever faster; in the end training blows up,
+    where the test ends. The suggestion is the middle, on the logarithmic scale, between the rate at which the
+    loss falls fastest and the one at which it is lowest.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        With a stochastic solver. It is left as it is, and need not be fitted; of its parameters, those
+        that say when training ends and how the rate changes are not used.
+    X, y, sample_weight
+        As `fit` takes them.
+    lowest, highest : float, default=1e-7, 10
+        The first rate and the last.
+    n_steps : int, default=120
+        Rates to try, at least 10.
+
+    Returns
+    -------
+    LearningRateSearch
+
+    Notes
+    -----
+    The loss is that of the training rows, of 2048 of them drawn at random where there are more (of those with
+    a weight above 0), so it has no noise from batch to batch. The test ends where half of what had been
+    gained is lost again. The same integer ``random_state`` of the estimator gives the same result.
+
+    References
+    ----------
+    Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklloss import MLPRegressor, find_learning_rate
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = MLPRegressor(random_state=0)
+    >>> rate = find_learning_rate(model, X, y).suggestion or 0.001  # None where the loss falls at no rate
+    >>> model = model.set_params(learning_rate_init=rate, learning_rate="one-cycle").fit(X, y)
+    """
+    if not isinstance(estimator, BaseMLP):
+        raise TypeError(
+            "estimator must be one of sklloss's networks (of a pipeline, its last step, with X as the steps "
+            f"before transform it), got {type(estimator).__name__}"
+        )
+    if estimator.solver not in STOCHASTIC:
+        raise ValueError(f"solver={estimator.solver!r} has no learning rate; it must be one of {STOCHASTIC}")
+    lowest = check_real("lowest", lowest, 0.0, open_low=True, open_high=True)
+    highest = check_real("highest", highest, lowest, open_low=True, open_high=True)
+    rates = np.geomspace(lowest, highest, check_integer("n_steps", n_steps, 10))
+    probe = clone(estimator).set_params(
+        early_stopping=False, learning_rate="constant", verbose=False, warm_start=False
+    )
+    if hasattr(probe, "set_callbacks"):
+        probe.set_callbacks()
+    test = probe._run = _RangeTest(rates)
+    X_val, y_val, weight_val = _judged_rows(probe, X, y, sample_weight)
+    probe.fit(X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
+    return test.result()
+
+
+def _judged_rows(probe, X, y, sample_weight):
+    """The rows, with their weights, that the loss is looked at on: some of those that weigh anything."""
+    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n <= JUDGED_ROWS or y is None:
+        return X, y, sample_weight
+    check_consistent_length(X, y)
+    weight = check_weight(sample_weight, n, np.float64)
+    rows = np.arange(n) if weight is None else np.flatnonzero(weight)
+    rows = resample(
+        rows,
+        replace=False,
+        n_samples=min(JUDGED_ROWS, len(rows)),
+        random_state=check_random_state(probe.random_state),
+    )
+    return _take(X, rows), _take(y, rows), None if weight is None else weight[rows]
+
+
+def _take(data, rows):
+    """Some rows of an array, of any namespace, a data frame, a sparse matrix or a list."""
+    place = place_of(data)
+    if place is not None:
+        return place.xp.take(data, place.put(rows, np.int64), axis=0)
+    if hasattr(data, "iloc"):
+        return data.iloc[rows]
+    if scipy.sparse.issparse(data):
+        return data.tocsr()[rows]
+    return data[rows] if hasattr(data, "shape") else [data[row] for row in rows]
+
+
+class _RangeTest:
+    """In place of `sklloss.solvers.stochastic.train`: a step with each of the rates."""
+
+    def __init__(self, rates):
+        self.rates = rates
+        self.losses = []
+
+    def __call__(self, objective, *arguments, **options):
+        with objective.running():
+            return self._try(objective, *arguments, **options)
+
+    def _try(
+        self, objective, rows, order, parameters, optimiser, state, history, *,
+        batch_size, random_state, validate, **_,
+    ):  # fmt: skip
+        start = best = validate(parameters)[0]
+        batch_at = len(order)
+        for rate in self.rates:
+            if batch_at >= len(order):
+                order, batch_at = order[random_state.permutation(len(order))], 0
+            batch = order[batch_at : batch_at + batch_size]
+            batch_at += batch_size
+            factor = rate / optimiser.learning_rate_init
+            value = optimiser.epoch(objective, rows, batch, len(batch), parameters, state, factor)
+            loss = validate(parameters)[0]
+            if not np.isfinite(value) or not np.isfinite(loss):
+                break
+            self.losses.append(loss)
+            best = min(best, loss)
+            if loss - best > max(LOST * (start - best), NOISE * abs(start)):
+                break
+        history.loss_curve.append(best)
+        return parameters, 1
+
+    def result(self):
+        """The rates up to the end of the test, their losses, and a suggestion."""
+        losses = np.array(self.losses)
+        n = len(losses)
+        if n < WINDOW:
+            raise ValueError(
+                f"training blows up at learning rates from lowest={self.rates[0]:.3g} on: try a smaller one, "
+                "or bring the columns of X (in a regression y too) to a common scale, "
+                "such as with StandardScaler"
+            )
+        sums = np.convolve(losses, np.ones(WINDOW), mode="same")
+        smoothed = sums / np.convolve(np.ones(n), np.ones(WINDOW), mode="same")
+        low = int(np.argmin(smoothed))
+        suggestion = None
+        if low > 0:
+            # what is lost again at the end may be in the averages, but not in the fall before the lowest
+            steepest = int(np.argmin(np.diff(smoothed[: low + 1])))
+            suggestion = float(np.sqrt(self.rates[steepest] * self.rates[low]))
+        return LearningRateSearch(self.rates[:n].copy(), losses, smoothed, suggestion)
+
+
+class LearningRateFinderDisplay:
+    """The curve of a `find_learning_rate`, drawn with matplotlib.
+
+    Parameters
+    ----------
+    search : LearningRateSearch
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    line_ : matplotlib Line2D
+        The smoothed losses.
+    points_ : matplotlib Line2D
+        The losses.
+    suggestion_line_ : matplotlib Line2D or None
+        Where the suggestion is.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklloss import LearningRateFinderDisplay, MLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> display = LearningRateFinderDisplay.from_estimator(MLPRegressor(), X, y)  # doctest: +SKIP
+    """
+
+    def __init__(self, search):
+        self.search = search
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y, sample_weight=None, *, lowest=1e-7, highest=10.0, n_steps=120, ax=None, **kwargs
+    ):
+        """Run `find_learning_rate` and plot what it found.
+
+        Parameters
+        ----------
+        estimator, X, y, sample_weight, lowest, highest, n_steps
+            As `find_learning_rate` takes them.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs
+            For the line of smoothed losses.
+
+        Returns
+        -------
+        LearningRateFinderDisplay
+        """
+        _pyplot()  # before the work
+        search = find_learning_rate(
+            estimator, X, y, sample_weight, lowest=lowest, highest=highest, n_steps=n_steps
+        )
+        return cls(search).plot(ax=ax, **kwargs)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the losses over the rates, which have a logarithmic axis.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs
+            For the line of smoothed losses.
+
+        Returns
+        -------
+        LearningRateFinderDisplay
+            This one, with its attributes set.
+        """
+        pyplot = _pyplot()
+        if ax is None:
+            _, ax = pyplot.subplots()
+        search = self.search
+        (self.points_,) = ax.plot(search.rates, search.losses, ".", color="0.7", label="loss")
+        (self.line_,) = ax.plot(search.rates, search.smoothed_losses, **{"label": "smoothed", **kwargs})
+        self.suggestion_line_ = None
+        if search.suggestion is not None:
+            self.suggestion_line_ = ax.axvline(
+                search.suggestion, color="0.3", linestyle="--", label=f"suggestion: {search.suggestion:.2g}"
+            )
+        ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss after the step")
+        ax.legend(loc="best")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _pyplot():
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            "LearningRateFinderDisplay needs matplotlib (pip install matplotlib); find_learning_rate gives "
+            "the same curve as arrays without it"
+        ) from error
+    return pyplot

@@ -1,0 +1,153 @@
+"""A loss over batches of rows whose targets and weights live beside X, in another library's arrays."""
+
+import copy
+
+import numpy as np
+
+from sklloss.arrays.ops_torch import in_place
+from sklloss.losses import CrossEntropy, _batches
+from sklloss.losses._cross_entropy import one_hot, softmax
+
+
+class ArrayLoss:
+    """A loss bound to targets and weights. It waits for no number of the device.
+
+    Parameters
+    ----------
+    place : Place
+    loss : Loss
+    values, codes, weight
+        As `Rows` takes them, in NumPy: they are put there once, here.
+    outputs : int
+    dtype : NumPy dtype
+        That of X.
+    """
+
+    def __init__(self, place, loss, values, codes, weight, outputs, dtype):
+        self.place, self.loss, self.outputs = place, loss, outputs
+        self._wide = place.real(place.wide)
+        self._values = None if values is None else place.put(values, dtype)
+        self._codes = None if codes is None else place.put(codes, np.int64)
+        self._expand = codes is not None and loss.target != "classes"
+        self._weight = None
+        if weight is not None:
+            self._weight = place.put(weight.reshape(len(weight), -1), dtype)
+            self._total = float(np.sum(weight, dtype=np.float64))
+        # Of a mean over outputs each counts as one of so many.
+        self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
+        self.probabilities = loss.kernel == CrossEntropy.kernel
+        self._in_place = in_place(place, loss)
+
+    def __call__(self, raw, first, last, *, curved=False):
+        """Loss sums and derivatives of the rows [first, last), from their scores (rows, outputs).
+
+        ``raw`` may be overwritten.
+
+        Returns
+        -------
+        sums : array of shape (outputs,), or (1,) if not separable
+            In float64 where the device has it.
+        slopes : array like raw
+            The derivatives by raw, times weights.
+        bend : array like raw, or None if not ``curved``
+            Of a separable loss the second derivatives, times weights. Of a softmax's cross-entropy the
+            probabilities. Of other losses raw itself, see `bent`.
+        """
+        xp, loss = self.place.xp, self.loss
+        y, weight = self._target(raw, first, last), self.weight(raw, first, last)
+        if self._in_place is not None:
+            value, gradient, bend = self._in_place(y, raw, curved)
+            if curved and loss.separable:
+                bend = self._scaled(bend, raw, weight)
+        else:
+            bend = self._curvature(y, raw, weight) if curved else None
+            if not loss.additive:
+                return *self._whole(y, raw, weight), bend
+            value, gradient = _batches.stated(loss, xp, y, raw)
+            gradient = _batches.gradient_of(loss, xp, gradient, raw)
+        if value.ndim == 1:
+            value = value[:, None]
+        if not xp.isdtype(value.dtype, "real floating"):
+            value = xp.astype(value, raw.dtype)
+        if weight is not None:
+            # Left-out rows may hold anything: inf * 0 would be NaN.
+            value = xp.where(weight != 0, value * weight, 0.0)
+        sums = xp.sum(value, axis=0, dtype=self._wide)
+        if self._parts > 1:
+            sums = sums / self._parts
+        return sums, self._scaled(gradient, raw, weight), bend
+
+    def slopes(self, raw, first, last):
+        """The derivatives alone of what a call gives; of a loss that is a mean over rows."""
+        y, weight = self._target(raw, first, last), self.weight(raw, first, last)
+        if self._in_place is not None:
+            return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
+        _, gradient = _batches.stated(self.loss, self.place.xp, y, raw)
+        return self._scaled(_batches.gradient_of(self.loss, self.place.xp, gradient, raw), raw, weight)
+
+    def taken(self, at):
+        """The same for the rows of these numbers, an array there, in their order."""
+        taken = copy.copy(self)
+        for name in ("_values", "_codes", "_weight"):
+            array = getattr(self, name)
+            setattr(taken, name, None if array is None else self.place.xp.take(array, at, axis=0))
+        return taken
+
+    def bent(self, bend, direction, first, last):
+        """The second derivatives of the rows [first, last) times a direction (rows, outputs), with weights.
+
+        ``bend`` is what the rows' scores have given. The direction may be overwritten.
+        """
+        xp = self.place.xp
+        if self.loss.separable:
+            direction *= bend
+            return direction
+        if self.probabilities:
+            direction -= xp.sum(bend * direction, axis=1, keepdims=True)
+            direction *= bend
+        else:
+            direction = self.loss.product_formula(xp, self._target(bend, first, last), bend, direction)
+        weight = self.weight(bend, first, last)
+        return direction if weight is None else xp.where(weight != 0, direction * weight, 0.0)
+
+    def weight(self, raw, first, last):
+        """The weights of the rows [first, last) in raw's dtype, (rows, 1) or (rows, outputs), or None."""
+        return None if self._weight is None else self._like(self._weight[first:last, ...], raw)
+
+    def _target(self, raw, first, last):
+        if self._values is not None:
+            return self._like(self._values[first:last, ...], raw)
+        codes = self._codes[first:last]
+        return self._like(one_hot(self.place.xp, codes, raw), raw) if self._expand else codes
+
+    def _like(self, array, raw):
+        return array if array.dtype == raw.dtype else self.place.xp.astype(array, raw.dtype)
+
+    def _scaled(self, array, raw, weight):
+        array = self._like(array, raw)
+        if weight is None:
+            return array if self._parts == 1 else array / self._parts
+        return self.place.xp.where(weight != 0, array * (weight / self._parts), 0.0)
+
+    def _curvature(self, y, raw, weight):
+        xp, loss = self.place.xp, self.loss
+        if not loss.separable:
+            return softmax(xp, raw) if self.probabilities else raw
+        second = loss.curvature(xp, y, raw)
+        if second is None:
+            raise ValueError(f"{type(loss).__name__} states no curvature")
+        _batches.check(loss, xp, "curvature", second, raw.shape)
+        return self._scaled(second, raw, weight)
+
+    def _whole(self, y, raw, weight):
+        """A loss that is not a mean over rows, of all of them: its value times the sum of weights."""
+        xp = self.place.xp
+        total = float(raw.shape[0]) if weight is None else self._total
+        count = self.outputs if self.loss.separable else 1
+        sums = xp.zeros(count, dtype=self._wide, device=self.place.device)
+        if total == 0.0:
+            return sums, xp.zeros_like(raw)
+        rows = None if weight is None else weight[:, 0]
+        value, gradient = self.loss.mean_formula(xp, y, raw, rows)
+        sums = xp.concat([xp.reshape(xp.astype(value, self._wide), (1,)) * total, sums[1:]])
+        return sums, gradient * total
