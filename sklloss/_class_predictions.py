@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss.arrays.device import to_numpy
-from sklloss.data import check_same_place, check_X, hard_labels, on_host
+from sklloss.data import check_same_device, check_X, hard_labels, on_host
 
 
 class ClassPredictions:
@@ -45,7 +45,7 @@ class ClassPredictions:
         """Raise where there is no model yet, or where it lives elsewhere than the rows of X."""
         check_is_fitted(self)
         if getattr(self, "_follows_arrays", False):
-            check_same_place(self, X, self._model_array(), method)
+            check_same_device(self, X, self._model_array(), method)
 
     def predict(self, X):
         """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.

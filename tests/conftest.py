@@ -24,8 +24,8 @@ def rng():
 
 
 def place_named(name):
-    """The `Place` of that name; the test is skipped where its library is missing."""
-    from sklloss.arrays.device import Place, place_of
+    """The `Device` of that name; the test is skipped where its library is missing."""
+    from sklloss.arrays.device import Device, device_of
 
     if name.startswith("torch"):
         torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"
@@ -34,9 +34,9 @@ def place_named(name):
         elif device == "cuda" and not torch.cuda.is_available():
             pytest.skip("PyTorch sees no CUDA device")
         torch.set_num_threads(1)  # small operations on several threads wait for each other
-        return place_of(torch.zeros(1, device=device))
+        return device_of(torch.zeros(1, device=device))
     strict = pytest.importorskip("array_api_strict")
-    return Place(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
+    return Device(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
 
 
 # With an NVIDIA driver the tests of arrays run on its first device, elsewhere on a simulated one: torch would
@@ -47,7 +47,7 @@ DEVICE = "torch cuda" if Path("/dev/nvidia0").exists() else "torch simulated"
 @pytest.fixture
 def device():
     """A ``torch.device`` whose tensors are not in main memory."""
-    return place_named(DEVICE).device
+    return place_named(DEVICE).native
 
 
 @pytest.fixture(params=["strict", "strict device1", "torch", DEVICE])

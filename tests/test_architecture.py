@@ -13,34 +13,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 
 # What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
-BELOW_ESTIMATORS = {"kernels", "losses", "backends", "objectives", "solvers", "_intake"}
+BELOW_ESTIMATORS = {"kernels", "losses", "arrays", "data", "objectives", "solvers"}
+# What estimators share beside their rooms.
+SHARED = {"_callbacks", "_class_predictions", "_to_device", "_version"}
 MAY_IMPORT = {
     "kernels": set(),
     "losses": {"kernels"},
-    "backends": {"kernels", "losses"},
-    "objectives": {"kernels", "losses", "backends"},
-    "solvers": {"kernels", "backends", "objectives"},  # a solver sees a vector and an objective, no losses
-    "_intake": {"kernels", "losses", "backends"},
+    "arrays": {"kernels", "losses"},
+    "data": {"kernels", "losses", "arrays"},
+    "objectives": {"kernels", "losses", "arrays", "data"},
+    "solvers": {"kernels", "arrays", "objectives"},  # a solver sees a vector and an objective, no losses
     "_version": set(),
-    "_moving": {"backends"},
-    "_class_predictions": BELOW_ESTIMATORS | {"_moving"},
-    "_linear_predictions": BELOW_ESTIMATORS | {"_class_predictions", "_moving"},
-    "_linear_stochastic": BELOW_ESTIMATORS | {"_moving"},
-    "_linear": BELOW_ESTIMATORS
-    | {"_moving", "_callbacks", "_linear_predictions", "_linear_stochastic", "_version"},
-    "linear": BELOW_ESTIMATORS | {"_linear"},
-    "_linear_cv_scores": {"_intake", "metrics"},
-    "_linear_cv": BELOW_ESTIMATORS
-    | {"_linear_cv_scores", "_linear_predictions", "_version", "model_selection"},
-    "linear_cv": {"_linear_cv", "linear"},
     "_callbacks": set(),
-    "_mlp_examples": BELOW_ESTIMATORS,
-    "_mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp_examples", "_moving", "_version"},
-    "_mlp_classifier": BELOW_ESTIMATORS | {"_class_predictions", "_mlp", "_mlp_examples", "_moving"},
-    "mlp": BELOW_ESTIMATORS | {"_callbacks", "_mlp", "_mlp_classifier", "_mlp_examples"},
-    "learning_rate": BELOW_ESTIMATORS | {"_mlp"},
-    "metrics": {"losses", "_intake"},  # beside the estimators, which they see as scikit-learn's
-    "model_selection": {"_intake"},
+    "_to_device": {"arrays"},
+    "_class_predictions": {"losses", "arrays", "data"},
+    "metrics": {"losses", "data"},  # beside the estimators, which they see as scikit-learn's
+    "model_selection": {"data"},
+    "linear": BELOW_ESTIMATORS | SHARED | {"metrics", "model_selection"},
+    "mlp": BELOW_ESTIMATORS | SHARED,
 }
 TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
 # The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.
@@ -169,12 +159,12 @@ def test_every_room_is_there_to_be_checked():
 def tree(tmp_path):
     """A package with every room in it and nothing wrong; `plant` puts a text into one of its files."""
     root = tmp_path / "sklloss"
-    for room in ("kernels", "losses", "backends", "objectives", "solvers"):
+    for room in ("kernels", "losses", "arrays", "data", "objectives", "solvers", "linear", "mlp"):
         (root / room).mkdir(parents=True)
         (root / room / "__init__.py").touch()
-    for module in ("_intake", "linear", "mlp", "__init__", "__main__"):
+    for module in ("__init__", "__main__"):
         (root / f"{module}.py").touch()
-    (root / "linear.py").write_text("from sklloss import kernels, losses\nfrom . import _intake\n")
+    (root / "linear" / "base.py").write_text("from sklloss import kernels, losses\nfrom .. import data\n")
     (root / "__main__.py").write_text("import sklloss\nfrom sklloss import LogisticClassifier\n")
 
     def plant(file, text):
@@ -194,22 +184,22 @@ def tree(tmp_path):
         ("kernels/__init__.py", "from ..losses import LogLoss", 1),
         ("losses/a.py", "def f():\n    from ..objectives import x", 2),
         ("losses/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sklloss.mlp", 3),
-        ("backends/a.py", "import importlib\nimportlib.import_module('sklloss.solvers.adam')", 2),
-        ("backends/a.py", "import importlib\nimportlib.import_module(f'sklloss.solvers.{1}')", 2),
+        ("arrays/a.py", "import importlib\nimportlib.import_module('sklloss.solvers.adam')", 2),
+        ("arrays/a.py", "import importlib\nimportlib.import_module(f'sklloss.solvers.{1}')", 2),
         ("objectives/a.py", "from sklloss import LogisticClassifier", 1),
         ("objectives/a.py", "import sklloss", 1),
         ("solvers/a.py", "from sklloss.losses import LogLoss", 1),
-        ("solvers/a.py", "from sklloss import _intake", 1),
-        ("_intake.py", "from sklloss.objectives import linear", 1),
-        ("linear.py", "from . import mlp", 1),
-        ("mlp.py", "from .linear import LogisticClassifier", 1),
-        ("mlp.py", "import sklloss.__main__", 1),
+        ("solvers/a.py", "from sklloss import data", 1),
+        ("data/a.py", "from sklloss.objectives import linear", 1),
+        ("linear/a.py", "from .. import mlp", 1),
+        ("mlp/a.py", "from ..linear import LogisticClassifier", 1),
+        ("mlp/a.py", "import sklloss.__main__", 1),
         ("kernels/a.pyx", '"""\nfrom sklloss.kernels import b"""\nfrom sklloss.losses cimport c', 3),
-        ("kernels/a.pxd", "from ..solvers._sweep cimport (\n    a,\n    b,\n)", 1),
+        ("kernels/a.pxd", "from ..solvers.gradient cimport (\n    a,\n    b,\n)", 1),
         ("kernels/a.pxi", "cimport sklloss.objectives", 1),
-        ("linear.py", "from sklearn._loss import HalfBinomialLoss", 1),
-        ("linear.py", "from sklearn.utils.validation import (\n    _check_sample_weight)", 1),
-        ("linear.py", "import sklearn.linear_model._base as b", 1),
+        ("linear/a.py", "from sklearn._loss import HalfBinomialLoss", 1),
+        ("linear/a.py", "from sklearn.utils.validation import (\n    _check_sample_weight)", 1),
+        ("linear/a.py", "import sklearn.linear_model._base as b", 1),
         ("__main__.py", "import sklearn\nsklearn.utils._param_validation.Interval", 2),
         ("kernels/a.pyx", "cimport numpy as cnp", 1),
         ("kernels/a.pyx", "from numpy cimport ndarray", 1),
@@ -230,8 +220,8 @@ def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
         ("solvers/a.pyx", "from scipy.linalg.cython_blas cimport dgemm\nfrom libc.math cimport sqrt"),
         ("kernels/a.pyx", "import numpy as np\nfrom cython cimport floating"),
         ("objectives/a.pyx", "from sklloss.kernels.driver cimport a, b  # from sklloss import mlp"),
-        ("linear.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
-        ("mlp.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
+        ("linear/a.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
+        ("mlp/a.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
     ],
 )
 def test_what_the_rule_allows_is_let_through(tree, file, text):

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.arrays.device import Place, place_of
+from sklloss.arrays.device import Device, device_of
 
 SMOOTH = ("newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam")
 # How far a model may be from that on NumPy: both stop near the optimum, by their own rounding.
@@ -42,14 +42,14 @@ class Cauchy(losses.Loss):
 
 def assert_there(array, there, dtype=None):
     """Assert that an array lives there, in a NumPy dtype if one is given."""
-    assert place_of(array) == there
+    assert device_of(array) == there
     if dtype is not None:
         assert there.get(array).dtype == np.dtype(dtype)
 
 
 def float32_alone(strict):
     """A device without float64."""
-    return Place(strict.xp, strict.xp.Device("no_float64"))
+    return Device(strict.xp, strict.xp.Device("no_float64"))
 
 
 def problem(kind, rng, n=120, features=5):
@@ -230,7 +230,7 @@ def test_a_model_moves_and_pickles(there, rng):
     assert (there.get(again.predict(there.put(X))) == back.predict(X)).all()
     with pytest.raises(NotFittedError):
         SoftmaxClassifier().to("numpy")
-    with pytest.raises(TypeError, match="place must be"):
+    with pytest.raises(TypeError, match="device must be"):
         model.to(3)
 
 
@@ -247,8 +247,8 @@ def test_a_model_moves_to_where_there_is_no_float64(strict, rng):
     model = LogisticClassifier().partial_fit(X, y * 0.5, classes=[0.0, 0.5])
     there = float32_alone(strict).put(X)
     moved = model.to(there)
-    assert_there(moved.coef_, place_of(there), "float32")
-    assert (place_of(there).get(moved.predict(there)) == model.predict(X)).mean() > 0.99
+    assert_there(moved.coef_, device_of(there), "float32")
+    assert (device_of(there).get(moved.predict(there)) == model.predict(X)).mean() > 0.99
     moved.partial_fit(there, y * 0.5)
 
 
@@ -431,7 +431,7 @@ def test_a_full_device_is_a_memory_error_and_the_model_stays(rng, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr("sklloss.linear.base.bind", full)
+    monkeypatch.setattr("sklloss.linear.base.make_passes", full)
     with pytest.raises(MemoryError, match="LogisticClassifier found no room for its work.*9 GiB") as caught:
         model.fit(torch.asarray(X), y)
     assert caught.value.__context__.__traceback__ is None

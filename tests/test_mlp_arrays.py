@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklloss import MLPClassifier, MLPRegressor, find_learning_rate, losses
-from sklloss.arrays.device import place_of
+from sklloss.arrays.device import device_of
 from sklloss.objectives.network import ACTIVATIONS
 
 SOLVERS = ("adam", "adamw", "sgd", "lbfgs")
@@ -81,7 +81,7 @@ def assert_same_model(there, model, other, dtype):
     """Assert that both learned the same, the other one there (None: in NumPy)."""
     for name in ("coefs_", "intercepts_"):
         for one, own in zip(getattr(model, name), getattr(other, name), strict=True):
-            assert place_of(own) == there
+            assert device_of(own) == there
             own = own if there is None else there.get(own)
             assert own.dtype == np.dtype(dtype)
             np.testing.assert_allclose(own, one, **TOLERANCES[dtype])
@@ -113,7 +113,7 @@ class TestTheSameModel:
             model.fit(X, y, weight)
             assert_same_model(there, model, other, dtype)
         values = other.predict(there.put(X))
-        assert place_of(values) == there
+        assert device_of(values) == there
         np.testing.assert_allclose(there.get(values), model.predict(X), **TOLERANCES[dtype])
         score = other.score(there.put(X), y, there.put(weight))
         assert type(score) is float
@@ -148,11 +148,11 @@ class TestTheSameModel:
         assert_same_model(there, model, other, dtype)
         for method in ("decision_function", "predict_proba", "predict_log_proba"):
             found = getattr(other, method)(rows)
-            assert place_of(found) == there
+            assert device_of(found) == there
             np.testing.assert_allclose(there.get(found), getattr(model, method)(X), **TOLERANCES[dtype])
         labels = other.predict(rows)
         home = None if kind == "strings" else there
-        assert place_of(labels) == place_of(other.classes_) == home
+        assert device_of(labels) == device_of(other.classes_) == home
         np.testing.assert_array_equal(labels if home is None else there.get(labels), model.predict(X))
         assert other.score(rows, y, weight) == pytest.approx(model.score(X, y, weight))
 
@@ -235,7 +235,7 @@ class TestTheSameModel:
             assert isinstance(other._optimizer["first"], np.ndarray)
             model.set_params(early_stopping=False).partial_fit(X, y)
             other.set_params(early_stopping=False).partial_fit(X, y)
-            assert place_of(other._optimizer["first"]) is not None
+            assert device_of(other._optimizer["first"]) is not None
             assert_same_model(None, model, other, "float64")
 
     def test_where_a_device_computes_in_float32(self, rng):

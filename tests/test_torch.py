@@ -8,8 +8,8 @@ from array_api_compat import array_namespace
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.arrays.device import full_precision, place_for
-from sklloss.data import take_in
+from sklloss.arrays.device import full_precision, requested_device
+from sklloss.data import move_to_device
 
 torch = pytest.importorskip("torch")
 
@@ -78,7 +78,7 @@ def test_tensors_in_main_memory_are_fitted_to_the_bits_of_numpy(model, dtype, rn
     for form, there in forms.items():
         y = (there[:, 0] > 0.1).int() + (there[:, -1] > 1)
         kept = there.clone()
-        shared = take_in(there, model)[0]
+        shared = move_to_device(there, model)[0]
         assert np.shares_memory(shared, there.numpy()) == (form in ("rows", "columns"))
         here = [clone(model).set_params(random_state=0) for _ in range(2)]
         for own, rows in zip(here, (there, there.numpy().copy()), strict=True):
@@ -99,7 +99,7 @@ def test_tensors_in_main_memory_are_fitted_to_the_bits_of_numpy(model, dtype, rn
 
 def test_precision_that_is_set_for_all_operations_can_be_changed_after_a_fit():
     pytest.importorskip("torch", minversion="2.9")
-    cpu = place_for(torch.device("cpu"))
+    cpu = requested_device(torch.device("cpu"))
     levels = (torch.backends, torch.backends.mkldnn, torch.backends.mkldnn.matmul)
     before = [level.fp32_precision for level in levels]
     product = levels[-1]
@@ -139,9 +139,9 @@ def test_tensors_without_numbers_of_their_own_are_named(model, rows):
         model.fit(torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged), y[:2])
     with pytest.raises(ValueError, match="device='meta' holds no numbers"):
         clone(model).set_params(device="meta").fit(X.numpy(), y)
-    with pytest.raises(ValueError, match="place='meta' holds no numbers"):
+    with pytest.raises(ValueError, match="device='meta' holds no numbers"):
         model.fit(X, y).to("meta")
-    with pytest.raises(TypeError, match="place must be 'numpy', the name.*got torch.float32"):
+    with pytest.raises(TypeError, match="device must be 'numpy', the name.*got torch.float32"):
         model.to(torch.float32)
 
 

@@ -18,29 +18,29 @@ from array_api_compat import (
     is_numpy_array,
     is_torch_namespace,
 )
-from array_api_compat import device as device_of
+from array_api_compat import device as native_device
 
 # Bytes that are moved at a time: a host may have to make a copy of each part.
 PART_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """A namespace of the array API and one of its devices.
 
     Parameters
     ----------
     xp : module
         As array-api-compat has it.
-    device : object
-        What the namespace calls it.
+    native : object
+        The device as the namespace knows it, such as a ``torch.device``.
     """
 
     xp: object
-    device: object
+    native: object
 
     def __str__(self):
-        return f"{self.name} on {self.device}"
+        return f"{self.name} on {self.native}"
 
     @property
     def name(self):
@@ -61,13 +61,13 @@ class Place:
     def in_main_memory(self):
         """Whether NumPy can read the arrays of torch's or JAX's where they are."""
         if self.is_torch:
-            return self.device.type == "cpu"
-        return self.is_jax and getattr(self.device, "platform", None) == "cpu"
+            return self.native.type == "cpu"
+        return self.is_jax and getattr(self.native, "platform", None) == "cpu"
 
     @functools.cached_property
     def _names(self):
         """The names of the dtypes that arrays there may have."""
-        return frozenset(self.xp.__array_namespace_info__().dtypes(device=self.device))
+        return frozenset(self.xp.__array_namespace_info__().dtypes(device=self.native))
 
     @property
     def wide(self):
@@ -115,47 +115,49 @@ class Place:
         if dtype.kind == "f":
             dtype = self.floats(dtype)
         if not self.is_torch:
-            return self.xp.asarray(array.astype(dtype, copy=False), device=self.device, copy=True)
+            return self.xp.asarray(array.astype(dtype, copy=False), device=self.native, copy=True)
         # On the CPU a tensor must not share memory that others may write to. Of memory that is read-only
         # torch warns.
-        copied = self.device.type == "cpu" or not array.flags.writeable
+        copied = self.native.type == "cpu" or not array.flags.writeable
         array = np.array(array, dtype=dtype, order="C", copy=True if copied else None)
-        return self.xp.asarray(array, device=self.device)
+        return self.xp.asarray(array, device=self.native)
 
     def get(self, array):
         """A copy of an array there as NumPy's."""
         return np.array(to_numpy(array), copy=True)
 
 
-def place_of(array):
-    """The `Place` of an array or `TorchCSR`; None for what NumPy takes: its own, lists, data frames, SciPy's.
+def device_of(array):
+    """The `Device` of an array or `TorchCSR`; None for what NumPy takes.
+
+    That is its own arrays, lists, data frames and SciPy's matrices.
 
     Dask's arrays too: each number that a solver decides by would compute their graph once more.
     """
     if type(array) is np.ndarray or scipy.sparse.issparse(array):
         return None
     if not is_array_api_obj(array) or is_numpy_array(array) or is_dask_array(array):
-        place = getattr(array, "place", None)
-        return place if isinstance(place, Place) else None
+        device = getattr(array, "device", None)
+        return device if isinstance(device, Device) else None
     xp = array_namespace(array)
-    return Place(xp, device_of(array))
+    return Device(xp, native_device(array))
 
 
-def check_writable(place, what):
-    """Refuse a place whose arrays cannot be written to, for what has to."""
-    if place.is_jax:
+def check_writable(device, what):
+    """Refuse a device whose arrays cannot be written to, for what has to."""
+    if device.is_jax:
         raise TypeError(f"{what} write to arrays, and JAX's allow no writing: pass NumPy's or torch's")
 
 
 def to_numpy(array):
     """An array of any namespace and device as NumPy's, without a copy where it can be; others as they are."""
-    place = place_of(array)
-    if place is None:
+    device = device_of(array)
+    if device is None:
         return array
-    if place.is_torch:
+    if device.is_torch:
         array = array.detach().cpu().resolve_conj().resolve_neg()
-        if array.dtype == place.xp.bfloat16:  # which NumPy has not
-            array = array.to(place.xp.float32)
+        if array.dtype == device.xp.bfloat16:  # which NumPy has not
+            array = array.to(device.xp.float32)
         return array.numpy()
     try:
         return np.asarray(array)
@@ -165,17 +167,17 @@ def to_numpy(array):
         return np.from_dlpack(array, **where)
 
 
-def beside(array, place):
-    """A NumPy array as it is at a `Place`, None for NumPy; what cannot be there stays NumPy's.
+def to_device(array, device):
+    """A NumPy array as it is at a `Device`, None for NumPy; what cannot be there stays NumPy's.
 
     That is strings, and numbers of dtypes that arrays there do not have and that others would round.
     """
-    dtype = place.holds(array) if place is not None and array.dtype.kind in "biuf" else None
-    return array if dtype is None else place.put(array, dtype)
+    dtype = device.holds(array) if device is not None and array.dtype.kind in "biuf" else None
+    return array if dtype is None else device.put(array, dtype)
 
 
-def place_for(device):
-    """The `Place` that an estimator's ``device`` asks for, or None for NumPy and the kernels.
+def requested_device(device):
+    """The `Device` that an estimator's ``device`` asks for, or None for NumPy and the kernels.
 
     Parameters
     ----------
@@ -185,15 +187,15 @@ def place_for(device):
     Raises
     ------
     TypeError, ValueError, ImportError
-        See `torch_place`.
+        See `torch_device`.
     """
     if device is None or (isinstance(device, str) and device == "cpu"):
         return None
-    return torch_place(device, "device", "None, a string such as 'cuda'", ", or use device=None")
+    return torch_device(device, "device", "None, a string such as 'cuda'", ", or use device=None")
 
 
-def torch_place(device, name, others, instead=""):
-    """The `Place` of a device of torch's.
+def torch_device(device, name, others, instead=""):
+    """The `Device` of a device of torch's.
 
     Parameters
     ----------
@@ -244,16 +246,16 @@ def torch_place(device, name, others, instead=""):
             f"{given} is not available to PyTorch {torch.__version__} here ({reason}): install a build of it "
             f"for that device (https://pytorch.org/get-started/locally){instead}"
         ) from None
-    return Place(array_namespace(probe), probe.device)
+    return Device(array_namespace(probe), probe.device)
 
 
-def move(X, place, dtype=None):
+def transfer(X, device, dtype=None):
     """A dense NumPy array, or CSR, as it is there: moved part by part, so that no second copy is made here.
 
     Parameters
     ----------
     X : ndarray or CSR matrix, float32 or float64
-    place : Place
+    device : Device
     dtype : NumPy dtype, optional
         What a dense X becomes on the way.
 
@@ -267,15 +269,15 @@ def move(X, place, dtype=None):
         if scipy.sparse.issparse(X):
             from sklloss.arrays.torch_csr import TorchCSR
 
-            return TorchCSR(X, place)
+            return TorchCSR(X, device)
         with np.errstate(over="ignore"):
             rows = max(1, PART_BYTES // max(1, dtype.itemsize * X.shape[1]))
             if X.shape[0] <= rows:
-                return place.put(X, dtype)
-            there = place.xp.empty(X.shape, dtype=place.real(dtype), device=place.device)
+                return device.put(X, dtype)
+            there = device.xp.empty(X.shape, dtype=device.real(dtype), device=device.native)
             for first in range(0, X.shape[0], rows):
                 last = min(first + rows, X.shape[0])
-                there[first:last, ...] = place.put(X[first:last], dtype)
+                there[first:last, ...] = device.put(X[first:last], dtype)
             return there
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -284,7 +286,7 @@ def move(X, place, dtype=None):
         reason = str(error).splitlines()[0]
     # outside the handler, whose traceback would hold on to what has been moved
     there = None
-    raise MemoryError(f"X takes {bytes_ / 2**30:.3g} GiB, which {place} has no room for: {reason}")
+    raise MemoryError(f"X takes {bytes_ / 2**30:.3g} GiB, which {device} has no room for: {reason}")
 
 
 def is_out_of_memory(error):
@@ -301,12 +303,12 @@ _precise = {"lock": threading.Lock(), "count": 0, "before": None}
 
 
 @contextlib.contextmanager
-def full_precision(place):
+def full_precision(device):
     """Within this, float32 products of torch's matrices are float32's: TF32 or bfloat16 never stand in.
 
     Nor does autocasting, which a training loop around may have switched on.
     """
-    if place is None or not place.is_torch:
+    if device is None or not device.is_torch:
         yield
         return
     torch = importlib.import_module("torch")
@@ -318,7 +320,7 @@ def full_precision(place):
                 setting.write(setting.exact)
         _precise["count"] += 1
     try:
-        with _without_autocast(torch, place.device):
+        with _without_autocast(torch, device.native):
             yield
     finally:
         with _precise["lock"]:

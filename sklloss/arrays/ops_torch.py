@@ -6,12 +6,12 @@ import importlib
 from sklloss.losses import CrossEntropy, LogLoss
 
 
-def in_place(place, loss):
+def in_place(device, loss):
     """The loss as a function of a batch, or None where there is nothing better than its formula.
 
     Parameters
     ----------
-    place : Place
+    device : Device
     loss : Loss
 
     Returns
@@ -22,7 +22,7 @@ def in_place(place, loss):
         score counts as the largest finite one: a loss that the formula calls infinite is that large.
     """
     own = {CrossEntropy.kernel: _cross_entropy, LogLoss.kernel: _log_loss}.get(loss.kernel)
-    if own is None or not place.is_torch:
+    if own is None or not device.is_torch:
         return None
     return functools.partial(own, importlib.import_module("torch"), loss.label_smoothing)
 

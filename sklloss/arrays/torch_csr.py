@@ -18,13 +18,13 @@ class TorchCSR:
     ----------
     X : CSR matrix or array, float32 or float64
         With no entry twice. It is held on to.
-    place : Place
+    device : Device
 
     Attributes
     ----------
     shape : tuple
     dtype : torch.dtype
-    place : Place
+    device : Device
 
     Raises
     ------
@@ -34,8 +34,8 @@ class TorchCSR:
 
     ndim = 2
 
-    def __init__(self, X, place):
-        self.place, self.shape, self._host = place, X.shape, X
+    def __init__(self, X, device):
+        self.device, self.shape, self._host = device, X.shape, X
         self.nnz = X.nnz
         self._check_device()
         self._starts = X.indptr
@@ -50,7 +50,7 @@ class TorchCSR:
 
     @cached_property
     def _turned_parts(self):
-        return self._put(self._host.tocsc(), self.place.wide)
+        return self._put(self._host.tocsc(), self.device.wide)
 
     @cached_property
     def _turned(self):
@@ -75,7 +75,7 @@ class TorchCSR:
         """The largest size of a number in each column, (features,), in NumPy."""
         _, indices, values = self._parts
         largest = values.new_zeros(self.shape[1])
-        return self.place.get(largest.scatter_reduce(0, indices.long(), values.abs(), "amax"))
+        return self.device.get(largest.scatter_reduce(0, indices.long(), values.abs(), "amax"))
 
     def rows(self, first, last):
         """The rows [first, last), for products with it and for `dense`."""
@@ -88,7 +88,7 @@ class TorchCSR:
 
     def take_rows(self, rows):
         """Some of the rows, by their numbers in NumPy."""
-        return TorchCSR(self._host[rows], self.place)
+        return TorchCSR(self._host[rows], self.device)
 
     def dense_rows(self, rows):
         """Some of the rows as a dense tensor, by their numbers in NumPy."""
@@ -98,7 +98,7 @@ class TorchCSR:
         ends = np.cumsum(lengths)
         stored = int(ends[-1]) if len(rows) else 0
         # where each row starts, there and in what is taken
-        table = self.place.put(np.stack([self._starts[rows] - (ends - lengths), lengths]).astype(np.int64))
+        table = self.device.put(np.stack([self._starts[rows] - (ends - lengths), lengths]).astype(np.int64))
         row = torch.arange(len(rows), device=values.device)
         row = torch.repeat_interleave(row, table[1], output_size=stored)
         entry = torch.arange(stored, device=values.device) + table[0][row]
@@ -108,21 +108,21 @@ class TorchCSR:
 
     def every(self, step):
         """Each step-th of the rows."""
-        return TorchCSR(self._host[::step], self.place)
+        return TorchCSR(self._host[::step], self.device)
 
     def _put(self, X, dtype):
         """Starts, indices and values, there."""
         wide = max(X.nnz, *X.shape) > np.iinfo(np.int32).max
         index = np.int64 if wide else np.int32
         return (
-            self.place.put(X.indptr, index),
-            self.place.put(X.indices, index),
-            self.place.put(X.data, dtype),
+            self.device.put(X.indptr, index),
+            self.device.put(X.indices, index),
+            self.device.put(X.data, dtype),
         )
 
     def _check_device(self):
-        one = self.place.put(np.ones(1), self.place.wide)
-        starts, indices = self.place.put([0, 1], np.int32), self.place.put([0], np.int32)
+        one = self.device.put(np.ones(1), self.device.wide)
+        starts, indices = self.device.put([0, 1], np.int32), self.device.put([0], np.int32)
         try:
             csr_tensor(starts, indices, one, (1, 1)) @ one[:, None]
         except RuntimeError as error:
@@ -130,7 +130,7 @@ class TorchCSR:
                 raise
             reason = str(error).splitlines()[0].split(". ")[0]
             raise ValueError(
-                f"{self.place} multiplies no sparse matrices ({reason}): give a dense X, or use device=None"
+                f"{self.device} multiplies no sparse matrices ({reason}): give a dense X, or use device=None"
             ) from None
 
 

@@ -25,7 +25,7 @@ class TakenRows:
         # lengths are known on the host: nothing there needs to be asked for its size
         ends = np.cumsum(X._starts[order + 1] - X._starts[order], dtype=np.int64)
         self._ends, total = np.append(0, ends), int(ends[-1])
-        self._starts = X.place.put(self._ends, np.int64)
+        self._starts = X.device.put(self._ends, np.int64)
         numbers = torch.arange(len(order), device=at.device)
         self._owners = torch.repeat_interleave(
             numbers, self._starts[1:] - self._starts[:-1], output_size=total

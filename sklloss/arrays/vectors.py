@@ -59,25 +59,25 @@ NUMPY = NumPyVectors()
 
 
 class ArrayVectors:
-    """Vectors in the arrays of a `Place` that has float64.
+    """Vectors in the arrays of a `Device` that has float64.
 
-    What has one value for all problems, as a step mostly has, does not move to the place.
+    What has one value for all problems, as a step mostly has, does not move there.
     """
 
     resident = True
 
-    def __init__(self, place):
-        self.place, self.xp = place, place.xp
+    def __init__(self, device):
+        self.device, self.xp = device, device.xp
         # the last mask that was wanted, and as it is there: mostly it is wanted again
         self._mask = self._mask_there = None
 
     def put(self, array):
         """See `NumPyVectors.put`."""
-        return self.place.put(array, self.place.wide)
+        return self.device.put(array, self.device.wide)
 
     def get(self, array):
         """See `NumPyVectors.get`."""
-        return self.place.get(array).astype(np.float64, copy=False)
+        return self.device.get(array).astype(np.float64, copy=False)
 
     def read(self, *numbers):
         """See `NumPyVectors.read`. All come at once."""
@@ -110,7 +110,7 @@ class ArrayVectors:
     def choose(self, mask, array, other):
         """See `NumPyVectors.choose`."""
         if self._mask is None or not np.array_equal(mask, self._mask):
-            self._mask, self._mask_there = mask.copy(), self.place.put(mask[:, None])
+            self._mask, self._mask_there = mask.copy(), self.device.put(mask[:, None])
         return self.xp.where(self._mask_there, array, other)
 
     def vanishes(self, gradient, likely):

@@ -4,7 +4,7 @@ What leaves this room is trusted by everything below: shapes agree, numbers are 
 negative, codes are in range, and X, targets and weights share one dtype.
 """
 
-from sklloss.data.array_checks import check_beside, check_same_place, dtype_of, on_host
+from sklloss.data.array_checks import check_same_device, check_same_device_as, dtype_of, on_host
 from sklloss.data.checks import (
     check_validation_arguments,
     check_weight,
@@ -25,7 +25,7 @@ from sklloss.data.class_targets import (
     softmax_target,
     stream_classes,
 )
-from sklloss.data.origin import DEVICE_DTYPES, Home, take_in
+from sklloss.data.origin import DEVICE_DTYPES, Origin, move_to_device
 from sklloss.data.parameters import (
     KeepState,
     check_choice,
@@ -44,17 +44,17 @@ from sklloss.data.regression_targets import (
 __all__ = [
     "DEVICE_DTYPES",
     "ClassTarget",
-    "Home",
     "KeepState",
+    "Origin",
     "RegressionData",
     "check_X",
-    "check_beside",
     "check_choice",
     "check_column_order",
     "check_flag",
     "check_integer",
     "check_real",
-    "check_same_place",
+    "check_same_device",
+    "check_same_device_as",
     "check_validation_arguments",
     "check_weight",
     "dtype_of",
@@ -62,6 +62,7 @@ __all__ = [
     "in_dtype",
     "is_label_column",
     "logistic_target",
+    "move_to_device",
     "network_target",
     "on_host",
     "plain_target",
@@ -70,7 +71,6 @@ __all__ = [
     "row_major",
     "softmax_target",
     "stream_classes",
-    "take_in",
     "target_in_dtype",
     "unchanged_on_error",
     "usable_layout",

@@ -3,12 +3,12 @@
 import numpy as np
 import sklearn
 
-from sklloss.arrays.device import place_of, to_numpy
+from sklloss.arrays.device import device_of, to_numpy
 
 
 def on_host(array, name):
     """An array of any namespace as NumPy's; what is no such array, a list or a data frame, as it is."""
-    if type(array) is np.ndarray or place_of(array) is None:
+    if type(array) is np.ndarray or device_of(array) is None:
         return array
     _refuse_special_tensors(array, name, "pass {}.to_dense()")
     return to_numpy(array)
@@ -16,11 +16,11 @@ def on_host(array, name):
 
 def dtype_of(X):
     """The NumPy dtype of a checked X, wherever it lives."""
-    place = place_of(X)
-    return X.dtype if place is None else place.numpy_dtype(X)
+    device = device_of(X)
+    return X.dtype if device is None else device.numpy_dtype(X)
 
 
-def check_array_X(estimator, X, place, *, reset, name="X"):
+def check_array_X(estimator, X, device, *, reset, name="X"):
     """X of another namespace as `check_X` checks it: 2-D, finite, float32 or float64. It is not copied.
 
     Raises
@@ -29,10 +29,10 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
         As scikit-learn words it, where it has words for it.
     """
     _refuse_special_tensors(X, name, "sparse rows are taken as a SciPy CSR matrix, which device= moves")
-    if place.numpy_dtype(X) is None:
+    if device.numpy_dtype(X) is None:
         raise TypeError(
             f"{name} must be float32 or float64 where it is no NumPy array, got {X.dtype}: convert it, as by "
-            f"{'X.to(torch.float32)' if place.is_torch else 'xp.astype(X, xp.float32)'}"
+            f"{'X.to(torch.float32)' if device.is_torch else 'xp.astype(X, xp.float32)'}"
         )
     if X.ndim != 2:
         raise ValueError(
@@ -51,7 +51,7 @@ def check_array_X(estimator, X, place, *, reset, name="X"):
             f"{estimator.n_features_in_} features as input"
         )
     if not sklearn.get_config()["assume_finite"]:
-        check_finite(X, place, name)
+        check_finite(X, device, name)
     if reset:
         estimator.n_features_in_ = features
         vars(estimator).pop("feature_names_in_", None)
@@ -74,27 +74,27 @@ def _refuse_special_tensors(array, name, instead):
         raise ValueError(f"{name} is a tensor on the device meta, where there are no numbers")
 
 
-def in_dtype_there(X, place, dtype, name="X"):
+def in_dtype_there(X, device, dtype, name="X"):
     """As `in_dtype`, of an array of another namespace and dtype."""
-    X = place.xp.astype(X, place.real(dtype))
-    check_finite(X, place, name)
+    X = device.xp.astype(X, device.real(dtype))
+    check_finite(X, device, name)
     return X
 
 
-def check_finite(X, place, name):
-    """Raise for an array at a place that holds NaN or infinity."""
-    xp = place.xp
+def check_finite(X, device, name):
+    """Raise for an array on a device that holds NaN or infinity."""
+    xp = device.xp
     # A finite sum needs no second look; an infinite one may be one of large numbers.
     if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):
         return
     if bool(xp.any(xp.isnan(X))):
         raise ValueError(f"Input {name} contains NaN.")
     raise ValueError(
-        f"Input {name} contains infinity or a value too large for dtype('{place.numpy_dtype(X).name}')."
+        f"Input {name} contains infinity or a value too large for dtype('{device.numpy_dtype(X).name}')."
     )
 
 
-def check_same_place(estimator, X, model, method):
+def check_same_device(estimator, X, model, method):
     """Refuse rows that live elsewhere than what was learned.
 
     Parameters
@@ -112,11 +112,11 @@ def check_same_place(estimator, X, model, method):
     ValueError
         In the words of scikit-learn.
     """
-    here, there = place_of(X), place_of(model)
+    here, there = device_of(X), device_of(model)
     if here == there:
         return
     name = type(estimator).__name__
-    first, now = (place or "numpy" for place in (there, here))
+    first, now = (device or "numpy" for device in (there, here))
     target = "'numpy'" if here is None else "X"
     raise ValueError(
         f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed "
@@ -125,11 +125,11 @@ def check_same_place(estimator, X, model, method):
     )
 
 
-def check_beside(X_val, home):
-    """Refuse validation rows that live elsewhere than X, at the `Place` ``home``."""
-    place = place_of(X_val)
-    if place != home:
+def check_same_device_as(X_val, origin):
+    """Refuse validation rows that live elsewhere than X, at the `Device` ``origin``."""
+    device = device_of(X_val)
+    if device != origin:
         raise ValueError(
-            f"X and X_val must be of one namespace, on one device: X is {home or 'numpy'}, "
-            f"X_val {place or 'numpy'}"
+            f"X and X_val must be of one namespace, on one device: X is {origin or 'numpy'}, "
+            f"X_val {device or 'numpy'}"
         )

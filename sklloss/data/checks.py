@@ -9,7 +9,7 @@ import scipy.sparse
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
-from sklloss.arrays.device import place_of
+from sklloss.arrays.device import device_of
 from sklloss.data.array_checks import check_array_X, dtype_of, in_dtype_there, on_host
 from sklloss.kernels.linear import gradient as gradient_kernels
 
@@ -23,9 +23,9 @@ def check_X(estimator, X, *, reset, name="X"):
     """
     if _is_plain(X, estimator, reset):
         return X
-    place = place_of(X) if getattr(estimator, "_follows_arrays", False) else None
-    if place is not None:
-        return check_array_X(estimator, X, place, reset=reset, name=name)
+    device = device_of(X) if getattr(estimator, "_follows_arrays", False) else None
+    if device is not None:
+        return check_array_X(estimator, X, device, reset=reset, name=name)
     if name == "X":
         X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
     else:
@@ -85,9 +85,9 @@ def in_dtype(X, dtype, name="X"):
     """X, which is finite, in another dtype; a ValueError where that has no room for it."""
     if dtype_of(X) == dtype:
         return X
-    place = place_of(X)
-    if place is not None:
-        return in_dtype_there(X, place, dtype, name)
+    device = device_of(X)
+    if device is not None:
+        return in_dtype_there(X, device, dtype, name)
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_array
 
-from sklloss.data.array_checks import check_beside, dtype_of
+from sklloss.data.array_checks import check_same_device_as, dtype_of
 from sklloss.data.checks import check_validation_arguments, check_weight, check_X, target_array
-from sklloss.data.origin import Home, take_in
+from sklloss.data.origin import Origin, move_to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class RegressionData:
     y: np.ndarray
     weight: np.ndarray | None
     one_dimensional: bool
-    home: Home
+    origin: Origin
 
 
 def regression_data(estimator, X, y, sample_weight=None, *, loss, reset=True):
@@ -50,17 +50,17 @@ def regression_validation(estimator, X_val, y_val, sample_weight_val, data, *, l
     if not check_validation_arguments(X_val, y_val, sample_weight_val):
         return None
     names = ("X_val", "y_val", "sample_weight_val")
-    held_out = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names, data.home)
+    held_out = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names, data.origin)
     if held_out.y.shape[1] != data.y.shape[1]:
         raise ValueError(f"y_val has {held_out.y.shape[1]} outputs, y has {data.y.shape[1]}")
     return held_out
 
 
-def _regression_data(estimator, X, y, sample_weight, loss, reset, names, home=None):
+def _regression_data(estimator, X, y, sample_weight, loss, reset, names, origin=None):
     X = check_X(estimator, X, reset=reset, name=names[0])
-    if home is not None:
-        check_beside(X, home.place)
-    X, home = take_in(X, estimator, names[0])
+    if origin is not None:
+        check_same_device_as(X, origin.device)
+    X, origin = move_to_device(X, estimator, names[0])
     dtype = dtype_of(X)
     y = target_array(y, names[1], X.shape[0])
     if y.dtype.kind not in "biufOUS":
@@ -73,7 +73,7 @@ def _regression_data(estimator, X, y, sample_weight, loss, reset, names, home=No
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
     cast = target_in_dtype(y.reshape(y.shape[0], -1), dtype, loss, names[1], names[0])
     weight = check_weight(sample_weight, X.shape[0], dtype, names[2])
-    return RegressionData(X, cast, weight, y.ndim == 1, home)
+    return RegressionData(X, cast, weight, y.ndim == 1, origin)
 
 
 def target_in_dtype(y, dtype, loss, name="y", holder="the network"):

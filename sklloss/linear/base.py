@@ -9,24 +9,24 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
-from sklloss._moving import Movable
+from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
 from sklloss.arrays import threads
-from sklloss.arrays.device import beside, full_precision
+from sklloss.arrays.device import full_precision, to_device
 from sklloss.data import (
     DEVICE_DTYPES,
-    check_beside,
     check_choice,
     check_flag,
     check_integer,
     check_real,
+    check_same_device_as,
     check_validation_arguments,
     check_weight,
     check_X,
     dtype_of,
     in_dtype,
+    move_to_device,
     on_host,
-    take_in,
     unchanged_on_error,
 )
 from sklloss.linear.partial_fit import (
@@ -44,7 +44,7 @@ from sklloss.objectives.classification import (
     newton_refusal,
 )
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 from sklloss.solvers.base import Result
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.lbfgs_newton import lbfgs_newton_cg
@@ -157,7 +157,7 @@ class LinearClassifier(
         if self.warm_start and hasattr(self, "coef_"):
             earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
         X = check_X(self, X, reset=True)
-        X, home = take_in(X, self)
+        X, origin = move_to_device(X, self)
         dtype = dtype_of(X)
         weight = check_weight(sample_weight, X.shape[0], dtype)
         target = self._target(y, X.shape[0], weight, dtype)
@@ -167,8 +167,8 @@ class LinearClassifier(
         watch = _Watch(self.verbose)
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
-            check_beside(X_val, home.place)
-            X_val = in_dtype(take_in(X_val, self, "X_val")[0], dtype, "X_val")
+            check_same_device_as(X_val, origin.device)
+            X_val = in_dtype(move_to_device(X_val, self, "X_val")[0], dtype, "X_val")
             weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
             held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
@@ -179,11 +179,13 @@ class LinearClassifier(
             model = type(self).__new__(type(self))
             model.fit_intercept = self.fit_intercept
             coef = objective.rows.plain(objective.coef(w))
-            model._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
+            model._set_model(
+                target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device
+            )
             return vars(model)
 
         watch.step_with(callbacks.steps("iteration", learned))
-        with threads.single_threaded_blas(), full_precision(rows.place):
+        with threads.single_threaded_blas(), full_precision(rows.device):
             try:
                 result = self._minimise(objective, names[0], start, watch.callback, names.append)
             except _Stopped as stop:
@@ -196,9 +198,9 @@ class LinearClassifier(
                 stacklevel=4,
             )
         coef = objective.rows.plain(objective.coef(result.w))
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, home.dtype, home.place)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device)
         remember_fit(self, target, X.shape[0])
-        self.n_iter_ = beside(result.n_iter.astype(np.int32), home.place)
+        self.n_iter_ = to_device(result.n_iter.astype(np.int32), origin.device)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
         self.solver_ = names[-1]
@@ -240,7 +242,7 @@ class LinearClassifier(
         loss, target = bind_target(
             loss, target, self.label_smoothing, softmax=self._softmax, dtype=dtype_of(X), name=name
         )
-        return bind(
+        return make_passes(
             X,
             loss,
             target.values,

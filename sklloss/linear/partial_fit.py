@@ -5,21 +5,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from sklloss.arrays import threads
-from sklloss.arrays.device import beside, full_precision
+from sklloss.arrays.device import full_precision, to_device
 from sklloss.data import (
     check_column_order,
     check_integer,
     check_real,
-    check_same_place,
+    check_same_device,
     check_weight,
     check_X,
     dtype_of,
     is_label_column,
     logistic_target,
+    move_to_device,
     on_host,
     softmax_target,
     stream_classes,
-    take_in,
     unchanged_on_error,
 )
 from sklloss.objectives.linear import LinearObjective
@@ -145,10 +145,10 @@ class PartialFitMixin:
         first = not hasattr(self, "coef_")
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if not first:
-            check_same_place(self, X, self.coef_, "partial_fit")
+            check_same_device(self, X, self.coef_, "partial_fit")
         X = check_X(self, X, reset=first)
-        X, home = take_in(X, self)
-        dtype = home.dtype if first else dtype_of(self.coef_)
+        X, origin = move_to_device(X, self)
+        dtype = origin.dtype if first else dtype_of(self.coef_)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         target = self._stream_target(y, classes, known, weight, X, first)
         if not first and self.coef_.shape[0] != target.outputs:
@@ -167,7 +167,7 @@ class PartialFitMixin:
             coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
             stream.start(rows.centered(coef), rows.center)
         rows.center = stream.center
-        with threads.single_threaded_blas(), full_precision(rows.place):
+        with threads.single_threaded_blas(), full_precision(rows.device):
             mean = descend(
                 objective, stream, adaptive=self.solver == "adam",
                 random_state=check_random_state(self.random_state), **_options(self),
@@ -178,8 +178,8 @@ class PartialFitMixin:
                 "smaller learning_rate_init"
             )
         coef = rows.plain(mean)
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, home.place)
-        self.n_iter_ = beside(np.ones(objective.problems, dtype=np.int32), home.place)
+        self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, origin.device)
+        self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), origin.device)
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()

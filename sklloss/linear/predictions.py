@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklloss._class_predictions import ClassPredictions
-from sklloss.arrays.device import beside, full_precision, place_of
+from sklloss.arrays.device import device_of, full_precision, to_device
 
 
 class LinearPredictions(ClassPredictions):
@@ -12,18 +12,18 @@ class LinearPredictions(ClassPredictions):
     # whether the outputs are the classes of one softmax; else they are independent
     _softmax = None
 
-    def _set_model(self, classes, kind, link, coef, dtype, place=None):
+    def _set_model(self, classes, kind, link, coef, dtype, device=None):
         """Become the model of parameters (outputs, width), which end with the intercept if there is one.
 
-        ``place`` is that of what is learned, None for NumPy.
+        ``device`` is that of what is learned, None for NumPy.
         """
         features = coef.shape[1] - bool(self.fit_intercept)
-        self.classes_ = beside(classes, place)
+        self.classes_ = to_device(classes, device)
         self._kind = kind
         self._link = link
         intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
-        self.coef_ = beside(coef[:, :features].astype(dtype), place)
-        self.intercept_ = beside(intercept, place)
+        self.coef_ = to_device(coef[:, :features].astype(dtype), device)
+        self.intercept_ = to_device(intercept, device)
 
     def _model_array(self):
         """An array that lives where the model does."""
@@ -31,15 +31,15 @@ class LinearPredictions(ClassPredictions):
 
     def _raw(self, X):
         """The scores of checked rows."""
-        home = place_of(self.coef_)
-        if home is None:
+        origin = device_of(self.coef_)
+        if origin is None:
             scores = X @ self.coef_.T + self.intercept_
         else:
-            dtype = home.xp.result_type(X.dtype, self.coef_.dtype)
+            dtype = origin.xp.result_type(X.dtype, self.coef_.dtype)
             X, coef, intercept = (
-                home.xp.astype(part, dtype, copy=False) for part in (X, self.coef_, self.intercept_)
+                origin.xp.astype(part, dtype, copy=False) for part in (X, self.coef_, self.intercept_)
             )
-            with full_precision(home):
+            with full_precision(origin):
                 scores = X @ coef.T + intercept
         return scores[:, 0] if self._kind == "binary" else scores
 

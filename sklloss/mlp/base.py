@@ -12,14 +12,14 @@ from sklearn.utils import check_random_state
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport
-from sklloss._moving import Movable
+from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
 from sklloss.arrays import threads
-from sklloss.arrays.device import place_for, place_of
+from sklloss.arrays.device import device_of, requested_device
 from sklloss.data import (
     DEVICE_DTYPES,
-    Home,
     KeepState,
+    Origin,
     check_choice,
     check_flag,
     check_integer,
@@ -166,9 +166,9 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             return "score", scorer, given if isinstance(given, str) else repr(given)
         return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
 
-    def _objective(self, place, widths, activation, dtype, loss=None, alpha=0.0):
-        if place is not None:
-            return ArrayNetworkObjective(widths, activation, dtype, place, loss, alpha)
+    def _objective(self, device, widths, activation, dtype, loss=None, alpha=0.0):
+        if device is not None:
+            return ArrayNetworkObjective(widths, activation, dtype, device, loss, alpha)
         return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
 
     def _model_array(self):
@@ -242,18 +242,18 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         outputs = examples.values.shape[1] if examples.codes is None else self.classes_.shape[0]
         widths = self._widths(first, examples.X.shape[1], outputs)
         random_state = check_random_state(self.random_state)
-        dtype, home, place = dtype_of(examples.X), examples.home, examples.place
+        dtype, origin, device = dtype_of(examples.X), examples.origin, examples.device
         if not first:
-            home = Home(home.place, dtype_of(self.coefs_[0]))
+            origin = Origin(origin.device, dtype_of(self.coefs_[0]))
             # numbers that were moved are in the dtype to compute in
-            dtype = home.dtype if place is None or place == home.place else dtype
+            dtype = origin.dtype if device is None or device == origin.device else dtype
         examples = examples.in_dtype(dtype)
         loss, X, weight = examples.loss, examples.X, examples.weight
-        if optimiser is not None and place is None:
+        if optimiser is not None and device is None:
             X = row_major(X)
         # "adamw" takes alpha off the weights themselves
         alpha = 0.0 if self.solver == "adamw" else self.alpha
-        objective = self._objective(place, widths, self.activation, dtype, loss, alpha)
+        objective = self._objective(device, widths, self.activation, dtype, loss, alpha)
         if first:
             parameters = initial_parameters(widths, self.activation, random_state, dtype)
         else:
@@ -273,7 +273,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        learned = functools.partial(self._learned, objective=objective, home=home, loss=loss)
+        learned = functools.partial(self._learned, objective=objective, origin=origin, loss=loss)
         validate = None
         if held_out is not None:
             held_out = held_out.in_dtype(dtype, "_val" if given else "")
@@ -343,7 +343,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             validation_loss_curve_=history.validation_loss_curve if validate is not None else None,
             _no_improvement_count=history.stalled,
             # between calls of partial_fit it stays; a fitted model of NumPy's leaves nothing on a device
-            _optimizer=state if incremental or place == home.place else state_on_host(state),
+            _optimizer=state if incremental or device == origin.device else state_on_host(state),
             _watched=watched,
         )
         if failure is not None:
@@ -352,12 +352,12 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             callbacks.end()
         return self
 
-    def _learned(self, parameters, *, objective, home, loss):
+    def _learned(self, parameters, *, objective, origin, loss):
         """What `predict` needs of a training, as attributes."""
         coefs, intercepts = objective.unpack(parameters)
         return {
-            "coefs_": [home.bring(coef, objective.place) for coef in coefs],
-            "intercepts_": [home.bring(intercept, objective.place) for intercept in intercepts],
+            "coefs_": [origin.bring(coef, objective.device) for coef in coefs],
+            "intercepts_": [origin.bring(intercept, objective.device) for intercept in intercepts],
             "n_layers_": len(objective.widths),
             "n_outputs_": objective.widths[-1],
             "out_activation_": self._output_activation(loss),
@@ -391,10 +391,10 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
 
     def _on_host(self, objective):
         """The attributes that differ in a model that lives in NumPy and computes where the objective does."""
-        place = objective.place
-        if place is None:
+        device = objective.device
+        if device is None:
             return {}
-        return {"device": place.device if place.is_torch else None, "device_dtype": objective.dtype.name}
+        return {"device": device.native if device.is_torch else None, "device_dtype": objective.dtype.name}
 
     def _split(self, order, random_state, strata):
         if not self.validation_fraction > 0:
@@ -413,13 +413,13 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         X, weight = held_out.X, held_out.weight
         if held_out.loss != loss:
             objective = self._objective(
-                objective.place, objective.widths, self.activation, objective.dtype, held_out.loss
+                objective.device, objective.widths, self.activation, objective.dtype, held_out.loss
             )
         rows = objective.rows(X, held_out.values, weight, held_out.codes)
         weights = {} if weight is None else {"sample_weight": weight}
         # metrics are NumPy's: scorers are given its rows, and a model that answers them where it is trained
         host = held_out.on_host() if scorer is not None else None
-        learned = functools.partial(learned, home=Home(None, objective.dtype))
+        learned = functools.partial(learned, origin=Origin(None, objective.dtype))
 
         def score(parameters):
             nonlocal weights
@@ -456,27 +456,27 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         """What a function makes of the network's outputs (rows, outputs), a block of rows at a time."""
         X = check_X(self, X, reset=False)
         dtype = computed = np.result_type(dtype_of(X), dtype_of(self.coefs_[0]))
-        home = place = place_of(X)
-        if home is None and self.device is not None:
-            place = place_for(self.device)
-            if place is not None:
-                computed = place.floats(self.device_dtype)
+        origin = device = device_of(X)
+        if origin is None and self.device is not None:
+            device = requested_device(self.device)
+            if device is not None:
+                computed = device.floats(self.device_dtype)
         widths = (*(coef.shape[0] for coef in self.coefs_), self.coefs_[-1].shape[1])
-        objective = self._objective(place, widths, self._activation, computed)
+        objective = self._objective(device, widths, self._activation, computed)
         parameters = objective.pack(self.coefs_, self.intercepts_)
 
         def scores(block):
             # an error where a device's dtype has no room for a number
-            block = block if place is None else in_dtype(block, computed)
+            block = block if device is None else in_dtype(block, computed)
             raw = objective.predict(block, parameters)
-            return raw.astype(dtype, copy=False) if home is None else raw
+            return raw.astype(dtype, copy=False) if origin is None else raw
 
         n = X.shape[0]
         if n <= BLOCK:
             return function(scores(X))
-        if home is not None:
+        if origin is not None:
             parts = [function(scores(X[at : min(at + BLOCK, n), ...])) for at in range(0, n, BLOCK)]
-            return (np if isinstance(parts[0], np.ndarray) else home.xp).concat(parts)
+            return (np if isinstance(parts[0], np.ndarray) else origin.xp).concat(parts)
         out = None
         for first in range(0, n, BLOCK):
             part = function(scores(X[first : first + BLOCK]))

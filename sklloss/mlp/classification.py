@@ -5,22 +5,22 @@ from sklearn.base import ClassifierMixin
 
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
-from sklloss.arrays.device import beside
+from sklloss.arrays.device import to_device
 from sklloss.data import (
-    check_beside,
     check_choice,
     check_column_order,
     check_real,
-    check_same_place,
+    check_same_device,
+    check_same_device_as,
     check_validation_arguments,
     check_weight,
     check_X,
     dtype_of,
     is_label_column,
+    move_to_device,
     network_target,
     plain_target,
     stream_classes,
-    take_in,
 )
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.mlp.base import BaseMLP, output_activation
@@ -35,7 +35,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _fit_examples(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
         """What `fit` trains on, with the class attributes set: arguments of `_train`."""
-        X, home = take_in(check_X(self, X, reset=first), self)
+        X, origin = move_to_device(check_X(self, X, reset=first), self)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         if first or is_label_column(y):
             target = self._target(y, X, weight, self.class_weight)
@@ -43,22 +43,22 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self._labels())
         if not first:
             self._check_same_classes(target)
-        examples = self._examples(X, home, target, y)
+        examples = self._examples(X, origin, target, y)
         held_out = unweighted = None
         like = {"kind": target.kind, "classes": target.classes}
         if check_validation_arguments(X_val, y_val, sample_weight_val):
             X_val = check_X(self, X_val, reset=False, name="X_val")
-            check_beside(X_val, home.place)
-            X_val, _ = take_in(X_val, self, "X_val")
+            check_same_device_as(X_val, origin.device)
+            X_val, _ = move_to_device(X_val, self, "X_val")
             dtype = dtype_of(X_val)
             weight_val = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
             target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")
             if target_val.kind != target.kind:
                 raise ValueError(f"y_val is {target_val.kind}, but y is {target.kind}")
-            held_out = self._examples(X_val, home, target_val, y_val, "y_val")
+            held_out = self._examples(X_val, origin, target_val, y_val, "y_val")
         elif self.early_stopping and self.class_weight is not None:
-            unweighted = self._examples(X, home, self._target(y, X, weight, None, **like), y)
-        self._set_classes(target, home.place)
+            unweighted = self._examples(X, origin, self._target(y, X, weight, None, **like), y)
+        self._set_classes(target, origin.device)
         return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
 
     def _stream_examples(self, X, y, sample_weight, classes, first):
@@ -67,8 +67,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first:
-            check_same_place(self, X, self._model_array(), "partial_fit")
-        X, home = take_in(check_X(self, X, reset=first), self)
+            check_same_device(self, X, self._model_array(), "partial_fit")
+        X, origin = move_to_device(check_X(self, X, reset=first), self)
         weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
         kind = None if first else self._kind
         target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
@@ -76,8 +76,8 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
         if classes is not None:
             check_column_order(classes, y, target.kind)
-        examples = self._examples(X, home, target, y)
-        self._set_classes(target, home.place)
+        examples = self._examples(X, origin, target, y)
+        self._set_classes(target, origin.device)
         return {"examples": examples}
 
     def _check_parameters(self):
@@ -120,7 +120,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
         ), softmax
 
-    def _examples(self, X, home, target, y, name="y"):
+    def _examples(self, X, origin, target, y, name="y"):
         """Checked rows with the target in the form that the loss takes."""
         loss, softmax = self._loss(target.kind)
         truth, values = target.codes, target.values
@@ -144,11 +144,11 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             codes = None
         if values is not None:
             values = np.ascontiguousarray(values, dtype=dtype_of(X))
-        return Examples(X, loss, values, codes, target.weight, truth, strata, scored, home)
+        return Examples(X, loss, values, codes, target.weight, truth, strata, scored, origin)
 
-    def _set_classes(self, target, place):
+    def _set_classes(self, target, device):
         loss, softmax = self._loss(target.kind)
-        self.classes_ = beside(target.classes, place)
+        self.classes_ = to_device(target.classes, device)
         self._kind = target.kind
         plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
         self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklloss import losses
 from sklloss._callbacks import FitCallbacks, with_callbacks
 from sklloss.data import (
-    check_same_place,
+    check_same_device,
     on_host,
     regression_data,
     regression_validation,
@@ -327,7 +327,7 @@ class MLPClassifier(BaseMLPClassifier):
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser = self._check_parameters()
             if not first:
-                check_same_place(self, X, self._model_array(), "partial_fit")
+                check_same_device(self, X, self._model_array(), "partial_fit")
             rows = self._stream_examples(X, y, sample_weight, classes, first)
             return self._train(optimiser, **rows, first=first, incremental=True)
 
@@ -629,7 +629,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser, loss = self._check_parameters(), self._loss()
             if not first:
-                check_same_place(self, X, self._model_array(), "partial_fit")
+                check_same_device(self, X, self._model_array(), "partial_fit")
             data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
             self._link = self.loss
             return self._train(optimiser, _examples(data, loss), first=first, incremental=True)
@@ -646,7 +646,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ndarray of shape (n,) or (n, outputs)
         """
         check_is_fitted(self)
-        check_same_place(self, X, self._model_array(), "predict")
+        check_same_device(self, X, self._model_array(), "predict")
         values = self._of_outputs(lambda raw: losses.get(self._link).predict(raw), X)
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -691,4 +691,4 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
 def _examples(data, loss):
     y = data.y.reshape(-1) if data.y.shape[1] == 1 else data.y
-    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y, home=data.home)
+    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y, origin=data.origin)

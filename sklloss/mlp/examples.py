@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklloss import losses
-from sklloss.arrays.device import place_of, to_numpy
-from sklloss.data import Home, dtype_of, in_dtype, target_in_dtype, weight_in_dtype
+from sklloss.arrays.device import device_of, to_numpy
+from sklloss.data import Origin, dtype_of, in_dtype, target_in_dtype, weight_in_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,12 @@ class Examples:
     truth: np.ndarray
     strata: np.ndarray | None = None
     y: np.ndarray | None = None
-    home: Home | None = None
+    origin: Origin | None = None
 
     @property
-    def place(self):
+    def device(self):
         """Where X is; None for NumPy."""
-        return place_of(self.X)
+        return device_of(self.X)
 
     def take(self, rows):
         """Some of the rows."""
@@ -55,9 +55,9 @@ class Examples:
         return replace(self, X=self._rows(rows), **parts)
 
     def _rows(self, rows):
-        if self.place is None or hasattr(self.X, "take_rows"):
-            return self.X[rows] if self.place is None else self.X.take_rows(rows)
-        return self.place.xp.take(self.X, self.place.put(rows, np.int64), axis=0)
+        if self.device is None or hasattr(self.X, "take_rows"):
+            return self.X[rows] if self.device is None else self.X.take_rows(rows)
+        return self.device.xp.take(self.X, self.device.put(rows, np.int64), axis=0)
 
     def in_dtype(self, dtype, suffix=""):
         """The same in the dtype of a network; ``suffix`` is that of the arguments' names, for errors."""

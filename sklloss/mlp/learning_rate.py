@@ -7,7 +7,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state, resample
 
-from sklloss.arrays.device import place_of
+from sklloss.arrays.device import device_of
 from sklloss.data import check_integer, check_real, check_weight
 from sklloss.mlp.base import STOCHASTIC, BaseMLP
 
@@ -127,9 +127,9 @@ def _judged_rows(probe, X, y, sample_weight):
 
 def _take(data, rows):
     """Some rows of an array, of any namespace, a data frame, a sparse matrix or a list."""
-    place = place_of(data)
-    if place is not None:
-        return place.xp.take(data, place.put(rows, np.int64), axis=0)
+    device = device_of(data)
+    if device is not None:
+        return device.xp.take(data, device.put(rows, np.int64), axis=0)
     if hasattr(data, "iloc"):
         return data.iloc[rows]
     if scipy.sparse.issparse(data):

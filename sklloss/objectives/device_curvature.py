@@ -47,10 +47,10 @@ class ArrayCurvature:
 
     def subset_hessian(self, sets, *, coupled):
         """See `Rows.subset_hessian`."""
-        xp, K = self.place.xp, len(sets)
+        xp, K = self.device.xp, len(sets)
         sizes = [len(columns) for columns in sets]
         starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-        chosen = [self.place.put(columns, np.int64) for columns in sets]
+        chosen = [self.device.put(columns, np.int64) for columns in sets]
         blocks, cross = [None] * K, None
         for first, last, bend in self._kept(self.width + 3 * starts[-1]):
             Z = self._written_out(first, last, self.fit_intercept)
@@ -75,15 +75,15 @@ class ArrayCurvature:
     gram = Curvature.gram
 
     def _whole_gram(self):
-        weight, total = self.place.put(self.row_weights(), self._wide_numpy), None
+        weight, total = self.device.put(self.row_weights(), self._wide_numpy), None
         for first, last in self._wide_chunks(2 * self.width):
             Z = self._written_out(first, last, self.fit_intercept)
-            total = plus(total, self.place.xp.matrix_transpose(Z) @ (Z * weight[first:last][:, None]))
+            total = plus(total, self.device.xp.matrix_transpose(Z) @ (Z * weight[first:last][:, None]))
         return self._numpy(total)
 
     def local_diagonal(self):
         """See `Rows.local_diagonal`."""
-        xp = self.place.xp
+        xp = self.device.xp
         total = shift = None
         kept = []
         for first, last, bend in self._kept(self.width):
@@ -107,7 +107,7 @@ class ArrayCurvature:
         ``kind`` is None for none, "blocks" for the diagonal blocks, "coupled" for all of a softmax, "slopes"
         for blocks in which rows count by the size of their first derivative.
         """
-        xp, K, width = self.place.xp, self.outputs, self.width
+        xp, K, width = self.device.xp, self.outputs, self.width
         w = xp.matrix_transpose(self._enter(coef)[0])
         sums = gradient = None
         blocks, cross = [None] * K, [None] * K
@@ -152,12 +152,12 @@ class ArrayCurvature:
         self._check_softmax()
         bend = p * (1.0 - p) if alone else p
         weight = self._batches.weight(p, first, last)
-        return bend if weight is None else self.place.xp.where(weight != 0, bend * weight, 0.0)
+        return bend if weight is None else self.device.xp.where(weight != 0, bend * weight, 0.0)
 
     def _softmax_share(self, p, first, last):
         """The root of the weight, times p."""
         self._check_softmax()
-        xp, weight = self.place.xp, self._batches.weight(p, first, last)
+        xp, weight = self.device.xp, self._batches.weight(p, first, last)
         return p if weight is None else xp.where(weight != 0, p * xp.sqrt(weight), 0.0)
 
     def _check_softmax(self):
@@ -181,18 +181,18 @@ class ArrayCurvature:
 
     def _written_out(self, first, last, ones):
         """Rows less the center in the dtype of sums, with a column of ones for the intercept if ``ones``."""
-        xp = self.place.xp
+        xp = self.device.xp
         part = self._X.rows(first, last).dense() if self.sparse else self._X[first:last, ...]
         part = self._to_wide(part)
         if self._centered:
             part = part - self._offset[None, :]
         if not ones:
             return part
-        column = xp.ones((last - first, 1), dtype=self._wide, device=self.place.device)
+        column = xp.ones((last - first, 1), dtype=self._wide, device=self.device.native)
         return xp.concat([part, column], axis=1)
 
     def _to_wide(self, array):
-        return self.place.xp.astype(array, self._wide, copy=False)
+        return self.device.xp.astype(array, self._wide, copy=False)
 
 
 def plus(total, part):

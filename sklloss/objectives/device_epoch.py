@@ -18,12 +18,12 @@ def epoch(
     ``rows`` are `ArrayRows`, and ``kept`` lies beside them. All columns step with each batch, those of a
     sparse X too.
     """
-    place = rows.place
-    xp, real = place.xp, place.real(rows.dtype)
-    point, running = _put(place, w), _put(place, mean)
-    first, second = (None, None) if moments is None else (_put(place, part) for part in moments)
+    device = rows.device
+    xp, real = device.xp, device.real(rows.dtype)
+    point, running = _put(device, w), _put(device, mean)
+    first, second = (None, None) if moments is None else (_put(device, part) for part in moments)
     bend, decay, decay_second, epsilon = map(float, (bend, *decays))
-    ridge, anchor, rates = _put(place, ridge), _put(place, anchor), _put(place, rates)
+    ridge, anchor, rates = _put(device, ridge), _put(device, anchor), _put(device, rates)
     into, back = _steps(rows, *coordinates)
     reader = _Reader(rows, order, batch_rows, kept, written_out=coordinates[0] is not None)
     for b in range(len(gains)):
@@ -56,22 +56,22 @@ def epoch(
         point = point - step
         if running is not None:
             running = running + float(mixing[b]) * (point - running)
-    w[...] = place.get(point)
+    w[...] = device.get(point)
     if first is not None:
-        moments[0][...], moments[1][...] = place.get(first), place.get(second)
+        moments[0][...], moments[1][...] = device.get(first), device.get(second)
     if running is not None:
-        mean[...] = place.get(running)
+        mean[...] = device.get(running)
 
 
-def cancel(rows, slopes):
+def slopes_sum_to_zero(rows, slopes):
     """See `stochastic.cancel`."""
-    xp, wide = rows.place.xp, rows.place.real(rows.place.wide)
+    xp, wide = rows.device.xp, rows.device.real(rows.device.wide)
     total = xp.sum(xp.abs(xp.sum(slopes, axis=1)), dtype=wide)
     return bool(total <= 1e-4 * xp.sum(xp.abs(slopes), dtype=wide))
 
 
-def _put(place, array):
-    return None if array is None else place.put(np.ascontiguousarray(array), place.wide)
+def _put(device, array):
+    return None if array is None else device.put(np.ascontiguousarray(array), device.wide)
 
 
 def _steps(rows, factors, units):
@@ -80,17 +80,17 @@ def _steps(rows, factors, units):
     The curvature is ``units U' U units``. Inverses of U, made once, serve instead of U: a triangular system
     is solved row after row, while an inverse is multiplied at once.
     """
-    place = rows.place
-    xp = place.xp
+    device = rows.device
+    xp = device.xp
     if factors is None:
-        there = _put(place, units)
+        there = _put(device, units)
         return (lambda g: g / there), (lambda g: g / there)
     made = rows.__dict__.get("_inverses")
     if made is None or made[0] is not factors:
         inverses = np.empty_like(factors)
         for inverse, factor, unit in zip(inverses, factors, units, strict=True):
             inverse[...] = np.triu(lapack.dtrtri(factor.T)[0]) / unit[:, None]
-        made = rows._inverses = (factors, _put(place, inverses))
+        made = rows._inverses = (factors, _put(device, inverses))
     inverses = made[1]
     if len(factors) == 1:
         one = inverses[0, :, :]
@@ -111,7 +111,7 @@ class _Reader:
     def __init__(self, rows, order, batch_rows, kept, *, written_out):
         self._rows, self._kept, self._batch_rows = rows, kept, batch_rows
         self._order = order
-        self._there = rows.place.put(order, np.int64)
+        self._there = rows.device.put(order, np.int64)
         self._kind = _SparseBlocks if rows.sparse and not written_out else _Blocks
         numbers = self._kind.row_numbers(rows) + 3 * rows.outputs
         room = max(1, int(GATHER_BYTES / (rows.dtype.itemsize * numbers)))
@@ -143,7 +143,7 @@ class _Blocks:
 
     def __init__(self, rows, order, at, kept):
         self._rows, self._loss = rows, rows._batches.taken(at)
-        self._slopes = None if kept is None else rows.place.xp.take(kept, at, axis=0)
+        self._slopes = None if kept is None else rows.device.xp.take(kept, at, axis=0)
         self._take(order, at)
 
     @staticmethod
@@ -152,12 +152,12 @@ class _Blocks:
         return rows.width
 
     def _take(self, order, at):
-        rows, xp = self._rows, self._rows.place.xp
+        rows, xp = self._rows, self._rows.device.xp
         X = rows._X.dense_rows(order) if rows.sparse else xp.take(rows._X, at, axis=0)
         if rows._centered:
             X = xp.astype(xp.astype(X, rows._offset.dtype) - rows._offset, X.dtype)
         if rows.fit_intercept:
-            X = xp.concat([X, xp.ones((X.shape[0], 1), dtype=X.dtype, device=rows.place.device)], axis=1)
+            X = xp.concat([X, xp.ones((X.shape[0], 1), dtype=X.dtype, device=rows.device.native)], axis=1)
         self._X = X
 
     def block(self, first, last):
@@ -187,7 +187,7 @@ class _Blocks:
         """The weighted sum of the squares of scores."""
         squares = self._scores(coef) ** 2
         weight = self._loss.weight(squares, self._first, self._last)
-        return self._rows.place.xp.sum(squares if weight is None else weight * squares)
+        return self._rows.device.xp.sum(squares if weight is None else weight * squares)
 
     def _scores(self, coef):
         return self._part @ coef.mT
@@ -209,7 +209,7 @@ class _SparseBlocks(_Blocks):
 
     def sums(self, slopes):
         """See `_Blocks.sums`."""
-        xp, wide = self._rows.place.xp, self._rows._wide
+        xp, wide = self._rows.device.xp, self._rows._wide
         slopes = xp.astype(slopes, wide)
         sums = self._part.transposed(slopes).mT
         if not self._rows.fit_intercept:

@@ -45,15 +45,15 @@ class ArrayLayers:
 
     Parameters
     ----------
-    place : Place
+    device : Device
     widths : tuple of int
     activation : str
     itemsize : int
         4 for float32, 8 for float64.
     """
 
-    def __init__(self, place, widths, activation, itemsize):
-        self.xp = place.xp
+    def __init__(self, device, widths, activation, itemsize):
+        self.xp = device.xp
         self.widths = widths
         self.activation = activation
         self._itemsize = itemsize
@@ -215,12 +215,12 @@ class ArrayLayers:
 class TorchLayers(ArrayLayers):
     """The same over torch's tensors."""
 
-    def __init__(self, place, widths, activation, itemsize):
-        super().__init__(place, widths, activation, itemsize)
+    def __init__(self, device, widths, activation, itemsize):
+        super().__init__(device, widths, activation, itemsize)
         self._torch = importlib.import_module("torch")
         self._fused = None
         # Without erfc there is the polynomial.
-        self._has_erfc = place.device.type in ("cpu", "cuda")
+        self._has_erfc = device.native.type in ("cpu", "cuda")
 
     def workspace(self, parameters):
         """A flat vector for the gradient, with views of its parts."""

@@ -14,7 +14,7 @@ class ArrayLoss:
 
     Parameters
     ----------
-    place : Place
+    device : Device
     loss : Loss
     values, codes, weight
         As `Rows` takes them, in NumPy: they are put there once, here.
@@ -23,20 +23,20 @@ class ArrayLoss:
         That of X.
     """
 
-    def __init__(self, place, loss, values, codes, weight, outputs, dtype):
-        self.place, self.loss, self.outputs = place, loss, outputs
-        self._wide = place.real(place.wide)
-        self._values = None if values is None else place.put(values, dtype)
-        self._codes = None if codes is None else place.put(codes, np.int64)
+    def __init__(self, device, loss, values, codes, weight, outputs, dtype):
+        self.device, self.loss, self.outputs = device, loss, outputs
+        self._wide = device.real(device.wide)
+        self._values = None if values is None else device.put(values, dtype)
+        self._codes = None if codes is None else device.put(codes, np.int64)
         self._expand = codes is not None and loss.target != "classes"
         self._weight = None
         if weight is not None:
-            self._weight = place.put(weight.reshape(len(weight), -1), dtype)
+            self._weight = device.put(weight.reshape(len(weight), -1), dtype)
             self._total = float(np.sum(weight, dtype=np.float64))
         # Of a mean over outputs each counts as one of so many.
         self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
         self.probabilities = loss.kernel == CrossEntropy.kernel
-        self._in_place = in_place(place, loss)
+        self._in_place = in_place(device, loss)
 
     def __call__(self, raw, first, last, *, curved=False):
         """Loss sums and derivatives of the rows [first, last), from their scores (rows, outputs).
@@ -53,7 +53,7 @@ class ArrayLoss:
             Of a separable loss the second derivatives, times weights. Of a softmax's cross-entropy the
             probabilities. Of other losses raw itself, see `bent`.
         """
-        xp, loss = self.place.xp, self.loss
+        xp, loss = self.device.xp, self.loss
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._in_place is not None:
             value, gradient, bend = self._in_place(y, raw, curved)
@@ -82,15 +82,15 @@ class ArrayLoss:
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._in_place is not None:
             return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
-        _, gradient = _batches.stated(self.loss, self.place.xp, y, raw)
-        return self._scaled(_batches.gradient_of(self.loss, self.place.xp, gradient, raw), raw, weight)
+        _, gradient = _batches.stated(self.loss, self.device.xp, y, raw)
+        return self._scaled(_batches.gradient_of(self.loss, self.device.xp, gradient, raw), raw, weight)
 
     def taken(self, at):
         """The same for the rows of these numbers, an array there, in their order."""
         taken = copy.copy(self)
         for name in ("_values", "_codes", "_weight"):
             array = getattr(self, name)
-            setattr(taken, name, None if array is None else self.place.xp.take(array, at, axis=0))
+            setattr(taken, name, None if array is None else self.device.xp.take(array, at, axis=0))
         return taken
 
     def bent(self, bend, direction, first, last):
@@ -98,7 +98,7 @@ class ArrayLoss:
 
         ``bend`` is what the rows' scores have given. The direction may be overwritten.
         """
-        xp = self.place.xp
+        xp = self.device.xp
         if self.loss.separable:
             direction *= bend
             return direction
@@ -118,19 +118,19 @@ class ArrayLoss:
         if self._values is not None:
             return self._like(self._values[first:last, ...], raw)
         codes = self._codes[first:last]
-        return self._like(one_hot(self.place.xp, codes, raw), raw) if self._expand else codes
+        return self._like(one_hot(self.device.xp, codes, raw), raw) if self._expand else codes
 
     def _like(self, array, raw):
-        return array if array.dtype == raw.dtype else self.place.xp.astype(array, raw.dtype)
+        return array if array.dtype == raw.dtype else self.device.xp.astype(array, raw.dtype)
 
     def _scaled(self, array, raw, weight):
         array = self._like(array, raw)
         if weight is None:
             return array if self._parts == 1 else array / self._parts
-        return self.place.xp.where(weight != 0, array * (weight / self._parts), 0.0)
+        return self.device.xp.where(weight != 0, array * (weight / self._parts), 0.0)
 
     def _curvature(self, y, raw, weight):
-        xp, loss = self.place.xp, self.loss
+        xp, loss = self.device.xp, self.loss
         if not loss.separable:
             return softmax(xp, raw) if self.probabilities else raw
         second = loss.curvature(xp, y, raw)
@@ -141,10 +141,10 @@ class ArrayLoss:
 
     def _whole(self, y, raw, weight):
         """A loss that is not a mean over rows, of all of them: its value times the sum of weights."""
-        xp = self.place.xp
+        xp = self.device.xp
         total = float(raw.shape[0]) if weight is None else self._total
         count = self.outputs if self.loss.separable else 1
-        sums = xp.zeros(count, dtype=self._wide, device=self.place.device)
+        sums = xp.zeros(count, dtype=self._wide, device=self.device.native)
         if total == 0.0:
             return sums, xp.zeros_like(raw)
         rows = None if weight is None else weight[:, 0]

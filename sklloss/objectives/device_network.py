@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from sklloss.arrays.device import check_writable, full_precision, place_of
+from sklloss.arrays.device import check_writable, device_of, full_precision
 from sklloss.arrays.ops_torch import in_place
 from sklloss.losses import _batches
 from sklloss.objectives.device_layers import ArrayLayers, TorchLayers
-from sklloss.objectives.device_network_rows import ArrayNetworkRows
+from sklloss.objectives.device_network_rows import DeviceNetworkRows
 
 # Bytes of rows that are gathered at a time, in as many whole batches.
 GATHER_BYTES = 1 << 24
@@ -23,49 +23,49 @@ class ArrayNetworkObjective:
     ----------
     widths, activation, dtype, loss, alpha
         As `NetworkObjective` takes them; dtype is NumPy's.
-    place : Place
+    device : Device
         Where rows and parameters live.
     """
 
-    def __init__(self, widths, activation, dtype, place, loss=None, alpha=0.0):
+    def __init__(self, widths, activation, dtype, device, loss=None, alpha=0.0):
         self.widths = tuple(widths)
         self.dtype = np.dtype(dtype)
         if loss is not None:
-            check_writable(place, "networks in training")
-        self.place = place
+            check_writable(device, "networks in training")
+        self.device = device
         self.alpha = float(alpha)
         self._loss = loss
-        self._in_place = None if loss is None else in_place(place, loss)
-        layers = TorchLayers if place.is_torch else ArrayLayers
-        self._layers = layers(place, self.widths, activation, self.dtype.itemsize)
-        self._wide = place.real(place.wide)
+        self._in_place = None if loss is None else in_place(device, loss)
+        layers = TorchLayers if device.is_torch else ArrayLayers
+        self._layers = layers(device, self.widths, activation, self.dtype.itemsize)
+        self._wide = device.real(device.wide)
         self.size, self.coefs = self._layers.size, self._layers.coefs
 
     # Parameters -------------------------------------------------------------------------------------
 
     def put(self, array):
         """An array of any namespace there, in the objective's dtype; it may be the same."""
-        own = place_of(array)
-        if own == self.place:
+        own = device_of(array)
+        if own == self.device:
             return self._cast(array)
-        return self.place.put(array if own is None else own.get(array), self.dtype)
+        return self.device.put(array if own is None else own.get(array), self.dtype)
 
     def get(self, array):
         """An array there as NumPy's."""
-        return array if isinstance(array, np.ndarray) else self.place.get(array)
+        return array if isinstance(array, np.ndarray) else self.device.get(array)
 
     def _zeros(self):
         """A new vector for something that there is one of for each parameter."""
-        return self.place.xp.zeros(self.size, dtype=self.place.real(self.dtype), device=self.place.device)
+        return self.device.xp.zeros(self.size, dtype=self.device.real(self.dtype), device=self.device.native)
 
     def copy(self, array):
         """A copy of such a vector, there, which may have come from elsewhere."""
         there = self.put(array)
-        return self.place.xp.asarray(there, copy=True) if there is array else there
+        return self.device.xp.asarray(there, copy=True) if there is array else there
 
     def is_finite(self, parameters):
         """Whether no parameter is NaN or infinite."""
-        return bool(self.place.xp.all(self.place.xp.isfinite(parameters)))
+        return bool(self.device.xp.all(self.device.xp.isfinite(parameters)))
 
     def pack(self, coefs, intercepts):
         """Weight matrices and biases, of any namespace, as a new flat vector there."""
@@ -74,20 +74,20 @@ class ArrayNetworkObjective:
     def unpack(self, parameters):
         """New arrays from a flat vector: the list of weight matrices and the list of biases."""
         coefs, intercepts = self._layers.unpack(self.put(parameters))
-        xp = self.place.xp
+        xp = self.device.xp
         return [xp.asarray(part, copy=True) for part in coefs], [
             xp.asarray(part, copy=True) for part in intercepts
         ]
 
     def running(self):
         """The context that passes run in: no product of theirs is less than its dtype."""
-        return full_precision(self.place)
+        return full_precision(self.device)
 
     # Passes -----------------------------------------------------------------------------------------
 
     def rows(self, X, target=None, weight=None, codes=None):
         """Rows of X there with their targets, which are NumPy's and are put beside them."""
-        return ArrayNetworkRows(self.place, X, target, weight, codes, self.dtype)
+        return DeviceNetworkRows(self.device, X, target, weight, codes, self.dtype)
 
     def epoch(
         self,
@@ -111,7 +111,7 @@ class ArrayNetworkObjective:
         batch_size = min(batch_size, n)
         starts = range(0, n, batch_size)
         shares, sums = self._shares(rows, order, np.array(starts))
-        tally = _Tally(self.place.xp, self._wide, self._layers)
+        tally = _Tally(self.device.xp, self._wide, self._layers)
         layers = self._layers
         coefs, intercepts = layers.unpack(parameters)
         workspace = layers.workspace(parameters)
@@ -148,7 +148,7 @@ class ArrayNetworkObjective:
         """The weighted mean of the loss, without the penalty."""
         with self.running():
             coefs, intercepts = self._layers.unpack(self.put(parameters))
-            tally = _Tally(self.place.xp, self._wide, self._layers)
+            tally = _Tally(self.device.xp, self._wide, self._layers)
             self._pass(rows, coefs, intercepts, tally, None)
             return tally.total() / rows.n
 
@@ -157,18 +157,18 @@ class ArrayNetworkObjective:
         with self.running():
             there = self.put(parameters)
             coefs, intercepts = self._layers.unpack(there)
-            tally = _Tally(self.place.xp, self._wide, self._layers)
+            tally = _Tally(self.device.xp, self._wide, self._layers)
             gradient = self._zeros()
             self._pass(rows, coefs, intercepts, tally, gradient)
             if self.alpha:
                 penalty = self.alpha / rows.total_weight
                 tally.add_squares(there, 0.5 * penalty * rows.n)
                 self._layers.add_penalty(gradient, there, penalty)
-            return tally.total() / rows.n, self.place.get(gradient)
+            return tally.total() / rows.n, self.device.get(gradient)
 
     def predict(self, X, parameters):
         """Raw scores of shape (n, outputs): there for rows that live there, else NumPy's."""
-        host = place_of(X) is None
+        host = device_of(X) is None
         n = X.shape[0]
         step = max(64, PASS_BYTES // (self.dtype.itemsize * sum(self.widths)))
         parts = []
@@ -183,10 +183,10 @@ class ArrayNetworkObjective:
                 else:
                     block = rows.block(first, last)[0]
                 raw = self._layers.forward(self._cast(block), coefs, intercepts)
-                parts.append(self.place.get(raw) if host else raw)
+                parts.append(self.device.get(raw) if host else raw)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts) if host else self.place.xp.concat(parts)
+        return np.concatenate(parts) if host else self.device.xp.concat(parts)
 
     # Inside -----------------------------------------------------------------------------------------
 
@@ -198,8 +198,8 @@ class ArrayNetworkObjective:
         return self.widths[-1] if by_output else 1
 
     def _cast(self, array):
-        dtype = self.place.real(self.dtype)
-        return array if array.dtype == dtype else self.place.xp.astype(array, dtype)
+        dtype = self.device.real(self.dtype)
+        return array if array.dtype == dtype else self.device.xp.astype(array, dtype)
 
     def _shares(self, rows, order, starts):
         """What a row's loss counts in the mean of its batch, there, or None for all the same; and the weights
@@ -212,11 +212,11 @@ class ArrayNetworkObjective:
         weight = weight.astype(np.float64).reshape(n, -1)
         sums = np.add.reduceat(weight.mean(axis=1), starts)
         counts = np.diff(starts, append=n)
-        return self.place.put(weight / (np.repeat(sums, counts)[:, None] * self._parts), self.dtype), sums
+        return self.device.put(weight / (np.repeat(sums, counts)[:, None] * self._parts), self.dtype), sums
 
     def _delta(self, raw, y, share, tally, count, some_left_out):
         """The gradient by raw of a batch's mean loss, which is noted times ``count``."""
-        xp, loss = self.place.xp, self._loss
+        xp, loss = self.device.xp, self._loss
         plain = isinstance(share, float)
         if not loss.additive:
             value, gradient = loss.mean_formula(xp, y, raw, None if plain else share[:, 0])
@@ -244,7 +244,7 @@ class ArrayNetworkObjective:
         whole = None
         if not self._loss.additive:
             parts = [layers.forward(rows.block(*cut)[0], coefs, intercepts) for cut in cuts]
-            raw = parts[0] if len(parts) == 1 else self.place.xp.concat(parts)
+            raw = parts[0] if len(parts) == 1 else self.device.xp.concat(parts)
             own = share if shares is None else shares
             whole = self._delta(raw, rows.targets(), own, tally, n, rows.some_left_out)
             if out is None:

@@ -3,12 +3,12 @@
 import numpy as np
 
 
-class ArrayNetworkRows:
+class DeviceNetworkRows:
     """Rows of X there, targets beside them; weights stay NumPy's, for the means of batches.
 
     Parameters
     ----------
-    place : Place
+    device : Device
     X : array of shape (n, features) or TorchCSR
     target, weight, codes
         As `sklloss.kernels.network.network.Rows` takes them, in NumPy.
@@ -16,15 +16,15 @@ class ArrayNetworkRows:
         That of X.
     """
 
-    def __init__(self, place, X, target, weight, codes, dtype):
-        self._place, self._X = place, X
+    def __init__(self, device, X, target, weight, codes, dtype):
+        self._device, self._X = device, X
         self.n, features = X.shape
         self.row_bytes = features * dtype.itemsize
         self._y = None
         if codes is not None:
-            self._y = place.put(codes, np.int64)
+            self._y = device.put(codes, np.int64)
         elif target is not None:
-            self._y = place.put(target, dtype)
+            self._y = device.put(target, dtype)
         self.weight = weight
         self.some_left_out = weight is not None and not weight.all()
         self._sparse = hasattr(X, "dense_rows")
@@ -38,7 +38,7 @@ class ArrayNetworkRows:
 
     def index(self, order):
         """Numbers of rows, there."""
-        return self._place.put(order, np.int64)
+        return self._device.put(order, np.int64)
 
     def targets(self):
         """Those of all rows."""
@@ -49,7 +49,7 @@ class ArrayNetworkRows:
 
         ``index`` is `index` of it.
         """
-        xp = self._place.xp
+        xp = self._device.xp
         if index is None:
             y = None if self._y is None else self._y[first:last, ...]
             if self._sparse:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklloss.arrays.device import check_writable, place_of
+from sklloss.arrays.device import check_writable, device_of
 from sklloss.arrays.torch_csr import TorchCSR
 from sklloss.objectives.device_curvature import ArrayCurvature, plus
 from sklloss.objectives.device_loss import ArrayLoss
@@ -23,22 +23,22 @@ class ArrayRows(ArrayCurvature):
     weights are NumPy's, and are put beside X here, once.
 
     Parameters of the model that come as NumPy's are answered by NumPy's. `value_and_gradient` and `product`
-    also take them as arrays beside X, in the dtype ``place.wide``: then the results are such arrays, no
+    also take them as arrays beside X, in the dtype ``device.wide``: then the results are such arrays, no
     number moves, and nobody waits for the device.
 
     Attributes
     ----------
-    place : Place
-        Where X lives. Sums are carried in the dtype ``place.wide``, in chunks of rows.
+    device : Device
+        Where X lives. Sums are carried in the dtype ``device.wide``, in chunks of rows.
     """
 
     compiled = False
 
     def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
         self.sparse = isinstance(X, TorchCSR)
-        self.place = place_of(X)
+        self.device = device_of(X)
         self.n, self.features = X.shape
-        self.dtype = self.place.numpy_dtype(X)
+        self.dtype = self.device.numpy_dtype(X)
         self.outputs = outputs
         self.fit_intercept = fit_intercept
         self.width = self.features + bool(fit_intercept)
@@ -52,9 +52,9 @@ class ArrayRows(ArrayCurvature):
             bad = np.flatnonzero((codes < 0) | (codes >= outputs))
             if bad.size:
                 raise ValueError(f"class code {codes[bad[0]]} in row {bad[0]} is not in [0, {outputs})")
-        self._wide_numpy = self.place.wide
-        self._wide = self.place.real(self._wide_numpy)
-        self._batches = ArrayLoss(self.place, loss, values, codes, weight, outputs, self.dtype)
+        self._wide_numpy = self.device.wide
+        self._wide = self.device.real(self._wide_numpy)
+        self._batches = ArrayLoss(self.device, loss, values, codes, weight, outputs, self.dtype)
         self._n_threads = n_threads
         self._null, self._gram, self._bend = {}, None, None
         if not isinstance(center, np.ndarray):
@@ -75,7 +75,7 @@ class ArrayRows(ArrayCurvature):
     def center(self, center):
         self._center = center
         self._centered = bool(self.fit_intercept and center.any())
-        self._offset = self.place.put(center, self._wide_numpy) if self._centered else None
+        self._offset = self.device.put(center, self._wide_numpy) if self._centered else None
 
     def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
         """See `Rows.value_and_gradient`; ``slopes`` is filled where it is, in NumPy or beside X."""
@@ -85,7 +85,7 @@ class ArrayRows(ArrayCurvature):
         if keep_curvature:
             self._bend = None
         if slopes is not None and not isinstance(slopes, np.ndarray):
-            check_writable(self.place, "stochastic solvers")
+            check_writable(self.device, "stochastic solvers")
 
         def pieces():
             nonlocal sums
@@ -96,7 +96,7 @@ class ArrayRows(ArrayCurvature):
                 bends.append(bend)
                 if slopes is not None:
                     slopes[first:last, ...] = (
-                        self.place.get(slope) if isinstance(slopes, np.ndarray) else slope
+                        self.device.get(slope) if isinstance(slopes, np.ndarray) else slope
                     )
                 yield first, last, slope
 
@@ -117,7 +117,7 @@ class ArrayRows(ArrayCurvature):
         weight = part(weight)
         if weight is not None and not weight.any():
             return None
-        X = self._X.every(step) if self.sparse else self.place.xp.asarray(self._X[::step, ...], copy=True)
+        X = self._X.every(step) if self.sparse else self.device.xp.asarray(self._X[::step, ...], copy=True)
         return ArrayRows(
             X, self.loss, part(self._values), part(self._codes), weight, self.outputs,
             fit_intercept=self.fit_intercept, n_threads=self._n_threads, center=self.center,
@@ -125,12 +125,12 @@ class ArrayRows(ArrayCurvature):
 
     def constant_columns(self):
         """See `Rows.constant_columns`."""
-        xp, columns = self.place.xp, np.flatnonzero(self.center)
+        xp, columns = self.device.xp, np.flatnonzero(self.center)
         for rows in looks(self.n):
             if columns.size:
-                at = self.place.put(columns, np.int64)
+                at = self.device.put(columns, np.int64)
                 part, first = (xp.take(self._X[some, ...], at, axis=1) for some in (rows, slice(0, 1)))
-                columns = columns[self.place.get(xp.all(part == first, axis=0))]
+                columns = columns[self.device.get(xp.all(part == first, axis=0))]
         return columns
 
     def plain(self, coef):
@@ -149,12 +149,12 @@ class ArrayRows(ArrayCurvature):
             moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
             return moved
         slopes, intercept = coef[:, : self.features], coef[:, self.features :]
-        return self.place.xp.concat([slopes, intercept + sign * (slopes @ self._offset)[:, None]], axis=1)
+        return self.device.xp.concat([slopes, intercept + sign * (slopes @ self._offset)[:, None]], axis=1)
 
     def squared_columns(self):
         """The diagonal of X'WX, of shape (width,), in NumPy."""
         weight = self.row_weights()
-        there = self.place.put(weight, self._wide_numpy)
+        there = self.device.put(weight, self._wide_numpy)
         diagonal = np.zeros(self.width)
         diagonal[self.features :] = weight.sum()
         if self.sparse:
@@ -173,40 +173,40 @@ class ArrayRows(ArrayCurvature):
         if self.sparse:
             largest[: self.features] = self._X.largest()
         else:
-            xp = self.place.xp
-            high = self.place.get(xp.max(self._X, axis=0)) - self.center
-            low = self.place.get(xp.min(self._X, axis=0)) - self.center
+            xp = self.device.xp
+            high = self.device.get(xp.max(self._X, axis=0)) - self.center
+            low = self.device.get(xp.min(self._X, axis=0)) - self.center
             largest[: self.features] = np.maximum(np.abs(high), np.abs(low))
         return largest
 
     def _find_center(self, weight):
-        xp = self.place.xp
+        xp = self.device.xp
         if weight is None:
             sample = self._X[:: max(1, self.n // SAMPLE), ...]
         else:
             rows = np.flatnonzero(weight.reshape(self.n, -1).any(axis=1))
-            rows = self.place.put(rows[:: max(1, len(rows) // SAMPLE)], np.int64)
+            rows = self.device.put(rows[:: max(1, len(rows) // SAMPLE)], np.int64)
             sample = xp.take(self._X, rows, axis=0)
-        return _offsets(self.place.get(sample), None)
+        return _offsets(self.device.get(sample), None)
 
     def _enter(self, coef):
         """Parameters there, in the dtype of sums, and whether they have come from NumPy."""
         if isinstance(coef, np.ndarray):
-            return self.place.put(coef, self._wide_numpy), True
+            return self.device.put(coef, self._wide_numpy), True
         return coef, False
 
     def _numpy(self, array):
-        return self.place.get(array).astype(np.float64, copy=False)
+        return self.device.get(array).astype(np.float64, copy=False)
 
     def _leave(self, sums, gradient):
         """Both in NumPy: one wait for the device."""
-        both = self._numpy(self.place.xp.concat([sums, self.place.xp.reshape(gradient, (-1,))]))
+        both = self._numpy(self.device.xp.concat([sums, self.device.xp.reshape(gradient, (-1,))]))
         cut = sums.shape[0]
         return both[:cut], both[cut:].reshape(gradient.shape)
 
     def _split(self, coef):
         """Coefficients, transposed, and intercepts, or None, in X's dtype."""
-        xp = self.place.xp
+        xp = self.device.xp
         w = xp.matrix_transpose(xp.astype(coef[:, : self.features], self._X.dtype))
         if not self.fit_intercept:
             return w, None
@@ -221,7 +221,7 @@ class ArrayRows(ArrayCurvature):
 
     def _add_up(self, pieces):
         """The sum of slopes' X over chunks (first, last, slopes), the intercept's sums beside it."""
-        xp = self.place.xp
+        xp = self.device.xp
         total = shift = None
         kept = []
         for first, last, slopes in pieces:
@@ -243,7 +243,7 @@ class ArrayRows(ArrayCurvature):
 
     def _scatter(self, X, slopes):
         """The product slopes' X in the dtype of sums; X's own adds up no more than a block of rows."""
-        xp = self.place.xp
+        xp = self.device.xp
         n, rest = X.shape[0], X.shape[0] % BLOCK
         if X.dtype == self._wide or n <= BLOCK:
             return xp.astype(xp.matrix_transpose(slopes) @ X, self._wide)

@@ -67,10 +67,10 @@ class LinearObjective:
 
     def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
-        place = rows.place
+        device = rows.device
         # In float32 what L-BFGS remembers is too coarse: without float64 there, parameters stay here.
-        there = place is not None and place.wide == np.float64
-        self.vectors = ArrayVectors(place) if there else NUMPY
+        there = device is not None and device.wide == np.float64
+        self.vectors = ArrayVectors(device) if there else NUMPY
         self.penalised = np.isfinite(C)
         self.scale = float(C) if self.penalised else 1.0
         self.problems = rows.outputs if rows.separable else 1

@@ -108,7 +108,7 @@ class MiniBatches:
         objective = self.objective
         sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._kept)
         if self._together is None:
-            self._together = numpy_epoch.cancel(objective.rows, self._kept)
+            self._together = numpy_epoch.slopes_sum_to_zero(objective.rows, self._kept)
         self._anchor = gradient * objective.scale
         return objective._with_penalty(w, sums, gradient)
 

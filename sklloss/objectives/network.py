@@ -42,8 +42,8 @@ class NetworkObjective:
         the same bits for any number.
     """
 
-    # where parameters live: NumPy has no `Place`
-    place = None
+    # where parameters live: NumPy has no `Device`
+    device = None
 
     def __init__(self, widths, activation, dtype, loss=None, alpha=0.0, n_threads=None):
         self.widths = tuple(widths)

@@ -91,15 +91,15 @@ def room_for_slopes(rows):
     """An array (n, outputs) beside X for `Rows.value_and_gradient` to fill."""
     if isinstance(rows, Rows):
         return np.empty((rows.n, rows.outputs), dtype=rows.dtype)
-    place = rows.place
-    return place.xp.empty((rows.n, rows.outputs), dtype=place.real(rows.dtype), device=place.device)
+    device = rows.device
+    return device.xp.empty((rows.n, rows.outputs), dtype=device.real(rows.dtype), device=device.native)
 
 
-def cancel(rows, slopes):
+def slopes_sum_to_zero(rows, slopes):
     """Whether the slopes of each row cancel out: then a shift of all outputs alike changes no loss."""
     if not isinstance(rows, Rows):
         from sklloss.objectives import device_epoch
 
-        return device_epoch.cancel(rows, slopes)
+        return device_epoch.slopes_sum_to_zero(rows, slopes)
     total = float(np.abs(slopes.sum(axis=1)).sum(dtype=np.float64))
     return total <= 1e-4 * float(np.abs(slopes).sum(dtype=np.float64))

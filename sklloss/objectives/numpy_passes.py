@@ -49,8 +49,8 @@ class Rows(Curvature):
         Dense X with an intercept only; else there is nothing to center. An array gives the offsets.
     """
 
-    # in main memory: where `ArrayRows` have a `Place`
-    place = None
+    # in main memory: where `ArrayRows` have a `Device`
+    device = None
 
     def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
         self.n, self.features = X.shape

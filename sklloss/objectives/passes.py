@@ -1,16 +1,16 @@
 """The rows of X bound to a loss, in the backend that X belongs to."""
 
-from sklloss.arrays.device import place_of
+from sklloss.arrays.device import device_of
 from sklloss.objectives.numpy_passes import Rows
 
 
-def bind(X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
+def make_passes(X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
     """`Rows` of NumPy's arrays and of CSR, else their equal for arrays elsewhere; arguments are its.
 
     Targets, codes and weights are NumPy's in either case: they are put beside X here, once.
     """
     kind = Rows
-    if place_of(X) is not None:
+    if device_of(X) is not None:
         from sklloss.objectives.device_passes import ArrayRows
 
         kind = ArrayRows

@@ -30,7 +30,7 @@ class BlockSolver:
             self._factors[k], self._units[k] = factor.T, root
 
     def there(self, vectors):
-        """The same for the vectors of another place, by explicit inverses made here.
+        """The same for the vectors of another device, by explicit inverses made here.
 
         They are products of a triangular matrix with its transpose: rounding leaves them positive.
         """

@@ -85,14 +85,14 @@ def _to_the_end_of_the_face(matrix, slope, z, l1):
         first = reach.min()
         moves.append(np.where(reach == first, -z[face], first * step))
     best = (0.0, None, None)
-    for move in moves:
-        bent = block @ move
-        gained = -(pull @ move + 0.5 * (move @ bent))
+    for transfer in moves:
+        bent = block @ transfer
+        gained = -(pull @ transfer + 0.5 * (transfer @ bent))
         if gained > best[0]:
-            best = (gained, move)
-    gained, move = best[:2]
-    if move is None:
+            best = (gained, transfer)
+    gained, transfer = best[:2]
+    if transfer is None:
         return 0.0, exact, -0.5 * (pull @ step)
-    z[face] += move
-    slope += matrix[:, face] @ move
+    z[face] += transfer
+    slope += matrix[:, face] @ transfer
     return gained, exact, -0.5 * (pull @ step) - gained

@@ -86,7 +86,7 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
         still = active & (step == 0.0)
         converged |= still & exhausted(slope, value, objective.noise)
         stuck |= still & ~converged
-        model.move(step)
+        model.transfer(step)
         earlier = [*earlier, value][-memory:]
         value = new_value
         n_iter[active] = iteration

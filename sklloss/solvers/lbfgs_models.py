@@ -46,7 +46,7 @@ class TwoLoop:
         value, self._next = self._objective.value_and_gradient(self._ahead)
         return value, _dot(self._next, self._direction)
 
-    def move(self, step):
+    def transfer(self, step):
         """Go to where it has looked last, with those steps."""
         _remember(self._past, self._moved, self._next - self._gradient, self._precondition, self._memory)
         self.w, self._gradient = self._ahead, self._next
@@ -181,7 +181,7 @@ class Compact:
         self._products = numbers[:, 1:].reshape(problems, -1, 3)
         return numbers[:, 0].copy(), self._products[:, -5, 2].copy()
 
-    def move(self, step):
+    def transfer(self, step):
         """See `TwoLoop.move`."""
         xp = self._xp
         problems, known = self._D.shape

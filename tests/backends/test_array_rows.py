@@ -8,13 +8,13 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.arrays.device import move, place_for, place_of
+from sklloss.arrays.device import device_of, requested_device, transfer
 from sklloss.losses import Loss
 from sklloss.objectives import device_curvature, device_passes
 from sklloss.objectives.classification import TwoClasses
 from sklloss.objectives.device_passes import ArrayRows
 from sklloss.objectives.numpy_passes import Rows
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 
 N, FEATURES, OUTPUTS = 300, 5, 3
 TORCH, STRICT, DEVICE1, NO_FLOAT64 = "torch", "array_api_strict", "device1", "no_float64"
@@ -42,7 +42,11 @@ def one_thread():
 def elsewhere(X, name):
     if name == TORCH:
         torch = pytest.importorskip("torch")
-        return move(X, place_for(torch.device("cpu"))) if scipy.sparse.issparse(X) else torch.asarray(X)
+        return (
+            transfer(X, requested_device(torch.device("cpu")))
+            if scipy.sparse.issparse(X)
+            else torch.asarray(X)
+        )
     strict = pytest.importorskip("array_api_strict")
     device = None if name == STRICT else strict.Device(name)
     return strict.asarray(X, device=device)
@@ -74,7 +78,7 @@ def pair(loss, name, dtype, weights, *, intercept=True, **options):
     X, values, codes, weight = data(loss, dtype, weights, **options)
     arguments = (loss, values, codes, weight, options.get("outputs", OUTPUTS))
     keywords = {"fit_intercept": intercept, "center": True}
-    there = bind(elsewhere(X, name), *arguments, **keywords)
+    there = make_passes(elsewhere(X, name), *arguments, **keywords)
     assert isinstance(there, ArrayRows)
     return Rows(X, *arguments, **keywords), there
 
@@ -120,7 +124,7 @@ def test_passes_give_what_numpy_gives(loss, name, dtype):
         for intercept in (True, False):
             here, there = pair(loss, name, dtype, weights, intercept=intercept, coded=intercept)
             assert (here.center.any() and np.array_equal(here.center, there.center)) or not intercept
-            place, curved = there.place, has_curvature(loss)
+            place, curved = there.device, has_curvature(loss)
             for coef in points(here):
                 sums, gradient = here.value_and_gradient(coef, keep_curvature=curved)
                 resident = place.put(coef, place.wide)
@@ -191,7 +195,7 @@ def test_what_is_known_of_the_columns_is_what_numpy_knows(name, dtype, weights):
     close(np.tril(there.gram()), np.tril(here.gram()), max(exact, 1e-7 * (dtype == np.float32)))
     close(there.null_sums(), here.null_sums(), max(exact, 1e-6 * (dtype == np.float32)))
     coef = next(points(here))
-    assert there.place.get(there.plain(there.place.put(coef, there.place.wide))) == pytest.approx(
+    assert there.device.get(there.plain(there.device.put(coef, there.device.wide))) == pytest.approx(
         here.plain(coef), rel=exact
     )
     np.testing.assert_array_equal(there.centered(coef), here.centered(coef))
@@ -211,7 +215,7 @@ def test_a_long_table_is_sampled_as_in_numpy():
     zero = np.zeros(40)
     zero[1] = 1.0
     X, values, codes, _ = data(loss, np.float64, "none", n=40)
-    rows = bind(elsewhere(X, TORCH), loss, values, codes, zero, OUTPUTS, fit_intercept=True)
+    rows = make_passes(elsewhere(X, TORCH), loss, values, codes, zero, OUTPUTS, fit_intercept=True)
     assert rows.every(2) is None
 
 
@@ -280,7 +284,7 @@ def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
     coef = 0.1 * rng.normal(size=(OUTPUTS, FEATURES + 1))
     arguments = (loss, values, codes, weight, OUTPUTS)
     here = Rows(X, *arguments, fit_intercept=True)
-    there = bind(elsewhere(X, TORCH), *arguments, fit_intercept=True)
+    there = make_passes(elsewhere(X, TORCH), *arguments, fit_intercept=True)
     exact = here.precise_gradient(coef)
     for found, plain, true in zip(
         there.value_and_gradient(coef), here.value_and_gradient(coef), exact, strict=True
@@ -296,7 +300,9 @@ def test_passes_over_resident_parameters_look_at_no_number(loss):
     for weights in cases(loss):
         _, values, codes, weight = data(loss, np.float32, weights, n=3000)
         X = torch.empty((3000, FEATURES), device="meta")
-        rows = bind(X, loss, values, codes, weight, OUTPUTS, fit_intercept=True, center=np.ones(FEATURES))
+        rows = make_passes(
+            X, loss, values, codes, weight, OUTPUTS, fit_intercept=True, center=np.ones(FEATURES)
+        )
         coef = torch.empty((OUTPUTS, FEATURES + 1), dtype=torch.float64, device="meta")
         sums, gradient = rows.value_and_gradient(rows.centered(coef), keep_curvature=has_curvature(loss))
         assert (sums.device, gradient.shape) == (coef.device, coef.shape)
@@ -310,7 +316,7 @@ def test_passes_over_resident_parameters_look_at_no_number(loss):
 def test_passes_over_sparse_rows_look_at_no_number(loss, monkeypatch):
     torch = pytest.importorskip("torch")
     rows = pair(loss, TORCH, np.float32, "rows", sparse=True)[1]
-    coef = rows.place.put(next(points(rows)), np.float64)
+    coef = rows.device.put(next(points(rows)), np.float64)
 
     def refuse(*arguments):
         raise AssertionError("a number was waited for")
@@ -336,12 +342,12 @@ def test_the_layout_of_x_does_not_matter(dtype):
     loss = losses.LogLoss()
     X, values, codes, weight = data(loss, dtype, "rows", n=5001)
     arguments = (loss, values, codes, weight, OUTPUTS)
-    rows = bind(elsewhere(X, TORCH), *arguments, fit_intercept=True)
+    rows = make_passes(elsewhere(X, TORCH), *arguments, fit_intercept=True)
     coef = next(points(rows))
     expected = rows.value_and_gradient(0.1 * coef)
     wide = elsewhere(np.repeat(X, 2, axis=1), TORCH)
     for turned in (elsewhere(np.ascontiguousarray(X.T), TORCH).T, wide[:, ::2]):
-        found = bind(turned, *arguments, fit_intercept=True).value_and_gradient(0.1 * coef)
+        found = make_passes(turned, *arguments, fit_intercept=True).value_and_gradient(0.1 * coef)
         for part, wanted in zip(found, expected, strict=True):
             close(part, wanted, 1e-12 if dtype == np.float64 else SINGLE)
 
@@ -354,9 +360,9 @@ def test_rows_of_weight_0_are_left_out_whatever_they_hold():
         weight[7] = 0.0
         kept = np.flatnonzero(weight)
         coef = next(
-            points(bind(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True))
+            points(make_passes(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True))
         )
-        rows = bind(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True)
+        rows = make_passes(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True)
         found = rows.value_and_gradient(1e3 * coef, keep_curvature=True)
         part = [None if array is None else array[kept] for array in (values, codes)]
         only = Rows(X[kept], loss, *part, None, OUTPUTS, fit_intercept=True)
@@ -370,14 +376,14 @@ def test_codes_are_checked_once_and_early():
     for bad in (-1, OUTPUTS):
         codes[11] = bad
         with pytest.raises(ValueError, match=rf"class code {bad} in row 11 is not in \[0, 3\)"):
-            bind(elsewhere(X, TORCH), loss, None, codes, None, OUTPUTS, fit_intercept=True)
+            make_passes(elsewhere(X, TORCH), loss, None, codes, None, OUTPUTS, fit_intercept=True)
 
 
 def test_a_device_without_sparse_products_is_named():
     torch = pytest.importorskip("torch")
-    place = place_of(torch.empty(0, device="meta"))
+    place = device_of(torch.empty(0, device="meta"))
     with pytest.raises(ValueError, match="torch on meta multiplies no sparse matrices"):
-        move(scipy.sparse.eye_array(3, format="csr"), place)
+        transfer(scipy.sparse.eye_array(3, format="csr"), place)
 
 
 def test_a_loss_without_curvature_says_so():
@@ -418,7 +424,7 @@ def test_two_coupled_classes_are_one_output(loss, codes):
         values = 0.8 * values + 0.1
     arguments = (TwoClasses(loss, codes=codes), values, None, rng.random(N), 1)
     here = Rows(X, *arguments, fit_intercept=True)
-    there = bind(elsewhere(X, STRICT), *arguments, fit_intercept=True)
+    there = make_passes(elsewhere(X, STRICT), *arguments, fit_intercept=True)
     for coef in points(here):
         for part, wanted in zip(there.value_and_gradient(coef), here.value_and_gradient(coef), strict=True):
             close(part, wanted, 1e-12)

@@ -7,7 +7,7 @@ import scipy.sparse
 from sklloss import losses
 from sklloss.arrays import device as device_module
 from sklloss.objectives import device_epoch, numpy_epoch
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 
 N, P, K, BATCH = 90, 7, 3, 8
 
@@ -48,7 +48,7 @@ def epoch(rows, w, arguments, **further):
     kept = further.pop("kept", None)
     if kept is not None:
         slopes = numpy_epoch.room_for_slopes(rows)
-        slopes[...] = kept if isinstance(slopes, np.ndarray) else rows.place.put(kept)
+        slopes[...] = kept if isinstance(slopes, np.ndarray) else rows.device.put(kept)
         further["kept"] = slopes
     numpy_epoch.epoch(rows, w, **arguments, **{**further, **changed})
     return [w, *changed.get("moments", ()), *([changed["mean"]] if "mean" in changed else [])]
@@ -67,8 +67,8 @@ def both(
     w = rng.normal(size=(outputs, P + 1)) / 3
     values, weight = (None if v is None else v.astype(dtype) for v in (values, weight))
     results = []
-    for one in (X, device_module.move(scipy.sparse.csr_array(X) if sparse else X, place)):
-        rows = bind(one, loss, values, codes, weight, outputs, fit_intercept=True, center=center)
+    for one in (X, device_module.transfer(scipy.sparse.csr_array(X) if sparse else X, place)):
+        rows = make_passes(one, loss, values, codes, weight, outputs, fit_intercept=True, center=center)
         results.append(epoch(rows, w, a, **further))
     for expected, found in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=close, atol=close)
@@ -168,11 +168,13 @@ def test_slopes_that_cancel_are_told_from_those_that_do_not(there, rng):
     place, dtype, _ = there
     X = rng.normal(size=(N, P)).astype(dtype)
     slopes = rng.normal(size=(N, K)).astype(dtype)
-    for one in (X, device_module.move(X, place)):
-        rows = bind(one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True)
+    for one in (X, device_module.transfer(X, place)):
+        rows = make_passes(
+            one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True
+        )
         for shift, cancels in ((slopes.mean(axis=1, keepdims=True), True), (0.0, False)):
             room = numpy_epoch.room_for_slopes(rows)
             assert tuple(room.shape) == (N, K)
             part = slopes - shift
             room[...] = part if isinstance(room, np.ndarray) else place.put(part)
-            assert numpy_epoch.cancel(rows, room) is cancels
+            assert numpy_epoch.slopes_sum_to_zero(rows, room) is cancels

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss.arrays import device as device_module
-from sklloss.arrays.device import Place, full_precision, move, place_of
+from sklloss.arrays.device import Device, device_of, full_precision, transfer
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def strict():
 @pytest.fixture
 def float32_alone(strict):
     """A device without float64."""
-    return Place(strict, strict.Device("no_float64"))
+    return Device(strict, strict.Device("no_float64"))
 
 
 @pytest.mark.parametrize("layout", ["read-only", "reversed", "big endian", "column-major"])
@@ -34,7 +34,7 @@ def test_what_is_put_shares_no_memory(there, layout, rng):
     before = array.copy()
     array.setflags(write=layout != "read-only")
     moved = there.put(array)
-    assert place_of(moved) == there
+    assert device_of(moved) == there
     if layout != "read-only":
         array[...] = 0.0
     np.testing.assert_array_equal(there.get(moved), before)
@@ -60,7 +60,7 @@ def test_a_place_holds_what_it_does_not_round(float32_alone, numbers, dtype):
 
 
 def test_torch_holds_unsigned_numbers_as_signed_ones(torch):
-    here = place_of(torch.zeros(1))
+    here = device_of(torch.zeros(1))
     assert here.holds(np.array([7], dtype=np.uint8)) == np.uint8
     assert here.holds(np.array([7], dtype=np.uint64)) == np.int64
     assert here.holds(np.array([2**63], dtype=np.uint64)) is None
@@ -70,21 +70,21 @@ def test_rows_change_their_dtype_part_by_part(there, rng, monkeypatch):
     monkeypatch.setattr(device_module, "PART_BYTES", 100)
     X = rng.normal(size=(37, 5))
     sizes = []
-    put = Place.put
+    put = Device.put
     monkeypatch.setattr(
-        Place, "put", lambda place, array, *rest: sizes.append(array.nbytes) or put(place, array, *rest)
+        Device, "put", lambda place, array, *rest: sizes.append(array.nbytes) or put(place, array, *rest)
     )
-    moved = move(X, there, np.dtype(np.float32))
+    moved = transfer(X, there, np.dtype(np.float32))
     assert max(sizes) <= 200  # of float64
     np.testing.assert_array_equal(there.get(moved), X.astype(np.float32))
 
 
 def test_torchs_default_device_does_not_matter(torch, rng):
     X = rng.normal(size=(5, 3))
-    here = place_of(torch.zeros(1))
+    here = device_of(torch.zeros(1))
     torch.set_default_device("meta")
     try:
-        dense, sparse = move(X, here), move(scipy.sparse.csr_array(X), here)
+        dense, sparse = transfer(X, here), transfer(scipy.sparse.csr_array(X), here)
         product = sparse @ dense.T
     finally:
         torch.set_default_device(None)
@@ -95,6 +95,6 @@ def test_float32_means_float32_within_autocasting(torch, rng):
     X = torch.asarray(rng.normal(size=(8, 8)).astype(np.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (X @ X).dtype == torch.bfloat16
-        with full_precision(place_of(X)):
+        with full_precision(device_of(X)):
             assert (X @ X).dtype == torch.float32
         assert (X @ X).dtype == torch.bfloat16

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklloss import losses
-from sklloss.arrays.device import place_of
+from sklloss.arrays.device import device_of
 from sklloss.objectives.device_network import ArrayNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
 from sklloss.solvers.stochastic import SGD, Adam, AdamW, put_state
@@ -102,7 +102,7 @@ def test_the_objective_over_all_rows_is_that_of_numpy(there, loss, weighted, dty
     np.testing.assert_allclose(slope, gradient, **TOLERANCES[dtype])
     np.testing.assert_allclose(other.loss(rows[1], starts[1]), one.loss(rows[0], starts[0]), rtol=1e-5)
     scores = other.predict(there.put(X), starts[1])
-    assert place_of(scores) == there
+    assert device_of(scores) == there
     np.testing.assert_allclose(there.get(scores), one.predict(X, starts[0]), **TOLERANCES[dtype])
     np.testing.assert_array_equal(other.predict(X, starts[1]), there.get(scores))
 
@@ -118,7 +118,7 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
     for loss in (losses.get("huber"), losses.get("root_mean_squared_error"), losses.CrossEntropy()):
         _, y = data(loss, rng, np.float64, n=30)
         weight = rng.uniform(0.1, 2.0, 30)
-        objective = ArrayNetworkObjective(WIDTHS, activation, np.float64, place_of(X), loss)
+        objective = ArrayNetworkObjective(WIDTHS, activation, np.float64, device_of(X), loss)
         start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), np.float64)
         value, gradient = objective.value_and_gradient(objective.rows(X, weight=weight, **y), start)
         coefs, intercepts = objective.unpack(start)
@@ -177,7 +177,7 @@ def test_an_epoch_waits_for_the_device_once_however_many_batches_it_has(rng, mon
         X = torch.asarray(X)
         weight = rng.uniform(0.0, 1.0, 96).astype(np.float32)
         weight[3] = 0.0
-        objective = ArrayNetworkObjective(WIDTHS, "relu", np.float32, place_of(X), loss, 0.1)
+        objective = ArrayNetworkObjective(WIDTHS, "relu", np.float32, device_of(X), loss, 0.1)
         rows = objective.rows(X, weight=weight, **y)
         parameters = objective.put(initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float32))
         state = put_state(optimiser.start(objective.size, np.float32), objective)

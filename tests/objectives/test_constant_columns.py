@@ -6,7 +6,7 @@ import pytest
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.losses import LogLoss
 from sklloss.objectives.numpy_passes import LOOK
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_column_counts_as_constant_if_every_row_says_so(place, rng, strict):
     X[:, 5] += 100
     given = X if place == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)
-    rows = bind(given, LogLoss(), y, None, None, 1, fit_intercept=True, n_threads=1, center=True)
+    rows = make_passes(given, LogLoss(), y, None, None, 1, fit_intercept=True, n_threads=1, center=True)
     assert rows.constant_columns().tolist() == [1, 3]
-    rows = bind(given, LogLoss(), y, None, None, 1, fit_intercept=False, n_threads=1, center=True)
+    rows = make_passes(given, LogLoss(), y, None, None, 1, fit_intercept=False, n_threads=1, center=True)
     assert rows.constant_columns().size == 0

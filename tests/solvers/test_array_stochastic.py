@@ -8,7 +8,7 @@ from sklloss import losses
 from sklloss.arrays import device as device_module
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.linear_stochastic import MiniBatches
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 from sklloss.solvers.newton_cg import newton_cg
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
@@ -38,7 +38,7 @@ def objectives(there, loss, rng, *, C=1.0, weight=None, sparse=False, features=P
     weight = None if weight is None else weight.astype(dtype)
     made = []
     for one in (X, device_module.move(X, place)):
-        rows = bind(one, loss, *target, weight, K, fit_intercept=True, center=True)
+        rows = make_passes(one, loss, *target, weight, K, fit_intercept=True, center=True)
         made.append(LinearObjective(rows, C))
     return made
 
@@ -131,6 +131,6 @@ def test_batches_of_many_rows_are_larger_on_a_device(find_place, rng):
     X = rng.normal(size=(120_000, 1)).astype(np.float32)
     sizes = []
     for one in (X, device_module.move(X, find_place("torch"))):
-        rows = bind(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
+        rows = make_passes(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
         sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
     assert sizes == [512, 600]

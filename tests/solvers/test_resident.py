@@ -8,12 +8,12 @@ import scipy.sparse
 from array_api_compat import array_namespace
 
 from sklloss import losses
-from sklloss.arrays.device import Place, move
+from sklloss.arrays.device import Device, transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
 from sklloss.objectives import dual_epoch
 from sklloss.objectives.device_passes import ArrayRows
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.passes import bind
+from sklloss.objectives.passes import make_passes
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -38,15 +38,15 @@ CASES = [
 ]
 
 
-def torch_place():
+def torch_device():
     torch = pytest.importorskip("torch")
-    return Place(array_namespace(torch.zeros(1)), torch.device("cpu"))
+    return Device(array_namespace(torch.zeros(1)), torch.device("cpu"))
 
 
 PLACES = {
-    "torch": torch_place,
-    "strict": lambda: Place(array_api_strict, array_api_strict.Device("device1")),
-    "strict, float32 alone": lambda: Place(array_api_strict, array_api_strict.Device("no_float64")),
+    "torch": torch_device,
+    "strict": lambda: Device(array_api_strict, array_api_strict.Device("device1")),
+    "strict, float32 alone": lambda: Device(array_api_strict, array_api_strict.Device("no_float64")),
 }
 
 
@@ -89,8 +89,8 @@ def pair(
         weight = rng.uniform(size=n if weights == "rows" else (n, outputs)).astype(dtype)
         weight[:7] = 0.0
     made = []
-    for matrix in (X, move(X, place)):
-        rows = bind(
+    for matrix in (X, transfer(X, place)):
+        rows = make_passes(
             matrix, KINDS[kind], values, codes, weight, outputs, fit_intercept=fit_intercept, center=center
         )
         made.append(LinearObjective(rows, C, l1_ratio))
@@ -202,7 +202,7 @@ def test_preconditioners_of_all_kinds_are_the_same_elsewhere(kind, monkeypatch, 
 
 @pytest.mark.parametrize("kind", ["several", "softmax"])
 def test_a_long_fit_takes_new_preconditioners_elsewhere_too(kind):
-    objectives = pair(kind, torch_place(), n=400, p=40, C=1e5, noise=0.1)
+    objectives = pair(kind, torch_device(), n=400, p=40, C=1e5, noise=0.1)
     asked = []
     renew = objectives[1].preconditioner_at
     objectives[1].preconditioner_at = lambda w: asked.append(w) or renew(w)
@@ -239,13 +239,13 @@ def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kin
 
 
 def test_many_rows_elsewhere_give_a_sampled_start():
-    objectives = pair("one", torch_place(), n=40_000, p=4)
+    objectives = pair("one", torch_device(), n=40_000, p=4)
     assert objectives[1].thinned(128).rows.n == objectives[0].thinned(128).rows.n < 40_000
     assert_same(*solved(newton_cholesky, objectives))
 
 
 def test_sparse_rows_elsewhere_are_solved_without_a_dual_ascent(monkeypatch):
-    objectives = pair("several", torch_place(), container=scipy.sparse.csr_matrix)
+    objectives = pair("several", torch_device(), container=scipy.sparse.csr_matrix)
     assert not dual_epoch.takes(objectives[1].rows)
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
     assert objectives[1].dual_ascent() is None
@@ -300,7 +300,7 @@ def test_lbfgs_takes_the_same_steps_elsewhere_with_any_memory(memory, edge):
     expected = lbfgs(here, start, tol=1e-6, max_iter=500, memory=memory)
     assert expected.converged.all()
     assert expected.n_iter[0] == 0
-    for there in (PLACES["strict"](), torch_place()):
+    for there in (PLACES["strict"](), torch_device()):
         objective = Valleys(steepness, ArrayVectors(there), edge)
         found = lbfgs(objective, start, tol=1e-6, max_iter=500, memory=memory)
         assert found.converged.all()
@@ -373,7 +373,7 @@ def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
     expected = newton_cg(Bowls(NUMPY, curvature, says), start, tol=1e-6, max_iter=50)
     assert expected.converged.tolist() == [False, True, True, True]
     np.testing.assert_allclose(expected.w, 1.0, atol=1e-6)
-    for there in (PLACES["strict"](), torch_place()):
+    for there in (PLACES["strict"](), torch_device()):
         found = newton_cg(Bowls(ArrayVectors(there), curvature, says), start, tol=1e-6, max_iter=50)
         np.testing.assert_array_equal(found.converged, expected.converged)
         np.testing.assert_array_equal(found.n_iter, expected.n_iter)
@@ -384,7 +384,7 @@ def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
 def waits(monkeypatch):
     """How often numbers have come from a place; numbers that go there, by their shapes."""
     seen = {"get": 0, "put": []}
-    get, put = Place.get, Place.put
+    get, put = Device.get, Device.put
 
     def counted_get(self, array):
         seen["get"] += 1
@@ -394,8 +394,8 @@ def waits(monkeypatch):
         seen["put"].append(np.shape(array))
         return put(self, array, dtype)
 
-    monkeypatch.setattr(Place, "get", counted_get)
-    monkeypatch.setattr(Place, "put", counted_put)
+    monkeypatch.setattr(Device, "get", counted_get)
+    monkeypatch.setattr(Device, "put", counted_put)
     return seen
 
 
@@ -433,7 +433,7 @@ def hidden_waits():
 
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
 def test_lbfgs_waits_once_for_each_look_along_a_direction(kind, waits, hidden_waits, monkeypatch):
-    _, there = pair(kind, torch_place(), p=100, C=100.0)
+    _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()  # it keeps the Gram matrix
     calls = count_calls(monkeypatch, there, "value_and_gradient")
     waits["get"], waits["put"] = 0, []
@@ -450,7 +450,7 @@ def test_lbfgs_waits_once_for_each_look_along_a_direction(kind, waits, hidden_wa
 
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
 def test_newton_cg_waits_once_for_each_product(kind, waits, hidden_waits, monkeypatch):
-    _, there = pair(kind, torch_place(), p=100, C=100.0)
+    _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()
     monkeypatch.setattr(there, "local_preconditioner", lambda: None)
     calls = count_calls(monkeypatch, there, "linearise", "product")

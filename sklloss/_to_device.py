@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.arrays.device import beside, place_of, to_numpy, torch_place
+from sklloss.arrays.device import device_of, to_device, to_numpy, torch_device
 
 
 class Movable:
@@ -14,12 +14,12 @@ class Movable:
     # Whether `fit` takes arrays of other namespaces as they are, and leaves what it learns beside them.
     _follows_arrays = True
 
-    def to(self, place):
+    def to(self, device):
         """A copy of the fitted estimator whose arrays live elsewhere.
 
         Parameters
         ----------
-        place : str, torch.device or array
+        device : str, torch.device or array
             "numpy" for NumPy arrays; the name of a device for torch tensors there, as "cuda" or "cpu"; an
             array for the namespace and the device that it lives in.
 
@@ -35,7 +35,7 @@ class Movable:
         NotFittedError
             If there is nothing to move.
         ValueError, TypeError, ImportError
-            If there is no such place.
+            If there is no such device.
 
         Examples
         --------
@@ -47,11 +47,11 @@ class Movable:
         array([0, 0])
         """
         check_is_fitted(self)
-        target = _target_of(place)
+        target = _target_device(device)
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if name == "classes_":
-                moved.classes_ = beside(to_numpy(value), target)
+                moved.classes_ = to_device(to_numpy(value), target)
             elif name.endswith("_") or name.startswith("_"):
                 setattr(moved, name, _moved(value, target))
         moved.device = None
@@ -64,11 +64,11 @@ class Movable:
         return tags
 
 
-def _target_of(place):
-    """A `Place`, or None for NumPy."""
-    if isinstance(place, np.ndarray) or (isinstance(place, str) and place == "numpy"):
+def _target_device(device):
+    """A `Device`, or None for NumPy."""
+    if isinstance(device, np.ndarray) or (isinstance(device, str) and device == "numpy"):
         return None
-    return place_of(place) or torch_place(place, "place", "'numpy', the name of a device, an array")
+    return device_of(device) or torch_device(device, "device", "'numpy', the name of a device, an array")
 
 
 def _moved(value, target):
@@ -76,7 +76,7 @@ def _moved(value, target):
         return type(value)(_moved(part, target) for part in value)
     if isinstance(value, dict):
         return {name: _moved(part, target) for name, part in value.items()}
-    here = place_of(value)
+    here = device_of(value)
     if here == target:
         return value
     if here is not None:
