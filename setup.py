@@ -5,6 +5,7 @@ import platform
 import tempfile
 from pathlib import Path
 
+from Cython import Tempita
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -30,18 +31,37 @@ KERNELS = ROOT / "sklloss" / "kernels"
 # Cython's own functions, of memoryviews above all, in one module for all.
 SHARED_UTILITY = "sklloss.kernels._cyutility"
 
+ISA = KERNELS / "isa"
+
+# Name, target and flags of each build of kernels/isa.
 X86_64 = {
-    "baseline": ["-march=x86-64-v2"],
-    "avx2": ["-march=x86-64-v3"],
-    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    "baseline": ("x86-64-v2", ["-march=x86-64-v2"]),
+    "avx2": ("x86-64-v3: AVX2 and fused multiply-add", ["-march=x86-64-v3"]),
+    "avx512": ("x86-64-v4: AVX-512", ["-march=x86-64-v4", "-mprefer-vector-width=512"]),
 }
+ELSEWHERE = {"baseline": ("the compiler's own target", [])}
 
 
 def builds():
-    """Name and flags of each build of the kernels for this machine's architecture."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return X86_64
-    return {"baseline": []}
+    """Name, target and flags of each build of the kernels for this machine's architecture."""
+    return X86_64 if platform.machine().lower() in ("x86_64", "amd64") else ELSEWHERE
+
+
+def render_templates():
+    """Write the Cython sources that templates (*.tp) make, where they have changed."""
+    for template in sorted(KERNELS.rglob("*.tp")):
+        source = Tempita.Template(template.read_text(encoding="utf-8"), name=str(template))
+        if template.name == "build.pyx.tp":
+            for name, (target, _) in builds().items():
+                _write(ISA / f"{name}.pyx", source.substitute(target=target))
+        else:
+            _write(template.with_suffix(""), source.substitute())
+
+
+def _write(path, text):
+    """Write a file, unless it holds just that: its date tells Cython and the compiler whether to work."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def extensions():
@@ -55,7 +75,7 @@ def extensions():
             # A compiler too old for an instruction set costs that build, not the installation.
             optional=name != "baseline",
         )
-        for name, flags in builds().items()
+        for name, (_, flags) in builds().items()
     ]
     for path in sorted(KERNELS.rglob("*.pyx")):
         if path.parent.name != "isa":
@@ -118,6 +138,7 @@ def _build_name(ext):
 
 
 if __name__ == "__main__":
+    render_templates()
     setup(
         ext_modules=cythonize(
             extensions(),

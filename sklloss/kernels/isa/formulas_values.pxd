@@ -1,4 +1,8 @@
-# Losses of values: of a difference, and of positive quantities by their logarithm. See formulas.pxd.
+# Separable losses, one element at a time. See formulas.pxd for the accuracy of what they are made of.
+#
+# Each formula has the signature that the table of losses.pxi.tp calls: it returns the loss of the raw score z
+# and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is the loss's
+# own, in double for every dtype. Where `wide` is an argument, see exp_scaled of formulas.pxd.
 
 from sklloss.kernels.isa.formulas cimport (
     exp_reduced,
@@ -25,21 +29,35 @@ cdef inline real sign_of(real d) noexcept nogil:
     return <real>1.0 if d > <real>0.0 else (<real>-1.0 if d < <real>0.0 else d)
 
 
-cdef inline real absolute_error(real* z, real y) noexcept nogil:
-    """|z - y|; z becomes the derivative, the sign of z - y. Error: 0.5 ULP, and 0."""
+cdef inline real squared_error(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """parameter (z - y)**2."""
+    cdef real twice = <real>(2.0 * parameter)
+    cdef real d = z[0] - y
+    curvature[0] = twice
+    z[0] = twice * d
+    return <real>parameter * d * d
+
+
+cdef inline real absolute_error(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """|z - y|, with the sign of z - y as derivative. Error: 0.5 ULP, and 0."""
     cdef real d = z[0] - y
     z[0] = sign_of(d)
+    curvature[0] = <real>0.0
     return abs(d)
 
 
-cdef inline real quantile(real* z, real y, real q, real q_low, real p, real p_low) noexcept nogil:
-    """The pinball loss q (y - z) below y and p (z - y) above, p = 1 - q; z becomes the derivative, -q or p.
+cdef inline real quantile(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """The pinball loss q (y - z) below y and p (z - y) above, for the quantile q and p = 1 - q.
 
-    At z = y the derivative is 0. q and p come in two parts, for a q that is no float.
+    The derivative is -q or p, and 0 at z = y. q and p are carried in two parts, because a float rounds them.
 
     Error: 1.0 ULP (double, z = -192.08, y = -0.0291, q = 0.3, baseline; 0.5 with fused multiply-add),
     derivative 0.
     """
+    cdef real q = <real>parameter
+    cdef real q_low = <real>(parameter - <double>q)
+    cdef real p = <real>(1.0 - parameter)
+    cdef real p_low = <real>((1.0 - <double>p) - parameter)
     cdef real low
     cdef real d = difference(z[0], y, &low)
     cdef real slope = -q if d < <real>0.0 else p
@@ -48,18 +66,21 @@ cdef inline real quantile(real* z, real y, real q, real q_low, real p, real p_lo
     # Where z - y overflows, a fraction of it need not.
     value = value if value - value == <real>0.0 else slope * z[0] - slope * y
     z[0] = p if d > <real>0.0 else (-q if d < <real>0.0 else d)
+    curvature[0] = <real>0.0
     return value
 
 
-cdef inline real huber(real* z, real y, real delta, real delta_low, real* bend) noexcept nogil:
-    """d**2 / 2 for |d| <= delta, else delta (|d| - delta / 2), where d = z - y.
+cdef inline real huber(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """d**2 / 2 for |d| <= delta, else delta (|d| - delta / 2), where d = z - y and delta is the parameter.
 
-    Both are c (|d| - c / 2) with c = min(|d|, delta). z becomes the derivative, c with the sign of d, and
-    bend the second derivative, 1 inside and 0 outside.
+    Both are c (|d| - c / 2) with c = min(|d|, delta). The derivative is c with the sign of d, the second
+    derivative 1 up to delta and 0 beyond.
 
     Error: 1.0 ULP (double, z = 592.0, y = -0.360, delta = 20, baseline; 0.5 with fused multiply-add),
     derivative 0.5 ULP.
     """
+    cdef real delta = <real>parameter
+    cdef real delta_low = <real>(parameter - <double>delta)
     cdef real low, c, c_low, m, m_low, value
     cdef real d = difference(z[0], y, &low)
     cdef real a = abs(d)
@@ -71,13 +92,13 @@ cdef inline real huber(real* z, real y, real delta, real delta_low, real* bend) 
     m_low = m_low if m_low - m_low == <real>0.0 else <real>0.0
     value = c * m + (c_low * m + c * m_low)
     value = value if a - a == <real>0.0 else c * abs(z[0]) + c * abs(y)
-    bend[0] = <real>1.0 if a <= delta else <real>0.0
+    curvature[0] = <real>1.0 if a <= delta else <real>0.0
     z[0] = signed(c, d)
     return value
 
 
-cdef inline real log_cosh(real* z, real y, real* bend) noexcept nogil:
-    """log(cosh d) for d = z - y; z becomes the derivative tanh d and bend the second one, 1 - tanh(d)**2.
+cdef inline real log_cosh(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """log(cosh d) for d = z - y, with the derivatives tanh d and 1 - tanh(d)**2.
 
     With a = |d|, e = exp(-2 a) and u = 1 - e in two parts: tanh a = u / (2 - u). Below a = 0.75 the value is
     q / 2 - q**2 C(q), q = a**2, beyond it a - log 2 + e - e**2 P(e), the sums in two parts. C and P are
@@ -114,7 +135,7 @@ cdef inline real log_cosh(real* z, real y, real* bend) noexcept nogil:
     t = u / n
     t = t + (u_low - t * n_low) * (<real>0.5 + <real>0.5 * t)
     v = (<real>1.0 + t) * (<real>1.0 + t)
-    bend[0] = e * v * (<real>1.0 - <real>2.0 * t * low)
+    curvature[0] = e * v * (<real>1.0 - <real>2.0 * t * low)
     q = a * a
     w = q * q
     if real is double:
@@ -175,8 +196,8 @@ cdef inline real log_cosh(real* z, real y, real* bend) noexcept nogil:
 
 # Losses of a mean exp(z), the log link.
 
-cdef inline real poisson(real* z, real y, bint wide, real* bend) noexcept nogil:
-    """exp(z) - y z; z becomes the derivative exp(z) - y, bend the second one, exp(z). wide: see exp_scaled.
+cdef inline real poisson(real* z, real y, double parameter, bint wide, real* curvature) noexcept nogil:
+    """exp(z) - y z, with the derivatives exp(z) - y and exp(z).
 
     At z = -inf the loss is 0 for y = 0, else infinite; where exp(z) overflows it is infinite.
 
@@ -195,14 +216,14 @@ cdef inline real poisson(real* z, real y, bint wide, real* bend) noexcept nogil:
     else:
         value = (e - y * x) + low * first
         z[0] = (e - y) + low * first
-    bend[0] = e
+    curvature[0] = e
     return value
 
 
-cdef inline real gamma(real* z, real y, bint wide, real* bend) noexcept nogil:
-    """z + y exp(-z); z becomes the derivative 1 - y exp(-z), bend the second one, y exp(-z).
+cdef inline real gamma(real* z, real y, double parameter, bint wide, real* curvature) noexcept nogil:
+    """z + y exp(-z), with the derivatives 1 - y exp(-z) and y exp(-z).
 
-    The loss is infinite at both infinities, the derivative 1 and -inf there. wide: see exp_scaled.
+    The loss is infinite at both infinities, the derivative 1 and -inf there.
 
     Error in ULP of the largest of the terms and their sum: 1.7 (float, z = -0.363, y = 1.123, AVX2),
     derivative 1.7 (double, z = -36.3, y = 2.015, AVX2), second derivative 1.7.
@@ -220,5 +241,5 @@ cdef inline real gamma(real* z, real y, bint wide, real* bend) noexcept nogil:
     else:
         value = (x + w) + low * first
         z[0] = (<real>1.0 - w) - low * first
-    bend[0] = w
+    curvature[0] = w
     return value

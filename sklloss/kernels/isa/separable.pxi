@@ -118,18 +118,7 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
     return -1
 
 
-cdef enum Separable:
-    SQUARED_ERROR      # parameter (raw - y)**2
-    ABSOLUTE_ERROR
-    QUANTILE           # parameter: the quantile
-    HUBER              # parameter: delta
-    LOG_COSH
-    POISSON
-    GAMMA
-    FOCAL              # parameter: gamma; the one that is summed over the outputs, not averaged
-
-
-cdef inline bint modest(const real* z, Py_ssize_t n) noexcept nogil:
+cdef inline bint exp_is_normal(const real* z, Py_ssize_t n) noexcept nogil:
     """Whether exp of every z and -z is a normal number: |z| <= 708 (float: 87)."""
     cdef Py_ssize_t i
     cdef int64_t most = 0, bits
@@ -146,103 +135,12 @@ cdef inline bint modest(const real* z, Py_ssize_t n) noexcept nogil:
         return most32 <= float_bits(87.0)
 
 
-cdef inline void separable_tile(
-    Separable loss, double parameter, real* z, const real* y, Py_ssize_t n, real* value, real* bend,
-) noexcept nogil:
-    """Loss, derivative (in z) and second derivative (in bend) of n elements.
-
-    A loop for each loss, chosen once a tile: in each the compiler sees one formula.
-    """
-    cdef double x, second
-    cdef real d
-    cdef real a = <real>parameter
-    cdef real a_low = <real>(parameter - <double>a)
-    cdef real b = <real>(1.0 - parameter)
-    cdef real b_low = <real>(((1.0 - <double>b) - parameter))
-    cdef Py_ssize_t i
-    if loss == SQUARED_ERROR:
-        b = <real>(2.0 * parameter)
-        for i in range(n):
-            d = z[i] - y[i]
-            value[i] = a * d * d
-            z[i] = b * d
-            bend[i] = b
-    elif loss == ABSOLUTE_ERROR:
-        for i in range(n):
-            value[i] = absolute_error(&z[i], y[i])
-            bend[i] = 0.0
-    elif loss == QUANTILE:
-        for i in range(n):
-            value[i] = quantile(&z[i], y[i], a, a_low, b, b_low)
-            bend[i] = 0.0
-    elif loss == HUBER:
-        for i in range(n):
-            value[i] = huber(&z[i], y[i], a, a_low, &bend[i])
-    elif loss == LOG_COSH:
-        for i in range(n):
-            value[i] = log_cosh(&z[i], y[i], &bend[i])
-    elif loss == POISSON:
-        if modest(z, n):
-            for i in range(n):
-                value[i] = poisson(&z[i], y[i], False, &bend[i])
-        else:
-            for i in range(n):
-                x = z[i]
-                value[i] = <real>poisson(&x, <double>y[i], True, &second)
-                z[i] = <real>x
-                bend[i] = <real>second
-    elif loss == GAMMA:
-        if modest(z, n):
-            for i in range(n):
-                value[i] = gamma(&z[i], y[i], False, &bend[i])
-        else:
-            for i in range(n):
-                x = z[i]
-                value[i] = <real>gamma(&x, <double>y[i], True, &second)
-                z[i] = <real>x
-                bend[i] = <real>second
-    elif loss == FOCAL:
-        focal_tile(parameter, z, y, n, value, bend)
-
-
 cdef inline void average(real* x, Py_ssize_t n, Py_ssize_t outputs) noexcept nogil:
     """Each output's part in the mean over a row's outputs. A division, because it rounds once."""
     cdef real divisor = <real>outputs
     cdef Py_ssize_t i
     for i in range(n):
         x[i] = x[i] / divisor
-
-
-cdef Py_ssize_t separable_rows(Separable loss, real* raw, Batch* batch) noexcept nogil:
-    """A loss of each output by itself, averaged over the outputs. target: (rows, outputs).
-
-    curvature: weight / outputs * the second derivative.
-    """
-    cdef real value[TILE]
-    cdef real bend[TILE]
-    cdef const real* y = <const real*>batch.target
-    cdef real* curvature = <real*>batch.curvature
-    cdef Py_ssize_t first, n, rows, width = 0
-    cdef Py_ssize_t total = batch.rows * batch.outputs
-    cdef bint mean = batch.outputs > 1 and loss != FOCAL
-    clear_sums(batch)
-    first = 0
-    while first < total:
-        rows = tile_rows(batch, first, &width)
-        n = rows * width
-        separable_tile(loss, batch.parameter, raw + first, y + first, n, value, bend)
-        if mean:
-            average(raw + first, n, batch.outputs)
-            average(value, n, batch.outputs)
-        weigh(raw + first, batch, first, rows, width)
-        if curvature != NULL:
-            if mean:
-                average(bend, n, batch.outputs)
-            memcpy(curvature + first, bend, n * sizeof(real))
-            weigh(curvature + first, batch, first, rows, width)
-        collect(value, batch, first, rows, width)
-        first += n
-    return -1
 
 
 cdef inline Py_ssize_t root_mean_squared_error_rows(real* raw, Batch* batch) noexcept nogil:
