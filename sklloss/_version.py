@@ -1,8 +1,8 @@
 """The version, and its stamp on pickled estimators."""
 
-import warnings
-
 from sklearn.exceptions import InconsistentVersionWarning
+
+from sklloss._warnings import warn
 
 __version__ = "0.1.0"
 
@@ -19,12 +19,11 @@ class VersionStamp:
     def __setstate__(self, state):
         written_by = state.pop("_sklloss_version", "an unknown version")
         if written_by != __version__:
-            warnings.warn(
+            warn(
                 InconsistentVersionWarning(
                     estimator_name=type(self).__name__,
                     current_sklearn_version=f"sklloss {__version__}",
                     original_sklearn_version=f"sklloss {written_by}",
-                ),
-                stacklevel=2,
+                )
             )
         super().__setstate__(state)

@@ -15,15 +15,17 @@ ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 # What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
 BELOW_ESTIMATORS = {"kernels", "losses", "arrays", "data", "objectives", "solvers"}
 # What estimators share beside their rooms.
-SHARED = {"_callbacks", "_class_predictions", "_to_device", "_version"}
+SHARED = {"_callbacks", "_class_predictions", "_to_device", "_version", "_warnings"}
 MAY_IMPORT = {
     "kernels": set(),
     "losses": {"kernels"},
     "arrays": {"kernels", "losses"},
-    "data": {"kernels", "losses", "arrays"},
+    "data": {"kernels", "losses", "arrays", "_warnings"},
     "objectives": {"kernels", "losses", "arrays", "data"},
-    "solvers": {"kernels", "arrays", "objectives"},  # a solver sees a vector and an objective, no losses
-    "_version": set(),
+    # a solver sees a vector and an objective, no losses
+    "solvers": {"kernels", "arrays", "objectives", "_warnings"},
+    "_warnings": set(),
+    "_version": {"_warnings"},
     "_callbacks": set(),
     "_to_device": {"arrays"},
     "_class_predictions": {"losses", "arrays", "data"},

@@ -1,7 +1,6 @@
 """What the linear classifiers share: parameters and fit. The numerics are in the rooms below."""
 
 import numbers
-import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -11,6 +10,7 @@ from sklloss import losses
 from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
 from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
+from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import full_precision, to_device
 from sklloss.data import (
@@ -192,10 +192,9 @@ class LinearClassifier(
                 result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
         why = self._why_unsolved(result)
         if why:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} (solver={names[-1]!r}) has not converged: {why}.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         coef = objective.rows.plain(objective.coef(result.w))
         self._set_model(target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device)

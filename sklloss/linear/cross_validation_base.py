@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import numbers
-import warnings
 from typing import ClassVar
 
 import joblib
@@ -20,6 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss._version import VersionStamp
+from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.data import (
     check_flag,
@@ -170,11 +170,10 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         self.solver_ = model._choose_solver(rows)
         self._set_model(target.classes, target.kind, model._own_link(loss), coef, X.dtype)
         if unsolved:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} (solver={self.solver_!r}) has not converged in {len(unsolved)} of "
                 f"{self.scores_.size + bool(self.refit)} fits. The first is {unsolved[0]}.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return self
 

@@ -2,7 +2,6 @@
 
 import functools
 import numbers
-import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -14,6 +13,7 @@ from sklloss import losses
 from sklloss._callbacks import CallbackSupport
 from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
+from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
 from sklloss.data import (
@@ -138,14 +138,11 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             )
         return widths
 
-    def _batch_size(self, n, stacklevel):
+    def _batch_size(self, n):
         if isinstance(self.batch_size, str):
             return min(200, n)
         if self.batch_size > n:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-                stacklevel=stacklevel,
-            )
+            warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
         return min(int(self.batch_size), n)
 
     def _early_stopping(self):
@@ -305,7 +302,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             else:
                 parameters, n_iter = self._run(
                     objective, rows, order, parameters, optimiser, state, history,
-                    batch_size=self._batch_size(len(order), 4 if incremental else 5),
+                    batch_size=self._batch_size(len(order)),
                     max_iter=int(self.max_iter),
                     shuffle=bool(self.shuffle),
                     random_state=random_state,

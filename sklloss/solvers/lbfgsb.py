@@ -1,11 +1,10 @@
 """SciPy's L-BFGS-B for objectives without curvature to lean on: a network's loss over all rows at once."""
 
-import warnings
-
 import numpy as np
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
+from sklloss._warnings import warn
 from sklloss.arrays.threads import single_threaded_blas
 
 
@@ -71,10 +70,9 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
     # in float32 a line search ends where rounding hides what is left: that is as far as it goes
     rounded = found.status == 2 and dtype == np.float32 and n_iter > 0
     if found.status != 0 and not rounded and not ended:
-        warnings.warn(
+        warn(
             f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}): {found.message}. "
             "Increase max_iter or max_fun, or scale the data",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return found.x.astype(dtype, copy=False), value, n_iter

@@ -6,13 +6,13 @@ rate that it has come down to) is its state, a dict of arrays and plain numbers.
 
 import functools
 import math
-import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from array_api_compat import array_namespace
 from sklearn.exceptions import ConvergenceWarning
 
+from sklloss._warnings import warn
 from sklloss.arrays.device import to_numpy
 
 
@@ -387,11 +387,10 @@ def train(
         if stop or single_epoch:
             break
         if epoch == max_iter and schedule is None:
-            warnings.warn(
+            warn(
                 f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=6,
             )
     if not objective.is_finite(parameters):
         # The loss of an epoch is that of the parameters before its last step.
