@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -57,10 +57,15 @@ class Loss:
         Whether the loss is a mean over rows. If not, the loss overrides `mean_formula`.
     ``convex``
         Whether the loss of a row is convex in raw. A solver that relies on it is not used otherwise.
+    ``shift_invariant``
+        Whether adding one number to all outputs of a row changes nothing, as with a softmax.
     ``kernel``
         The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
     ``name``
         What `losses.get` knows it by, or None.
+
+    Two properties describe the second derivative: `curvature_bound`, its largest value, and
+    `curvature_buffer`, what a batch reports of it.
 
     `inverse_link` (default: identity) turns raw into predictions; `check_values` may narrow the domain of
     y_true.
@@ -73,6 +78,26 @@ class Loss:
     separable: ClassVar[bool] = True
     additive: ClassVar[bool] = True
     convex: ClassVar[bool] = True
+    shift_invariant: ClassVar[bool] = False
+
+    @property
+    def curvature_bound(self) -> float | None:
+        """The largest second derivative of a row's loss by one of its outputs, over all targets and scores.
+
+        It is that of `formula`, before any mean over outputs. None if there is no finite bound, or none is
+        stated.
+        """
+        return None
+
+    @property
+    def curvature_buffer(self) -> Literal["diagonal", "probabilities"] | None:
+        """What ``curvature`` of `evaluate_batch` is filled with.
+
+        "diagonal": each output's second derivative, times weight. "probabilities": the softmax p of a row,
+        whose second derivative is ``weight * (diag(p) - p p')``. None: no such summary exists, and the second
+        derivative is asked of `product_formula`.
+        """
+        return "diagonal" if self.separable and self.states_curvature else None
 
     @property
     def kernel_parameter(self):
@@ -292,8 +317,7 @@ class Loss:
         per_sample : array of shape (rows,), optional
             Filled with the unweighted loss of each row.
         curvature : array like raw, optional
-            Filled with weight times the second derivative, divided as raw is; for a separable loss. A kernel
-            of another loss fills it as it says.
+            Filled as `curvature_buffer` says. Second derivatives are divided as raw is.
         sums : float64 array of shape (outputs,), optional
             Filled with each output's part of what is returned; with all in sums[0] if not separable.
 
@@ -349,9 +373,9 @@ class Loss:
     _link_in_place = None
 
     def __init_subclass__(cls, **options):
-        """A kernel and a second derivative belong to the formula beside them.
+        """A kernel, a second derivative and what is stated of it belong to the formula beside them.
 
-        A subclass that states another formula inherits neither.
+        A subclass that states another formula inherits none of them.
         """
         super().__init_subclass__(**options)
         own = vars(cls)
@@ -360,6 +384,10 @@ class Loss:
             cls.kernel = None
         if restated and "curvature" not in own:
             cls.curvature = Loss.curvature
+        if restated:
+            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer"):
+                if trait not in own:
+                    setattr(cls, trait, vars(Loss)[trait])
         if (restated or "curvature" in own) and "product_formula" not in own:
             cls.product_formula = Loss.product_formula
         if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:

@@ -1,7 +1,7 @@
 """The cross-entropy of a softmax."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from array_api_compat import device
@@ -52,9 +52,20 @@ class CrossEntropy(Loss):
     target: ClassVar[str] = "classes"
     reduction: ClassVar[str] = "sum"
     separable: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = True
 
     def __post_init__(self):
         object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
+
+    @property
+    def curvature_buffer(self) -> Literal["probabilities"]:
+        """The softmax of each row; see `Loss.curvature_buffer`."""
+        return "probabilities"
+
+    @property
+    def curvature_bound(self) -> float:
+        """p_k (1 - p_k) is largest at p_k = 1/2; see `Loss.curvature_bound`."""
+        return 0.25
 
     @property
     def kernel_parameter(self):

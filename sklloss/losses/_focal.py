@@ -180,6 +180,7 @@ class SoftmaxFocal(Loss):
     target: ClassVar[str] = "classes"
     reduction: ClassVar[str] = "sum"
     separable: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
     def __post_init__(self):

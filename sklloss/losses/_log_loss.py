@@ -50,6 +50,11 @@ class LogLoss(Loss):
         object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
 
     @property
+    def curvature_bound(self) -> float:
+        """The variance p (1 - p) is largest at p = 1/2; see `Loss.curvature_bound`."""
+        return 0.25
+
+    @property
     def kernel_parameter(self):
         """The label smoothing."""
         return self.label_smoothing

@@ -77,6 +77,11 @@ class Huber(Loss):
         object.__setattr__(self, "delta", delta)
 
     @property
+    def curvature_bound(self) -> float:
+        """The second derivative up to delta; see `Loss.curvature_bound`."""
+        return 1.0
+
+    @property
     def kernel_parameter(self):
         """Delta."""
         return self.delta
@@ -171,6 +176,11 @@ class LogCosh(Loss):
 
     name: ClassVar[str] = "log_cosh"
     kernel: ClassVar[str] = "log_cosh"
+
+    @property
+    def curvature_bound(self) -> float:
+        """1 - tanh(d)**2 is largest at d = 0; see `Loss.curvature_bound`."""
+        return 1.0
 
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""

@@ -13,6 +13,11 @@ class _SquaredError(Loss):
 
     kernel: ClassVar[str] = "squared_error"
 
+    @property
+    def curvature_bound(self) -> float:
+        """The second derivative, a constant; see `Loss.curvature_bound`."""
+        return 2.0 * self.kernel_parameter
+
     def formula(self, xp, y, raw):
         """See `Loss.formula`."""
         d = raw - y

@@ -104,7 +104,7 @@ def newton_refusal(loss):
         return "is not convex"
     if loss.separable:
         return None if loss.states_curvature else "states no second derivative (Loss.curvature)"
-    if loss.kernel == CrossEntropy.kernel:
+    if loss.curvature_buffer == "probabilities":
         return None
     return "has coupled outputs, and second derivatives of such are here for CrossEntropy only"
 

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 
 from sklloss.arrays.ops_torch import in_place
-from sklloss.losses import CrossEntropy, _batches
+from sklloss.losses import _batches
 from sklloss.losses._cross_entropy import one_hot, softmax
 
 
@@ -35,7 +35,7 @@ class ArrayLoss:
             self._total = float(np.sum(weight, dtype=np.float64))
         # Of a mean over outputs each counts as one of so many.
         self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
-        self.probabilities = loss.kernel == CrossEntropy.kernel
+        self.probabilities = loss.curvature_buffer == "probabilities"
         self._in_place = in_place(device, loss)
 
     def __call__(self, raw, first, last, *, curved=False):

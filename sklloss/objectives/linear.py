@@ -5,7 +5,6 @@ import functools
 import numpy as np
 
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
-from sklloss.losses import CrossEntropy
 from sklloss.objectives.linear_dual import DualAscent
 from sklloss.objectives.preconditioners import (
     TOO_LARGE,
@@ -152,7 +151,9 @@ class LinearObjective:
         to a Hessian that is large it does so too weakly for a solver to tell a shift from rounding: what
         one fit leaves of it, fits that start from each other would add up.
         """
-        if self.rows.separable or not self.penalised or self.rows.loss.kernel != CrossEntropy.kernel:
+        loss = self.rows.loss
+        # Where a loss is not convex, another start may lead to another minimum.
+        if not (self.penalised and loss.shift_invariant and loss.convex):
             return w
         coef = self.coef(w)
         return (coef - coef.mean(axis=0)).reshape(w.shape)

@@ -43,6 +43,76 @@ def test_the_hessian_product_is_the_slope_of_the_gradient(smooth_loss, batches, 
                 assert (product[w == 0] == 0).all()
 
 
+def second_differences(loss, y, raw, k, h=1e-2):
+    """The second derivative of each row's loss by output k, by differences of 4th order of its values."""
+    total = 0.0
+    for step, factor in {-2: -1, -1: 16, 0: -30, 1: 16, 2: -1}.items():
+        moved = raw.copy()
+        moved[:, k] += step * h
+        total = total + factor * loss.per_sample(y, moved)
+    return total / (12 * h * h)
+
+
+def test_the_curvature_bound_holds_and_is_attained(loss, batches):
+    bound = loss.curvature_bound
+    if bound is None:
+        return
+    found = []
+    for scale in (0.3, 1.0, 3.0):
+        for _, y, raw in batches.all(loss, n=200, scale=scale):
+            raw = raw[:, None] if raw.ndim == 1 else raw
+            y = y if loss.target == "classes" else y.reshape(raw.shape)
+            raw = away_from_kinks(loss, y, raw)
+            parts = raw.shape[1] if loss.reduction == "mean" else 1
+            found += [parts * second_differences(loss, y, raw, k).max() for k in range(min(4, raw.shape[1]))]
+    assert max(found) <= bound * (1 + 1e-5)
+    assert max(found) >= 0.98 * bound
+
+
+def test_which_losses_state_a_curvature_bound():
+    bounds = {name: losses.get(name).curvature_bound for name in losses.names()}
+    assert bounds == {
+        "absolute_error": None, "cross_entropy": 0.25, "focal": None, "gamma": None, "huber": 1.0,
+        "log_cosh": 1.0, "log_loss": 0.25, "mean_squared_error": 2.0, "poisson": None, "quantile": None,
+        "root_mean_squared_error": None, "squared_error": 1.0,
+    }  # fmt: skip
+
+
+def test_a_shift_of_all_outputs_changes_nothing_exactly_where_the_loss_says_so(additive_loss, batches):
+    for _, y, raw in batches.all(additive_loss):
+        same = np.allclose(
+            additive_loss.per_sample(y, raw), additive_loss.per_sample(y, raw + 1.5), rtol=1e-12
+        )
+        assert same is additive_loss.shift_invariant
+
+
+def test_the_curvature_buffer_holds_what_the_loss_says(smooth_loss, batches):
+    loss = smooth_loss
+    for _, y, raw in batches.all(loss):
+        raw = raw[:, None] if raw.ndim == 1 else raw
+        codes = loss.target == "classes" and y.ndim == 1
+        y = y if codes else np.ascontiguousarray(y.reshape(raw.shape))
+        if loss.curvature_buffer is None:
+            assert not loss.separable
+            continue
+        buffer, parts = np.empty_like(raw), raw.shape[1] if loss.reduction == "mean" else 1
+        loss.evaluate_batch(raw.copy(), **{"codes" if codes else "target": y}, curvature=buffer)
+        if loss.curvature_buffer == "diagonal":
+            expected = loss.curvature(np, y, raw) / parts
+        else:
+            expected = loss.predict(raw)
+        np.testing.assert_allclose(buffer, expected, rtol=1e-12, atol=1e-300)
+
+
+def test_a_subclass_with_another_formula_inherits_no_trait_of_the_old_one():
+    class Another(losses.CrossEntropy):
+        def formula(self, xp, y, raw):
+            raise NotImplementedError
+
+    another = Another()
+    assert (another.shift_invariant, another.curvature_bound, another.curvature_buffer) == (False, None, None)
+
+
 def test_the_hessian_is_symmetric_and_that_of_a_convex_loss_has_no_negative_direction(
     smooth_loss, batches, weights, rng
 ):
