@@ -23,7 +23,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def place_named(name):
+def device_named(name):
     """The `Device` of that name; the test is skipped where its library is missing."""
     from sklloss.arrays.device import Device, device_of
 
@@ -47,19 +47,19 @@ DEVICE = "torch cuda" if Path("/dev/nvidia0").exists() else "torch simulated"
 @pytest.fixture
 def device():
     """A ``torch.device`` whose tensors are not in main memory."""
-    return place_named(DEVICE).native
+    return device_named(DEVICE).native
 
 
 @pytest.fixture(params=["strict", "strict device1", "torch", DEVICE])
-def there(request):
+def other_device(request):
     """A namespace and device other than NumPy's."""
-    return place_named(request.param)
+    return device_named(request.param)
 
 
 @pytest.fixture(scope="session")
-def find_place():
-    """`place_named`, for tests that want other places."""
-    return place_named
+def find_device():
+    """`device_named`, for tests that want other devices."""
+    return device_named
 
 
 @pytest.fixture(
@@ -69,16 +69,16 @@ def find_place():
     ],
     ids="-".join,
 )
-def cell(request):
-    """A place, and a NumPy dtype that arrays there may have."""
+def device_and_dtype(request):
+    """A device, and a NumPy dtype that arrays there may have."""
     name, dtype = request.param
-    return place_named(name), np.dtype(dtype)
+    return device_named(name), np.dtype(dtype)
 
 
 @pytest.fixture
 def strict():
     """The namespace that has nothing but the standard."""
-    return place_named("strict")
+    return device_named("strict")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_arrays_in_main_memory_are_fitted_to_the_bits_of_numpy(model, rows):
 @pytest.mark.parametrize("model", MODELS, ids=name_of)
 def test_elsewhere_what_needs_no_writing_works_and_the_rest_is_named(model, rows, monkeypatch):
     # as if they were on a device
-    monkeypatch.setattr(Device, "in_main_memory", property(lambda place: False))
+    monkeypatch.setattr(Device, "in_main_memory", property(lambda device: False))
     X, y = rows
     there = jax.numpy.asarray(X)
     other = clone(model).set_params(random_state=0)

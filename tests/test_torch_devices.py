@@ -37,7 +37,7 @@ def data(rng):
 
 
 @pytest.fixture
-def there(device):
+def other_device(device):
     """``there(array)``: NumPy's as a tensor on the device."""
     return lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
@@ -72,38 +72,38 @@ def assert_alike(model, other, dtype, device=None):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", [LogisticClassifier, SoftmaxClassifier])
-def test_linear_classifiers_are_those_of_numpy(kind, solver, dtype, device, there, data, rng):
+def test_linear_classifiers_are_those_of_numpy(kind, solver, dtype, device, other_device, data, rng):
     X, y = data[0].astype(dtype), data[1]
     weight = rng.integers(0, 3, N).astype(dtype)
     model = linear(kind, solver).fit(X, y, weight)
-    other = linear(kind, solver).fit(there(X), there(y), there(weight))
+    other = linear(kind, solver).fit(other_device(X), other_device(y), other_device(weight))
     assert_alike(model, other, dtype, device)
-    proba = other.predict_proba(there(X))
+    proba = other.predict_proba(other_device(X))
     assert proba.device == device
     np.testing.assert_allclose(proba.cpu().numpy(), model.predict_proba(X), **TOLERANCES[dtype])
-    assert type(other.score(there(X), y)) is float
+    assert type(other.score(other_device(X), y)) is float
     offloaded = linear(kind, solver, device=device, device_dtype=dtype).fit(X, y, weight)
     assert_alike(model, offloaded, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", [name for name in losses.names() if losses.get(name).target == "values"])
-def test_regressors_are_those_of_numpy(loss, dtype, device, there, data):
+def test_regressors_are_those_of_numpy(loss, dtype, device, other_device, data):
     X, y = data[0].astype(dtype) / 10, data[2]
     model = network(MLPRegressor, loss=loss).fit(X, y)
-    assert_alike(model, network(MLPRegressor, loss=loss).fit(there(X), there(y)), dtype, device)
+    assert_alike(model, network(MLPRegressor, loss=loss).fit(other_device(X), other_device(y)), dtype, device)
     offloaded = network(MLPRegressor, loss=loss, device=device, device_dtype=dtype).fit(X, y)
     assert_alike(model, offloaded, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", ["adam", "adamw", "sgd", "lbfgs"])
-def test_network_classifiers_are_those_of_numpy(solver, dtype, device, there, data):
+def test_network_classifiers_are_those_of_numpy(solver, dtype, device, other_device, data):
     X, y = data[0].astype(dtype) / 10, data[1]
     model = network(MLPClassifier, solver=solver).fit(X, y)
-    other = network(MLPClassifier, solver=solver).fit(there(X), y)
+    other = network(MLPClassifier, solver=solver).fit(other_device(X), y)
     assert_alike(model, other, dtype, device)
-    assert (other.predict(there(X)).cpu().numpy() == model.predict(X)).mean() > 0.99
+    assert (other.predict(other_device(X)).cpu().numpy() == model.predict(X)).mean() > 0.99
     offloaded = network(MLPClassifier, solver=solver, device=str(device), device_dtype=dtype).fit(X, y)
     assert_alike(model, offloaded, dtype)
 
@@ -120,8 +120,8 @@ def test_pipelines_and_searches_of_numpy_work_unchanged(device, data):
     X, y, _ = data
     grid = {"softmaxclassifier__C": [1e-3, 1.0]}
     found = [
-        GridSearchCV(make_pipeline(StandardScaler(), SoftmaxClassifier(device=place)), grid, cv=3).fit(X, y)
-        for place in (None, device)
+        GridSearchCV(make_pipeline(StandardScaler(), SoftmaxClassifier(device=where)), grid, cv=3).fit(X, y)
+        for where in (None, device)
     ]
     assert found[1].best_params_ == found[0].best_params_
     np.testing.assert_allclose(found[1].best_score_, found[0].best_score_, rtol=1e-2)
@@ -145,8 +145,8 @@ def waits(device, fit):
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("kind", [SoftmaxClassifier, MLPClassifier])
-def test_no_batch_waits_for_the_device(kind, solver, device, there, data):
-    X, y = there(data[0]), there(data[1])
+def test_no_batch_waits_for_the_device(kind, solver, device, other_device, data):
+    X, y = other_device(data[0]), other_device(data[1])
     counts = []
     for batch_size in (N, N // 40):
         model = kind(solver=solver, batch_size=batch_size, max_iter=2, random_state=0)
@@ -155,8 +155,8 @@ def test_no_batch_waits_for_the_device(kind, solver, device, there, data):
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
-def test_an_iteration_waits_a_few_times(solver, device, there, data):
-    X, y = there(data[0]), there(data[1])
+def test_an_iteration_waits_a_few_times(solver, device, other_device, data):
+    X, y = other_device(data[0]), other_device(data[1])
     few, many = (
         waits(device, lambda n=n: SoftmaxClassifier(solver=solver, tol=0.0, max_iter=n, C=100).fit(X, y))
         for n in (3, 13)
@@ -165,9 +165,9 @@ def test_an_iteration_waits_a_few_times(solver, device, there, data):
     assert many - few <= 10 * 4 * products
 
 
-def test_devices_do_not_mix(there, data):
+def test_devices_do_not_mix(other_device, data):
     X, y, _ = data
-    model = LogisticClassifier().fit(there(X), y > 1)
+    model = LogisticClassifier().fit(other_device(X), y > 1)
     for rows in (X, torch.from_numpy(X)):
         with pytest.raises(ValueError, match=r"LogisticClassifier.predict\(\) must use the same namespace"):
             model.predict(rows)

@@ -16,18 +16,18 @@ def data(rng):
     return X, np.digitize(scores, [-1.0, 1.0])
 
 
-@pytest.mark.parametrize("place", ["numpy", "strict", "torch simulated"])
+@pytest.mark.parametrize("device", ["numpy", "strict", "torch simulated"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg"])
 @pytest.mark.parametrize("kind", [LogisticClassifier, SoftmaxClassifier])
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("value", [2013.0, 1e6])
-def test_they_change_nothing(kind, solver, dtype, C, value, place, data, find_place, recwarn):
+def test_they_change_nothing(kind, solver, dtype, C, value, device, data, find_device, recwarn):
     X, y = data[0].astype(dtype), data[1]
     X[:, 9] = value
     without = np.delete(X, 9, axis=1)
-    if place != "numpy":
-        there = find_place(place)
+    if device != "numpy":
+        there = find_device(device)
         X, without = there.put(X), there.put(without)
     model, other = (kind(solver=solver, C=C, max_iter=300).fit(rows, y) for rows in (X, without))
     coef = np.asarray(model.to("numpy").coef_)
@@ -39,13 +39,13 @@ def test_they_change_nothing(kind, solver, dtype, C, value, place, data, find_pl
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("place", ["numpy", "strict"])
-def test_a_column_counts_as_constant_if_every_row_says_so(place, rng, strict):
+@pytest.mark.parametrize("device", ["numpy", "strict"])
+def test_a_column_counts_as_constant_if_every_row_says_so(device, rng, strict):
     X = rng.normal(size=(LOOK + 1000, 6))
     X[:, [1, 2, 3]], X[:, 4] = 50.0, 0.0
     X[LOOK + 501, 2] = 50.5  # in a row that only the last look comes to
     X[:, 5] += 100
-    given = X if place == "numpy" else strict.put(X)
+    given = X if device == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)
     rows = make_passes(given, LogLoss(), y, None, None, 1, fit_intercept=True, n_threads=1, center=True)
     assert rows.constant_columns().tolist() == [1, 3]

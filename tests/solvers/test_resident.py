@@ -43,7 +43,7 @@ def torch_device():
     return Device(array_namespace(torch.zeros(1)), torch.device("cpu"))
 
 
-PLACES = {
+DEVICES = {
     "torch": torch_device,
     "strict": lambda: Device(array_api_strict, array_api_strict.Device("device1")),
     "strict, float32 alone": lambda: Device(array_api_strict, array_api_strict.Device("no_float64")),
@@ -62,16 +62,16 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=PLACES)
-def place(request):
-    return PLACES[request.param]()
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return DEVICES[request.param]()
 
 
 def pair(
-    kind, place, *, n=N, p=P, C=1.0, dtype=np.float64, weights=None, fit_intercept=True, separable=False,
+    kind, device, *, n=N, p=P, C=1.0, dtype=np.float64, weights=None, fit_intercept=True, separable=False,
     center=False, container=np.asarray, l1_ratio=0.0, noise=1.0,
 ):  # fmt: skip
-    """The same objective over NumPy's arrays and over those of a place."""
+    """The same objective over NumPy's arrays and over those of a device."""
     rng = np.random.default_rng(3)
     X = rng.normal(size=(n, p)) * np.logspace(-1, 1, p)
     score = X @ (rng.normal(size=(p, K)) / np.logspace(-1, 1, p)[:, None])
@@ -89,7 +89,7 @@ def pair(
         weight = rng.uniform(size=n if weights == "rows" else (n, outputs)).astype(dtype)
         weight[:7] = 0.0
     made = []
-    for matrix in (X, transfer(X, place)):
+    for matrix in (X, transfer(X, device)):
         rows = make_passes(
             matrix, KINDS[kind], values, codes, weight, outputs, fit_intercept=fit_intercept, center=center
         )
@@ -120,12 +120,12 @@ def solved(solver, objectives, *, tol=TOL, max_iter=300, start=0.0):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("solver", "kind"), CASES)
-def test_the_optimum_and_the_verdict_are_those_of_numpy(solver, kind, dtype, place):
-    if place.wide == np.float32 and dtype == np.float64:
+def test_the_optimum_and_the_verdict_are_those_of_numpy(solver, kind, dtype, device):
+    if device.wide == np.float32 and dtype == np.float64:
         dtype = np.float32
-    objectives = pair(kind, place, dtype=dtype)
+    objectives = pair(kind, device, dtype=dtype)
     assert objectives[0].vectors is NUMPY
-    assert isinstance(objectives[1].vectors, ArrayVectors) == (place.wide == np.float64)
+    assert isinstance(objectives[1].vectors, ArrayVectors) == (device.wide == np.float64)
     tol = TOL if dtype == np.float64 else 1e-4
     found, expected = solved(solver, objectives, tol=tol)
     assert expected.converged.all()
@@ -152,13 +152,13 @@ def test_the_optimum_and_the_verdict_are_those_of_numpy(solver, kind, dtype, pla
     ids=str,
 )
 @pytest.mark.parametrize(("solver", "kind"), [c for c in CASES if c[1] in ("one", "several", "softmax")])
-def test_weights_penalties_and_separable_data_change_nothing_of_that(solver, kind, options, place):
+def test_weights_penalties_and_separable_data_change_nothing_of_that(solver, kind, options, device):
     if options.get("weights") == "outputs" and kind == "softmax":
         options = {"weights": "rows", "C": 0.01}
-    dtype = np.dtype(place.wide)
+    dtype = np.dtype(device.wide)
     if "center" in options and dtype == np.float32:
         options = {"weights": "rows", "fit_intercept": False}  # far from 0, float32 is too coarse
-    objectives = pair(kind, place, dtype=dtype, **options)
+    objectives = pair(kind, device, dtype=dtype, **options)
     start = 0.0 if options.get("C", 1.0) != 1e4 else 0.3
     tol = TOL if dtype == np.float64 else 1e-4
     found, expected = solved(solver, objectives, tol=tol, start=start)
@@ -170,9 +170,9 @@ def test_weights_penalties_and_separable_data_change_nothing_of_that(solver, kin
 
 
 @pytest.mark.parametrize("solver", [lbfgs, newton_cg])
-def test_a_start_that_is_worse_than_0_is_left_for_it(solver, place):
-    dtype = np.dtype(place.wide)
-    objectives = pair("several", place, dtype=dtype)
+def test_a_start_that_is_worse_than_0_is_left_for_it(solver, device):
+    dtype = np.dtype(device.wide)
+    objectives = pair("several", device, dtype=dtype)
     found, expected = solved(solver, objectives, start=50.0, tol=1e-4)
     assert expected.converged.all()
     assert_same(found, expected, dtype)
@@ -180,10 +180,10 @@ def test_a_start_that_is_worse_than_0_is_left_for_it(solver, place):
 
 
 @pytest.mark.parametrize("kind", ["several", "softmax"])
-def test_preconditioners_of_all_kinds_are_the_same_elsewhere(kind, monkeypatch, place):
-    if place.wide == np.float32:
+def test_preconditioners_of_all_kinds_are_the_same_elsewhere(kind, monkeypatch, device):
+    if device.wide == np.float32:
         return
-    here, there = pair(kind, place, C=3.0)
+    here, there = pair(kind, device, C=3.0)
     rng = np.random.default_rng(0)
     w, x = rng.normal(size=here.shape), rng.normal(size=here.shape)
     there.linearise(there.vectors.put(w))
@@ -216,9 +216,9 @@ def test_a_long_fit_takes_new_preconditioners_elsewhere_too(kind):
 
 
 @pytest.mark.parametrize("solver", [lbfgs, newton_cg])
-def test_callbacks_see_numpy(solver, place):
+def test_callbacks_see_numpy(solver, device):
     seen = []
-    _, there = pair("softmax", place, dtype=np.dtype(place.wide))
+    _, there = pair("softmax", device, dtype=np.dtype(device.wide))
     result = solver(
         there, np.zeros(there.shape), tol=1e-4, max_iter=100, callback=lambda i, w, v: seen.append((i, w, v))
     )
@@ -230,9 +230,9 @@ def test_callbacks_see_numpy(solver, place):
 
 @pytest.mark.parametrize("solver", [newton_cholesky, proximal_newton])
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
-def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kind, place):
-    dtype = np.dtype(place.wide)
-    objectives = pair(kind, place, dtype=dtype, l1_ratio=0.5 if solver is proximal_newton else 0.0)
+def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kind, device):
+    dtype = np.dtype(device.wide)
+    objectives = pair(kind, device, dtype=dtype, l1_ratio=0.5 if solver is proximal_newton else 0.0)
     found, expected = solved(solver, objectives, tol=1e-4)
     assert expected.converged.all()
     assert_same(found, expected, dtype, rtol=1e-3)
@@ -300,7 +300,7 @@ def test_lbfgs_takes_the_same_steps_elsewhere_with_any_memory(memory, edge):
     expected = lbfgs(here, start, tol=1e-6, max_iter=500, memory=memory)
     assert expected.converged.all()
     assert expected.n_iter[0] == 0
-    for there in (PLACES["strict"](), torch_device()):
+    for there in (DEVICES["strict"](), torch_device()):
         objective = Valleys(steepness, ArrayVectors(there), edge)
         found = lbfgs(objective, start, tol=1e-6, max_iter=500, memory=memory)
         assert found.converged.all()
@@ -318,7 +318,7 @@ def test_no_step_elsewhere_is_not_convergence_either():
             return value, -gradient
 
     start = np.array([[-1.2, 1.0]])
-    found = lbfgs(Wrong([30.0], ArrayVectors(PLACES["strict"]())), start, tol=1e-6, max_iter=50)
+    found = lbfgs(Wrong([30.0], ArrayVectors(DEVICES["strict"]())), start, tol=1e-6, max_iter=50)
     assert not found.converged.any()
     np.testing.assert_array_equal(found.w, start)
     assert np.isfinite(found.value).all()
@@ -330,7 +330,7 @@ def test_a_direction_that_is_no_number_is_no_step_elsewhere():
             rows = np.asarray([[np.inf], [1.0]])
             return x * vectors.put(rows)
 
-    vectors = ArrayVectors(PLACES["strict"]())
+    vectors = ArrayVectors(DEVICES["strict"]())
     objective = Valleys([30.0, 30.0], vectors)
     objective.preconditioner = Lost
     objective.preconditioner_at = lambda w: None
@@ -373,7 +373,7 @@ def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
     expected = newton_cg(Bowls(NUMPY, curvature, says), start, tol=1e-6, max_iter=50)
     assert expected.converged.tolist() == [False, True, True, True]
     np.testing.assert_allclose(expected.w, 1.0, atol=1e-6)
-    for there in (PLACES["strict"](), torch_device()):
+    for there in (DEVICES["strict"](), torch_device()):
         found = newton_cg(Bowls(ArrayVectors(there), curvature, says), start, tol=1e-6, max_iter=50)
         np.testing.assert_array_equal(found.converged, expected.converged)
         np.testing.assert_array_equal(found.n_iter, expected.n_iter)
@@ -382,7 +382,7 @@ def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How often numbers have come from a place; numbers that go there, by their shapes."""
+    """How often numbers have come from a device; numbers that go to it, by their shapes."""
     seen = {"get": 0, "put": []}
     get, put = Device.get, Device.put
 

@@ -1,4 +1,4 @@
-"""Places: numbers that get there and back, and what torch is told meanwhile."""
+"""Devices: numbers that get there and back, and what torch is told meanwhile."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def float32_alone(strict):
 
 
 @pytest.mark.parametrize("layout", ["read-only", "reversed", "big endian", "column-major"])
-def test_what_is_put_shares_no_memory(there, layout, rng):
+def test_what_is_put_shares_no_memory(other_device, layout, rng):
     array = rng.normal(size=(6, 4))
     array = {
         "read-only": array, "reversed": array[::-1], "big endian": array.astype(">f8"),
@@ -33,11 +33,11 @@ def test_what_is_put_shares_no_memory(there, layout, rng):
     }[layout]  # fmt: skip
     before = array.copy()
     array.setflags(write=layout != "read-only")
-    moved = there.put(array)
-    assert device_of(moved) == there
+    moved = other_device.put(array)
+    assert device_of(moved) == other_device
     if layout != "read-only":
         array[...] = 0.0
-    np.testing.assert_array_equal(there.get(moved), before)
+    np.testing.assert_array_equal(other_device.get(moved), before)
 
 
 def test_floats_that_a_device_does_not_have_become_float32(float32_alone, rng):
@@ -55,7 +55,7 @@ def test_floats_that_a_device_does_not_have_become_float32(float32_alone, rng):
         (np.array([True]), "bool"),
     ],
 )
-def test_a_place_holds_what_it_does_not_round(float32_alone, numbers, dtype):
+def test_a_device_holds_what_it_does_not_round(float32_alone, numbers, dtype):
     assert float32_alone.holds(numbers) == (None if dtype is None else np.dtype(dtype))
 
 
@@ -66,17 +66,17 @@ def test_torch_holds_unsigned_numbers_as_signed_ones(torch):
     assert here.holds(np.array([2**63], dtype=np.uint64)) is None
 
 
-def test_rows_change_their_dtype_part_by_part(there, rng, monkeypatch):
+def test_rows_change_their_dtype_part_by_part(other_device, rng, monkeypatch):
     monkeypatch.setattr(device_module, "PART_BYTES", 100)
     X = rng.normal(size=(37, 5))
     sizes = []
     put = Device.put
     monkeypatch.setattr(
-        Device, "put", lambda place, array, *rest: sizes.append(array.nbytes) or put(place, array, *rest)
+        Device, "put", lambda device, array, *rest: sizes.append(array.nbytes) or put(device, array, *rest)
     )
-    moved = transfer(X, there, np.dtype(np.float32))
+    moved = transfer(X, other_device, np.dtype(np.float32))
     assert max(sizes) <= 200  # of float64
-    np.testing.assert_array_equal(there.get(moved), X.astype(np.float32))
+    np.testing.assert_array_equal(other_device.get(moved), X.astype(np.float32))
 
 
 def test_torchs_default_device_does_not_matter(torch, rng):

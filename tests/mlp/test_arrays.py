@@ -77,12 +77,12 @@ def classes(kind, rng, dtype="float64"):
     return X, y
 
 
-def assert_same_model(there, model, other, dtype):
+def assert_same_model(other_device, model, other, dtype):
     """Assert that both learned the same, the other one there (None: in NumPy)."""
     for name in ("coefs_", "intercepts_"):
         for one, own in zip(getattr(model, name), getattr(other, name), strict=True):
-            assert device_of(own) == there
-            own = own if there is None else there.get(own)
+            assert device_of(own) == other_device
+            own = own if other_device is None else other_device.get(own)
             assert own.dtype == np.dtype(dtype)
             np.testing.assert_allclose(own, one, **TOLERANCES[dtype])
     for name in ("n_iter_", "t_", "best_iter_", "n_layers_", "n_outputs_", "out_activation_"):
@@ -101,7 +101,7 @@ class TestTheSameModel:
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize("k", range(len(REGRESSION)), ids=REGRESSION)
-    def test_of_every_loss_activation_and_solver(self, there, k, dtype, rng):
+    def test_of_every_loss_activation_and_solver(self, other_device, k, dtype, rng):
         X, y = regression(rng, dtype)
         weight = rng.uniform(0.0, 1.0, N)
         weight[:4] = 0.0
@@ -109,13 +109,13 @@ class TestTheSameModel:
             # over losses and activations every pair with a solver comes
             solver = SOLVERS[(j + k) % 4]
             model = regressor(loss=REGRESSION[k], activation=activation, solver=solver)
-            other = clone(model).fit(there.put(X), there.put(y), there.put(weight))
+            other = clone(model).fit(other_device.put(X), other_device.put(y), other_device.put(weight))
             model.fit(X, y, weight)
-            assert_same_model(there, model, other, dtype)
-        values = other.predict(there.put(X))
-        assert device_of(values) == there
-        np.testing.assert_allclose(there.get(values), model.predict(X), **TOLERANCES[dtype])
-        score = other.score(there.put(X), y, there.put(weight))
+            assert_same_model(other_device, model, other, dtype)
+        values = other.predict(other_device.put(X))
+        assert device_of(values) == other_device
+        np.testing.assert_allclose(other_device.get(values), model.predict(X), **TOLERANCES[dtype])
+        score = other.score(other_device.put(X), y, other_device.put(weight))
         assert type(score) is float
         np.testing.assert_allclose(score, model.score(X, y, weight), rtol=1e-2, atol=1e-3)
 
@@ -138,70 +138,72 @@ class TestTheSameModel:
         ],
         ids=lambda value: value if isinstance(value, str) else "-".join(value),
     )
-    def test_of_every_kind_of_target(self, there, kind, options, dtype, rng):
+    def test_of_every_kind_of_target(self, other_device, kind, options, dtype, rng):
         X, y = classes(kind, rng, dtype)
         weight = rng.uniform(0.0, 1.0, N)
         weight[:4] = 0.0
         model = classifier(**options).fit(X, y, weight)
-        rows = there.put(X)
-        other = classifier(**options).fit(rows, y if kind == "strings" else there.put(y), weight)
-        assert_same_model(there, model, other, dtype)
+        rows = other_device.put(X)
+        other = classifier(**options).fit(rows, y if kind == "strings" else other_device.put(y), weight)
+        assert_same_model(other_device, model, other, dtype)
         for method in ("decision_function", "predict_proba", "predict_log_proba"):
             found = getattr(other, method)(rows)
-            assert device_of(found) == there
-            np.testing.assert_allclose(there.get(found), getattr(model, method)(X), **TOLERANCES[dtype])
+            assert device_of(found) == other_device
+            np.testing.assert_allclose(
+                other_device.get(found), getattr(model, method)(X), **TOLERANCES[dtype]
+            )
         labels = other.predict(rows)
-        home = None if kind == "strings" else there
+        home = None if kind == "strings" else other_device
         assert device_of(labels) == device_of(other.classes_) == home
-        np.testing.assert_array_equal(labels if home is None else there.get(labels), model.predict(X))
+        np.testing.assert_array_equal(labels if home is None else other_device.get(labels), model.predict(X))
         assert other.score(rows, y, weight) == pytest.approx(model.score(X, y, weight))
 
     @pytest.mark.parametrize("early", [True, "loss", "neg_log_loss", "accuracy"])
-    def test_with_early_stopping(self, there, early, rng):
+    def test_with_early_stopping(self, other_device, early, rng):
         X, y = classes("three", rng)
         options = {"early_stopping": early, "max_iter": 7, "class_weight": "balanced", "tol": 0.05}
         for rows in ({}, {"X_val": X[40:], "y_val": y[40:]}):
             model = classifier(**options, n_iter_no_change=2).fit(X, y, **rows)
-            rows = {name: there.put(array) for name, array in rows.items()}
-            other = clone(model).fit(there.put(X), y, **rows)
-            assert_same_model(there, model, other, "float64")
+            rows = {name: other_device.put(array) for name, array in rows.items()}
+            other = clone(model).fit(other_device.put(X), y, **rows)
+            assert_same_model(other_device, model, other, "float64")
             np.testing.assert_allclose(other.validation_scores_, model.validation_scores_, rtol=1e-9)
             assert other.best_validation_score_ == pytest.approx(model.best_validation_score_)
 
     @pytest.mark.parametrize("solver", SOLVERS)
-    def test_where_training_goes_on(self, there, solver, rng):
+    def test_where_training_goes_on(self, other_device, solver, rng):
         X, y = regression(rng, "float32")
         model = regressor(solver=solver, warm_start=True).fit(X, y)
-        other = clone(model).fit(there.put(X), y)
+        other = clone(model).fit(other_device.put(X), y)
         for rows in (X[:40], X[20:].astype(np.float64)):
             model.fit(rows, y[:40])
-            other.fit(there.put(rows), y[:40])
-        assert_same_model(there, model, other, "float32")
+            other.fit(other_device.put(rows), y[:40])
+        assert_same_model(other_device, model, other, "float32")
 
     @pytest.mark.parametrize("solver", SOLVERS[:3])
-    def test_of_a_stream_also_by_way_of_a_pickle_and_after_a_move(self, there, solver, rng):
+    def test_of_a_stream_also_by_way_of_a_pickle_and_after_a_move(self, other_device, solver, rng):
         X, y = classes("three", rng)
         model, other = classifier(solver=solver), classifier(solver=solver)
         for turn in range(4):
             part = slice(15 * turn, 15 * turn + 15)
             model.partial_fit(X[part], y[part], classes=[0, 1, 2])
             before = other.__dict__.get("_optimizer")
-            kept = None if before is None else there.get(before["first"])
-            rows = X[part] if turn == 3 else there.put(X[part])
+            kept = None if before is None else other_device.get(before["first"])
+            rows = X[part] if turn == 3 else other_device.put(X[part])
             other.partial_fit(rows, y[part], classes=[0, 1, 2])
             if kept is not None and turn != 3:
-                np.testing.assert_array_equal(there.get(before["first"]), kept)
-            assert_same_model(None if turn == 3 else there, model, other, "float64")
+                np.testing.assert_array_equal(other_device.get(before["first"]), kept)
+            assert_same_model(None if turn == 3 else other_device, model, other, "float64")
             if turn == 1:
                 other = pickle.loads(pickle.dumps(other))
                 assert isinstance(other._optimizer["first"], np.ndarray)
-                other = copy.deepcopy(other.partial_fit(there.put(X[:1]), y[:1]))
+                other = copy.deepcopy(other.partial_fit(other_device.put(X[:1]), y[:1]))
                 model.partial_fit(X[:1], y[:1])
-                other = other.to("numpy").to(there.put(X))
+                other = other.to("numpy").to(other_device.put(X))
             if turn == 2:
                 other = other.to("numpy")
 
-    def test_after_ctrl_c(self, there, press_ctrl_c, rng):
+    def test_after_ctrl_c(self, other_device, press_ctrl_c, rng):
         @dataclass(frozen=True)
         class Plain(losses.Loss):
             def formula(self, xp, y, raw):
@@ -212,8 +214,8 @@ class TestTheSameModel:
         other = regressor(loss=Plain(), max_iter=9, warm_start=True)
         press_ctrl_c(Plain, 8)  # in the third epoch of three batches
         with pytest.raises(KeyboardInterrupt):
-            other.fit(there.put(X), y)
-        assert_same_model(there, model, other, "float64")
+            other.fit(other_device.put(X), y)
+        assert_same_model(other_device, model, other, "float64")
 
     @pytest.mark.parametrize("sparse", [False, True])
     @pytest.mark.parametrize("solver", SOLVERS)
@@ -250,19 +252,19 @@ class TestTheSameModel:
         assert values.dtype == np.float64
         np.testing.assert_array_equal(values, values.astype(np.float32))
 
-    def test_of_the_search_for_a_learning_rate(self, there, rng):
+    def test_of_the_search_for_a_learning_rate(self, other_device, rng):
         X, y = classes("three", rng)
         X, y = np.tile(X, (40, 1)), np.tile(y, 40)  # more rows than are looked at
         expected = find_learning_rate(classifier(), X, y, n_steps=12)
-        found = find_learning_rate(classifier(), there.put(X), there.put(y), n_steps=12)
+        found = find_learning_rate(classifier(), other_device.put(X), other_device.put(y), n_steps=12)
         np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-9)
 
-    def test_in_blocks_of_rows(self, there, monkeypatch, rng):
+    def test_in_blocks_of_rows(self, other_device, monkeypatch, rng):
         monkeypatch.setattr("sklloss.mlp.base.BLOCK", 25)
         X, y = classes("strings", rng)
-        model, other = classifier().fit(X, y), classifier().fit(there.put(X), y)
-        np.testing.assert_array_equal(other.predict(there.put(X)), model.predict(X))
-        found = there.get(other.predict_proba(there.put(X)))
+        model, other = classifier().fit(X, y), classifier().fit(other_device.put(X), y)
+        np.testing.assert_array_equal(other.predict(other_device.put(X)), model.predict(X))
+        found = other_device.get(other.predict_proba(other_device.put(X)))
         np.testing.assert_allclose(found, model.predict_proba(X), rtol=1e-9)
 
 
@@ -277,7 +279,7 @@ def test_a_pipeline_and_a_search_of_numpy_take_a_network_on_a_device(rng):
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_callbacks_get_a_model_that_predicts_where_X_lives(there, rng):
+def test_callbacks_get_a_model_that_predicts_where_X_lives(other_device, rng):
     pytest.importorskip("sklearn.callback")
     X, y = classes("three", rng)
     scores = []
@@ -295,39 +297,39 @@ def test_callbacks_get_a_model_that_predicts_where_X_lives(there, rng):
         def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
             scores.append((context.task_name, fitted_estimator.score(X, y)))
 
-    model = classifier().set_callbacks(Watch()).fit(there.put(X), y)
+    model = classifier().set_callbacks(Watch()).fit(other_device.put(X), y)
     assert [name for name, _ in scores] == ["epoch"] * 3 + ["fit"]
-    assert scores[2][1] == scores[3][1] == model.score(there.put(X), y)
+    assert scores[2][1] == scores[3][1] == model.score(other_device.put(X), y)
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_rows_of_another_place_than_fit_are_refused(there, rng):
+def test_rows_of_another_device_than_fit_are_refused(other_device, rng):
     X, y = classes("three", rng)
-    model = classifier().fit(there.put(X), y)
+    model = classifier().fit(other_device.put(X), y)
     for method in ("predict", "predict_proba", "decision_function"):
         with pytest.raises(ValueError, match=rf"MLPClassifier\.{method}\(\) must use the same namespace"):
             getattr(model, method)(X)
     values = regressor().fit(X, X[:, 0])
     with pytest.raises(ValueError, match=r"MLPRegressor\.predict\(\) must use the same namespace"):
-        values.predict(there.put(X))
+        values.predict(other_device.put(X))
     with pytest.raises(ValueError, match=r"MLPClassifier\.partial_fit\(\) must use the same namespace"):
         model.partial_fit(X, y)
     with pytest.raises(ValueError, match=r"MLPRegressor\.partial_fit\(\) must use the same namespace"):
-        values.partial_fit(there.put(X), X[:, 0])
+        values.partial_fit(other_device.put(X), X[:, 0])
     with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
-        regressor().fit(there.put(X), X[:, 0], X_val=X, y_val=X[:, 0])
+        regressor().fit(other_device.put(X), X[:, 0], X_val=X, y_val=X[:, 0])
     with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
-        classifier().fit(X, y, X_val=there.put(X), y_val=y)
+        classifier().fit(X, y, X_val=other_device.put(X), y_val=y)
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore::RuntimeWarning")
-def test_training_that_diverges_is_an_error_and_changes_nothing(there, rng):
+def test_training_that_diverges_is_an_error_and_changes_nothing(other_device, rng):
     X, y = regression(rng)
-    model = regressor(solver="sgd", activation="identity").fit(there.put(X), y)
+    model = regressor(solver="sgd", activation="identity").fit(other_device.put(X), y)
     before = vars(model).copy()
     model.set_params(learning_rate_init=1e6, max_iter=50, warm_start=True)
     with pytest.raises(ValueError, match="training diverges"):
-        model.fit(there.put(X), y)
+        model.fit(other_device.put(X), y)
     assert all(vars(model)[name] is before[name] for name in before if name.endswith("_"))
 
 

@@ -33,12 +33,12 @@ def data(loss, rng, dtype, n=36, *, codes=False):
     return X, {"target": y.astype(dtype)}
 
 
-def both(there, activation, dtype, loss, X, alpha=0.1, **rest):
+def both(other_device, activation, dtype, loss, X, alpha=0.1, **rest):
     """The two objectives, their rows, and a start for each."""
     one = NetworkObjective(WIDTHS, activation, dtype, loss, alpha)
-    other = ArrayNetworkObjective(WIDTHS, activation, dtype, there, loss, alpha)
+    other = ArrayNetworkObjective(WIDTHS, activation, dtype, other_device, loss, alpha)
     start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), dtype)
-    rows = one.rows(X, **rest), other.rows(there.put(X), **rest)
+    rows = one.rows(X, **rest), other.rows(other_device.put(X), **rest)
     return (one, other), rows, (start.copy(), other.put(start))
 
 
@@ -61,11 +61,11 @@ def assert_epochs_agree(objectives, rows, parameters, optimiser, dtype, epochs=2
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("loss", REGRESSION)
-def test_epochs_are_those_of_numpy_for_every_loss_activation_and_optimiser(there, loss, dtype, rng):
+def test_epochs_are_those_of_numpy_for_every_loss_activation_and_optimiser(other_device, loss, dtype, rng):
     loss = losses.get(loss)
     X, y = data(loss, rng, dtype)
     for k, activation in enumerate(ACTIVATIONS):
-        start = both(there, activation, dtype, loss, X, **y)
+        start = both(other_device, activation, dtype, loss, X, **y)
         assert_epochs_agree(*start, OPTIMISERS[k % len(OPTIMISERS)], dtype)
 
 
@@ -74,37 +74,37 @@ def test_epochs_are_those_of_numpy_for_every_loss_activation_and_optimiser(there
     (losses.CrossEntropy(), True), (losses.CrossEntropy(0.1), False), (losses.LogLoss(0.1), False),
     (losses.Focal(), False), (losses.SoftmaxFocal(), True), (losses.SoftmaxFocal(), False),
 ])  # fmt: skip
-def test_epochs_are_those_of_numpy_for_losses_of_classes(there, loss, codes, dtype, rng):
+def test_epochs_are_those_of_numpy_for_losses_of_classes(other_device, loss, codes, dtype, rng):
     X, y = data(loss, rng, dtype, codes=codes)
     weight = rng.uniform(0.0, 2.0, len(X)).astype(dtype)
     weight[4:7] = 0.0
     if loss.separable:
         weight = np.stack([weight, 2 * weight, weight + 1], axis=1)
     for optimiser in OPTIMISERS:
-        start = both(there, "tanh", dtype, loss, X, weight=weight, **y)
+        start = both(other_device, "tanh", dtype, loss, X, weight=weight, **y)
         assert_epochs_agree(*start, optimiser, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["squared_error", "root_mean_squared_error", "poisson"])
-def test_the_objective_over_all_rows_is_that_of_numpy(there, loss, weighted, dtype, rng, monkeypatch):
+def test_the_objective_over_all_rows_is_that_of_numpy(other_device, loss, weighted, dtype, rng, monkeypatch):
     monkeypatch.setattr("sklloss.objectives.device_network.PASS_BYTES", 64 * 8)  # several blocks of rows
     loss = losses.get(loss)
     X, y = data(loss, rng, dtype, n=200)
     weight = rng.uniform(0.0, 2.0, 200).astype(dtype) if weighted else None
     if weighted:
         weight[:5] = 0.0
-    (one, other), rows, starts = both(there, "silu", dtype, loss, X, weight=weight, **y)
+    (one, other), rows, starts = both(other_device, "silu", dtype, loss, X, weight=weight, **y)
     value, gradient = one.value_and_gradient(rows[0], starts[0])
     found, slope = other.value_and_gradient(rows[1], starts[0])
     np.testing.assert_allclose(found, value, rtol=1e-12 if dtype == np.float64 else 1e-5)
     np.testing.assert_allclose(slope, gradient, **TOLERANCES[dtype])
     np.testing.assert_allclose(other.loss(rows[1], starts[1]), one.loss(rows[0], starts[0]), rtol=1e-5)
-    scores = other.predict(there.put(X), starts[1])
-    assert device_of(scores) == there
-    np.testing.assert_allclose(there.get(scores), one.predict(X, starts[0]), **TOLERANCES[dtype])
-    np.testing.assert_array_equal(other.predict(X, starts[1]), there.get(scores))
+    scores = other.predict(other_device.put(X), starts[1])
+    assert device_of(scores) == other_device
+    np.testing.assert_allclose(other_device.get(scores), one.predict(X, starts[0]), **TOLERANCES[dtype])
+    np.testing.assert_array_equal(other.predict(X, starts[1]), other_device.get(scores))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -136,10 +136,12 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_far_inputs_of_an_activation_give_its_limits(there, activation, dtype):
+def test_far_inputs_of_an_activation_give_its_limits(other_device, activation, dtype):
     z = np.array([[-np.inf], [-1e30], [-500.0], [-0.0], [500.0], [1e30]], dtype=dtype)
-    objective = ArrayNetworkObjective((1, 1, 1), activation, dtype, there)
-    raw = there.get(objective.predict(there.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype)))[:, 0]
+    objective = ArrayNetworkObjective((1, 1, 1), activation, dtype, other_device)
+    raw = other_device.get(
+        objective.predict(other_device.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype))
+    )[:, 0]
     at_zero = 0.5 if activation == "logistic" else 0.0
     low = -1.0 if activation == "tanh" else 0.0
     high = [1.0, 1.0] if activation in ("logistic", "tanh") else [500.0, 1e30]
@@ -147,12 +149,14 @@ def test_far_inputs_of_an_activation_give_its_limits(there, activation, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_normal_distribution_function_is_that_of_scipy(there, dtype):
+def test_the_normal_distribution_function_is_that_of_scipy(other_device, dtype):
     from scipy.special import ndtr
 
     z = np.linspace(-6.0, 6.0, 4001).astype(dtype)[:, None]
-    objective = ArrayNetworkObjective((1, 1, 1), "gelu", dtype, there)
-    raw = there.get(objective.predict(there.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype)))
+    objective = ArrayNetworkObjective((1, 1, 1), "gelu", dtype, other_device)
+    raw = other_device.get(
+        objective.predict(other_device.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype))
+    )
     exact = z.astype(np.float64) * ndtr(z.astype(np.float64))
     np.testing.assert_allclose(raw, exact, rtol=100 * np.finfo(dtype).eps, atol=0.0)
 
@@ -187,20 +191,20 @@ def test_an_epoch_waits_for_the_device_once_however_many_batches_it_has(rng, mon
             assert waits == ["__float__"], (loss, optimiser)
 
 
-def test_rows_are_gathered_in_bounded_parts(rng, there, monkeypatch):
+def test_rows_are_gathered_in_bounded_parts(rng, other_device, monkeypatch):
     monkeypatch.setattr("sklloss.objectives.device_network.GATHER_BYTES", 100)
     loss = losses.get("squared_error")
     X, y = data(loss, rng, np.float64)
-    assert_epochs_agree(*both(there, "relu", np.float64, loss, X, **y), OPTIMISERS[0], np.float64)
+    assert_epochs_agree(*both(other_device, "relu", np.float64, loss, X, **y), OPTIMISERS[0], np.float64)
 
 
-def test_copies_share_nothing(there):
-    objective = ArrayNetworkObjective((2, 1), "relu", np.float64, there)
+def test_copies_share_nothing(other_device):
+    objective = ArrayNetworkObjective((2, 1), "relu", np.float64, other_device)
     here = np.arange(3.0)
     parameters = objective.put(here)
     copies = [objective.copy(parameters), objective.pack(*objective.unpack(parameters))]
     parameters += 1.0
     for copy in copies:
-        np.testing.assert_array_equal(there.get(copy), here)
+        np.testing.assert_array_equal(other_device.get(copy), here)
     assert objective.is_finite(parameters)
     assert not objective.is_finite(objective.put([1.0, np.nan, 2.0]))

@@ -40,11 +40,11 @@ class Cauchy(losses.Loss):
         return xp.log1p(d * d), 2 * d / (1 + d * d) / self.scale
 
 
-def assert_there(array, there, dtype=None):
+def assert_there(array, other_device, dtype=None):
     """Assert that an array lives there, in a NumPy dtype if one is given."""
-    assert device_of(array) == there
+    assert device_of(array) == other_device
     if dtype is not None:
-        assert there.get(array).dtype == np.dtype(dtype)
+        assert other_device.get(array).dtype == np.dtype(dtype)
 
 
 def float32_alone(strict):
@@ -71,25 +71,25 @@ def problem(kind, rng, n=120, features=5):
     return X, y
 
 
-def fitted_there(model, X, y, there, weight=None, **options):
+def fitted_there(model, X, y, other_device, weight=None, **options):
     """A clone, fitted to arrays there."""
-    y = y if y.dtype.kind in "US" else there.put(y)
-    weight = None if weight is None else there.put(weight)
-    return clone(model).fit(there.put(X), y, weight, **options)
+    y = y if y.dtype.kind in "US" else other_device.put(y)
+    weight = None if weight is None else other_device.put(weight)
+    return clone(model).fit(other_device.put(X), y, weight, **options)
 
 
-def assert_same_model(there, model, other, X, dtype):
+def assert_same_model(other_device, model, other, X, dtype):
     """Both predict alike; what ``other`` learned and says lives there."""
     tolerances = TOLERANCES[dtype]
     for name in ("coef_", "intercept_"):
-        assert_there(getattr(other, name), there, dtype)
-        np.testing.assert_allclose(there.get(getattr(other, name)), getattr(model, name), **tolerances)
-    assert_there(other.n_iter_, there, np.int32)
-    X_there = there.put(X)
+        assert_there(getattr(other, name), other_device, dtype)
+        np.testing.assert_allclose(other_device.get(getattr(other, name)), getattr(model, name), **tolerances)
+    assert_there(other.n_iter_, other_device, np.int32)
+    X_there = other_device.put(X)
     for method in ("decision_function", "predict_proba", "predict_log_proba"):
         said = getattr(other, method)(X_there)
-        assert_there(said, there, dtype)
-        np.testing.assert_allclose(there.get(said), getattr(model, method)(X), **tolerances)
+        assert_there(said, other_device, dtype)
+        np.testing.assert_allclose(other_device.get(said), getattr(model, method)(X), **tolerances)
     np.testing.assert_allclose(other.loss_, model.loss_, rtol=1e-5)
 
 
@@ -104,7 +104,7 @@ TARGETS = {
 @pytest.mark.parametrize(
     ("kind", "target"), [(kind, target) for kind, targets in TARGETS.items() for target in targets]
 )
-def test_every_solver_and_target_gives_the_model_of_numpy(there, kind, target, solver, dtype, rng):
+def test_every_solver_and_target_gives_the_model_of_numpy(other_device, kind, target, solver, dtype, rng):
     X, y = problem(target, rng)
     X = X.astype(dtype)
     weight = rng.integers(0, 3, size=len(X)).astype(float)
@@ -114,9 +114,9 @@ def test_every_solver_and_target_gives_the_model_of_numpy(there, kind, target, s
     model = kind(solver=solver, tol=1e-6, random_state=0, max_iter=epochs, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        other = fitted_there(model, X, y, there, weight)
+        other = fitted_there(model, X, y, other_device, weight)
         model.fit(X, y, weight)
-    assert_same_model(there, model, other, X, dtype)
+    assert_same_model(other_device, model, other, X, dtype)
 
 
 REGRESSION = ("squared_error", "absolute_error", "huber", "quantile", "log_cosh", "poisson")
@@ -131,7 +131,7 @@ LOSSES = {
 @pytest.mark.parametrize(
     ("kind", "loss"), [(kind, loss) for kind, every in LOSSES.items() for loss in every], ids=str
 )
-def test_every_loss_gives_the_model_of_numpy(there, kind, loss, solver, dtype, rng):
+def test_every_loss_gives_the_model_of_numpy(other_device, kind, loss, solver, dtype, rng):
     X, y = problem("three", rng)
     X = X.astype(dtype)
     kinked = getattr(losses.get(loss), "name", None) in ("absolute_error", "quantile")
@@ -140,67 +140,69 @@ def test_every_loss_gives_the_model_of_numpy(there, kind, loss, solver, dtype, r
     model = kind(loss=loss, solver=solver, tol=1e-6, random_state=0, max_iter=epochs, label_smoothing=0.05)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        other = fitted_there(model, X, y, there)
+        other = fitted_there(model, X, y, other_device)
         model.fit(X, y)
     np.testing.assert_allclose(other.loss_, model.loss_, rtol=1e-3 if dtype == "float32" else 1e-4)
     if not kinked:
-        said = there.get(other.predict_proba(there.put(X)))
+        said = other_device.get(other.predict_proba(other_device.put(X)))
         np.testing.assert_allclose(said, model.predict_proba(X), atol=5e-3 if dtype == "float32" else 1e-3)
 
 
 @pytest.mark.parametrize("target", ["two", "strings", "three", "multilabel"])
-def test_predictions_are_classes_and_scores_are_python_floats(there, target, rng):
+def test_predictions_are_classes_and_scores_are_python_floats(other_device, target, rng):
     X, y = problem(target, rng)
     model = LogisticClassifier().fit(X, y)
-    other = fitted_there(model, X, y, there)
-    X_there = there.put(X)
+    other = fitted_there(model, X, y, other_device)
+    X_there = other_device.put(X)
     said = other.predict(X_there)
     if target == "strings":
         assert type(said) is np.ndarray
         assert type(other.classes_) is np.ndarray
         assert (said == model.predict(X)).all()
     else:
-        assert_there(other.classes_, there, y.dtype)
-        assert_there(said, there, y.dtype)
-        assert (there.get(said) == model.predict(X)).all()
-    for answers in (y, y if target == "strings" else there.put(y)):
+        assert_there(other.classes_, other_device, y.dtype)
+        assert_there(said, other_device, y.dtype)
+        assert (other_device.get(said) == model.predict(X)).all()
+    for answers in (y, y if target == "strings" else other_device.put(y)):
         score = other.score(X_there, answers)
         assert type(score) is float
         assert score == model.score(X, y)
 
 
-def test_y_and_weights_may_be_of_another_namespace_than_X(there, strict, rng):
+def test_y_and_weights_may_be_of_another_namespace_than_X(other_device, strict, rng):
     X, y = problem("three", rng)
     weight = rng.random(len(X))
-    model = fitted_there(SoftmaxClassifier(), X, y, there, weight)
+    model = fitted_there(SoftmaxClassifier(), X, y, other_device, weight)
     for put in (lambda array: array, strict.put, lambda array: array.tolist()):
-        other = SoftmaxClassifier().fit(there.put(X), put(y), put(weight))
-        assert (there.get(other.coef_) == there.get(model.coef_)).all()
+        other = SoftmaxClassifier().fit(other_device.put(X), put(y), put(weight))
+        assert (other_device.get(other.coef_) == other_device.get(model.coef_)).all()
 
 
-def test_a_validation_set_and_a_warm_start_live_there_too(there, rng):
+def test_a_validation_set_and_a_warm_start_live_there_too(other_device, rng):
     X, y = problem("three", rng)
-    validation = {"X_val": there.put(X[::2]), "y_val": there.put(y[::2])}
+    validation = {"X_val": other_device.put(X[::2]), "y_val": other_device.put(y[::2])}
     model = SoftmaxClassifier(solver="newton-cg", warm_start=True)
-    other = fitted_there(model, X, y, there, **validation)
+    other = fitted_there(model, X, y, other_device, **validation)
     model.fit(X, y, X_val=X[::2], y_val=y[::2])
     np.testing.assert_allclose(other.validation_loss_curve_, model.validation_loss_curve_, rtol=1e-6)
-    steps = int(there.get(other.n_iter_)[0])
-    assert int(there.get(other.fit(there.put(X), there.put(y)).n_iter_)[0]) < steps
+    steps = int(other_device.get(other.n_iter_)[0])
+    assert int(other_device.get(other.fit(other_device.put(X), other_device.put(y)).n_iter_)[0]) < steps
     with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
         model.fit(X, y, **validation)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", [LogisticClassifier, SoftmaxClassifier])
-def test_streams_learn_what_they_learn_from_numpy(there, kind, solver, rng):
+def test_streams_learn_what_they_learn_from_numpy(other_device, kind, solver, rng):
     X, y = problem("three", rng, n=300)
     model, other = (kind(solver=solver, random_state=0) for _ in range(2))
     for part in np.array_split(np.arange(300), 4):
         model.partial_fit(X[part], y[part], classes=[0, 1, 2])
-        other.partial_fit(there.put(X[part]), there.put(y[part]), classes=there.put(np.arange(3)))
-    np.testing.assert_allclose(there.get(other.coef_), model.coef_, rtol=1e-6, atol=1e-8)
-    assert_there(other.coef_, there)
+        other.partial_fit(
+            other_device.put(X[part]), other_device.put(y[part]), classes=other_device.put(np.arange(3))
+        )
+    np.testing.assert_allclose(other_device.get(other.coef_), model.coef_, rtol=1e-6, atol=1e-8)
+    assert_there(other.coef_, other_device)
     with pytest.raises(ValueError, match=r"partial_fit\(\) must use the same namespace"):
         other.partial_fit(X, y)
     moved = other.to("numpy").partial_fit(X[:50], y[:50])
@@ -208,26 +210,26 @@ def test_streams_learn_what_they_learn_from_numpy(there, kind, solver, rng):
     np.testing.assert_allclose(moved.coef_, model.coef_, rtol=1e-6, atol=1e-8)
 
 
-def test_repeated_fits_have_the_same_bits(there, rng):
+def test_repeated_fits_have_the_same_bits(other_device, rng):
     X, y = problem("three", rng)
     for solver in SMOOTH:
         model = SoftmaxClassifier(solver=solver, random_state=0)
-        first, second = (fitted_there(model, X, y, there) for _ in range(2))
-        assert (there.get(first.coef_) == there.get(second.coef_)).all()
+        first, second = (fitted_there(model, X, y, other_device) for _ in range(2))
+        assert (other_device.get(first.coef_) == other_device.get(second.coef_)).all()
 
 
-def test_a_model_moves_and_pickles(there, rng):
+def test_a_model_moves_and_pickles(other_device, rng):
     X, y = problem("three", rng)
-    model = fitted_there(SoftmaxClassifier(), X, y, there)
+    model = fitted_there(SoftmaxClassifier(), X, y, other_device)
     back = model.to("numpy")
     assert type(back.coef_) is type(back.classes_) is type(back.n_iter_) is np.ndarray
     np.testing.assert_allclose(
-        back.predict_proba(X), there.get(model.predict_proba(there.put(X))), rtol=1e-12
+        back.predict_proba(X), other_device.get(model.predict_proba(other_device.put(X))), rtol=1e-12
     )
-    assert_there(model.coef_, there)
-    again = pickle.loads(pickle.dumps(back)).to(there.put(X))
-    assert_there(again.coef_, there)
-    assert (there.get(again.predict(there.put(X))) == back.predict(X)).all()
+    assert_there(model.coef_, other_device)
+    again = pickle.loads(pickle.dumps(back)).to(other_device.put(X))
+    assert_there(again.coef_, other_device)
+    assert (other_device.get(again.predict(other_device.put(X))) == back.predict(X)).all()
     with pytest.raises(NotFittedError):
         SoftmaxClassifier().to("numpy")
     with pytest.raises(TypeError, match="device must be"):
@@ -245,21 +247,21 @@ def test_a_model_that_has_moved_computes_where_it_lives(rng):
 def test_a_model_moves_to_where_there_is_no_float64(strict, rng):
     X, y = problem("two", rng)
     model = LogisticClassifier().partial_fit(X, y * 0.5, classes=[0.0, 0.5])
-    there = float32_alone(strict).put(X)
-    moved = model.to(there)
-    assert_there(moved.coef_, device_of(there), "float32")
-    assert (device_of(there).get(moved.predict(there)) == model.predict(X)).mean() > 0.99
-    moved.partial_fit(there, y * 0.5)
+    other_device = float32_alone(strict).put(X)
+    moved = model.to(other_device)
+    assert_there(moved.coef_, device_of(other_device), "float32")
+    assert (device_of(other_device).get(moved.predict(other_device)) == model.predict(X)).mean() > 0.99
+    moved.partial_fit(other_device, y * 0.5)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64", "int16", "float16", "float64", "longdouble"])
-def test_labels_are_of_any_dtype(dtype, there, strict, rng):
+def test_labels_are_of_any_dtype(dtype, other_device, strict, rng):
     X, y = problem("two", rng)
     y = y.astype(dtype)
-    for place in (there, float32_alone(strict)):
-        rows = place.put(X.astype(np.float32))
+    for device in (other_device, float32_alone(strict)):
+        rows = device.put(X.astype(np.float32))
         model = LogisticClassifier().fit(rows, y)
-        assert_there(model.predict(rows), place)
+        assert_there(model.predict(rows), device)
         assert model.score(rows, y) > 0.7
 
 
@@ -282,21 +284,23 @@ def test_dask_is_computed_and_taken_as_numpy(rng):
 @pytest.mark.parametrize(
     "method", ["decision_function", "predict", "predict_proba", "predict_log_proba", "score"]
 )
-def test_rows_that_live_elsewhere_than_the_model_are_an_error(there, method, rng):
+def test_rows_that_live_elsewhere_than_the_model_are_an_error(other_device, method, rng):
     X, y = problem("two", rng)
     model = LogisticClassifier().fit(X, y)
-    other = fitted_there(model, X, y, there)
+    other = fitted_there(model, X, y, other_device)
     named = "predict" if method == "score" else method
     arguments = (y,) if method == "score" else ()
-    for fitted, rows in ((model, there.put(X)), (other, X), (other, X.tolist())):
+    for fitted, rows in ((model, other_device.put(X)), (other, X), (other, X.tolist())):
         with pytest.raises(ValueError, match=rf"LogisticClassifier.{named}\(\) must use the same namespace"):
             getattr(fitted, method)(rows, *arguments)
-    assert (there.get(model.to(there.put(X)).predict(there.put(X))) == model.predict(X)).all()
+    assert (
+        other_device.get(model.to(other_device.put(X)).predict(other_device.put(X))) == model.predict(X)
+    ).all()
 
 
-def test_bad_arrays_are_named(there, rng):
+def test_bad_arrays_are_named(other_device, rng):
     X, y = problem("two", rng)
-    model = fitted_there(LogisticClassifier(), X, y, there)
+    model = fitted_there(LogisticClassifier(), X, y, other_device)
     before = copy.copy(vars(model))
 
     def refused(kind, match, X, y=y, weight=None):
@@ -306,21 +310,27 @@ def test_bad_arrays_are_named(there, rng):
 
     bad = X.copy()
     bad[3, 1] = np.nan
-    refused(ValueError, "Input X contains NaN", there.put(bad))
+    refused(ValueError, "Input X contains NaN", other_device.put(bad))
     bad[3, 1] = np.inf
-    refused(ValueError, "Input X contains infinity", there.put(bad))
-    refused(TypeError, "must be float32 or float64", there.put(np.rint(X).astype(int)))
-    refused(ValueError, "Expected 2D array", there.put(X[:, 0]))
-    refused(ValueError, r"Found array with 0 sample\(s\)", there.put(X[:0]))
-    refused(ValueError, r"Found array with 0 feature\(s\)", there.put(X[:, :0]))
-    refused(ValueError, "same number of rows", there.put(X), there.put(y[:-1]))
-    refused(ValueError, "sample_weight must not be negative", there.put(X), y, there.put(-np.ones(len(X))))
-    refused(ValueError, "only one class", there.put(X), there.put(np.zeros(len(X))))
+    refused(ValueError, "Input X contains infinity", other_device.put(bad))
+    refused(TypeError, "must be float32 or float64", other_device.put(np.rint(X).astype(int)))
+    refused(ValueError, "Expected 2D array", other_device.put(X[:, 0]))
+    refused(ValueError, r"Found array with 0 sample\(s\)", other_device.put(X[:0]))
+    refused(ValueError, r"Found array with 0 feature\(s\)", other_device.put(X[:, :0]))
+    refused(ValueError, "same number of rows", other_device.put(X), other_device.put(y[:-1]))
+    refused(
+        ValueError,
+        "sample_weight must not be negative",
+        other_device.put(X),
+        y,
+        other_device.put(-np.ones(len(X))),
+    )
+    refused(ValueError, "only one class", other_device.put(X), other_device.put(np.zeros(len(X))))
     with pytest.raises(ValueError, match="has 4 features, but LogisticClassifier is expecting 5"):
-        model.predict(there.put(X[:, :4]))
+        model.predict(other_device.put(X[:, :4]))
     large = np.full((len(X), 5), 1e300)
     large[::2] = -1e300
-    assert np.isfinite(there.get(model.decision_function(there.put(large / 1e10)))).all()
+    assert np.isfinite(other_device.get(model.decision_function(other_device.put(large / 1e10)))).all()
 
 
 def test_tensors_that_cannot_be_rows_are_named(rng):

@@ -13,10 +13,10 @@ N, P, K, BATCH = 90, 7, 3, 8
 
 
 @pytest.fixture
-def there(cell):
-    """A place, X's dtype, and how close its results are to NumPy's."""
-    place, dtype = cell
-    return place, dtype, 1e-10 if dtype == np.float64 else 1e-4
+def setting(device_and_dtype):
+    """A device, X's dtype, and how close its results are to NumPy's."""
+    device, dtype = device_and_dtype
+    return device, dtype, 1e-10 if dtype == np.float64 else 1e-4
 
 
 def arguments(rng, outputs=K, n=N):
@@ -55,11 +55,11 @@ def epoch(rows, w, arguments, **further):
 
 
 def both(
-    there, rng, a, loss, *, values=None, codes=None, weight=None, outputs=K, center=False, sparse=False,
+    setting, rng, a, loss, *, values=None, codes=None, weight=None, outputs=K, center=False, sparse=False,
     **further,
 ):  # fmt: skip
     """The same epoch in NumPy and there."""
-    place, dtype, close = there
+    device, dtype, close = setting
     X = rng.normal(size=(N, P)).astype(dtype) + dtype.type(100 * center)
     if sparse:
         X[rng.uniform(size=X.shape) < 0.7] = 0.0
@@ -67,7 +67,7 @@ def both(
     w = rng.normal(size=(outputs, P + 1)) / 3
     values, weight = (None if v is None else v.astype(dtype) for v in (values, weight))
     results = []
-    for one in (X, device_module.transfer(scipy.sparse.csr_array(X) if sparse else X, place)):
+    for one in (X, device_module.transfer(scipy.sparse.csr_array(X) if sparse else X, device)):
         rows = make_passes(one, loss, values, codes, weight, outputs, fit_intercept=True, center=center)
         results.append(epoch(rows, w, a, **further))
     for expected, found in zip(*results, strict=True):
@@ -87,7 +87,7 @@ CASES = {
 
 @pytest.mark.parametrize("weights", ["none", "rows", "outputs"])
 @pytest.mark.parametrize("case", list(CASES))
-def test_every_loss_takes_the_steps_of_numpy(there, case, weights, rng):
+def test_every_loss_takes_the_steps_of_numpy(setting, case, weights, rng):
     loss, form = CASES[case]
     outputs = 2 if case == "smoothed" else K
     target = {"codes": rng.integers(0, outputs, N)}
@@ -98,57 +98,59 @@ def test_every_loss_takes_the_steps_of_numpy(there, case, weights, rng):
         by_output = weights == "outputs" and loss.separable
         weight = rng.uniform(size=(N, outputs) if by_output else N)
         weight[::5] = 0.0
-    both(there, rng, arguments(rng, outputs), loss, **target, weight=weight, outputs=outputs)
+    both(setting, rng, arguments(rng, outputs), loss, **target, weight=weight, outputs=outputs)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, K])
 @pytest.mark.parametrize("adam", [False, True])
 @pytest.mark.parametrize("together", [False, True])
-def test_steps_are_taken_in_the_coordinates(there, blocks, adam, together, rng):
+def test_steps_are_taken_in_the_coordinates(setting, blocks, adam, together, rng):
     a = arguments(rng)
     if blocks:
         a["coordinates"] = triangles(rng, blocks), rng.uniform(1, 3, size=(blocks, P + 1))
-    further = {"kept": rng.normal(size=(N, K)).astype(there[1]), "anchor": rng.normal(size=(K, P + 1))}
+    further = {"kept": rng.normal(size=(N, K)).astype(setting[1]), "anchor": rng.normal(size=(K, P + 1))}
     if adam:
         further |= {"moments": (rng.normal(size=(K, P + 1)), rng.uniform(1, 2, size=(K, P + 1)))}
         further |= {"decays": (0.9, 0.99, 1e-3)}
     loss, codes = losses.CrossEntropy(), rng.integers(0, K, N)
-    both(there, rng, a, loss, codes=codes, weight=rng.uniform(size=N), together=together, **further)
+    both(setting, rng, a, loss, codes=codes, weight=rng.uniform(size=N), together=together, **further)
 
 
-def test_a_centered_table_and_a_running_mean(there, rng):
+def test_a_centered_table_and_a_running_mean(setting, rng):
     a = arguments(rng)
     a["batch_rows"] = 11  # the last batch is a short one
     a["gains"], a["rates"] = a["gains"][:8], a["rates"][:8]
     further = {"mean": rng.normal(size=(K, P + 1)), "mixing": rng.uniform(size=8)}
-    both(there, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), center=True, **further)
+    both(setting, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), center=True, **further)
 
 
 @pytest.mark.parametrize("weights", [0, 1, 2])
-def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(there, weights, rng):
+def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(setting, weights, rng):
     a = arguments(rng)
     a["gains"] = a["gains"] * 1e4
     weight = rng.uniform(size=(N, K)[:weights]) if weights else None
-    held, _ = both(there, rng, a, losses.LogLoss(), values=rng.uniform(size=(N, K)), weight=weight, bend=0.25)
+    held, _ = both(
+        setting, rng, a, losses.LogLoss(), values=rng.uniform(size=(N, K)), weight=weight, bend=0.25
+    )
     assert np.abs(held[0]).max() < 100
 
 
 @pytest.mark.parametrize("room", [1, 200, 1000])
 @pytest.mark.parametrize("batch", [BATCH, 37, 200])
-def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, find_place, rng, monkeypatch):
-    there = find_place("torch"), np.dtype(np.float64), 1e-10
+def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, find_device, rng, monkeypatch):
+    setting = find_device("torch"), np.dtype(np.float64), 1e-10
     a = arguments(rng)
     batches = -(-len(a["order"]) // batch)
     a.update(batch_rows=batch, gains=a["gains"][:batches], rates=a["rates"][:batches])
     monkeypatch.setattr(device_epoch, "GATHER_BYTES", room * 10)
     kept = rng.normal(size=(N, K))
-    both(there, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), kept=kept)
+    both(setting, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), kept=kept)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, K])
 @pytest.mark.parametrize("outputs", [1, K])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_place, rng):
+def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_device, rng):
     close = 1e-10 if dtype == "float64" else 1e-4
     a = arguments(rng, outputs)
     if blocks:
@@ -158,17 +160,17 @@ def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_pl
         if "kept" in further:
             further["anchor"] = rng.normal(size=(outputs, P + 1))
         both(
-            (find_place("torch"), np.dtype(dtype), close), rng, a, losses.LogLoss(),
+            (find_device("torch"), np.dtype(dtype), close), rng, a, losses.LogLoss(),
             values=rng.uniform(size=(N, outputs)), weight=rng.uniform(size=N), outputs=outputs, sparse=True,
             **further,
         )  # fmt: skip
 
 
-def test_slopes_that_cancel_are_told_from_those_that_do_not(there, rng):
-    place, dtype, _ = there
+def test_slopes_that_cancel_are_told_from_those_that_do_not(setting, rng):
+    device, dtype, _ = setting
     X = rng.normal(size=(N, P)).astype(dtype)
     slopes = rng.normal(size=(N, K)).astype(dtype)
-    for one in (X, device_module.transfer(X, place)):
+    for one in (X, device_module.transfer(X, device)):
         rows = make_passes(
             one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True
         )
@@ -176,5 +178,5 @@ def test_slopes_that_cancel_are_told_from_those_that_do_not(there, rng):
             room = numpy_epoch.room_for_slopes(rows)
             assert tuple(room.shape) == (N, K)
             part = slopes - shift
-            room[...] = part if isinstance(room, np.ndarray) else place.put(part)
+            room[...] = part if isinstance(room, np.ndarray) else device.put(part)
             assert numpy_epoch.slopes_sum_to_zero(rows, room) is cancels

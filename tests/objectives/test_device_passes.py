@@ -18,8 +18,8 @@ from sklloss.objectives.passes import make_passes
 
 N, FEATURES, OUTPUTS = 300, 5, 3
 TORCH, STRICT, DEVICE1, NO_FLOAT64 = "torch", "array_api_strict", "device1", "no_float64"
-PLACES = [(name, dtype) for name in (TORCH, STRICT, DEVICE1) for dtype in (np.float32, np.float64)]
-PLACES.append((NO_FLOAT64, np.float32))
+CASES = [(name, dtype) for name in (TORCH, STRICT, DEVICE1) for dtype in (np.float32, np.float64)]
+CASES.append((NO_FLOAT64, np.float32))
 # What float32 scores are off by, and sums in float32 as well.
 SINGLE, NARROW = 2e-5, 2e-3
 STEEP = ("absolute_error", "quantile")  # the slope of a score near its target is a matter of rounding
@@ -117,24 +117,24 @@ def has_curvature(loss):
 
 
 @pytest.mark.parametrize("loss", all_losses(), ids=ids)
-@pytest.mark.parametrize(("name", "dtype"), PLACES)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_passes_give_what_numpy_gives(loss, name, dtype):
     tolerance = 1e-12 if dtype == np.float64 else NARROW if name == NO_FLOAT64 else SINGLE
     for weights in cases(loss):
         for intercept in (True, False):
             here, there = pair(loss, name, dtype, weights, intercept=intercept, coded=intercept)
             assert (here.center.any() and np.array_equal(here.center, there.center)) or not intercept
-            place, curved = there.device, has_curvature(loss)
+            device, curved = there.device, has_curvature(loss)
             for coef in points(here):
                 sums, gradient = here.value_and_gradient(coef, keep_curvature=curved)
-                resident = place.put(coef, place.wide)
+                resident = device.put(coef, device.wide)
                 for given in (coef, resident):
                     found = there.value_and_gradient(given, keep_curvature=curved)
                     product = there.product(given) if curved else None
                     if given is resident:
                         assert all(part.dtype == resident.dtype for part in found)
-                        found = [place.get(part).astype(np.float64) for part in found]
-                        product = place.get(product).astype(np.float64) if curved else None
+                        found = [device.get(part).astype(np.float64) for part in found]
+                        product = device.get(product).astype(np.float64) if curved else None
                     close(found[0], sums, tolerance)
                     if dtype == np.float64 or loss.name not in STEEP:
                         close(found[1], gradient, tolerance)
@@ -143,7 +143,7 @@ def test_passes_give_what_numpy_gives(loss, name, dtype):
 
 
 @pytest.mark.parametrize("loss", all_losses(), ids=ids)
-@pytest.mark.parametrize(("name", "dtype"), PLACES)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_second_derivatives_are_those_of_numpy(loss, name, dtype):
     exact = NARROW if name == NO_FLOAT64 else 1e-12
     kept = max(exact, SINGLE) if dtype == np.float32 else exact
@@ -180,7 +180,7 @@ def test_second_derivatives_are_those_of_numpy(loss, name, dtype):
                     close(part, wanted, kept)
 
 
-@pytest.mark.parametrize(("name", "dtype"), PLACES)
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 @pytest.mark.parametrize("weights", ["none", "rows", "outputs"])
 def test_what_is_known_of_the_columns_is_what_numpy_knows(name, dtype, weights):
     exact = 1e-4 if name == NO_FLOAT64 else 1e-12
@@ -381,9 +381,9 @@ def test_codes_are_checked_once_and_early():
 
 def test_a_device_without_sparse_products_is_named():
     torch = pytest.importorskip("torch")
-    place = device_of(torch.empty(0, device="meta"))
+    device = device_of(torch.empty(0, device="meta"))
     with pytest.raises(ValueError, match="torch on meta multiplies no sparse matrices"):
-        transfer(scipy.sparse.eye_array(3, format="csr"), place)
+        transfer(scipy.sparse.eye_array(3, format="csr"), device)
 
 
 def test_a_loss_without_curvature_says_so():
