@@ -37,7 +37,7 @@ def objectives(setting, loss, rng, *, C=1.0, weight=None, sparse=False, features
     target = (None, codes) if loss.target == "classes" else (values, None)
     weight = None if weight is None else weight.astype(dtype)
     made = []
-    for one in (X, device_module.move(X, device)):
+    for one in (X, device_module.transfer(X, device)):
         rows = make_passes(one, loss, *target, weight, K, fit_intercept=True, center=True)
         made.append(LinearObjective(rows, C))
     return made
@@ -134,7 +134,7 @@ def test_a_stream_ends_where_that_of_numpy_does(setting, adaptive, loss, sparse,
 def test_batches_of_many_rows_are_larger_on_a_device(find_device, rng):
     X = rng.normal(size=(120_000, 1)).astype(np.float32)
     sizes = []
-    for one in (X, device_module.move(X, find_device("torch"))):
+    for one in (X, device_module.transfer(X, find_device("torch"))):
         rows = make_passes(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
         sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
     assert sizes == [512, 600]
