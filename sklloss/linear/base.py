@@ -178,7 +178,7 @@ class LinearClassifier(
         def learned(w):
             model = type(self).__new__(type(self))
             model.fit_intercept = self.fit_intercept
-            coef = objective.rows.plain(objective.coef(w))
+            coef = objective.rows.uncentered(objective.coef(w))
             model._set_model(
                 target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device
             )
@@ -196,7 +196,7 @@ class LinearClassifier(
                 f"{type(self).__name__} (solver={names[-1]!r}) has not converged: {why}.",
                 ConvergenceWarning,
             )
-        coef = objective.rows.plain(objective.coef(result.w))
+        coef = objective.rows.uncentered(objective.coef(result.w))
         self._set_model(target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device)
         remember_fit(self, target, X.shape[0])
         self.n_iter_ = to_device(result.n_iter.astype(np.int32), origin.device)
@@ -390,7 +390,7 @@ class _Watch:
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
         if self.curve is not None:
-            coef = self._objective.rows.plain(self._objective.coef(w))
+            coef = self._objective.rows.uncentered(self._objective.coef(w))
             sums, _ = self._rows.value_and_gradient(self._rows.centered(coef))
             self.curve.append(float(sums.sum()) / self._total)
             line += f", validation loss {self.curve[-1]:.10g}"

@@ -194,7 +194,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             unsolved.append(f"the last one, at C={self.C_:g}: {why}")
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
-        return rows.plain(objective.coef(result.w))
+        return rows.uncentered(objective.coef(result.w))
 
     def _average(self, model):
         """The mean over folds of the parameters at each fold's best score."""
@@ -364,7 +364,7 @@ class _Fold:
         for r, model.l1_ratio in enumerate(grid.l1_ratios):
             path = self._path(rows, cancelled)
             for c, (objective, result) in zip(grid.order, path):
-                coef = rows.plain(objective.coef(result.w))
+                coef = rows.uncentered(objective.coef(result.w))
                 model._set_model(target.classes, target.kind, link, coef, rows.dtype)
                 found.coefs[r, c] = coef
                 found.scores[r, c] = self.scorer(model, X_test, y_test, **params)

@@ -177,7 +177,7 @@ class PartialFitMixin:
                 "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
                 "smaller learning_rate_init"
             )
-        coef = rows.plain(mean)
+        coef = rows.uncentered(mean)
         self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, origin.device)
         self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), origin.device)
         self.t_ = stream.rows

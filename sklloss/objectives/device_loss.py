@@ -9,7 +9,7 @@ from sklloss.losses import _batches
 from sklloss.losses._cross_entropy import one_hot, softmax
 
 
-class ArrayLoss:
+class DeviceLoss:
     """A loss bound to targets and weights. It waits for no number of the device.
 
     Parameters
@@ -17,7 +17,7 @@ class ArrayLoss:
     device : Device
     loss : Loss
     values, codes, weight
-        As `Rows` takes them, in NumPy: they are put there once, here.
+        As `Passes` takes them, in NumPy: they are moved to the device once, here.
     outputs : int
     dtype : NumPy dtype
         That of X.
@@ -49,20 +49,20 @@ class ArrayLoss:
             In float64 where the device has it.
         slopes : array like raw
             The derivatives by raw, times weights.
-        bend : array like raw, or None if not ``curved``
+        curvature : array like raw, or None if not ``curved``
             Of a separable loss the second derivatives, times weights. Of a softmax's cross-entropy the
-            probabilities. Of other losses raw itself, see `bent`.
+            probabilities. Of other losses raw itself, see `curvature_product`.
         """
         xp, loss = self.device.xp, self.loss
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._in_place is not None:
-            value, gradient, bend = self._in_place(y, raw, curved)
+            value, gradient, curvature = self._in_place(y, raw, curved)
             if curved and loss.separable:
-                bend = self._scaled(bend, raw, weight)
+                curvature = self._scaled(curvature, raw, weight)
         else:
-            bend = self._curvature(y, raw, weight) if curved else None
+            curvature = self._curvature(y, raw, weight) if curved else None
             if not loss.additive:
-                return *self._whole(y, raw, weight), bend
+                return *self._whole(y, raw, weight), curvature
             value, gradient = _batches.stated(loss, xp, y, raw)
             gradient = _batches.gradient_of(loss, xp, gradient, raw)
         if value.ndim == 1:
@@ -75,7 +75,7 @@ class ArrayLoss:
         sums = xp.sum(value, axis=0, dtype=self._wide)
         if self._parts > 1:
             sums = sums / self._parts
-        return sums, self._scaled(gradient, raw, weight), bend
+        return sums, self._scaled(gradient, raw, weight), curvature
 
     def slopes(self, raw, first, last):
         """The derivatives alone of what a call gives; of a loss that is a mean over rows."""
@@ -93,21 +93,23 @@ class ArrayLoss:
             setattr(taken, name, None if array is None else self.device.xp.take(array, at, axis=0))
         return taken
 
-    def bent(self, bend, direction, first, last):
+    def curvature_product(self, curvature, direction, first, last):
         """The second derivatives of the rows [first, last) times a direction (rows, outputs), with weights.
 
-        ``bend`` is what the rows' scores have given. The direction may be overwritten.
+        ``curvature`` is what the rows' scores have given. The direction may be overwritten.
         """
         xp = self.device.xp
         if self.loss.separable:
-            direction *= bend
+            direction *= curvature
             return direction
         if self.probabilities:
-            direction -= xp.sum(bend * direction, axis=1, keepdims=True)
-            direction *= bend
+            direction -= xp.sum(curvature * direction, axis=1, keepdims=True)
+            direction *= curvature
         else:
-            direction = self.loss.product_formula(xp, self._target(bend, first, last), bend, direction)
-        weight = self.weight(bend, first, last)
+            direction = self.loss.product_formula(
+                xp, self._target(curvature, first, last), curvature, direction
+            )
+        weight = self.weight(curvature, first, last)
         return direction if weight is None else xp.where(weight != 0, direction * weight, 0.0)
 
     def weight(self, raw, first, last):

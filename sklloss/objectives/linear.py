@@ -47,7 +47,7 @@ class LinearObjective:
 
     Parameters
     ----------
-    rows : Rows
+    rows : Passes
         X, targets, weights and the loss, bound to a backend.
     C : float
         Inverse strength of the penalty; ``inf`` for none.
@@ -81,9 +81,9 @@ class LinearObjective:
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
         # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
         # rounding up, along directions in which the objective does not change at all.
-        self._small_ridge = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
+        self.small_ridge = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
         # The square of a relative residual at which a linear system holds nothing but rounding.
-        self.residual_floor = self.noise**2 / self._small_ridge
+        self.residual_floor = self.noise**2 / self.small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
         self.exact_gradient = rows.dtype == np.float64
         # Whether a Hessian costs much more than a gradient, and both more than what is around them.
@@ -93,7 +93,7 @@ class LinearObjective:
         if rows.fit_intercept:
             ridge[:, -1] = 0.0
         self.l1 = l1_ratio * ridge.reshape(self.shape)
-        self._ridge = (1.0 - l1_ratio) * ridge.reshape(self.shape)
+        self.ridge = (1.0 - l1_ratio) * ridge.reshape(self.shape)
 
     def coef(self, w):
         """The parameters as (outputs, width)."""
@@ -122,20 +122,20 @@ class LinearObjective:
         return array if bears is None else array * bears[not isinstance(array, np.ndarray)]
 
     @functools.cached_property
-    def _ridge_there(self):
-        return self.vectors.put(self._ridge)
+    def _ridge_on_device(self):
+        return self.vectors.put(self.ridge)
 
     def value_and_gradient(self, w):
         """Objective of each problem, (problems,), and its gradient, (problems, size)."""
         sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)))
-        return self._with_penalty(w, sums, self._bearing(gradient))
+        return self.with_penalty(w, sums, self._bearing(gradient))
 
     def precise_gradient(self, w):
         """As `value_and_gradient`, as precise as `hessian`: computed in float64 whatever X's dtype."""
         if self.exact_gradient:
             return self.value_and_gradient(w)
         sums, gradient = self.rows.precise_gradient(self.coef(w))
-        return self._with_penalty(w, sums, gradient)
+        return self.with_penalty(w, sums, gradient)
 
     def null_value(self, *, exact=False):
         """The value of each problem at w = 0: the scale by which an objective may be called vanished.
@@ -160,18 +160,18 @@ class LinearObjective:
 
     def adopt(self, other, w, value, gradient):
         """Value and gradient at w from those of an objective with another penalty, without a pass over X."""
-        pull = other._ridge * w
+        pull = other.ridge * w
         ratio = self.scale / other.scale
         value = ratio * (value - 0.5 * np.einsum("bi,bi->b", pull, w))
         gradient = ratio * (gradient - pull)
-        pull = self._ridge * w
+        pull = self.ridge * w
         return value + 0.5 * np.einsum("bi,bi->b", pull, w), gradient + pull
 
     def adopt_hessian(self, other, hessian):
         """The Hessian from that of an objective with another penalty; both penalise, or neither does."""
         hessian = hessian * (self.scale / other.scale)
         diagonal = np.einsum("bii->bi", hessian)
-        diagonal += self._ridge - other._ridge * (self.scale / other.scale)
+        diagonal += self.ridge - other.ridge * (self.scale / other.scale)
         return hessian
 
     def hessian(self, w):
@@ -183,20 +183,20 @@ class LinearObjective:
         states the same, as `subset_hessian` does over a subset.
         """
         sums, gradient, hessian = self.rows.hessian(self.coef(w))
-        value, gradient = self._with_penalty(w, sums, gradient)
+        value, gradient = self.with_penalty(w, sums, gradient)
         if not np.isfinite(hessian).all():
             raise ValueError(TOO_LARGE)
         hessian *= self.scale
         diagonal = np.einsum("bii->bi", hessian)
         if not self.rows.separable:
             K, width = self.rows.outputs, self.rows.width
-            free = np.flatnonzero(self._ridge[0, :width] == 0.0)
+            free = np.flatnonzero(self.ridge[0, :width] == 0.0)
             if free.size:
                 typical = diagonal.reshape(K, width)[:, free].mean(axis=0)
                 at = np.arange(K)[:, None] * width + free
                 # the upper triangle is not looked at
                 hessian[0, at[:, None], at[None]] += typical
-        diagonal += self._ridge
+        diagonal += self.ridge
         return value, gradient, hessian
 
     def newton_steps(self, w, curve, *rule):
@@ -206,7 +206,7 @@ class LinearObjective:
         """
         if self.problems > 1:
             return None
-        return self.rows.newton_steps(self.scale, self._ridge[0], w[0], curve, *rule)
+        return self.rows.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
 
     def thinned(self, each):
         """The same objective over few of many rows, weighted up to stand for all; None if rows are few.
@@ -218,7 +218,7 @@ class LinearObjective:
             return None
         # Odd steps keep out of the way of most patterns in the order of rows.
         step -= 1 - step % 2
-        rows = self.rows.every(step)
+        rows = self.rows.every_nth(step)
         if rows is None:
             return None
         small = LinearObjective(rows, np.inf if not self.penalised else 1.0)
@@ -244,7 +244,7 @@ class LinearObjective:
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
         sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)), keep_curvature=True)
         self._point = w
-        return self._with_penalty(w, sums, self._bearing(gradient))
+        return self.with_penalty(w, sums, self._bearing(gradient))
 
     def product(self, direction):
         """The Hessian at the last linearised point times a direction, of the parameters' shape.
@@ -255,13 +255,13 @@ class LinearObjective:
         product = self._shaped(product, self.shape)
         if not isinstance(direction, np.ndarray):
             product = product if self.scale == 1.0 else product * self.scale
-            return product + self._ridge_there * direction if self.penalised else product
+            return product + self._ridge_on_device * direction if self.penalised else product
         if self.scale != 1.0:
             product *= self.scale
         if self.penalised:
             if self._pull is None:
                 self._pull = np.empty(self.shape)
-            product += np.multiply(self._ridge, direction, out=self._pull)
+            product += np.multiply(self.ridge, direction, out=self._pull)
         return product
 
     def subset_hessian(self, sets, *, rough=False):
@@ -277,15 +277,15 @@ class LinearObjective:
         else:
             cuts = np.searchsorted(sets[0], np.arange(1, self.rows.outputs) * width)
             columns = [part % width for part in np.split(sets[0], cuts)]
-        matrices = self.rows.subset_hessian(columns, coupled=not (self.rows.separable or rough))
-        for matrix, chosen, ridge in zip(matrices, sets, self._ridge, strict=True):
+        matrices = self.rows.hessian_block(columns, coupled=not (self.rows.separable or rough))
+        for matrix, chosen, ridge in zip(matrices, sets, self.ridge, strict=True):
             if not np.isfinite(matrix).all():
                 raise ValueError(TOO_LARGE)
             matrix *= self.scale
             np.einsum("ii->i", matrix)[:] += ridge[chosen]
         if not self.rows.separable and not rough:
             chosen, matrix = sets[0], matrices[0]
-            free = chosen[(self._ridge[0, chosen] == 0.0) & (self.l1[0, chosen] == 0.0)] % width
+            free = chosen[(self.ridge[0, chosen] == 0.0) & (self.l1[0, chosen] == 0.0)] % width
             for column in np.unique(free):
                 alike = np.flatnonzero(chosen % width == column)
                 if len(alike) == self.rows.outputs:
@@ -296,14 +296,14 @@ class LinearObjective:
         """The same model, in coupled outputs without the common shift of parameters that nothing holds."""
         if self.rows.separable:
             return w
-        coef, free = self.coef(w.copy()), (self.coef(self._ridge + self.l1) == 0).all(axis=0)
+        coef, free = self.coef(w.copy()), (self.coef(self.ridge + self.l1) == 0).all(axis=0)
         coef[:, free] -= coef[:, free].mean(axis=0)
         return coef.reshape(w.shape)
 
     @functools.cached_property
     def reach(self):
         """The change of each parameter, (problems, size), that moves no row's score by more than 1."""
-        largest = self.rows.largest()
+        largest = self.rows.column_maxima()
         reach = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
         return np.tile(reach, self.rows.outputs).reshape(self.shape)
 
@@ -318,7 +318,7 @@ class LinearObjective:
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
-        diagonal = np.tile(diagonal, self.rows.outputs).reshape(self.shape) + self._ridge
+        diagonal = np.tile(diagonal, self.rows.outputs).reshape(self.shape) + self.ridge
         return np.where(diagonal > 0, diagonal, 1.0)
 
     def affords(self, sets):
@@ -332,7 +332,7 @@ class LinearObjective:
 
     def local_diagonal(self):
         """The Hessian's diagonal at the last linearised point, (problems, size), positive everywhere."""
-        diagonal = self.scale * self.rows.local_diagonal().reshape(self.shape) + self._ridge
+        diagonal = self.scale * self.rows.hessian_diagonal().reshape(self.shape) + self.ridge
         return np.maximum(diagonal, 1e-6 * self.diagonal())
 
     def subset_preconditioner(self):
@@ -349,7 +349,7 @@ class LinearObjective:
         gram += np.tril(gram, -1).T
 
         def at(mask, diagonal):
-            return SubsetSolver(gram, self.coef(mask), np.sqrt(self.coef(diagonal)), self._small_ridge)
+            return SubsetSolver(gram, self.coef(mask), np.sqrt(self.coef(diagonal)), self.small_ridge)
 
         return at
 
@@ -362,10 +362,10 @@ class LinearObjective:
         """
         if self.rows.width <= WIDEST_GRAM and not diagonal:
             matrix = 0.25 * self.scale * self.rows.gram()
-            np.einsum("ii->i", matrix)[:] += self._ridge[0, : self.rows.width]
-            return BlockSolver(matrix[None], self._small_ridge)
+            np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
+            return BlockSolver(matrix[None], self.small_ridge)
         diagonal = 0.25 * self.scale * self.rows.squared_columns()
-        diagonal += self._ridge[0, : self.rows.width]
+        diagonal += self.ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
@@ -384,11 +384,11 @@ class LinearObjective:
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
         _, _, blocks = self.rows.hessian(self.coef(point), coupled=False)
         blocks *= self.scale
-        np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
-        solve = BlockSolver(blocks, self._small_ridge)
+        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
+        solve = BlockSolver(blocks, self.small_ridge)
         if self.rows.separable or not self.penalised:
             return solve
-        ridge = self._ridge[0, : self.rows.width]
+        ridge = self.ridge[0, : self.rows.width]
         # Next to a curvature that is much larger, what a residual has along the shift is rounding.
         held = ridge > FAINT * np.einsum("bii->i", blocks) / self.rows.outputs
         return ShiftSolver(solve, self.rows.outputs, np.where(held, ridge, 0.0))
@@ -404,47 +404,48 @@ class LinearObjective:
             return None  # it would cost more than it saves
         gradient, blocks = self.rows.positive_blocks(self.coef(w))
         blocks *= self.scale
-        np.einsum("bii->bi", blocks)[:] += self._ridge.reshape(self.rows.outputs, self.rows.width)
+        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
         try:
-            solve = BlockSolver(blocks, self._small_ridge)
+            solve = BlockSolver(blocks, self.small_ridge)
         except ValueError:
             return None
         total, size = np.abs(gradient.sum(axis=0)), np.abs(gradient).sum(axis=0)
         if self.rows.separable or (total > 1e-9 * size).any():
             return solve
-        return ShiftSolver(solve, self.rows.outputs, self._ridge[0, : self.rows.width])
+        return ShiftSolver(solve, self.rows.outputs, self.ridge[0, : self.rows.width])
 
     @property
     def local_cost(self):
         """What `local_preconditioner` costs, in products with the Hessian."""
         return max(8, self.rows.width // 4)
 
-    def _with_penalty(self, w, sums, gradient):
+    def with_penalty(self, w, sums, gradient):
+        """Value and gradient of the objective from those of the loss sums, which may be overwritten."""
         if not isinstance(w, np.ndarray):
-            return self._with_penalty_there(w, sums, gradient)
+            return self._with_penalty_on_device(w, sums, gradient)
         gradient = gradient.reshape(self.shape)
         gradient *= self.scale
         value = self.scale * sums
         if self.penalised:
-            pull = self._ridge * w
+            pull = self.ridge * w
             value = value + 0.5 * np.einsum("bi,bi->b", pull, w)
             gradient += pull
         return value, gradient
 
-    def _with_penalty_there(self, w, sums, gradient):
+    def _with_penalty_on_device(self, w, sums, gradient):
         gradient = self._shaped(gradient, self.shape)
         if self.scale != 1.0:
             sums, gradient = self.scale * sums, self.scale * gradient
         if not self.penalised:
             return sums, gradient
-        pull = self._ridge_there * w
+        pull = self._ridge_on_device * w
         return sums + 0.5 * self.vectors.dot(pull, w), gradient + pull
 
 
 def coordinates_of(curvature, objective):
     """The coordinates of a matrix for each output (lower triangles), or of one diagonal."""
     if curvature.ndim == 3:
-        return BlockSolver(curvature, objective._small_ridge).coordinates()
+        return BlockSolver(curvature, objective.small_ridge).coordinates()
     if not np.isfinite(curvature).all():
         raise ValueError(TOO_LARGE)
     return DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()

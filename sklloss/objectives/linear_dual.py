@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from sklloss.objectives import dual_epoch
-
 # The more the loss of a row bends along its own step, the slower the ascent. With few outputs an epoch costs
 # some 8 products with the Hessian, with many 3.
 MOST_BEND, MOST_BEND_FEW = 2.0, 1.0
@@ -28,7 +26,7 @@ class DualAscent:
     ----------
     objective : LinearObjective
     sizes : tuple
-        From `dual_epoch.sizes`.
+        From `Passes.dual_sizes`.
     """
 
     def __init__(self, objective, sizes):
@@ -37,7 +35,7 @@ class DualAscent:
         weight, squared, self._overlap = sizes
         follow = FOLLOW / (self._scale * weight * rows.n)
         self._bias = BIAS * squared + follow if rows.fit_intercept else 0.0
-        self._state = dual_epoch.state(rows)
+        self._state = rows.dual_state()
 
     @classmethod
     def of(cls, objective):
@@ -46,9 +44,9 @@ class DualAscent:
         None for others, where no passes can be made, or where they would be many.
         """
         rows = objective.rows
-        if not objective.penalised or objective.l1.any() or not dual_epoch.takes(rows):
+        if not objective.penalised or objective.l1.any() or not rows.supports_dual_ascent:
             return None
-        sizes = dual_epoch.sizes(rows)
+        sizes = rows.dual_sizes()
         bend = 0.25 if rows.separable else (1 - 1 / rows.outputs) / rows.outputs
         bend *= objective.scale * sizes[0] * sizes[1]
         # a NaN too is too much
@@ -60,23 +58,23 @@ class DualAscent:
         return 0.35 if self._rows.outputs < FEW else 0.75
 
     def epoch(self, random_state):
-        """Take each row once, in a random order, and return (value, promise), each (problems,).
+        """Take each row once, in a random order, and return (value, predicted_decrease), each (problems,).
 
         The first is the objective's loss as it was when rows were met, the second how far it was from its
         minimum if rows had no feature in common. Sparse rows have few: mostly it is near what is left
         after the epoch.
         """
         order = random_state.permutation(self._rows.n)
-        sums, promise = dual_epoch.epoch(
-            self._rows, self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
+        sums, predicted_decrease = self._rows.dual_epoch(
+            self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
         )
         _, intercept, balance, _ = self._state
         # At the optimum the dual variables of an output add up to 0.
         intercept += np.clip(self._bias * balance, -FURTHEST, FURTHEST)
         if not self._rows.separable:
-            sums, promise = sums[:1], promise.sum(keepdims=True)
-        return self._scale * sums, promise
+            sums, predicted_decrease = sums[:1], predicted_decrease.sum(keepdims=True)
+        return self._scale * sums, predicted_decrease
 
     def parameters(self):
         """The parameters, of the objective's shape."""
-        return dual_epoch.parameters(self._rows, self._state).reshape(self._shape)
+        return self._rows.dual_parameters(self._state).reshape(self._shape)

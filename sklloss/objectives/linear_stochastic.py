@@ -3,9 +3,8 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklloss.objectives import numpy_epoch
 from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.passes import EpochPlan
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
 WIDEST_DENSE_BLOCKS = 128
@@ -14,14 +13,7 @@ WIDEST_DENSE_BLOCKS = 128
 DECAYS = (0.9, 0.99)
 EPSILON = 1e-4
 # What a stream takes the second derivative of a loss to be at most: that of the log loss.
-BEND = 0.25
-
-
-def present_rows(rows):
-    """The rows that have a weight."""
-    if rows._weight is None:
-        return np.arange(rows.n, dtype=np.intp)
-    return np.flatnonzero(rows._weight.reshape(rows.n, -1).any(axis=1))
+CURVATURE_BOUND = 0.25
 
 
 def suitable_batch(rows, n, least, most):
@@ -51,11 +43,11 @@ class MiniBatches:
     def __init__(self, objective, batch_rows=None):
         rows = objective.rows
         self.objective = objective
-        self.rows_at = present_rows(rows)
+        self.rows_at = rows.weighted_rows()
         n = len(self.rows_at)
         # steps that touch few columns are cheap
         bounds = (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
-        if not isinstance(rows, Rows):
+        if rows.device is not None:
             # on a device a step takes about as long for many rows as for few
             bounds = (32, max(512, min(n // 200, 8192)))
         self.batch_rows = suitable_batch(rows, n, *bounds) if batch_rows is None else min(batch_rows, n)
@@ -63,11 +55,11 @@ class MiniBatches:
         counts = np.full(self.batches, float(self.batch_rows))
         counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
         self._gains = objective.scale * len(self.rows_at) / counts
-        self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
-        self._kept = numpy_epoch.room_for_slopes(rows)
+        self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
+        self._anchor_slopes = rows.empty_slopes()
         self._anchor = None
         # whether a shift of all outputs alike changes no loss, which the first slopes tell
-        self._together = False if rows.separable else None
+        self._keep_mean = False if rows.separable else None
         self.local = False
         self._use(self._narrow(objective))
 
@@ -101,16 +93,16 @@ class MiniBatches:
     def settle(self, w):
         """The best shift of all outputs alike, where the loss does not see it: that of the least penalty."""
         coef = self.objective.coef(w)
-        return (coef - coef.mean(axis=0)).reshape(w.shape) if self._together else w
+        return (coef - coef.mean(axis=0)).reshape(w.shape) if self._keep_mean else w
 
     def anchor(self, w):
         """Value and gradient of each problem at w, from which mini-batches depart from now on."""
         objective = self.objective
-        sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._kept)
-        if self._together is None:
-            self._together = numpy_epoch.slopes_sum_to_zero(objective.rows, self._kept)
+        sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._anchor_slopes)
+        if self._keep_mean is None:
+            self._keep_mean = objective.rows.slopes_sum_to_zero(self._anchor_slopes)
         self._anchor = gradient * objective.scale
-        return objective._with_penalty(w, sums, gradient)
+        return objective.with_penalty(w, sums, gradient)
 
     def towards(self, gradient):
         """The gradient in the coordinates, in which it is about the step to the optimum, by its square root.
@@ -128,13 +120,13 @@ class MiniBatches:
         rows = self.objective.rows
         if moments is not None:
             moments = tuple(part.reshape(self._ridge.shape) for part in moments)
-        numpy_epoch.epoch(
-            rows, w.reshape(self._ridge.shape), order, self.batch_rows, coordinates=self._coordinates,
-            ridge=self._ridge, gains=self._gains,
-            rates=np.broadcast_to(rates, (self.batches, rows.outputs)), kept=self._kept,
-            anchor=self._anchor, together=self._together, moments=moments,
+        plan = EpochPlan(
+            order, self.batch_rows, self._coordinates, self._ridge, self._gains,
+            np.broadcast_to(rates, (self.batches, rows.outputs)), anchor_slopes=self._anchor_slopes,
+            anchor=self._anchor, keep_mean=self._keep_mean, moments=moments,
             decays=(*DECAYS, EPSILON * size),
         )  # fmt: skip
+        rows.epoch(w.reshape(self._ridge.shape), plan)
 
 
 # A stream keeps no more numbers of curvature than these, else its diagonal alone.
@@ -157,19 +149,16 @@ class StreamBatches:
     def __init__(self, objective, batch_rows=None):
         rows = objective.rows
         self.objective = objective
-        self.rows_at = present_rows(rows)
+        self.rows_at = rows.weighted_rows()
         n = len(self.rows_at)
         self.batch_rows = suitable_batch(rows, n, 8, 64) if batch_rows is None else min(batch_rows, n)
-        self._ridge = objective._ridge.reshape(rows.outputs, rows.width)
-        self._together = False
+        self._row_weights = rows.row_weights()
+        self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
+        self._keep_mean = False
 
     def weights(self, order):
         """The weight of each batch, with weights by output their mean over outputs."""
-        weight = self.objective.rows._weight
-        if weight is None:
-            weight = np.ones(len(order))
-        else:
-            weight = weight.reshape(self.objective.rows.n, -1).mean(axis=1, dtype=np.float64)[order]
+        weight = self._row_weights[order]
         return np.add.reduceat(weight, np.arange(0, len(order), self.batch_rows))
 
     def curvature(self, w, earlier, share):
@@ -185,7 +174,7 @@ class StreamBatches:
             gradient, blocks = rows.positive_blocks(w, by_slope=True)
             # a sum of products is at most that of the squares: what is far below it is rounding
             size = np.sqrt(np.einsum("bii->i", blocks) * total)
-            self._together = not rows.separable and bool(
+            self._keep_mean = not rows.separable and bool(
                 (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
             )
             latest = 0.5 / total * blocks
@@ -230,8 +219,9 @@ class StreamBatches:
         for part in np.array_split(np.arange(len(gains)), min(segments, len(gains))):
             batches = slice(part[0], part[-1] + 1)
             some = order[part[0] * self.batch_rows : (part[-1] + 1) * self.batch_rows]
-            numpy_epoch.epoch(
-                rows, w, some, self.batch_rows, coordinates=coordinates, ridge=self._ridge,
-                gains=gains[batches], rates=rates[batches], bend=BEND, together=self._together,
-                moments=moments, decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
+            plan = EpochPlan(
+                some, self.batch_rows, coordinates, self._ridge, gains[batches], rates[batches],
+                curvature_bound=CURVATURE_BOUND, keep_mean=self._keep_mean, moments=moments,
+                decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
             )  # fmt: skip
+            rows.epoch(w, plan)

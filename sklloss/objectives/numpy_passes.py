@@ -1,87 +1,72 @@
-"""The rows of X in main memory, as linear models pass over them: NumPy or CSR, through the kernels."""
+"""Passes over the rows of X in main memory, NumPy or CSR, by the compiled kernels."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.kernels import products
+from sklloss.kernels.linear import dual as dual_kernels
 from sklloss.kernels.linear import gradient as gradient_kernels
+from sklloss.kernels.linear import hessian as hessian_kernels
+from sklloss.kernels.linear import hessian_block as hessian_block_kernels
+from sklloss.kernels.linear import product as product_kernels
+from sklloss.kernels.linear import sgd as sgd_kernels
+from sklloss.kernels.linear import sgd_sparse as sgd_sparse_kernels
+from sklloss.kernels.linear import small_newton
 from sklloss.kernels.python_loss import PythonLoss
-from sklloss.objectives.numpy_curvature import BLOCK_BYTES, SMALL_WORK, Curvature
+from sklloss.objectives.passes import Passes
 
-# A loss that is Python code costs some 30 us a call, whatever the number of rows.
+# Rows per block of a loss that is Python code, which costs some 30 us a call whatever the number of rows.
 PYTHON_ROWS = 512
-# Chunks are what threads share; their number must not depend on how many threads there are.
+# Bytes of a block of rows: half of a common L2 cache, between the two products that read it.
+BLOCK_BYTES = 1 << 18
+# Bytes of a block of rows in a stochastic pass, which should stay in cache.
+EPOCH_BLOCK_BYTES = 1 << 19
+# Threads share chunks of rows, whose number must not depend on how many threads there are.
 MOST_CHUNKS = 16
 CHUNK_BYTES = 1 << 26
-# Multiplications per number of a chunk's result; those of sparse rows are the slower ones, all over memory.
+# Multiplications per number of a chunk's result; those of sparse rows are slower, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
-# So many rows tell what a loss is like at 0.
-NULL_ROWS = 8192
-# So many show of most columns that they are not constant.
-FEW = 64
-# So many are looked at at a time after that.
-LOOK = 1 << 14
+# Below this many multiplications a pass is over before a second thread has woken up.
+SMALL_WORK = 1 << 21
+# Up to this many numbers of X a fit may keep a copy in float64.
+SMALL_X = 1 << 17
+# Bytes, and the share of X's memory, that the Hessians of chunks may take in any case.
+HESSIANS_BYTES = 1 << 22
+HESSIANS_SHARE = 0.04
+# What one number of a sparse X costs in a Hessian, in numbers of a dense one.
+ENTRY_WORK = 24
+# Dual ascent: the loss kernels take this many rows at a time. The rows of a block do not know of each other's
+# steps, so there are fewer where rows are so much alike that a block would overshoot by more than this.
+DUAL_BLOCK = 32
+DUAL_OVERSHOOT = 2.0
 
 
-class Rows(Curvature):
-    """X, targets and weights bound to a loss, ready for passes.
+class NumPyPasses(Passes):
+    """`Passes` over NumPy arrays, rows or columns contiguous, and CSR matrices.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, p), rows or columns contiguous, or CSR matrix; float32 or float64
-    loss : Loss
-        Its kernel is looked up once, here. Without one, each block of rows calls its `evaluate_batch`.
-    values : ndarray of shape (n, outputs) or None
-        Targets in X's dtype.
-    codes : ndarray of intp of shape (n,) or None
-        Class codes where ``values`` is None. A loss that is not over classes sees them as 0/1 targets.
-    weight : ndarray of shape (n,) or (n, outputs), or None
-    outputs : int
-    fit_intercept : bool
-    n_threads : int or None
-        See `threads.count`; they are counted when a pass has work for several.
-    center : bool or ndarray of shape (p,)
-        Take parameters as those of X less an offset for each column that is far from 0 against its spread:
-        the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
-        Dense X with an intercept only; else there is nothing to center. An array gives the offsets.
+    Results are in float64. A loss without a kernel calls its `evaluate_batch` for each block of rows.
     """
 
-    # in main memory: where `ArrayRows` have a `Device`
-    device = None
-
-    def __init__(self, X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
-        self.n, self.features = X.shape
-        self.dtype = X.dtype
-        self.outputs = outputs
-        self.fit_intercept = fit_intercept
-        self.width = self.features + bool(fit_intercept)
-        self.loss = loss
-        self.separable = loss.separable
-        self.sparse = scipy.sparse.issparse(X)
-        self._X = X
-        self._curvature = self._gram = None
-        self._null, self._space = {}, {}
-        self.center = np.zeros(self.features)
-        if isinstance(center, np.ndarray):
-            self.center = center
-        elif center and fit_intercept and not self.sparse:
-            self.center = _offsets(X, weight)
-        self._codes = codes
-        self._values = values
-        self._weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
-        self._per_output = weight is not None and weight.ndim == 2
-        self._expand = codes is not None and loss.target != "classes"
-        self._parameter = loss.kernel_parameter
+    def __init__(self, X: Any, loss: Any, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(X, loss, *arguments, **keywords)
         self.compiled = loss.kernel is not None
+        self._parameter = loss.kernel_parameter
+        self._targets = (self.values, self.codes, self.weight, self.weight_per_output, self.codes_as_values)
         if self.compiled:
             self._kernel = kernels.get(loss.kernel, X.dtype)
             self._kernel64 = kernels.get(loss.kernel, np.float64)
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
-        self._n_threads = n_threads
+        self._curvature: NDArray[Any] | None = None
+        self._buffers: dict[str, NDArray[Any]] = {}
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
         self._arrays = (X,)
         if self.sparse:
@@ -89,17 +74,17 @@ class Rows(Curvature):
             index = np.result_type(X.indices.dtype, X.indptr.dtype)
             self._arrays = (X.data, X.indices.astype(index, copy=False), X.indptr.astype(index, copy=False))
 
-    def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
-        """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width), in float64.
+    def _describe(self, X: Any) -> tuple[np.dtype[Any], bool]:
+        return X.dtype, scipy.sparse.issparse(X)
 
-        ``coef`` is float64 of shape (outputs, width), the intercept last; the pass itself runs in X's
-        dtype, with sums over blocks in float64. ``keep_curvature`` holds on to what `product` needs.
-        ``slopes`` (n, outputs), of X's dtype, is filled with the derivatives by the scores, times weights.
-        """
+    # Value, gradient and Hessian product ---------------------------------------------------------------
+
+    def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
+        """See `Passes.value_and_gradient`."""
         w, b = self._split(coef)
-        bounds, block = self._gradient_cut(w)
-        gradient = self._room(len(bounds) - 1)
-        shift = np.empty((len(gradient), self.outputs))
+        bounds, block = self._gradient_chunks(w)
+        gradient = self._gradient_buffer(len(bounds) - 1)
+        intercepts = np.empty((len(gradient), self.outputs))
         sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = None
         if keep_curvature:
@@ -110,89 +95,356 @@ class Rows(Curvature):
 
         def work(first, last):
             return one_pass(
-                self._kernel, *self._arrays, w, b, self._values, self._codes, self._weight, self._per_output,
-                self._expand, self._parameter, block, bounds, first, last, gradient, shift, sums, curvature,
+                self._kernel, *self._arrays, w, b,
+                *self._targets, self._parameter, block, bounds, first, last, gradient, intercepts, sums,
+                curvature,
                 slopes,
             )  # fmt: skip
 
         self._run(work, len(gradient))
-        return self._total(sums), self._join(gradient, shift)
+        return self._total(sums), self._join(gradient, intercepts)
 
-    def null_sums(self, *, exact=False):
-        """Weighted loss sums where all parameters are 0, made once and kept; of many rows an estimate."""
-        if exact not in self._null:
-            step = self.n // NULL_ROWS | 1
-            sample = self.every(step) if step > 1 and not exact else None
-            rows, scale = (self, 1) if sample is None else (sample, step)
-            self._null[exact] = scale * rows.value_and_gradient(np.zeros((self.outputs, self.width)))[0]
-        return self._null[exact]
+    def product(self, direction):
+        """See `Passes.product`."""
+        v, b = self._split(direction)
+        bounds, block = self._gradient_chunks(v)
+        product = self._gradient_buffer(len(bounds) - 1)
+        intercepts = np.empty((len(product), self.outputs))
+        one_pass = product_kernels.sparse_product if self.sparse else product_kernels.dense_product
 
-    def every(self, step):
-        """Each step-th of the rows, with the same loss and the same center; None if they weigh 0."""
+        def work(first, last):
+            return one_pass(
+                *self._arrays, v, b, self._curvature, self.weight, not self.separable, block, bounds,
+                first, last, product, intercepts,
+            )  # fmt: skip
 
-        def part(array):
-            return None if array is None else np.ascontiguousarray(array[::step])
+        self._run(work, len(product))
+        total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
+        return self._join(product, intercepts, total)
 
-        X = self._X[::step]
-        if not self.sparse and self._X.strides[1] != self.dtype.itemsize:
-            X = np.ascontiguousarray(X)
-        weight = self._weight
-        if self._per_output:
-            weight = weight.reshape(self.n, self.outputs)
-        weight = part(weight)
-        if weight is not None and not weight.any():
+    # Hessians ------------------------------------------------------------------------------------------
+
+    def hessian(self, coef, *, coupled=True, by_slope=False, curved=True):
+        """See `Passes.hessian`."""
+        coupled = coupled and not self.separable
+        blocks, size, block = self._hessian_shape(coupled)
+        squares = float(self.width * size)
+        written_out = not self.sparse or coupled
+        if not written_out:
+            # numbers to be added for each row, one by one or as parts of a dense matrix
+            entries = ENTRY_WORK * np.square(np.diff(self._arrays[2]), dtype=float).mean()
+            written_out = curved and entries >= squares
+            squares = min(squares, entries + self.outputs * self._row_numbers)
+        bounds = self._chunk_bounds(squares * blocks, blocks * size * size, block)
+        chunks = len(bounds) - 1
+        gradient = np.empty((chunks, self.outputs, self.width))
+        sums = np.empty((chunks, 2 * self.outputs))
+        # As many chunks at a time as there are threads, or as take little room beside X
+        wave = chunks
+        if curved and chunks > 1:
+            room = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
+            wave = max(threads.count(self.n_threads), int(room / (8 * blocks * size * size)))
+            wave = min(wave, chunks)
+        curvature = np.empty((wave, blocks, size, size) if curved else (wave, 0, 0, 0))
+        dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
+        no_index = np.empty(0, dtype=np.int32)
+        sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
+        coef = np.ascontiguousarray(coef)
+        softmax = not by_slope and not self.separable
+        kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
+        total = None
+        for start in range(0, chunks, wave):
+            part = slice(start, start + wave)
+            cut = bounds[start : start + wave + 1]
+
+            def work(first, last, part=part, cut=cut):
+                return hessian_kernels.hessian(
+                    kernel, dense, *sparse, self.center, coef,
+                    *self._targets, self.fit_intercept, coupled, softmax, curved, written_out,
+                    self._parameter, block, cut, first, last, gradient[part], sums[part], curvature,
+                )  # fmt: skip
+
+            self._run(work, len(cut) - 1)
+            for matrix in curvature[: len(cut) - 1]:
+                if total is None:
+                    total = matrix if chunks <= wave else matrix.copy()
+                else:
+                    total += matrix
+        gradient = gradient[0] if chunks == 1 else gradient.sum(axis=0)
+        if not curved:
+            return self._total(sums), gradient, None
+        if not coupled:
+            total = np.ascontiguousarray(total[:, : self.width, : self.width])
+        return self._total(sums), gradient, total
+
+    def _hessian_shape(self, coupled):
+        """How many matrices a Hessian is made of, their size in memory, and rows per block."""
+        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
+        return blocks, size, max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
+
+    def _evaluate_with_slopes(self, raw, target, codes, weight, curvature):
+        """As `Loss.evaluate_batch`, with the size of the gradient in place of the curvature."""
+        total = self.loss.evaluate_batch(raw, target, codes, weight)
+        np.abs(raw, out=curvature)
+        return total
+
+    def hessian_block(self, sets, *, coupled):
+        """See `Passes.hessian_block`."""
+        softmax = not self.separable
+        sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
+        size = int(starts[-1])
+        if softmax:
+            step, numbers = np.full(len(sets), size, dtype=np.intp), size * size
+            place = starts[:-1] * (size + 1)
+        else:
+            step, squares = sizes, np.concatenate([[0], np.cumsum(sizes**2)])
+            place, numbers = squares[:-1].astype(np.intp), int(squares[-1])
+        columns = np.concatenate(sets).astype(np.intp) if sets else np.empty(0, dtype=np.intp)
+        weight = self.weight if softmax else None
+        if self.sparse:
+            order = np.argsort(columns, kind="stable")
+            heads = np.searchsorted(columns[order], np.arange(self.features + 2)).astype(np.intp)
+            owners = np.repeat(np.arange(len(sets)), sizes)[order]
+            members = np.arange(size) if softmax else order
+            touched = self._row_numbers * size / max(self.width, 1) + len(sets)
+            # a few scattered additions weigh as much as many of the sums of a chunk
+            bounds = self._chunk_bounds(64 * touched * touched, max(2 * numbers, 1), 32)
+            one_pass = hessian_block_kernels.sparse_subset
+            fixed = (
+                *self._arrays, self._curvature, weight, softmax, coupled, heads, members, owners, starts,
+                place, step,
+            )  # fmt: skip
+        else:
+            block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
+            bounds = self._chunk_bounds(numbers, max(numbers, 1), block)
+            one_pass = hessian_block_kernels.dense_subset
+            fixed = (
+                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place,
+                step, block,
+            )  # fmt: skip
+        result = np.empty((len(bounds) - 1, numbers))
+
+        def work(first, last):
+            return one_pass(*fixed, bounds, first, last, result)
+
+        if numbers:
+            self._run(work, len(result))
+        total = result[0] if len(result) == 1 else result.sum(axis=0)
+        if not softmax:
+            shapes = zip(place, sizes, strict=True)
+            return [_symmetric(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+        matrix = _symmetric(total.reshape(size, size))
+        if self.sparse:
+            back = np.argsort(order)
+            matrix = matrix[back[:, None], back]
+        return [matrix]
+
+    def hessian_diagonal(self):
+        """See `Passes.hessian_diagonal`."""
+        diagonal = np.zeros((self.outputs, self.width))
+        block = max(1, BLOCK_BYTES // (8 * max(1, int(self._row_numbers), self.outputs)))
+        for first in range(0, self.n, block):
+            rows = slice(first, first + block)
+            curvature = self._curvature[rows].astype(np.float64)
+            if not self.separable:
+                curvature *= 1.0 - curvature
+                if self.weight is not None:
+                    curvature *= self.weight[rows, None]
+            part = self.X[rows].astype(np.float64)
+            if self.sparse:
+                part = part.power(2)
+            else:
+                part -= self.center
+                part *= part
+            diagonal[:, : self.features] += (part.T @ curvature).T
+            diagonal[:, self.features :] += curvature.sum(axis=0)[:, None]
+        return diagonal
+
+    def newton_steps(self, scale, ridge, w, curve, *rule):
+        """See `Passes.newton_steps`."""
+        coupled = not self.separable
+        blocks, size, block = self._hessian_shape(coupled)
+        if self.sparse or not self.compiled or blocks > 1:
             return None
-        rows = Rows(
-            X, self.loss, part(self._values), part(self._codes), weight, self.outputs,
-            fit_intercept=self.fit_intercept, n_threads=self._n_threads,
+        padded = -(-self.width // 8) * 8
+        work = self.n * size * (size if coupled else self.width) + size**3 // 3
+        if self.n * padded > SMALL_X or work > SMALL_WORK:
+            return None
+        return small_newton.steps(
+            self._kernel64, self.X, self.center,
+            *self._targets, self.fit_intercept, coupled, self._parameter, block, self.outputs, scale, ridge,
+            w,
+            curve, *rule,
         )  # fmt: skip
-        rows.center = self.center
-        return rows
+
+    def _full_gram(self):
+        weight = self.weight
+        if self.weight_per_output:
+            weight = weight.reshape(self.n, self.outputs).mean(axis=1)
+        rows = type(self)(
+            self.X, _UnitCurvature(), np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
+            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
+        )  # fmt: skip
+        return rows.hessian(np.zeros((1, self.width)))[2][0]
+
+    # Stochastic passes ---------------------------------------------------------------------------------
+
+    def epoch(self, w, plan):
+        """See `Passes.epoch`.
+
+        A sparse X of few columns is worked on in small dense blocks of rows; with many, where the
+        coordinates have no matrices, only the columns that occur in a batch are touched.
+        """
+        factors, units = plan.coordinates
+        gains, rates = np.ascontiguousarray(plan.gains), np.ascontiguousarray(plan.rates)
+        first, second = plan.moments if plan.moments is not None else (None, None)
+        if self.sparse and factors is None:
+            matrices = (w, plan.anchor, plan.ridge, first, second)
+            turned = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
+            bad = sgd_sparse_kernels.sparse_epoch(
+                self._kernel, *self._arrays, plan.order, plan.batch_rows, turned[0], self.fit_intercept,
+                *self._targets, self._parameter, plan.anchor_slopes, turned[1], turned[2], units[0], gains,
+                rates,
+                plan.curvature_bound, plan.keep_mean, turned[3], turned[4], *plan.decays,
+            )  # fmt: skip
+            w[:] = turned[0].T
+            if plan.moments is not None:
+                first[:], second[:] = turned[3].T, turned[4].T
+            if plan.mean is not None:
+                mean = plan.mean
+                mean += (1.0 - np.prod(1.0 - plan.mixing)) * (w - mean)
+        else:
+            no_index = np.empty(0, dtype=np.int32)
+            arrays = (np.empty((0, 0), dtype=self.dtype), *self._arrays)
+            if not self.sparse:
+                arrays = (self._arrays[0], np.empty(0, dtype=self.dtype), no_index, no_index)
+            block = EPOCH_BLOCK_BYTES // (self.dtype.itemsize * (self.width + 4 * self.outputs))
+            bad = sgd_kernels.block_epoch(
+                self._kernel, *arrays, self.center if self.center.any() else None, plan.order,
+                plan.batch_rows, max(32 if self.compiled else PYTHON_ROWS, min(block, 1024)), w,
+                self.fit_intercept,
+                *self._targets, self._parameter, plan.anchor_slopes, plan.anchor, plan.ridge, factors, units,
+                gains, rates, plan.curvature_bound, plan.keep_mean, first, second, *plan.decays, plan.mean,
+                plan.mixing,
+            )  # fmt: skip
+        if bad >= 0:
+            raise self._bad_code(bad)
+
+    def empty_slopes(self):
+        """See `Passes.empty_slopes`."""
+        return np.empty((self.n, self.outputs), dtype=self.dtype)
+
+    def slopes_sum_to_zero(self, slopes):
+        """See `Passes.slopes_sum_to_zero`."""
+        total = float(np.abs(slopes.sum(axis=1)).sum(dtype=np.float64))
+        return total <= 1e-4 * float(np.abs(slopes).sum(dtype=np.float64))
+
+    # Dual ascent ---------------------------------------------------------------------------------------
+
+    @property
+    def supports_dual_ascent(self):
+        """Of a CSR matrix, for a loss whose kernel states its second derivative."""
+        return self.sparse and self.compiled and self.n > 0
+
+    def dual_sizes(self):
+        """See `Passes.dual_sizes`."""
+        weight = self.row_weights()
+        squares, sums = np.zeros(self.features), np.zeros(self.features)
+        gradient_kernels.weighted_columns(*self._arrays, weight, squares, sums)
+        total, squares = max(weight.sum(), np.finfo(float).tiny), squares.sum()
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return total / self.n, squares / total, min(1.0, np.dot(sums, sums) / total / squares)
+
+    def dual_state(self):
+        """See `Passes.dual_state`."""
+        w = np.zeros((self.features, products.padded(self.outputs, 8)))
+        dual = np.zeros((self.n, self.outputs), dtype=self.dtype)
+        return w, np.zeros(self.outputs), np.zeros(self.outputs), dual
+
+    def dual_epoch(self, state, order, *, scale, bias, overlap):
+        """See `Passes.dual_epoch`."""
+        w, intercept, balance, dual = state
+        block = max(1, min(DUAL_BLOCK, int(1 + (DUAL_OVERSHOOT - 1) / max(overlap, 1e-9))))
+        sums, predicted_decrease = np.zeros(self.outputs), np.zeros(self.outputs)
+        bad = dual_kernels.dual_epoch(
+            self._kernel64, *self._arrays, order, block, w, intercept, balance,
+            *self._targets, self._parameter, dual, scale, bias,
+            1.0 + (block - 1) * overlap, not self.separable, sums, predicted_decrease,
+        )  # fmt: skip
+        if bad >= 0:
+            raise self._bad_code(bad)
+        return sums, predicted_decrease
+
+    def dual_parameters(self, state):
+        """See `Passes.dual_parameters`."""
+        w, intercept, _, _ = state
+        total = np.empty((self.outputs, self.width))
+        gradient_kernels.by_output(w[None], total)
+        if self.fit_intercept:
+            total[:, -1] = intercept
+        return total
+
+    # Statistics of X -----------------------------------------------------------------------------------
+
+    def _every_nth_row(self, step):
+        X = self.X[::step]
+        if not self.sparse and self.X.strides[1] != self.dtype.itemsize:
+            X = np.ascontiguousarray(X)
+        return X
+
+    def _rows_as_numpy(self, rows):
+        return self.X[rows]
+
+    def _same_as_first_row(self, rows, columns):
+        return (self.X[rows][:, columns] == self.X[0, columns]).all(axis=0)
+
+    def _squared_columns(self, weight):
+        squares = np.zeros(self.features)
+        if self.sparse:
+            gradient_kernels.weighted_columns(*self._arrays, weight, squares)
+        else:
+            block = self._block_rows()
+            for first in range(0, self.n, block):
+                part = self.X[first : first + block].astype(np.float64)
+                part -= self.center
+                squares += weight[first : first + block] @ (part * part)
+        return squares
+
+    def _column_maxima(self):
+        if not self.sparse:
+            high, low = self.X.max(axis=0) - self.center, self.X.min(axis=0) - self.center
+            return np.maximum(np.abs(high), np.abs(low))
+        largest = np.zeros(self.features)
+        values, columns = self._arrays[:2]
+        for first in range(0, len(values), 1 << 16):
+            part = slice(first, first + (1 << 16))
+            np.maximum.at(largest, columns[part], np.abs(values[part]).astype(np.float64))
+        return largest
+
+    # Blocks, chunks and their sums ---------------------------------------------------------------------
 
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""
         if self.sparse:
             width = products.padded(self.outputs, self.dtype.itemsize)
-            w = self._kept("coef", np.zeros, (self.features, width), self.dtype)
+            w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
             gradient_kernels.by_feature(coef, w)
         else:
             w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
         if not self.fit_intercept:
             return w, np.zeros(self.outputs, dtype=self.dtype)
-        plain = self.plain(coef)
+        plain = self.uncentered(coef)
         return w, np.ascontiguousarray(plain[:, -1], dtype=self.dtype)
 
-    def _kept(self, name, make, shape, dtype):
+    def _buffer(self, name, make, shape, dtype):
         """An array of this name, made once: a large one costs more to get from the system than to fill."""
-        array = self._space.get(name)
+        array = self._buffers.get(name)
         if array is None or array.shape != shape:
-            array = self._space[name] = make(shape, dtype=dtype)
+            array = self._buffers[name] = make(shape, dtype=dtype)
         return array
 
-    def constant_columns(self):
-        """The numbers of the columns with a center that have the same value in every row."""
-        columns = np.flatnonzero(self.center)
-        for rows in looks(self.n):
-            if columns.size:
-                columns = columns[(self._X[rows][:, columns] == self._X[0, columns]).all(axis=0)]
-        return columns
-
-    def plain(self, coef):
-        """Parameters (outputs, width) for X less its center as those for X."""
-        return self._move_intercept(coef, -1.0)
-
-    def centered(self, coef):
-        """Parameters (outputs, width) for X as those for X less its center."""
-        return self._move_intercept(coef, 1.0)
-
-    def _move_intercept(self, coef, sign):
-        if not self.fit_intercept or not self.center.any():
-            return coef
-        moved = coef.copy()
-        moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
-        return moved
-
-    def _join(self, partial, shift, total=None):
+    def _join(self, partial, intercepts, total=None):
         """Add the chunks' gradients in their order and put the intercept's beside them."""
         total = np.empty((self.outputs, self.width)) if total is None else total
         if self.sparse:
@@ -200,69 +452,33 @@ class Rows(Curvature):
         else:
             total[:, : self.features] = partial[0] if len(partial) == 1 else partial.sum(axis=0)
         if self.fit_intercept:
-            total[:, -1] = np.add.reduce(shift)
-            if self.center.any():
+            total[:, -1] = np.add.reduce(intercepts)
+            if self.centered_columns:
                 total[:, : self.features] -= total[:, -1:] * self.center
         return total
 
-    def _room(self, chunks):
+    def _gradient_buffer(self, chunks):
         """Where chunks add up their gradients, as the passes want it."""
         if self.sparse:
             shape = (chunks, self.features, products.padded(self.outputs, 8))
-            return self._kept("gradient", np.empty, shape, np.float64)
+            return self._buffer("gradient", np.empty, shape, np.float64)
         return np.empty((chunks, self.outputs, self.features))
 
-    def _gradient_cut(self, w):
-        block = self._block()
-        return self._cut(self._row_numbers * self.outputs, w.size, block), block
-
-    def row_weights(self):
-        """The weight of each row, in float64: its mean over outputs where it differs by output."""
-        if self._weight is None:
-            return np.ones(self.n)
-        weight = self._weight.astype(np.float64)
-        return weight.reshape(self.n, self.outputs).mean(axis=1) if self._per_output else weight
-
-    def squared_columns(self):
-        """The diagonal of X'WX, of shape (width,)."""
-        weight = self.row_weights()
-        diagonal = np.zeros(self.width)
-        diagonal[self.features :] = weight.sum()
-        if self.sparse:
-            gradient_kernels.weighted_columns(*self._arrays, weight, diagonal)
-        else:
-            block = self._block()
-            for first in range(0, self.n, block):
-                part = self._X[first : first + block].astype(np.float64)
-                part -= self.center
-                diagonal[: self.features] += weight[first : first + block] @ (part * part)
-        return diagonal
-
-    def largest(self):
-        """The largest size of a number in each column of X less its center, (width,)."""
-        largest = np.ones(self.width)
-        if self.sparse:
-            largest[: self.features] = 0.0
-            values, columns = self._arrays[:2]
-            for first in range(0, len(values), 1 << 16):
-                part = slice(first, first + (1 << 16))
-                np.maximum.at(largest, columns[part], np.abs(values[part]).astype(np.float64))
-        else:
-            high, low = self._X.max(axis=0) - self.center, self._X.min(axis=0) - self.center
-            largest[: self.features] = np.maximum(np.abs(high), np.abs(low))
-        return largest
+    def _gradient_chunks(self, w):
+        block = self._block_rows()
+        return self._chunk_bounds(self._row_numbers * self.outputs, w.size, block), block
 
     def _total(self, sums):
         total = sums[:, : self.outputs].sum(axis=0)
         return total if self.separable else total[:1]
 
-    def _block(self):
+    def _block_rows(self):
         """Rows per block: a multiple of 32, from the width of a row alone."""
         row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
         row += 2 * self.outputs * self.dtype.itemsize
         return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self.compiled else PYTHON_ROWS), 1024))
 
-    def _cut(self, work_per_row, chunk_numbers, block):
+    def _chunk_bounds(self, work_per_row, chunk_numbers, block):
         """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""
         chunks = 1
         if work_per_row * self.n > SMALL_WORK:
@@ -278,30 +494,22 @@ class Rows(Curvature):
         return cuts
 
     def _run(self, work, chunks):
-        for bad in threads.share(work, chunks, self._n_threads):
+        for bad in threads.share(work, chunks, self.n_threads):
             if bad >= 0:
-                raise ValueError(f"class code {self._codes[bad]} in row {bad} is not in [0, {self.outputs})")
+                raise self._bad_code(bad)
 
 
-def looks(n):
-    """Slices of n rows: some all over them, then all of them part by part."""
-    parts = (slice(first, min(first + LOOK, n)) for first in range(0, n, LOOK))
-    return [slice(0, n, max(1, n // FEW)), *parts]
+def _symmetric(matrix):
+    """A symmetric matrix of which one triangle was added up: the sum of both, but for the diagonal."""
+    full = matrix + matrix.T
+    np.einsum("ii->i", full)[:] /= 2
+    return full
 
 
-def _offsets(X, weight):
-    """The mean of each column whose mean is large against its spread, else 0, from up to 2048 of the rows.
+class _UnitCurvature:
+    """The loss of constant curvature 1, whose Hessian is the Gram matrix."""
 
-    Any number amid the bulk of a column serves; a column near 0 keeps it, and so does one with outliers.
-    """
-    if weight is None:
-        sample = X[:: max(1, len(X) // 2048)]
-    else:
-        rows = np.flatnonzero(weight.reshape(len(X), -1).any(axis=1))
-        sample = X[rows[:: max(1, len(rows) // 2048)]]
-    sample = sample.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.add.reduce(sample) / len(sample)
-        sample -= mean
-        spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
-        return np.where(np.isfinite(spread) & (np.abs(mean) > 10 * spread), mean, 0.0)
+    separable = True
+    target = "values"
+    kernel = "squared_error"
+    kernel_parameter = 0.5

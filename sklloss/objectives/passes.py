@@ -1,19 +1,454 @@
-"""The rows of X bound to a loss, in the backend that X belongs to."""
+"""Passes over the rows of X for linear models: what every kind of array has to offer, and what they share."""
 
-from sklloss.arrays.device import device_of
-from sklloss.objectives.numpy_passes import Rows
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklloss.arrays.device import Device, device_of
+
+Array = Any  # of NumPy, or of the namespace that X belongs to
+Floats = NDArray[np.float64]
+
+# Rows from which the loss at 0 is estimated.
+NULL_ROWS = 8192
+# Rows, spread over all of X, that rule out most columns that are not constant; rows compared per step then.
+CONSTANT_SAMPLE_ROWS = 64
+CONSTANT_STEP_ROWS = 1 << 14
+# Rows from which the center of the columns is estimated.
+CENTER_ROWS = 2048
+# A column is centered where its mean is larger than this many standard deviations.
+CENTER_RATIO = 10
+# Rows for each column from which a Gram matrix is estimated.
+GRAM_ROWS = 16
 
 
-def make_passes(X, loss, values, codes, weight, outputs, *, fit_intercept, n_threads=1, center=False):
-    """`Rows` of NumPy's arrays and of CSR, else their equal for arrays elsewhere; arguments are its.
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """The steps of one stochastic pass: which rows are in which batch, and how far each batch steps.
 
-    Targets, codes and weights are NumPy's in either case: they are put beside X here, once.
+    Attributes
+    ----------
+    order : ndarray of intp
+        The rows, batch after batch.
+    batch_rows : int
+    coordinates : tuple
+        ``factors`` (1 or outputs, width, width) or None, and ``units`` (1 or outputs, width): the curvature
+        is taken to be ``units U' U units``.
+    ridge : ndarray of shape (outputs, width)
+    gains : ndarray of shape (batches,)
+        By what the sum over a batch is multiplied to stand for the whole.
+    rates : ndarray of shape (batches, outputs)
+        The share of the step that the curvature suggests; for Adam its learning rate in ``coordinates``.
+    anchor_slopes, anchor : array of shape (n, outputs), ndarray of shape (outputs, width), optional
+        Slopes at the anchor, an earlier point, and the whole gradient there.
+    curvature_bound : float
+        0, or a bound on the loss's second derivative by the scores: then no step goes beyond where a batch's
+        own loss would be least by that bound.
+    keep_mean : bool
+        Leave the sum of the parameters over outputs as it is.
+    moments : tuple of two ndarrays of shape (outputs, width), optional
+        Adam's, changed in place.
+    decays : tuple
+        Adam's two decays, and its epsilon.
+    mean, mixing : ndarray of shape (outputs, width), ndarray of shape (batches,), optional
+        A running mean of the parameters, changed in place, and the weight of each batch's in it.
     """
-    kind = Rows
-    if device_of(X) is not None:
-        from sklloss.objectives.device_passes import ArrayRows
 
-        kind = ArrayRows
+    order: NDArray[np.intp]
+    batch_rows: int
+    coordinates: tuple[Floats | None, Floats]
+    ridge: Floats
+    gains: Floats
+    rates: Floats
+    anchor_slopes: Array | None = None
+    anchor: Floats | None = None
+    curvature_bound: float = 0.0
+    keep_mean: bool = False
+    moments: tuple[Floats, Floats] | None = None
+    decays: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mean: Floats | None = None
+    mixing: Floats | None = None
+
+
+class Passes(ABC):
+    """X, targets and weights bound to a loss, ready for passes over the rows.
+
+    A kind of array is one subclass, which says where X is read and where sums are added up. It implements
+
+    - `value_and_gradient`, `product`, `hessian`, `hessian_block`, `hessian_diagonal`: sums over fixed blocks
+      of rows, added in the order of the blocks, so that results do not depend on the number of workers;
+    - `epoch`, `empty_slopes`, `slopes_sum_to_zero`: stochastic passes;
+    - `_every_nth_row`, `_rows_as_numpy`, `_same_as_first_row`, `_squared_columns`, `_column_maxima`,
+      `_full_gram`: small statistics of X;
+    - where it can, `newton_steps` and the methods of dual ascent.
+
+    Parameters of a model are float64 of shape (outputs, width), the intercept last. They are those of X less
+    ``center`` (see `uncentered`).
+
+    Parameters
+    ----------
+    X : array or sparse matrix of shape (n, features), float32 or float64
+    loss : Loss
+    values : ndarray of shape (n, outputs) or None
+        Targets in the dtype of X.
+    codes : ndarray of intp of shape (n,) or None
+        Class codes where ``values`` is None. A loss that is not over classes sees them as 0/1 targets.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+    outputs : int
+    fit_intercept : bool
+    n_threads : int or None
+        See `threads.count`.
+    center : bool or ndarray of shape (features,)
+        Take parameters as those of X less an offset for each column that is far from 0 against its spread:
+        the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
+        Dense X with an intercept only. An array gives the offsets.
+
+    Attributes
+    ----------
+    n, features, outputs : int
+    width : int
+        Features, and 1 for an intercept.
+    dtype : NumPy dtype
+        That of X.
+    center : ndarray of shape (features,)
+    device : Device or None
+        Where X lives; None in main memory.
+    sparse : bool
+    """
+
+    device: Device | None = None
+
+    def __init__(
+        self,
+        X: Array,
+        loss: Any,
+        values: NDArray[Any] | None,
+        codes: NDArray[np.intp] | None,
+        weight: NDArray[Any] | None,
+        outputs: int,
+        *,
+        fit_intercept: bool,
+        n_threads: int | None = 1,
+        center: bool | Floats = False,
+    ) -> None:
+        self.X = X
+        self.loss = loss
+        self.values = values
+        self.codes = codes
+        self.n, self.features = X.shape
+        self.outputs = outputs
+        self.fit_intercept = fit_intercept
+        self.width: int = self.features + bool(fit_intercept)
+        self.separable: bool = loss.separable
+        self.n_threads = n_threads
+        # one number for each row, or for each row and output
+        self.weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
+        self.weight_per_output = weight is not None and weight.ndim == 2
+        self.codes_as_values = codes is not None and loss.target != "classes"
+        self.dtype, self.sparse = self._describe(X)
+        if not isinstance(center, np.ndarray):
+            wanted = center and fit_intercept and not self.sparse
+            center = self._find_center(weight) if wanted else np.zeros(self.features)
+        self.center = center
+        self.centered_columns = bool(fit_intercept and center.any())
+        self._null_sums: dict[bool, Any] = {}
+        self._gram: Floats | None = None
+
+    @abstractmethod
+    def _describe(self, X: Array) -> tuple[np.dtype[Any], bool]:
+        """The NumPy dtype of X, and whether it is sparse."""
+
+    # Passes -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def value_and_gradient(
+        self, coef: Array, *, keep_curvature: bool = False, slopes: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width).
+
+        The pass itself runs in the dtype of X, with sums over blocks in float64 where the device has it.
+        ``keep_curvature`` keeps what `product` needs. ``slopes`` (see `empty_slopes`) is filled with
+        the derivatives by the scores, times weights.
+        """
+
+    @abstractmethod
+    def product(self, direction: Array) -> Array:
+        """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature.
+
+        The next product may be written over it.
+        """
+
+    @abstractmethod
+    def hessian(
+        self, coef: Floats, *, coupled: bool = True, by_slope: bool = False, curved: bool = True
+    ) -> tuple[Floats, Floats, Any]:
+        """Loss sums, gradient and Hessian at ``coef``, all computed in float64 where the device has it.
+
+        The Hessian is (outputs, width, width) for a separable loss, else (1, outputs * width, outputs *
+        width), or without ``coupled`` its diagonal blocks (outputs, width, width). Its lower triangles are
+        filled. With ``by_slope``, rows count in the blocks by the size of their slope in place of their
+        second derivative. Without ``curved`` the Hessian is None.
+        """
+
+    @abstractmethod
+    def hessian_block(self, sets: list[NDArray[np.intp]], *, coupled: bool) -> list[Floats]:
+        """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
+
+        ``sets`` holds ascending columns of each output, the intercept's number being the last feature's
+        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output,
+        in which only ``coupled`` outputs share more than zeros; both triangles are filled.
+        """
+
+    @abstractmethod
+    def hessian_diagonal(self) -> Floats:
+        """The Hessian's diagonal at the point of the last kept curvature, (outputs, width), in float64."""
+
+    @abstractmethod
+    def epoch(self, w: Floats, plan: EpochPlan) -> None:
+        """One stochastic pass: a step for each batch of rows; ``w`` (outputs, width) changes in place."""
+
+    @abstractmethod
+    def empty_slopes(self) -> Array:
+        """An array (n, outputs), where X lives, for `value_and_gradient` to fill."""
+
+    @abstractmethod
+    def slopes_sum_to_zero(self, slopes: Array) -> bool:
+        """Whether the slopes of each row cancel out: then a shift of all outputs alike changes no loss."""
+
+    def newton_steps(self, scale: float, ridge: Floats, w: Floats, curve: Any, *rule: Any) -> Any:
+        """Newton steps from ``w`` of shape (size,), changed in place, all at once; None where not offered.
+
+        ``scale`` and ``ridge`` (size,) make an objective of the loss sums, of a single problem. See
+        `sklloss.kernels.linear.small_newton.steps`.
+        """
+        return None
+
+    def precise_gradient(self, coef: Floats) -> tuple[Floats, Floats]:
+        """As `value_and_gradient`, as precise as `hessian`."""
+        return self.hessian(coef, coupled=False, curved=False)[:2]
+
+    def positive_blocks(self, coef: Floats, *, by_slope: bool = False) -> tuple[Floats, Floats]:
+        """Gradient (outputs, width) and a positive substitute for the Hessian's diagonal blocks.
+
+        Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
+        count by the size of their slope: a row that is fitted no longer curves a loss either. ``by_slope``
+        asks for that with any loss: rows that are far off count then, where the loss is hardly curved.
+        """
+        by_slope = by_slope or not (self.separable and self.loss.states_curvature)
+        return self.hessian(coef, coupled=False, by_slope=by_slope)[1:]
+
+    # Dual ascent ------------------------------------------------------------------------------------
+
+    @property
+    def supports_dual_ascent(self) -> bool:
+        """Whether the methods of dual ascent are implemented for this X and this loss."""
+        return False
+
+    def dual_sizes(self) -> tuple[float, float, float]:
+        """The mean weight of a row, its mean squared size, and the mean product of two as a share of it."""
+        raise NotImplementedError
+
+    def dual_state(self) -> tuple[Any, ...]:
+        """Coefficients, intercepts, sums and dual variables, all 0, as `dual_epoch` changes them."""
+        raise NotImplementedError
+
+    def dual_epoch(
+        self, state: tuple[Any, ...], order: NDArray[np.intp], *, scale: float, bias: float, overlap: float
+    ) -> tuple[Floats, Floats]:
+        """Take each of the rows once, in this order.
+
+        Parameters
+        ----------
+        state : tuple of ndarrays
+            From `dual_state`; changed in place.
+        order : ndarray of intp
+        scale : float
+            What the loss is multiplied by, where the penalty is ||w||**2 / 2.
+        bias : float
+            0 for no intercept.
+        overlap : float
+            The mean product of two rows, relative to a row with itself.
+
+        Returns
+        -------
+        sums, predicted_decrease : ndarray of shape (outputs,)
+            Losses as the rows were met, and by how much about the objective may yet fall; for outputs that
+            are coupled the sum of the latter counts, and of the former the first.
+        """
+        raise NotImplementedError
+
+    def dual_parameters(self, state: tuple[Any, ...]) -> Floats:
+        """The parameters, (outputs, width), that a state has come to."""
+        raise NotImplementedError
+
+    # Statistics of X and of the weights ---------------------------------------------------------------
+
+    def null_sums(self, *, exact: bool = False) -> Floats:
+        """Weighted loss sums where all parameters are 0, cached; an estimate unless ``exact``."""
+        if exact not in self._null_sums:
+            step = self.n // NULL_ROWS | 1
+            sample = self.every_nth(step) if step > 1 and not exact else None
+            passes, scale = (self, 1) if sample is None else (sample, step)
+            zeros = np.zeros((self.outputs, self.width))
+            self._null_sums[exact] = scale * passes.value_and_gradient(zeros)[0]
+        return self._null_sums[exact]
+
+    def every_nth(self, step: int) -> Passes | None:
+        """The same over each step-th of the rows, with the same center; None if they have no weight."""
+
+        def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else np.ascontiguousarray(array[::step])
+
+        weight = self.weight
+        if weight is not None and self.weight_per_output:
+            weight = weight.reshape(self.n, self.outputs)
+        weight = part(weight)
+        if weight is not None and not weight.any():
+            return None
+        return type(self)(
+            self._every_nth_row(step), self.loss, part(self.values), part(self.codes), weight, self.outputs,
+            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
+        )  # fmt: skip
+
+    def weighted_rows(self) -> NDArray[np.intp]:
+        """The rows that have a weight."""
+        if self.weight is None:
+            return np.arange(self.n, dtype=np.intp)
+        return np.flatnonzero(self.weight.reshape(self.n, -1).any(axis=1))
+
+    def row_weights(self) -> Floats:
+        """The weight of each row, in float64: its mean over outputs where it differs by output."""
+        if self.weight is None:
+            return np.ones(self.n)
+        weight = self.weight.astype(np.float64)
+        return weight.reshape(self.n, self.outputs).mean(axis=1) if self.weight_per_output else weight
+
+    def squared_columns(self) -> Floats:
+        """The diagonal of X'WX, of shape (width,)."""
+        weight = self.row_weights()
+        diagonal = np.empty(self.width)
+        diagonal[self.features :] = weight.sum()
+        diagonal[: self.features] = self._squared_columns(weight)
+        return diagonal
+
+    def column_maxima(self) -> Floats:
+        """The largest absolute value in each column of X less its center, (width,)."""
+        largest = np.ones(self.width)
+        largest[: self.features] = self._column_maxima()
+        return largest
+
+    def constant_columns(self) -> NDArray[np.intp]:
+        """The numbers of the columns with a center that have the same value in every row."""
+        columns = np.flatnonzero(self.center)
+        for rows in _sample_then_all(self.n):
+            if columns.size:
+                columns = columns[self._same_as_first_row(rows, columns)]
+        return columns
+
+    def gram(self) -> Floats:
+        """X'WX of shape (width, width), lower triangle, with the intercept's column of ones; cached.
+
+        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all.
+        """
+        if self._gram is None:
+            step = self.n // (GRAM_ROWS * self.width)
+            sample = self.every_nth(step) if step > 1 else None
+            self._gram = self._full_gram() if sample is None else step * sample.gram()
+        return self._gram
+
+    @abstractmethod
+    def _every_nth_row(self, step: int) -> Array:
+        """Each step-th row of X, as the constructor takes it."""
+
+    @abstractmethod
+    def _rows_as_numpy(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
+        """Some rows of a dense X, in NumPy."""
+
+    @abstractmethod
+    def _same_as_first_row(self, rows: slice, columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of these columns of a dense X have in all these rows the value of the first row."""
+
+    @abstractmethod
+    def _squared_columns(self, weight: Floats) -> Floats:
+        """The weighted sum of squares of each column of X less its center, (features,)."""
+
+    @abstractmethod
+    def _column_maxima(self) -> Floats:
+        """The largest absolute value in each column of X less its center, (features,)."""
+
+    @abstractmethod
+    def _full_gram(self) -> Floats:
+        """See `gram`; over all rows."""
+
+    # Centering --------------------------------------------------------------------------------------
+
+    def uncentered(self, coef: Array) -> Array:
+        """Parameters (outputs, width) for X less its center as those for X."""
+        return self._move_intercept(coef, -1.0) if self.centered_columns else coef
+
+    def centered(self, coef: Array) -> Array:
+        """Parameters (outputs, width) for X as those for X less its center."""
+        return self._move_intercept(coef, 1.0) if self.centered_columns else coef
+
+    def _move_intercept(self, coef: Array, sign: float) -> Array:
+        moved = coef.copy()
+        moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
+        return moved
+
+    def _find_center(self, weight: NDArray[Any] | None) -> Floats:
+        """The mean of each column whose mean is large against its spread, else 0, from some of the rows.
+
+        Any number within the bulk of a column serves. A column near 0 keeps 0, and so does one with outliers.
+        """
+        if weight is None:
+            sample = self._rows_as_numpy(slice(0, None, max(1, self.n // CENTER_ROWS)))
+        else:
+            rows = np.flatnonzero(weight.reshape(self.n, -1).any(axis=1))
+            sample = self._rows_as_numpy(rows[:: max(1, len(rows) // CENTER_ROWS)])
+        sample = sample.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.add.reduce(sample) / len(sample)
+            sample -= mean
+            spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
+            return np.where(np.isfinite(spread) & (np.abs(mean) > CENTER_RATIO * spread), mean, 0.0)
+
+    def _bad_code(self, row: int) -> ValueError:
+        code = None if self.codes is None else self.codes[row]
+        return ValueError(f"class code {code} in row {row} is not in [0, {self.outputs})")
+
+
+def _sample_then_all(n: int) -> list[slice]:
+    """Slices of n rows: some spread over them, then all of them step by step."""
+    step = CONSTANT_STEP_ROWS
+    steps = (slice(first, min(first + step, n)) for first in range(0, n, step))
+    return [slice(0, n, max(1, n // CONSTANT_SAMPLE_ROWS)), *steps]
+
+
+def make_passes(
+    X: Array,
+    loss: Any,
+    values: NDArray[Any] | None,
+    codes: NDArray[np.intp] | None,
+    weight: NDArray[Any] | None,
+    outputs: int,
+    *,
+    fit_intercept: bool,
+    n_threads: int | None = 1,
+    center: bool | Floats = False,
+) -> Passes:
+    """The `Passes` for the kind of array that X is; arguments are those of `Passes`.
+
+    Targets, codes and weights are NumPy's in either case: they are moved to the device of X here, once.
+    """
+    from sklloss.objectives.device_passes import DevicePasses
+    from sklloss.objectives.numpy_passes import NumPyPasses
+
+    kind = NumPyPasses if device_of(X) is None else DevicePasses
     return kind(
         X, loss, values, codes, weight, outputs,
         fit_intercept=fit_intercept, n_threads=n_threads, center=center,

@@ -6,7 +6,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.objectives import numpy_passes
-from sklloss.objectives.numpy_passes import SMALL_WORK, Rows
+from sklloss.objectives.numpy_passes import SMALL_WORK, NumPyPasses
 
 LAYOUTS = {"by rows": np.ascontiguousarray, "by columns": np.asfortranarray, "CSR": scipy.sparse.csr_array}
 
@@ -17,7 +17,9 @@ def make(n, p, K, layout="by rows", dtype=np.float64, loss=None, codes=None, n_t
     if codes is None:
         codes = rng.integers(0, K, size=n)
     loss = losses.CrossEntropy() if loss is None else loss
-    return Rows(LAYOUTS[layout](X), loss, None, codes, weight, K, fit_intercept=True, n_threads=n_threads)
+    return NumPyPasses(
+        LAYOUTS[layout](X), loss, None, codes, weight, K, fit_intercept=True, n_threads=n_threads
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -46,7 +48,7 @@ def test_a_pass_is_the_sum_over_its_rows_however_it_is_cut(n, K, layout, dtype):
     P = rng.uniform(size=(n, 1)) if K == 1 else rng.dirichlet(np.ones(K), size=n)
     P = np.ascontiguousarray(P, dtype=dtype)
     w = rng.normal(size=(K, 10))
-    passes = Rows(LAYOUTS[layout](X), loss, P, None, weight, K, fit_intercept=True, n_threads=2)
+    passes = NumPyPasses(LAYOUTS[layout](X), loss, P, None, weight, K, fit_intercept=True, n_threads=2)
     sums, gradient = passes.value_and_gradient(w)
     wide, target, weight = X.astype(np.float64), P.astype(np.float64), weight.astype(np.float64)
     Z = wide @ w[:, :9].T + w[:, 9]
@@ -73,10 +75,12 @@ def test_sums_over_many_rows_keep_the_precision_of_a_few(layout, dtype):
     X = np.repeat(row, n, axis=0)
     w = np.random.default_rng(1).normal(size=(3, 10))
     codes = np.zeros(n, dtype=np.intp)
-    many = Rows(
+    many = NumPyPasses(
         LAYOUTS[layout](X), losses.CrossEntropy(), None, codes, None, 3, fit_intercept=True, n_threads=2
     )
-    few = Rows(LAYOUTS[layout](X[:64]), losses.CrossEntropy(), None, codes[:64], None, 3, fit_intercept=True)
+    few = NumPyPasses(
+        LAYOUTS[layout](X[:64]), losses.CrossEntropy(), None, codes[:64], None, 3, fit_intercept=True
+    )
     sums, gradient = many.value_and_gradient(w)
     sums_64, gradient_64 = few.value_and_gradient(w)
     tolerance = 1e-12 if dtype == np.float64 else 1e-6
@@ -92,9 +96,11 @@ def test_sums_over_many_rows_keep_the_precision_of_a_few(layout, dtype):
 @pytest.mark.parametrize(("p", "K"), [(1, 1), (30, 1), (784, 10), (5, 1000)])
 def test_chunks_cover_the_rows_once_in_order(n, p, K):
     X = np.lib.stride_tricks.as_strided(np.zeros(1), shape=(n, p), strides=(0, 0))
-    passes = Rows(X, losses.CrossEntropy(), None, np.zeros(1, dtype=np.intp), None, K, fit_intercept=True)
-    block = passes._block()
-    cuts = passes._cut(p * K, p * K, block)
+    passes = NumPyPasses(
+        X, losses.CrossEntropy(), None, np.zeros(1, dtype=np.intp), None, K, fit_intercept=True
+    )
+    block = passes._block_rows()
+    cuts = passes._chunk_bounds(p * K, p * K, block)
     assert cuts[0] == 0
     assert cuts[-1] == n
     assert np.all(np.diff(cuts) > 0)
@@ -116,7 +122,7 @@ def test_rows_of_weight_zero_add_nothing_whatever_they_hold(layout):
     w = rng.normal(size=(3, 6))
     results = []
     for rows in (X, far):
-        passes = Rows(
+        passes = NumPyPasses(
             LAYOUTS[layout](rows), losses.CrossEntropy(), None, codes, weight, 3, fit_intercept=True
         )
         results.append((*passes.value_and_gradient(w), *passes.hessian(w)))

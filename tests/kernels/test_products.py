@@ -8,7 +8,7 @@ import scipy.sparse
 
 from sklloss import kernels, losses
 from sklloss.kernels import products
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.numpy_passes import NumPyPasses
 
 BUILDS = kernels.available()
 OUTPUTS = [1, 2, 3, 4, 5, 6, 7, 10, 11, 13]
@@ -28,7 +28,7 @@ def build(request):
 
 
 def bound(X, y, outputs):
-    return Rows(X, losses.HalfSquaredError(), y, None, None, outputs, fit_intercept=True)
+    return NumPyPasses(X, losses.HalfSquaredError(), y, None, None, outputs, fit_intercept=True)
 
 
 def data(rng, n, p, outputs, dtype):
@@ -75,7 +75,7 @@ def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):
     X = rng.normal(size=(n, p))
     Y = rng.random((n, outputs))
     weight = rng.random(n)
-    rows = Rows(X, losses.LogLoss(), Y, None, weight, outputs, fit_intercept=fit_intercept)
+    rows = NumPyPasses(X, losses.LogLoss(), Y, None, weight, outputs, fit_intercept=fit_intercept)
     w = rng.normal(size=(outputs, rows.width)) / np.sqrt(width)
     sums, gradient, hessian = rows.hessian(w)
     wide = np.column_stack([X, np.ones(n)]) if fit_intercept else X

@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.objectives import numpy_epoch, numpy_passes
+from sklloss.objectives.numpy_passes import NumPyPasses
+from sklloss.objectives.passes import EpochPlan
 
 N, P, K, BATCH = 90, 7, 3, 8
 
@@ -32,14 +33,15 @@ def run(a, *, container=np.asarray, factors=None, dtype=np.float64, **further):
     """Parameters after an epoch."""
     loss = losses.CrossEntropy() if a["w"].shape[0] > 1 else losses.LogLoss()
     cast = [None if v is None else v.astype(dtype) for v in (a["y"], a["weight"], a["kept"])]
-    rows = numpy_passes.Rows(
+    rows = NumPyPasses(
         container(a["X"].astype(dtype)), loss, cast[0], None, cast[1], a["w"].shape[0], fit_intercept=True
     )
     w = a["w"].copy()
-    numpy_epoch.epoch(
-        rows, w, a["order"], BATCH, coordinates=(factors, a["units"]), ridge=a["ridge"], gains=a["gains"],
-        rates=a["rates"], kept=cast[2], anchor=a["anchor"], **further,
+    plan = EpochPlan(
+        a["order"], BATCH, coordinates=(factors, a["units"]), ridge=a["ridge"], gains=a["gains"],
+        rates=a["rates"], anchor_slopes=cast[2], anchor=a["anchor"], **further,
     )  # fmt: skip
+    rows.epoch(w, plan)
     return w
 
 
@@ -83,7 +85,7 @@ def test_steps_are_those_of_the_formula(adam, blocks, container, dtype, rng):
     for together in (False, True):
         if adam is not None:
             further["moments"] = (np.zeros_like(a["w"]), np.zeros_like(a["w"]))
-        w = run(a, container=container, factors=factors, dtype=dtype, together=together, **further)
+        w = run(a, container=container, factors=factors, dtype=dtype, keep_mean=together, **further)
         reference = expected(a, factors=factors, together=together, adam=adam)
         np.testing.assert_allclose(w, reference, rtol=1e-10 if dtype == np.float64 else 1e-4, atol=1e-10)
 
@@ -98,7 +100,7 @@ def test_columns_that_step_late_end_where_they_would_have(outputs, weighted, rng
         if together:
             for name in ("w", "anchor"):  # as they are where this is asked for
                 a[name] -= a[name].mean(axis=0)
-        w = run(a, container=scipy.sparse.csr_array, together=together)
+        w = run(a, container=scipy.sparse.csr_array, keep_mean=together)
         np.testing.assert_allclose(w, expected(a, together=together), rtol=1e-10, atol=1e-12)
 
 
@@ -124,12 +126,13 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(rng):
     for container in (np.asarray, scipy.sparse.csr_array):
         free = run({**a, "kept": np.zeros((N, K))}, container=container)
         loss = losses.CrossEntropy()
-        rows = numpy_passes.Rows(container(a["X"]), loss, a["y"], None, None, K, fit_intercept=True)
+        rows = NumPyPasses(container(a["X"]), loss, a["y"], None, None, K, fit_intercept=True)
         w = a["w"].copy()
-        numpy_epoch.epoch(
-            rows, w, a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
-            rates=a["rates"], bend=0.25,
+        plan = EpochPlan(
+            a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
+            rates=a["rates"], curvature_bound=0.25,
         )  # fmt: skip
+        rows.epoch(w, plan)
         assert np.abs(w).max() < 100 < np.abs(free).max()
 
 
@@ -138,11 +141,10 @@ def test_a_code_out_of_range_is_an_error_that_names_the_row(container, rng):
     a = arguments(rng)
     codes = np.zeros(N, dtype=np.intp)
     codes[33] = 7
-    rows = numpy_passes.Rows(
-        container(a["X"]), losses.CrossEntropy(), None, codes, None, K, fit_intercept=True
-    )
+    rows = NumPyPasses(container(a["X"]), losses.CrossEntropy(), None, codes, None, K, fit_intercept=True)
+    plan = EpochPlan(
+        a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
+        rates=a["rates"],
+    )  # fmt: skip
     with pytest.raises(ValueError, match="code 7 in row 33 "):
-        numpy_epoch.epoch(
-            rows, a["w"].copy(), a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"],
-            gains=a["gains"], rates=a["rates"],
-        )  # fmt: skip
+        rows.epoch(a["w"].copy(), plan)

@@ -5,8 +5,7 @@ import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.losses import LogLoss
-from sklloss.objectives.numpy_passes import LOOK
-from sklloss.objectives.passes import make_passes
+from sklloss.objectives.passes import CONSTANT_STEP_ROWS, make_passes
 
 
 @pytest.fixture
@@ -41,9 +40,9 @@ def test_they_change_nothing(kind, solver, dtype, C, value, device, data, find_d
 
 @pytest.mark.parametrize("device", ["numpy", "strict"])
 def test_a_column_counts_as_constant_if_every_row_says_so(device, rng, strict):
-    X = rng.normal(size=(LOOK + 1000, 6))
+    X = rng.normal(size=(CONSTANT_STEP_ROWS + 1000, 6))
     X[:, [1, 2, 3]], X[:, 4] = 50.0, 0.0
-    X[LOOK + 501, 2] = 50.5  # in a row that only the last look comes to
+    X[CONSTANT_STEP_ROWS + 501, 2] = 50.5  # in a row that only the last look comes to
     X[:, 5] += 100
     given = X if device == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)

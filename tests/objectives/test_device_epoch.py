@@ -6,8 +6,8 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays import device as device_module
-from sklloss.objectives import device_epoch, numpy_epoch
-from sklloss.objectives.passes import make_passes
+from sklloss.objectives import device_epoch
+from sklloss.objectives.passes import EpochPlan, make_passes
 
 N, P, K, BATCH = 90, 7, 3, 8
 
@@ -47,10 +47,10 @@ def epoch(rows, w, arguments, **further):
     w = w.copy()
     kept = further.pop("kept", None)
     if kept is not None:
-        slopes = numpy_epoch.room_for_slopes(rows)
+        slopes = rows.empty_slopes()
         slopes[...] = kept if isinstance(slopes, np.ndarray) else rows.device.put(kept)
-        further["kept"] = slopes
-    numpy_epoch.epoch(rows, w, **arguments, **{**further, **changed})
+        further["anchor_slopes"] = slopes
+    rows.epoch(w, EpochPlan(**arguments, **{**further, **changed}))
     return [w, *changed.get("moments", ()), *([changed["mean"]] if "mean" in changed else [])]
 
 
@@ -113,7 +113,7 @@ def test_steps_are_taken_in_the_coordinates(setting, blocks, adam, together, rng
         further |= {"moments": (rng.normal(size=(K, P + 1)), rng.uniform(1, 2, size=(K, P + 1)))}
         further |= {"decays": (0.9, 0.99, 1e-3)}
     loss, codes = losses.CrossEntropy(), rng.integers(0, K, N)
-    both(setting, rng, a, loss, codes=codes, weight=rng.uniform(size=N), together=together, **further)
+    both(setting, rng, a, loss, codes=codes, weight=rng.uniform(size=N), keep_mean=together, **further)
 
 
 def test_a_centered_table_and_a_running_mean(setting, rng):
@@ -130,7 +130,7 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(setting, weigh
     a["gains"] = a["gains"] * 1e4
     weight = rng.uniform(size=(N, K)[:weights]) if weights else None
     held, _ = both(
-        setting, rng, a, losses.LogLoss(), values=rng.uniform(size=(N, K)), weight=weight, bend=0.25
+        setting, rng, a, losses.LogLoss(), values=rng.uniform(size=(N, K)), weight=weight, curvature_bound=0.25
     )
     assert np.abs(held[0]).max() < 100
 
@@ -175,8 +175,8 @@ def test_slopes_that_cancel_are_told_from_those_that_do_not(setting, rng):
             one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True
         )
         for shift, cancels in ((slopes.mean(axis=1, keepdims=True), True), (0.0, False)):
-            room = numpy_epoch.room_for_slopes(rows)
+            room = rows.empty_slopes()
             assert tuple(room.shape) == (N, K)
             part = slopes - shift
             room[...] = part if isinstance(room, np.ndarray) else device.put(part)
-            assert numpy_epoch.slopes_sum_to_zero(rows, room) is cancels
+            assert rows.slopes_sum_to_zero(room) is cancels

@@ -10,10 +10,10 @@ import scipy.sparse
 from sklloss import losses
 from sklloss.arrays.device import device_of, requested_device, transfer
 from sklloss.losses import Loss
-from sklloss.objectives import device_curvature, device_passes
+from sklloss.objectives import device_passes
 from sklloss.objectives.classification import TwoClasses
-from sklloss.objectives.device_passes import ArrayRows
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.device_passes import DevicePasses
+from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.objectives.passes import make_passes
 
 N, FEATURES, OUTPUTS = 300, 5, 3
@@ -79,8 +79,8 @@ def pair(loss, name, dtype, weights, *, intercept=True, **options):
     arguments = (loss, values, codes, weight, options.get("outputs", OUTPUTS))
     keywords = {"fit_intercept": intercept, "center": True}
     there = make_passes(elsewhere(X, name), *arguments, **keywords)
-    assert isinstance(there, ArrayRows)
-    return Rows(X, *arguments, **keywords), there
+    assert isinstance(there, DevicePasses)
+    return NumPyPasses(X, *arguments, **keywords), there
 
 
 def points(rows, count=2, seed=1):
@@ -172,10 +172,10 @@ def test_second_derivatives_are_those_of_numpy(loss, name, dtype):
                 close(np.tril(found[2]), np.tril(expected[2]), exact)
             here.value_and_gradient(coef, keep_curvature=True)
             there.value_and_gradient(coef, keep_curvature=True)
-            close(there.local_diagonal(), here.local_diagonal(), kept)
+            close(there.hessian_diagonal(), here.hessian_diagonal(), kept)
             sets = [np.array([0, here.width - 1]), np.array([], dtype=np.intp), np.arange(1, here.width)]
             for coupled in (False,) if loss.separable else (False, True):
-                found, expected = (rows.subset_hessian(sets, coupled=coupled) for rows in (there, here))
+                found, expected = (rows.hessian_block(sets, coupled=coupled) for rows in (there, here))
                 for part, wanted in zip(found, expected, strict=True):
                     close(part, wanted, kept)
 
@@ -191,15 +191,15 @@ def test_what_is_known_of_the_columns_is_what_numpy_knows(name, dtype, weights):
     assert not there.compiled
     np.testing.assert_array_equal(there.row_weights(), here.row_weights())
     close(there.squared_columns(), here.squared_columns(), exact)
-    close(there.largest(), here.largest(), exact)
+    close(there.column_maxima(), here.column_maxima(), exact)
     close(np.tril(there.gram()), np.tril(here.gram()), max(exact, 1e-7 * (dtype == np.float32)))
     close(there.null_sums(), here.null_sums(), max(exact, 1e-6 * (dtype == np.float32)))
     coef = next(points(here))
-    assert there.device.get(there.plain(there.device.put(coef, there.device.wide))) == pytest.approx(
-        here.plain(coef), rel=exact
+    assert there.device.get(there.uncentered(there.device.put(coef, there.device.wide))) == pytest.approx(
+        here.uncentered(coef), rel=exact
     )
     np.testing.assert_array_equal(there.centered(coef), here.centered(coef))
-    part, wanted = there.every(3), here.every(3)
+    part, wanted = there.every_nth(3), here.every_nth(3)
     np.testing.assert_array_equal(part.center, here.center)
     close(part.precise_gradient(coef)[1], wanted.precise_gradient(coef)[1], max(exact, 1e-12))
 
@@ -216,7 +216,7 @@ def test_a_long_table_is_sampled_as_in_numpy():
     zero[1] = 1.0
     X, values, codes, _ = data(loss, np.float64, "none", n=40)
     rows = make_passes(elsewhere(X, TORCH), loss, values, codes, zero, OUTPUTS, fit_intercept=True)
-    assert rows.every(2) is None
+    assert rows.every_nth(2) is None
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -228,17 +228,17 @@ def test_results_do_not_depend_on_how_rows_are_cut(loss, sparse, monkeypatch):
     results = []
     for size in (device_passes.CHUNK_BYTES, 3000):
         monkeypatch.setattr(device_passes, "CHUNK_BYTES", size)
-        monkeypatch.setattr(device_curvature, "WIDE_BYTES", 16 * size)
+        monkeypatch.setattr(device_passes, "WIDE_BYTES", 16 * size)
         rows = pair(loss, TORCH, np.float32, "rows", n=5000, sparse=sparse)[1]
         slopes = np.empty((5000, OUTPUTS), np.float32)
         result = [*rows.value_and_gradient(coef, keep_curvature=curved, slopes=slopes), slopes.astype(float)]
         result += rows.positive_blocks(coef)
         if curved:
             sets = [np.arange(3)] * OUTPUTS
-            result += [rows.product(coef), rows.local_diagonal(), *rows.hessian(coef)]
-            result += rows.subset_hessian(sets, coupled=not loss.separable)
+            result += [rows.product(coef), rows.hessian_diagonal(), *rows.hessian(coef)]
+            result += rows.hessian_block(sets, coupled=not loss.separable)
         results.append(result)
-    assert len(device_passes.ArrayRows._chunks(rows)) == 5
+    assert len(device_passes.DevicePasses._chunks(rows)) == 5
     for part, wanted in zip(*results, strict=True):
         close(part, wanted, 1e-6)
 
@@ -261,17 +261,21 @@ def test_sparse_rows_on_torch_give_what_numpy_gives(loss, dtype):
             if not loss.additive:
                 continue
             close(there.squared_columns(), here.squared_columns(), 1e-12)
-            np.testing.assert_array_equal(there.largest(), here.largest())
+            np.testing.assert_array_equal(there.column_maxima(), here.column_maxima())
             close(np.tril(there.gram()), np.tril(here.gram()), 1e-7)
-            close(there.every(2).precise_gradient(coef)[1], here.every(2).precise_gradient(coef)[1], 1e-12)
+            close(
+                there.every_nth(2).precise_gradient(coef)[1],
+                here.every_nth(2).precise_gradient(coef)[1],
+                1e-12,
+            )
             found, expected = there.positive_blocks(coef), here.positive_blocks(coef)
             close(np.tril(found[1]), np.tril(expected[1]), 1e-12)
             if curved:
                 close(there.product(coef), here.product(coef), tolerance)
-                close(there.local_diagonal(), here.local_diagonal(), tolerance)
+                close(there.hessian_diagonal(), here.hessian_diagonal(), tolerance)
                 close(np.tril(there.hessian(coef)[2]), np.tril(here.hessian(coef)[2]), 1e-12)
                 sets = [np.array([0, 2])] * OUTPUTS
-                found, expected = (rows.subset_hessian(sets, coupled=False) for rows in (there, here))
+                found, expected = (rows.hessian_block(sets, coupled=False) for rows in (there, here))
                 for part, wanted in zip(found, expected, strict=True):
                     close(part, wanted, tolerance)
 
@@ -283,7 +287,7 @@ def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
     rng = np.random.default_rng(3)
     coef = 0.1 * rng.normal(size=(OUTPUTS, FEATURES + 1))
     arguments = (loss, values, codes, weight, OUTPUTS)
-    here = Rows(X, *arguments, fit_intercept=True)
+    here = NumPyPasses(X, *arguments, fit_intercept=True)
     there = make_passes(elsewhere(X, TORCH), *arguments, fit_intercept=True)
     exact = here.precise_gradient(coef)
     for found, plain, true in zip(
@@ -307,7 +311,7 @@ def test_passes_over_resident_parameters_look_at_no_number(loss):
         sums, gradient = rows.value_and_gradient(rows.centered(coef), keep_curvature=has_curvature(loss))
         assert (sums.device, gradient.shape) == (coef.device, coef.shape)
         if has_curvature(loss):
-            assert rows.product(rows.plain(coef)).shape == coef.shape
+            assert rows.product(rows.uncentered(coef)).shape == coef.shape
         with pytest.raises((RuntimeError, NotImplementedError)):
             rows.value_and_gradient(np.zeros(coef.shape))
 
@@ -365,7 +369,7 @@ def test_rows_of_weight_0_are_left_out_whatever_they_hold():
         rows = make_passes(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True)
         found = rows.value_and_gradient(1e3 * coef, keep_curvature=True)
         part = [None if array is None else array[kept] for array in (values, codes)]
-        only = Rows(X[kept], loss, *part, None, OUTPUTS, fit_intercept=True)
+        only = NumPyPasses(X[kept], loss, *part, None, OUTPUTS, fit_intercept=True)
         expected = only.value_and_gradient(1e3 * coef)
         close(found[0], expected[0], 1e-12)
 
@@ -423,7 +427,7 @@ def test_two_coupled_classes_are_one_output(loss, codes):
     if not codes:
         values = 0.8 * values + 0.1
     arguments = (TwoClasses(loss, codes=codes), values, None, rng.random(N), 1)
-    here = Rows(X, *arguments, fit_intercept=True)
+    here = NumPyPasses(X, *arguments, fit_intercept=True)
     there = make_passes(elsewhere(X, STRICT), *arguments, fit_intercept=True)
     for coef in points(here):
         for part, wanted in zip(there.value_and_gradient(coef), here.value_and_gradient(coef), strict=True):

@@ -7,9 +7,9 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.objectives import linear, numpy_curvature, numpy_passes
+from sklloss.objectives import linear, numpy_passes
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.numpy_passes import NumPyPasses
 
 N, P, K = 70, 4, 3
 KINDS = ["binary", "multilabel", "one-vs-rest", "softmax codes", "softmax rows"]
@@ -50,7 +50,7 @@ def objective(kind, weights, dtype, fit_intercept, C, container=np.asarray, smoo
     if smoothing:
         loss = type(loss)(label_smoothing=smoothing)
         probabilities = probabilities * (1 - smoothing) + smoothing / (K if kind.startswith("softmax") else 2)
-    rows = Rows(
+    rows = NumPyPasses(
         container(X), loss, values, codes, weight, probabilities.shape[1], fit_intercept=fit_intercept
     )
     reference = (np.asarray(X, dtype=np.float64), probabilities, weight, kind.startswith("softmax"))
@@ -143,7 +143,7 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
         X, loss, values, codes, weight, p = data(kind, weights, dtype)
         wide = [None if a is None else a.astype(np.float64) for a in (X, values, weight)]
         exact = LinearObjective(
-            Rows(wide[0], loss, wide[1], codes, wide[2], p.shape[1], fit_intercept=fit_intercept), C
+            NumPyPasses(wide[0], loss, wide[1], codes, wide[2], p.shape[1], fit_intercept=fit_intercept), C
         )
     w = np.random.default_rng(1).normal(size=made.shape)
     value, gradient, hessian = made.hessian(w)
@@ -180,7 +180,7 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
 def test_diagonal_blocks_of_a_sparse_X_are_those_of_the_dense_one(
     monkeypatch, kind, weights, fit_intercept, dtype, container, entry_work
 ):
-    monkeypatch.setattr(numpy_curvature, "ENTRY_WORK", entry_work)
+    monkeypatch.setattr(numpy_passes, "ENTRY_WORK", entry_work)
     dense, _ = objective(kind, weights, dtype, fit_intercept, 0.7)
     sparse, _ = objective(kind, weights, dtype, fit_intercept, 0.7, CONTAINERS[container])
     coef = np.random.default_rng(1).normal(size=(dense.rows.outputs, dense.rows.width))
@@ -283,12 +283,11 @@ def test_a_loss_without_a_kernel_has_the_passes_of_its_kernel(
     # blocks smaller than the data, so that there are several
     monkeypatch.setattr(numpy_passes, "PYTHON_ROWS", 32)
     monkeypatch.setattr(numpy_passes, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(numpy_curvature, "BLOCK_BYTES", 1)
     X, loss, values, codes, weight, p = data(kind, weights, dtype)
     plain = PlainCrossEntropy() if kind.startswith("softmax") else PlainLogLoss()
     ours, theirs = (
         LinearObjective(
-            Rows(
+            NumPyPasses(
                 CONTAINERS[container](X), one, values, codes, weight, p.shape[1], fit_intercept=fit_intercept
             ),
             0.7,
@@ -321,7 +320,7 @@ def test_outputs_of_a_mean_are_divided_by_their_number():
     w = rng.normal(size=(K, P))
     error = X @ w.T - Y
     for loss in (losses.HalfSquaredError(), Plain()):
-        made = LinearObjective(Rows(X, loss, Y, None, None, K, fit_intercept=False), np.inf)
+        made = LinearObjective(NumPyPasses(X, loss, Y, None, None, K, fit_intercept=False), np.inf)
         value, gradient, hessian = made.hessian(w)
         np.testing.assert_allclose(value, (error**2).sum(axis=0) / 2 / K, rtol=1e-12)
         np.testing.assert_allclose(gradient, error.T @ X / K, rtol=1e-12)
@@ -374,7 +373,7 @@ def test_a_preconditioner_of_coupled_outputs_that_do_not_shift_alike_is_whole():
             return size, (raw - y) / size[:, None]
 
     X, Y = rng.normal(size=(N, P)), rng.uniform(size=(N, K))
-    made = LinearObjective(Rows(X, Norm(), Y, None, None, K, fit_intercept=True), 1.0)
+    made = LinearObjective(NumPyPasses(X, Norm(), Y, None, None, K, fit_intercept=True), 1.0)
     solved = made.preconditioner_at(rng.normal(size=made.shape))(np.ones(made.shape))
     assert (np.abs(made.coef(solved).sum(axis=0)) > 0).all()
     assert np.ptp(made.coef(solved), axis=0).min() > 0

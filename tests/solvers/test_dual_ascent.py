@@ -7,10 +7,10 @@ import pytest
 import scipy.sparse
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.objectives import dual_epoch, numpy_passes
+from sklloss.objectives import numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.solvers.dual_ascent import ascended
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -52,7 +52,7 @@ def objective(
     elif weights == "outputs":
         weight = rng.gamma(0.7, size=(n, outputs)).astype(dtype)
     loss = losses.CrossEntropy() if kind.startswith("softmax") else losses.LogLoss()
-    rows = Rows(X, loss, values, codes, weight, outputs, fit_intercept=fit_intercept)
+    rows = NumPyPasses(X, loss, values, codes, weight, outputs, fit_intercept=fit_intercept)
     return LinearObjective(rows, C)
 
 
@@ -87,7 +87,7 @@ def test_the_coefficients_are_the_rows_times_their_dual_variables(kind, index):
     problem = objective(kind, index=index)
     ascent, _, _ = run(problem, 3)
     w, _, balance, variables = ascent._state
-    X = problem.rows._X
+    X = problem.rows.X
     assert np.abs(variables).max() > 0.1
     np.testing.assert_allclose(w[:, : problem.rows.outputs], X.T @ variables, atol=1e-13)
     np.testing.assert_allclose(balance, variables.sum(axis=0), atol=1e-12)
@@ -123,8 +123,8 @@ def test_rows_that_are_all_alike_are_taken_one_by_one():
     n = 400
     X = scipy.sparse.csr_array(np.ones((n, 3)))
     y = (np.arange(n) % 4 == 0).astype(float)[:, None]
-    problem = LinearObjective(Rows(X, losses.LogLoss(), y, None, None, 1, fit_intercept=False), 0.5)
-    assert dual_epoch.sizes(problem.rows)[2] == pytest.approx(1.0)
+    problem = LinearObjective(NumPyPasses(X, losses.LogLoss(), y, None, None, 1, fit_intercept=False), 0.5)
+    assert problem.rows.dual_sizes()[2] == pytest.approx(1.0)
     best = newton_cholesky(problem, np.zeros(problem.shape), tol=1e-7, max_iter=50)
     ascent, _, _ = run(problem, 40)
     assert problem.value_and_gradient(ascent.parameters())[0] <= best.value * (1 + 1e-5)
@@ -134,7 +134,7 @@ def test_rows_that_are_all_alike_are_taken_one_by_one():
 @pytest.mark.parametrize("kind", ["one-vs-rest", "softmax codes"])
 def test_a_code_out_of_range_is_an_error_that_names_the_row(kind, row):
     problem = objective(kind)
-    problem.rows._codes[row] = 7
+    problem.rows.codes[row] = 7
     with pytest.raises(ValueError, match=f"class code 7 in row {row} is not in"):
         run(problem, 1)
 
@@ -148,14 +148,14 @@ def test_there_is_no_ascent_where_it_does_not_serve():
     assert none(objective("binary", C=1e4))
     rows = objective("binary").rows
     assert none(LinearObjective(rows, 1.0, l1_ratio=0.5))
-    dense = Rows(
-        rows._X.toarray(), losses.LogLoss(), rows._values, None, None, 1, fit_intercept=True, center=False
+    dense = NumPyPasses(
+        rows.X.toarray(), losses.LogLoss(), rows.values, None, None, 1, fit_intercept=True, center=False
     )
     assert none(LinearObjective(dense, 1.0))
     # a Gram matrix knows more
     assert objective("binary", p=WIDEST_GRAM - 1).dual_ascent() is None
     assert objective("binary", p=WIDEST_GRAM).dual_ascent() is not None
-    huge = Rows(rows._X * 1e200, losses.LogLoss(), rows._values, None, None, 1, fit_intercept=True)
+    huge = NumPyPasses(rows.X * 1e200, losses.LogLoss(), rows.values, None, None, 1, fit_intercept=True)
     assert none(LinearObjective(huge, 1.0))
 
 
@@ -200,7 +200,7 @@ def test_the_squares_of_sparse_columns_need_no_copy_of_them(dtype, index):
     X = sparse(4000, 500, numbers=40).astype(dtype)
     X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
     weight = np.random.default_rng(0).uniform(size=4000).astype(dtype)
-    rows = Rows(X, losses.LogLoss(), np.zeros((4000, 1), dtype), None, weight, 1, fit_intercept=True)
+    rows = NumPyPasses(X, losses.LogLoss(), np.zeros((4000, 1), dtype), None, weight, 1, fit_intercept=True)
     tracemalloc.start()
     squares = rows.squared_columns()
     peak = tracemalloc.get_traced_memory()[1]

@@ -6,7 +6,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.numpy_passes import Rows
+from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -40,7 +40,7 @@ def rows_of(rng, kind, n=300, p=4, *, fit_intercept=True, dtype=np.float64, spar
     loss = losses.CrossEntropy() if "class" in kind or kind == "softmax" else losses.LogLoss()
     weight = rng.exponential(size=n).astype(dtype) if weighted else None
     X = scipy.sparse.csr_matrix(X) if sparse else X
-    return Rows(X, loss, values, codes, weight, K, fit_intercept=fit_intercept, center=True)
+    return NumPyPasses(X, loss, values, codes, weight, K, fit_intercept=fit_intercept, center=True)
 
 
 def walk(rows, Cs, *, tol=1e-4, max_iter=100, widest=np.inf, solver=newton_cholesky):
@@ -95,13 +95,13 @@ def test_a_fine_grid_needs_few_hessians_and_few_passes(rng, monkeypatch):
     rows = rows_of(rng, "softmax", n=1000)
     calls = {"hessian": 0, "value_and_gradient": 0}
     for name in calls:
-        one_pass = getattr(Rows, name)
+        one_pass = getattr(NumPyPasses, name)
 
         def counted(self, *args, name=name, one_pass=one_pass, **options):
             calls[name] += 1
             return one_pass(self, *args, **options)
 
-        monkeypatch.setattr(Rows, name, counted)
+        monkeypatch.setattr(NumPyPasses, name, counted)
     walk(rows, np.logspace(-4, 4, 50))
     assert calls["hessian"] <= 25
     assert calls["value_and_gradient"] <= 250
@@ -140,9 +140,9 @@ def test_the_solver_takes_over_where_neighbours_are_far_apart_or_iterations_few(
 
 def test_an_output_without_an_optimum_does_not_stop_the_others(rng):
     rows = rows_of(rng, "one-vs-rest")
-    values = rows._values.copy()
+    values = rows.values.copy()
     values[:, 1] = 0.0
-    rows = Rows(rows._X, losses.LogLoss(), values, None, None, 3, fit_intercept=True)
+    rows = NumPyPasses(rows.X, losses.LogLoss(), values, None, None, 3, fit_intercept=True)
     for objective, result in walk(rows, GRIDS["coarse"]):
         np.testing.assert_array_equal(result.converged | result.vanished, True)
         assert result.vanished[1]
@@ -179,7 +179,7 @@ def test_rounding_does_not_add_up_along_a_path(rng):
     # The shift that all outputs of a softmax have in common is held by the penalty alone, which the Hessian
     # of a column this large does not even show.
     rows = rows_of(rng, "softmax", fit_intercept=False)
-    rows = Rows(rows._X * [1e6, 1, 1e-6, 1], rows.loss, None, rows._codes, None, 3, fit_intercept=False)
+    rows = NumPyPasses(rows.X * [1e6, 1, 1e-6, 1], rows.loss, None, rows.codes, None, 3, fit_intercept=False)
     path = walk(rows, np.logspace(-8, 8, 50))
     for objective, result in path[::7]:
         alone = newton_cholesky(objective, np.zeros(objective.shape), tol=1e-6, max_iter=100)

@@ -10,8 +10,7 @@ from array_api_compat import array_namespace
 from sklloss import losses
 from sklloss.arrays.device import Device, transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
-from sklloss.objectives import dual_epoch
-from sklloss.objectives.device_passes import ArrayRows
+from sklloss.objectives.device_passes import DevicePasses
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.lbfgs import lbfgs
@@ -94,7 +93,7 @@ def pair(
             matrix, KINDS[kind], values, codes, weight, outputs, fit_intercept=fit_intercept, center=center
         )
         made.append(LinearObjective(rows, C, l1_ratio))
-    assert isinstance(made[1].rows, ArrayRows)
+    assert isinstance(made[1].rows, DevicePasses)
     return made
 
 
@@ -246,7 +245,7 @@ def test_many_rows_elsewhere_give_a_sampled_start():
 
 def test_sparse_rows_elsewhere_are_solved_without_a_dual_ascent(monkeypatch):
     objectives = pair("several", torch_device(), container=scipy.sparse.csr_matrix)
-    assert not dual_epoch.takes(objectives[1].rows)
+    assert not objectives[1].rows.supports_dual_ascent
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
     assert objectives[1].dual_ascent() is None
     for solver in (lbfgs, newton_cg):
