@@ -119,9 +119,12 @@ class Passes(ABC):
     device : Device or None
         Where X lives; None in main memory.
     sparse : bool
+    compiled : bool
+        Whether passes run a compiled kernel of the loss.
     """
 
     device: Device | None = None
+    compiled: bool = False
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_de
     if blocks:
         blocks = min(blocks, outputs)
         a["coordinates"] = triangles(rng, blocks), rng.uniform(1, 3, size=(blocks, P + 1))
-    for further in ({}, {"bend": 0.25}, {"kept": rng.normal(size=(N, outputs)).astype(dtype)}):
+    for further in ({}, {"curvature_bound": 0.25}, {"kept": rng.normal(size=(N, outputs)).astype(dtype)}):
         if "kept" in further:
             further["anchor"] = rng.normal(size=(outputs, P + 1))
         both(
