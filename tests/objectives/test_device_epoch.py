@@ -130,7 +130,13 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(setting, weigh
     a["gains"] = a["gains"] * 1e4
     weight = rng.uniform(size=(N, K)[:weights]) if weights else None
     held, _ = both(
-        setting, rng, a, losses.LogLoss(), values=rng.uniform(size=(N, K)), weight=weight, curvature_bound=0.25
+        setting,
+        rng,
+        a,
+        losses.LogLoss(),
+        values=rng.uniform(size=(N, K)),
+        weight=weight,
+        curvature_bound=0.25,
     )
     assert np.abs(held[0]).max() < 100
 
