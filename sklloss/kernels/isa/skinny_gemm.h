@@ -60,23 +60,15 @@ SKLLOSS_INLINE ptrdiff_t sklloss_at(const void* index, ptrdiff_t i, const int lo
 #else
 
 #define SKLLOSS_VECTOR 0
-static void sklloss_scores_f64(const double* x, ptrdiff_t ldx, const double* w, ptrdiff_t p, const double* bias,
-                               double* raw, ptrdiff_t rows, ptrdiff_t K) {}
-static void sklloss_scores_f32(const float* x, ptrdiff_t ldx, const float* w, ptrdiff_t p, const float* bias,
-                               float* raw, ptrdiff_t rows, ptrdiff_t K) {}
-static void sklloss_scatter_f64(const double* x, ptrdiff_t ldx, const double* raw, double* total, ptrdiff_t rows,
-                                ptrdiff_t p, ptrdiff_t K) {}
-static void sklloss_scatter_f32(const float* x, ptrdiff_t ldx, const float* raw, double* total, ptrdiff_t rows,
-                                ptrdiff_t p, ptrdiff_t K) {}
-static void sklloss_gram_f64(const double* u, const double* z, ptrdiff_t ld, ptrdiff_t rows, double* h) {}
-static void sklloss_sparse_scores_f64(const double* value, const void* column, const void* indptr, int long_index,
-                                      const double* w, const double* bias, double* raw, ptrdiff_t rows, ptrdiff_t K) {}
-static void sklloss_sparse_scatter_f64(const double* value, const void* column, const void* indptr, int long_index,
-                                       const double* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
-static void sklloss_sparse_scores_f32(const float* value, const void* column, const void* indptr, int long_index,
-                                      const float* w, const float* bias, float* raw, ptrdiff_t rows, ptrdiff_t K) {}
-static void sklloss_sparse_scatter_f32(const float* value, const void* column, const void* indptr, int long_index,
-                                       const float* raw, double* total, ptrdiff_t rows, ptrdiff_t K) {}
+#define sklloss_scores_f64 NULL
+#define sklloss_scores_f32 NULL
+#define sklloss_scatter_f64 NULL
+#define sklloss_scatter_f32 NULL
+#define sklloss_sparse_scores_f64 NULL
+#define sklloss_sparse_scores_f32 NULL
+#define sklloss_sparse_scatter_f64 NULL
+#define sklloss_sparse_scatter_f32 NULL
+#define sklloss_gram_f64 NULL
 
 #endif
 #endif

@@ -106,9 +106,13 @@ SKLLOSS_INLINE void NAMED(scores_outputs)(
 
 /* raw = x w' + bias for rows of x (rows, p) by ldx, w (K, p), bias (K,) and raw (rows, K); p >= LANES. */
 static void NAMED(scores)(
-    const real* x, ptrdiff_t ldx, const real* w, ptrdiff_t p, const real* bias, real* raw, ptrdiff_t rows,
+    const void* x_, ptrdiff_t ldx, const void* w_, ptrdiff_t p, const void* bias_, void* raw_, ptrdiff_t rows,
     ptrdiff_t K)
 {
+    const real* x = x_;
+    const real* w = w_;
+    const real* bias = bias_;
+    real* raw = raw_;
     ptrdiff_t k = 0, left;
     const ptrdiff_t most = SKLLOSS_REGISTERS == 32 ? 5 : 2;
     while ((left = K - k) > 0) {
@@ -176,8 +180,10 @@ SKLLOSS_INLINE void NAMED(scatter_outputs)(
 
 /* total += raw' x for a block: raw (rows, K), total (K, p) in double; p >= LANES. */
 static void NAMED(scatter)(
-    const real* x, ptrdiff_t ldx, const real* raw, double* total, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t K)
+    const void* x_, ptrdiff_t ldx, const void* raw_, double* total, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t K)
 {
+    const real* x = x_;
+    const real* raw = raw_;
     ptrdiff_t k = 0, left;
     const ptrdiff_t most = SKLLOSS_REGISTERS == 32 ? 5 : 4;
     /* the hardware knows for itself how to go on along short rows */
@@ -231,8 +237,11 @@ SKLLOSS_INLINE void NAMED(gram_tile)(
 
 /* h += u' z, the lower triangle at least, for u and z of (rows, ld), ld a multiple of LANES and of 2 and both
    padded with zeros; h is (ld, ld). */
-static void NAMED(gram)(const real* u, const real* z, ptrdiff_t ld, ptrdiff_t rows, real* h)
+static void NAMED(gram)(const void* u_, const void* z_, ptrdiff_t ld, ptrdiff_t rows, void* h_)
 {
+    const real* u = u_;
+    const real* z = z_;
+    real* h = h_;
     const int A = SKLLOSS_REGISTERS == 32 ? 6 : 4, V = SKLLOSS_REGISTERS == 32 ? 4 : 2;
     ptrdiff_t a = 0;
     while (a < ld) {
@@ -298,9 +307,13 @@ SKLLOSS_INLINE void NAMED(sparse_scores_lines)(
 
 /* raw (rows, K) = X w + bias, for w (features, step) of whole lines; K from 1 to 32. */
 static void NAMED(sparse_scores)(
-    const real* value, const void* column, const void* indptr, int long_index, const real* w, const real* bias,
-    real* raw, ptrdiff_t rows, ptrdiff_t K)
+    const void* value_, const void* column, const void* indptr, int long_index, const void* w_, const void* bias_,
+    void* raw_, ptrdiff_t rows, ptrdiff_t K)
 {
+    const real* value = value_;
+    const real* w = w_;
+    const real* bias = bias_;
+    real* raw = raw_;
     const ptrdiff_t lines = (K * (ptrdiff_t)sizeof(real) + 63) / 64;
 #define CASE(n) \
     case n: \
@@ -348,9 +361,11 @@ SKLLOSS_INLINE void NAMED(sparse_scatter_lines)(
 
 /* total (features, step) += X' raw in double, step numbers of K in whole lines; K from 1 to 32. */
 static void NAMED(sparse_scatter)(
-    const real* value, const void* column, const void* indptr, int long_index, const real* raw, double* total,
+    const void* value_, const void* column, const void* indptr, int long_index, const void* raw_, double* total,
     ptrdiff_t rows, ptrdiff_t K)
 {
+    const real* value = value_;
+    const real* raw = raw_;
 #define CASE(n) \
     case n: \
         if (long_index) NAMED(sparse_scatter_lines)(value, column, indptr, 1, raw, total, rows, K, n); \

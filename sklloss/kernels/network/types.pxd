@@ -43,6 +43,22 @@ cdef struct Step:
 # for the parameters from low on and below high
 ctypedef void (*step_kernel)(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
+# Products of matrices in C order, each sum in one order whatever the cut: see gemm.h.
+# c (rows, n) = a b for a (rows, k) and b (k, n), or b (n, k) if transposed
+ctypedef void (*product_kernel)(
+    const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c, Py_ssize_t ldc,
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
+) noexcept nogil
+# b (k, n) into panels, one after the other
+ctypedef void (*pack_kernel)(
+    const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out
+) noexcept nogil
+# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; ahead may be NULL
+ctypedef void (*outer_kernel)(
+    const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
+    Py_ssize_t k, bint add, Ahead* ahead
+) noexcept nogil
+
 cdef struct LayerKernels:
     # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
     void (*activate)(
@@ -73,22 +89,13 @@ cdef struct LayerKernels:
         const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
         Py_ssize_t rows, Py_ssize_t width
     ) noexcept nogil
-    # Products of matrices in C order, each sum in one order whatever the cut: see gemm.h. Numbers in the
-    # row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS serves.
+    # Numbers in the row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS
+    # serves.
     Py_ssize_t panel
     Py_ssize_t tall
-    # c (rows, n) = a b for a (rows, k) and b (k, n), or b (n, k) if transposed
-    void (*product)(
-        const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c,
-        Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
-    ) noexcept nogil
-    # b (k, n) into panels, one after the other
-    void (*pack)(const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out) noexcept nogil
-    # c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; ahead may be NULL
-    void (*outer)(
-        const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m,
-        Py_ssize_t n, Py_ssize_t k, bint add, Ahead* ahead
-    ) noexcept nogil
+    product_kernel product
+    pack_kernel pack
+    outer_kernel outer
     double (*squares)(const void* x, Py_ssize_t n) noexcept nogil
     step_kernel adam
     step_kernel sgd
