@@ -47,9 +47,8 @@ from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.base import Result
 from sklloss.solvers.lbfgs import lbfgs
-from sklloss.solvers.lbfgs_newton import lbfgs_newton_cg
 from sklloss.solvers.newton import newton_cholesky
-from sklloss.solvers.newton_cg import newton_cg
+from sklloss.solvers.newton_cg import lbfgs_newton_cg, newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
 
 SOLVERS = {

@@ -1,13 +1,160 @@
-"""The one stopping rule of the deterministic solvers."""
+"""What solvers share: the interfaces of objectives, the result, and the stopping rule of exact solvers.
 
+A solver asks `require` for the interface that it needs, so that an objective that lacks a part is refused
+before the first iteration.
+"""
+
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-# An unpenalised objective this small against its start has no minimum: the data are separable. Further
-# down its derivatives would drown in their rounding. With a penalty, only an intercept can run away.
+Array: TypeAlias = npt.NDArray[Any]
+Callback: TypeAlias = Callable[[int, Array, Array], object]
+
+# An unpenalised objective this small, relative to its start, has no minimum: the data are separable. Below
+# that, rounding hides its derivatives. With a penalty, only an intercept can grow without end.
 VANISHED = 1e-9
 VANISHED_PENALISED = 1e-15
+
+
+class Objective(Protocol):
+    """What the stopping rule asks of an objective; parameters have shape (problems, size)."""
+
+    @property
+    def noise(self) -> float:
+        """The relative rounding error of a value."""
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there is a penalty, so that only an intercept can grow without end."""
+
+    def null_value(self, *, exact: bool = False) -> Array:
+        """Values at 0, (problems,)."""
+
+
+class GradientObjective(Objective, Protocol):
+    """An objective with gradients, as `lbfgs` needs it.
+
+    It may offer ``preconditioner`` as well, ``preconditioner_at`` with ``local_cost``, and ``vectors``.
+    """
+
+    def value_and_gradient(self, w: Any) -> tuple[Any, Any]:
+        """Values (problems,) and gradients (problems, size)."""
+
+
+class HessianObjective(GradientObjective, Protocol):
+    """An objective whose Hessian fits in memory, as `newton_cholesky` needs it."""
+
+    @property
+    def costly_hessian(self) -> bool:
+        """Whether a Hessian costs much more than a gradient."""
+
+    @property
+    def exact_gradient(self) -> bool:
+        """Whether `value_and_gradient` is as accurate as `precise_gradient`."""
+
+    def precise_gradient(self, w: Array) -> tuple[Array, Array]:
+        """As `value_and_gradient`, in float64."""
+
+    def hessian(self, w: Array) -> tuple[Array, Array, Array]:
+        """Values, gradients and the lower triangles of the Hessians, (problems, size, size)."""
+
+    def newton_steps(self, w: Array, curve: Array, *rule: float) -> tuple[int, bool] | None:
+        """Compiled steps of a small problem, in place; None if the problem is not small."""
+
+    def thinned(self, each: int) -> "HessianObjective | None":
+        """The objective over a sample of ``each`` rows per parameter; None where there are too few rows."""
+
+
+class ProductObjective(Objective, Protocol):
+    """An objective with Hessian products at the point that was linearised last, as `newton_cg` needs it.
+
+    It may offer ``vectors`` as well.
+    """
+
+    @property
+    def residual_floor(self) -> float:
+        """The relative residual below which conjugate gradients see rounding alone."""
+
+    @property
+    def local_cost(self) -> float:
+        """What a local preconditioner costs, in products."""
+
+    def linearise(self, w: Any) -> tuple[Any, Any]:
+        """Values and gradients; w becomes the point of products."""
+
+    def product(self, direction: Any) -> Any:
+        """The Hessian times a direction."""
+
+    def preconditioner(self) -> Any:
+        """A function that solves approximately with the Hessian, wherever it is taken."""
+
+    def local_preconditioner(self) -> Any:
+        """The same at the point that was linearised last; None if there is none better."""
+
+    def dual_ascent(self) -> Any:
+        """Dual coordinate ascent for the objective; None if there is none."""
+
+
+class L1Objective(Objective, Protocol):
+    """A smooth part with Hessian products and blocks, plus an L1 norm, as `proximal_newton` needs it."""
+
+    @property
+    def l1(self) -> Array:
+        """The weight of each parameter's absolute value, (problems, size)."""
+
+    @property
+    def headroom(self) -> float:
+        """The damping to start with, from 0."""
+
+    @property
+    def reach(self) -> Array:
+        """How far each parameter must move to change some row's score by 1."""
+
+    def linearise(self, w: Array) -> tuple[Array, Array]:
+        """See `ProductObjective.linearise`, of the smooth part."""
+
+    def product(self, direction: Array) -> Array:
+        """See `ProductObjective.product`."""
+
+    def diagonal(self) -> Array:
+        """An upper bound of the Hessian's diagonal."""
+
+    def local_diagonal(self) -> Array:
+        """The Hessian's diagonal at the point that was linearised last."""
+
+    def affords(self, sets: list[Array]) -> bool:
+        """Whether the Hessian's blocks over these sets of parameters are worth making."""
+
+    def subset_hessian(self, sets: list[Array], *, rough: bool = False) -> list[Array]:
+        """The Hessian's blocks over sets of parameters, one set for each problem."""
+
+    def subset_preconditioner(self) -> Any:
+        """A function of a mask and a diagonal that returns an approximate solver over the mask."""
+
+    def without_free_shift(self, w: Array) -> Array:
+        """The parameters less a shift that changes neither loss nor penalty."""
+
+
+_checked: set[tuple[type, type]] = set()
+
+
+def require(objective: object, interface: type) -> None:
+    """Raise a TypeError if the objective lacks a part of the interface, a Protocol of this file."""
+    if (type(objective), interface) in _checked:
+        return
+    parts = [name for name in dir(interface) if not name.startswith("_")]
+    # Looked up statically: a property may be costly.
+    missing = [name for name in parts if inspect.getattr_static(objective, name, None) is None]
+    if missing:
+        raise TypeError(
+            f"the solver needs {interface.__name__}; {type(objective).__name__} lacks {', '.join(missing)}"
+        )
+    _checked.add((type(objective), interface))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,26 +4,28 @@ import numpy as np
 from scipy.linalg import lapack
 
 from sklloss.solvers.base import (
+    HessianObjective,
     Result,
     allowed_gap,
     exhausted,
     finite_or_zero,
     has_vanished,
+    require,
     start_again,
     vanished_share,
 )
 
 HALVINGS = 40
-ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
-
-
-# The minimum over a sample of the rows is wanted no closer than it is to that over all of them.
+ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope predicts
+# The minimum over a sample of rows need be no more accurate than the sample is.
 SAMPLE_TOL = 1e-2
 SAMPLES = (128, 640)  # rows for each parameter
 SAMPLE_STEPS = 30
-FAR = 1e-2  # relative gap from which on an old Hessian is tried for the next step
-MOST_PLAIN = 100  # steps between which no signal is heard
-SHRINKS = 0.1  # and kept, as long as a step lowers the decrement to this share
+# An earlier Hessian is tried for the next step from this relative gap on, and is kept for as long as a step
+# lowers the decrement to this share of what it was.
+FAR = 1e-2
+SHRINKS = 0.1
+MOST_PLAIN = 100  # compiled steps in a row, between which no signal is handled
 
 
 def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None):
@@ -36,9 +38,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
 
     Parameters
     ----------
-    objective : LinearObjective or alike
-        With ``hessian``, ``value_and_gradient``, ``precise_gradient``, ``newton_steps``, ``costly_hessian``,
-        ``thinned``, ``noise``, ``penalised`` and ``null_value``.
+    objective : HessianObjective
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -53,6 +53,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     -------
     Result
     """
+    require(objective, HessianObjective)
     w = np.array(w, dtype=np.float64)
     if hessian is None and max_iter > 0 and not w.any():
         w, hessian = _sampled_start(objective, w)

@@ -1,21 +1,25 @@
 """Newton's method with its linear systems solved by preconditioned conjugate gradients."""
 
+import dataclasses
+
 import numpy as np
 
 from sklloss.arrays.vectors import NUMPY
 from sklloss.kernels.solve import conjugate_gradients
 from sklloss.solvers.base import (
+    ProductObjective,
     Result,
     allowed_gap,
     exhausted,
     first_value,
     has_vanished,
+    require,
     start_again,
 )
-from sklloss.solvers.dual_ascent import ascended
+from sklloss.solvers.lbfgs import lbfgs
 
 HALVINGS = 40
-ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope promises
+ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope predicts
 LOOSEST = 0.5  # a system may be left with this share of its decrease undone
 CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
 MOST_PRODUCTS = 250
@@ -23,6 +27,15 @@ MOST_PRODUCTS = 250
 # like this one; else, far from the end or with no penalty, after one that took all of it.
 WORTH = 0.5
 NEAR = 1.0  # relative gap
+
+# Dual coordinate ascent towards the start.
+DUAL_EPOCHS = 40
+DUAL_ENOUGH = 0.3  # share of the allowed gap to come to
+DUAL_NEAR = 0.1  # relative gap from which on the end of the epochs is near the minimum
+
+# Where L-BFGS needs no more iterations, it reads X half as often as Newton's method does. What needs more may
+# need very many, and Newton's method goes on from there.
+SHORT, SHARE = 30, 0.3
 
 
 def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
@@ -34,10 +47,7 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
 
     Parameters
     ----------
-    objective : LinearObjective or alike
-        With ``dual_ascent``, ``linearise``, ``product``, ``preconditioner``, ``local_preconditioner``,
-        ``local_cost``, ``noise``, ``residual_floor``, ``penalised`` and ``null_value``; ``vectors``
-        if it takes others than NumPy's.
+    objective : ProductObjective
     w : ndarray of shape (problems, size)
         Start.
     tol : float
@@ -57,9 +67,10 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
     ----------
     Nocedal and Wright, *Numerical Optimization*, 2nd ed., section 7.1.
     """
+    require(objective, ProductObjective)
     w = np.array(w, dtype=np.float64)
     if max_iter > 0 and not w.any():
-        w = ascended(objective, w, tol)
+        w = dual_start(objective, w, tol)
     vectors = getattr(objective, "vectors", NUMPY)
     at = vectors.put(w)
     value, gradient = _linearised(objective, vectors, at)
@@ -104,6 +115,75 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
     return Result(vectors.get(at), value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
+def lbfgs_newton_cg(objective, w, *, tol, max_iter, callback=None, begins=None):
+    """Minimise a convex objective by `lbfgs`, and from where that has got to by `newton_cg`.
+
+    Parameters
+    ----------
+    objective, w, tol, callback
+        See `newton_cg`.
+    max_iter : int
+        Most iterations of both; of these `lbfgs` has 30, or three out of ten if that is less.
+    begins : callable, optional
+        Called with the name of each solver that begins.
+
+    Returns
+    -------
+    Result
+    """
+    begins = begins or (lambda name: None)
+    short = min(SHORT, int(SHARE * max_iter))
+    if not short:
+        begins("newton-cg")
+        return newton_cg(objective, w, tol=tol, max_iter=max_iter, callback=callback)
+    begins("lbfgs")
+    first = lbfgs(objective, w, tol=tol, max_iter=short, callback=callback)
+    if (first.converged | first.vanished).all():
+        return first
+    begins("newton-cg")
+    done = len(first.curve) - 1
+    then = newton_cg(
+        objective,
+        first.w,
+        tol=tol,
+        max_iter=max_iter - done,
+        callback=callback and (lambda iteration, *where: callback(done + iteration, *where)),
+        start=np.fmax(objective.null_value(), first.value),
+    )
+    n_iter = np.where(then.n_iter > 0, done + then.n_iter, first.n_iter)
+    return dataclasses.replace(then, n_iter=n_iter, curve=[*first.curve, *then.curve[1:]])
+
+
+def dual_start(objective, w, tol):
+    """Parameters near the minimum, or ``w``, which is 0, where there is nothing to be had.
+
+    An epoch takes one row after another, in an order that is shuffled anew by a generator of its own: the
+    same from fit to fit. How near the minimum it came is an estimate, which the solver that starts there has
+    to confirm.
+
+    References
+    ----------
+    Shalev-Shwartz and Zhang, "Stochastic dual coordinate ascent methods for regularized loss minimization",
+    2013.
+    """
+    ascent = objective.dual_ascent()
+    if ascent is None:
+        return w
+    random_state = np.random.RandomState(0)
+    before = np.inf
+    for _ in range(DUAL_EPOCHS):
+        value, predicted_decrease = ascent.epoch(random_state)
+        # a NaN counts as left
+        left = predicted_decrease[~(predicted_decrease <= DUAL_ENOUGH * allowed_gap(value, tol))].sum()
+        if left == 0 or not left <= ascent.slow * before:
+            break
+        before = left
+    if not predicted_decrease.sum() <= DUAL_NEAR * np.abs(value).sum():
+        return w
+    w_dual = objective.without_shift(ascent.parameters())
+    return np.where(np.isfinite(w_dual).all(axis=1, keepdims=True), w_dual, w)
+
+
 def _linearised(objective, vectors, at):
     value, gradient = objective.linearise(at)
     return vectors.read(value)[0], gradient
@@ -134,7 +214,7 @@ def _conjugate_gradients(objective, vectors, solve, gradient, value, gap, active
         some = systems.step(
             objective.product(systems.p), solve, products, LOOSEST, CLOSEST, objective.residual_floor
         )
-    # Where the objective is flat to working precision no product bends; the preconditioned gradient leads on.
+    # Where the objective is flat to working precision, take the preconditioned gradient.
     d = systems.d
     flat = active & ~reached & ~systems.moved()
     if flat.any():
@@ -176,20 +256,20 @@ class _SystemsThere:
         """See `_Systems.step`."""
         vectors, xp = self._vectors, self._vectors.xp
         before = self._running.copy()
-        bend = vectors.dot(self.p, product)
+        pHp = vectors.dot(self.p, product)
         # the next direction is made before the host knows whether it is wanted: it need not wait for it
-        bends = bend > 0
-        length = xp.where(bends, self._there / xp.where(bends, bend, self._ones), self._zeros)[:, None]
+        convex = pHp > 0
+        length = xp.where(convex, self._there / xp.where(convex, pHp, self._ones), self._zeros)[:, None]
         self.d = self.d + length * self.p
         self._residual = self._residual - length * product
         z = solve(self._residual)
         newer = vectors.dot(self._residual, z)
         # a system that has ended may have left 0
-        divisor = self._there if len(before) == 1 else xp.where(bends, self._there, self._ones)
+        divisor = self._there if len(before) == 1 else xp.where(convex, self._there, self._ones)
         p = (newer / divisor)[:, None] * self.p + z
-        bend, newer_here = vectors.read(bend, newer)
-        self._moved |= before & (bend > 0)
-        some = conjugate_gradients.settle(bend, newer_here, *self._rule, *limits)
+        pHp, newer_here = vectors.read(pHp, newer)
+        self._moved |= before & (pHp > 0)
+        some = conjugate_gradients.settle(pHp, newer_here, *self._rule, *limits)
         if some:
             self.p, self._there = vectors.keep(p, self._running), newer
         return some

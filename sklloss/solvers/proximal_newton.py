@@ -2,19 +2,27 @@
 
 import numpy as np
 
-from sklloss.solvers.base import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
-from sklloss.solvers.l1_models import minimise_model
-from sklloss.solvers.l1_products import minimise_by_products
+from sklloss.solvers.base import (
+    L1Objective,
+    Result,
+    allowed_gap,
+    exhausted,
+    first_value,
+    has_vanished,
+    require,
+    start_again,
+)
+from sklloss.solvers.l1_models import minimise_by_products, minimise_model
 
 LOOSEST = 0.1  # a model may be left with this share of its decrease undone
 CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
 TRIALS = 15
-ENOUGH = 1e-2  # of the decrease that a model promises
-GOOD, POOR = 0.75, 0.25  # shares of the promise after which models become less cautious, or more
+ENOUGH = 1e-2  # least share of the predicted decrease that a step must bring
+GOOD, POOR = 0.75, 0.25  # shares of the predicted decrease from which on damping falls, or rises
 FACTOR = 4.0
-LEAST_CAUTION = 0.2
-ROUGH_CAUTION = 1.0  # a model that is more cautious than this need not know how outputs are coupled
-FURTHEST = 2.0  # by how much a parameter may change a row's score, by itself, while there is caution
+LEAST_DAMPING = 0.2
+ROUGH_DAMPING = 1.0  # above this damping a model leaves out how outputs are coupled
+FURTHEST = 2.0  # by how much a parameter may change a row's score, by itself, while damped
 # A set holds the parameters that are not 0 and up to so many others, which grow with the former.
 FIRST_SET = 100
 GROWTH = 2
@@ -31,20 +39,17 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
 
     There is no line search. Far from the optimum second derivatives may be too small by far, those of rare
     features of rare classes above all; a step would be useless in most directions before it is short enough
-    in one. So a step that lowers the objective by too little of what the model promised is made anew, with
+    in one. So a step that lowers the objective by too little of what the model predicts is made anew, with
     more of the matrix's diagonal added (Levenberg and Marquardt) and each parameter bounded. Models stay
-    cautious until they prove true.
+    damped until they prove true.
 
     Parameters
     ----------
-    objective : LinearObjective or alike
-        With ``l1``, ``linearise``, ``headroom``, ``reach``, ``diagonal``, ``affords``, ``subset_hessian``,
-        ``product``, ``local_diagonal``, ``subset_preconditioner``, ``without_free_shift``, ``noise``,
-        ``penalised`` and ``null_value``.
+    objective : L1Objective
     w : ndarray of shape (problems, size)
         Start.
     tol : float
-        See `allowed_gap`. What it is compared with is the decrease that the model promises: half the
+        See `allowed_gap`. What it is compared with is the decrease that the model predicts: half the
         Newton decrement where nothing is at 0. It counts once no violated parameter was left out.
     max_iter : int
         Most models.
@@ -61,6 +66,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     Optim. 24 (2014); Johnson and Guestrin, *Blitz: a principled meta-algorithm for scaling sparse
     optimization*, ICML 2015, for working sets.
     """
+    require(objective, L1Objective)
     w = np.array(w, dtype=np.float64)
     value, gradient = _linearise(objective, w)
     start = first_value(objective, w, value)
@@ -70,8 +76,8 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
-    caution = np.full(len(w), 0.0 if w.any() else objective.headroom)
-    caution[caution < LEAST_CAUTION] = 0.0
+    damping = np.full(len(w), 0.0 if w.any() else objective.headroom)
+    damping[damping < LEAST_DAMPING] = 0.0
     sets, products = _Sets(objective), None
     for iteration in range(1, max_iter + 1):
         active = ~(converged | stuck | has_vanished(objective, value, start))
@@ -80,23 +86,25 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         gap = allowed_gap(value, tol)
         chosen, complete = sets.choose(w, gradient, active)
         if objective.affords(chosen):
-            rough = bool(caution[active].max() > ROUGH_CAUTION)
+            rough = bool(damping[active].max() > ROUGH_DAMPING)
             models = _Matrices(objective, chosen, rough, gradient, w, gap)
         else:
             products = products or _Products(objective)
             models = products.at(chosen, gradient, w, gap)
-        step, promise, reached, caution, new = _accepted_step(objective, w, value, models, active, caution)
-        solved = active & complete & reached & (promise * (1.0 + caution) ** 2 <= gap)
+        step, predicted_decrease, reached, damping, new = _accepted_step(
+            objective, w, value, models, active, damping
+        )
+        solved = active & complete & reached & (predicted_decrease * (1.0 + damping) ** 2 <= gap)
         still = active & ~step.any(axis=1)
-        converged |= solved | (still & complete & exhausted(2 * promise, value, objective.noise))
+        converged |= solved | (still & complete & exhausted(2 * predicted_decrease, value, objective.noise))
         stuck |= still & ~converged
         # a decrease that drowns in the rounding of values says nothing against its model
-        told = promise > 10 * objective.noise * np.abs(value)
-        ratio = np.divide(value - new[0], promise, out=np.ones_like(value), where=told)
-        caution[active & (ratio > GOOD)] /= FACTOR
-        caution[caution < LEAST_CAUTION] = 0.0
+        told = predicted_decrease > 10 * objective.noise * np.abs(value)
+        ratio = np.divide(value - new[0], predicted_decrease, out=np.ones_like(value), where=told)
+        damping[active & (ratio > GOOD)] /= FACTOR
+        damping[damping < LEAST_DAMPING] = 0.0
         poor = active & (ratio < POOR)
-        caution[poor] = np.maximum(FACTOR * caution[poor], 1.0)
+        damping[poor] = np.maximum(FACTOR * damping[poor], 1.0)
         w = w + step
         value, gradient = new
         n_iter[active] = iteration
@@ -156,14 +164,14 @@ class _Matrices:
         self._matrices = objective.subset_hessian(chosen, rough=rough)
         self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
 
-    def solve(self, pending, caution, step, promise, reached):
+    def solve(self, pending, damping, step, predicted_decrease, reached):
         for k in np.flatnonzero(pending):
             at, matrix = self._chosen[k], self._matrices[k]
-            np.einsum("ii->i", matrix)[:] = (1.0 + caution[k]) * self._diagonals[k]
-            reach = FURTHEST * self._objective.reach[k, at] if caution[k] else np.inf
-            step[k, at], promise[k], reached[k] = minimise_model(
+            np.einsum("ii->i", matrix)[:] = (1.0 + damping[k]) * self._diagonals[k]
+            trust_radius = FURTHEST * self._objective.reach[k, at] if damping[k] else np.inf
+            step[k, at], predicted_decrease[k], reached[k] = minimise_model(
                 matrix, self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], LOOSEST,
-                self._least[k], reach,
+                self._least[k], trust_radius,
             )  # fmt: skip
 
     def again(self):
@@ -185,8 +193,8 @@ class _Products:
             self._inside[k, at] = True
         return self
 
-    def solve(self, pending, caution, step, promise, reached):
-        more = caution[:, None] * self._diagonal
+    def solve(self, pending, damping, step, predicted_decrease, reached):
+        more = damping[:, None] * self._diagonal
         diagonal = self._diagonal + more
 
         def precondition(mask):
@@ -200,33 +208,34 @@ class _Products:
             product, precondition, self._gradient, self._w, self._objective.l1,
             self._inside & pending[:, None], diagonal, LOOSEST, self._least,
         )  # fmt: skip
-        step[pending], promise[pending], reached[pending] = d[pending], decrease[pending], done[pending]
+        step[pending], predicted_decrease[pending] = d[pending], decrease[pending]
+        reached[pending] = done[pending]
 
     def again(self):
         """See `_Matrices.again`."""
         self._objective.linearise(self._w)
 
 
-def _accepted_step(objective, w, value, models, active, caution):
-    """A step for each problem that lowers it by enough of the promise, ever more cautious; 0 if none does.
+def _accepted_step(objective, w, value, models, active, damping):
+    """A step for each problem that lowers it by enough of its prediction, ever more damped; 0 if none does.
 
-    Returns the steps, what was promised, whether models were solved, the caution, and value and gradient.
+    Returns the steps, predicted decreases, whether models were solved, the damping, and value and gradient.
     """
-    step, caution = np.zeros_like(w), caution.copy()
-    promise, reached = np.zeros(len(w)), np.zeros(len(w), dtype=bool)
+    step, damping = np.zeros_like(w), damping.copy()
+    predicted_decrease, reached = np.zeros(len(w)), np.zeros(len(w), dtype=bool)
     noise = objective.noise * np.abs(value)
     pending = active.copy()
     for _ in range(TRIALS):
-        models.solve(pending, caution, step, promise, reached)
+        models.solve(pending, damping, step, predicted_decrease, reached)
         lost = ~np.isfinite(step).all(axis=1)
         step[lost] = 0.0
         new = _linearise(objective, w + step)
         # a NaN or infinite value is a rise too
-        pending &= lost | ~(new[0] <= value - ENOUGH * promise + noise)
+        pending &= lost | ~(new[0] <= value - ENOUGH * predicted_decrease + noise)
         if not pending.any():
-            return step, promise, reached, caution, new
-        caution[pending] = np.maximum(FACTOR * caution[pending], 1.0)
+            return step, predicted_decrease, reached, damping, new
+        damping[pending] = np.maximum(FACTOR * damping[pending], 1.0)
         models.again()
     step[pending] = 0.0
-    promise[pending] = np.where(lost[pending], 0.0, promise[pending])
-    return step, promise, reached, caution, _linearise(objective, w + step)
+    predicted_decrease[pending] = np.where(lost[pending], 0.0, predicted_decrease[pending])
+    return step, predicted_decrease, reached, damping, _linearise(objective, w + step)

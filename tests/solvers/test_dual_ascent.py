@@ -11,9 +11,8 @@ from sklloss.objectives import numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent
 from sklloss.objectives.numpy_passes import NumPyPasses
-from sklloss.solvers.dual_ascent import ascended
 from sklloss.solvers.newton import newton_cholesky
-from sklloss.solvers.newton_cg import newton_cg
+from sklloss.solvers.newton_cg import dual_start, newton_cg
 
 KINDS = ["binary", "multilabel", "one-vs-rest", "softmax codes", "softmax rows"]
 
@@ -170,7 +169,7 @@ def test_an_ascent_that_gets_nowhere_is_forgotten():
 
     problem.dual_ascent = Lost
     w = np.zeros(problem.shape)
-    assert ascended(problem, w, 1e-4) is w
+    assert dual_start(problem, w, 1e-4) is w
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

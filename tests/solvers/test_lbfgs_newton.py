@@ -6,7 +6,7 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.solvers.lbfgs_newton import SHORT
+from sklloss.solvers.newton_cg import SHORT
 
 ROWS = 11_000
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from sklloss.solvers.lbfgs import lbfgs
-from sklloss.solvers.lbfgs_newton import SHORT, lbfgs_newton_cg
 from sklloss.solvers.newton import newton_cholesky, solve_positive
-from sklloss.solvers.newton_cg import newton_cg
+from sklloss.solvers.newton_cg import SHORT, lbfgs_newton_cg, newton_cg
 
 
 class Convex:

@@ -5,8 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from sklloss.kernels.solve.coordinate_descent import descend
 
-from sklloss.solvers.l1_models import minimise_model
-from sklloss.solvers.l1_products import minimise_by_products
+from sklloss.solvers.l1_models import minimise_by_products, minimise_model
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.proximal_newton import proximal_newton
 
