@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import zlib
 from pathlib import Path
 
 # Read by SciPy when it is first imported: scikit-learn's array API checks need it, instead of being skipped.
@@ -15,6 +16,46 @@ from simulated_device import simulated_device
 # A shell's background job starts with Ctrl-C ignored; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A test function with at most this many cases runs all of them by default.
+FEW_CASES = 4
+
+
+def _values(item):
+    """What the parameters of a test are in this case: one entry per decorator, one per fixture."""
+    if not hasattr(item, "callspec"):
+        return set()
+    params = {name: id(value) for name, value in item.callspec.params.items()}
+    values = set()
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0]
+        names = tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else tuple(names)
+        values.add((names, tuple(params.pop(name, None) for name in names)))
+    return values | set(params.items())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as exhaustive the cases that a test needs only to walk the whole product of its parameters.
+
+    Many tests walk products such as loss x dtype x build x namespace. By default enough of their cases run
+    that no value is missed; ``pytest -m ""`` runs the whole product. The choice depends on the names of the
+    cases alone, so that all workers of pytest-xdist make the same.
+    """
+    by_function = {}
+    for item in items:
+        by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in by_function.values():
+        if len(cases) <= FEW_CASES:
+            continue
+        seen = set()
+        # Ordered by a hash, so that the values of all parameters vary together from case to case.
+        for item in sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode())):
+            values = _values(item)
+            if values <= seen:
+                item.add_marker(pytest.mark.exhaustive)
+            seen |= values
 
 
 @pytest.fixture
