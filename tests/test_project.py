@@ -1,0 +1,57 @@
+"""What the project says of itself is true: dependencies, tools, and the paths that its pages name."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Imported only where the user has them: their arrays come in, or they are asked to draw.
+OPTIONAL = {"torch", "matplotlib"}
+# What a distribution is imported as, where that is not its name.
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
+
+if not (ROOT / "sklloss" / "__init__.py").is_file():
+    pytest.skip("the source is not at hand", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def project():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]
+
+
+def _imported_packages(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_every_imported_distribution_is_declared(project):
+    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}
+    declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared}
+    imported = {package for path in (ROOT / "sklloss").rglob("*.py") for package in _imported_packages(path)}
+    assert imported - sys.stdlib_module_names - OPTIONAL - {"sklloss"} == declared
+
+
+def test_pre_commit_runs_the_versions_of_the_lint_extra(project):
+    config = ROOT / ".pre-commit-config.yaml"
+    if not config.is_file():
+        pytest.skip("not a clone")
+    hooks = re.findall(r"repo: \S*/(\S+)\n\s+rev: v(\S+)", config.read_text(encoding="utf-8"))
+    names = {re.sub(r"^mirrors-|-pre-commit$", "", name): version for name, version in hooks}
+    assert names == dict(tool.split("==") for tool in project["optional-dependencies"]["lint"])
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "benchmarks/README.md"])
+def test_every_path_that_a_page_names_exists(page):
+    if not (ROOT / page).is_file():
+        pytest.skip("not a clone")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:sklloss|tests|benchmarks)/[\w./*-]*[\w*/]", text))
+    assert [path for path in sorted(named) if not any(ROOT.glob(path.rstrip("/")))] == []
