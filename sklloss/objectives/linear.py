@@ -188,7 +188,7 @@ class LinearObjective:
             raise ValueError(TOO_LARGE)
         hessian *= self.scale
         diagonal = np.einsum("bii->bi", hessian)
-        if not self.rows.separable:
+        if self.rows.loss.shift_invariant:
             K, width = self.rows.outputs, self.rows.width
             free = np.flatnonzero(self.ridge[0, :width] == 0.0)
             if free.size:
@@ -283,7 +283,7 @@ class LinearObjective:
                 raise ValueError(TOO_LARGE)
             matrix *= self.scale
             np.einsum("ii->i", matrix)[:] += ridge[chosen]
-        if not self.rows.separable and not rough:
+        if self.rows.loss.shift_invariant and not rough:
             chosen, matrix = sets[0], matrices[0]
             free = chosen[(self.ridge[0, chosen] == 0.0) & (self.l1[0, chosen] == 0.0)] % width
             for column in np.unique(free):
@@ -294,7 +294,7 @@ class LinearObjective:
 
     def without_free_shift(self, w):
         """The same model, in coupled outputs without the common shift of parameters that nothing holds."""
-        if self.rows.separable:
+        if not self.rows.loss.shift_invariant:
             return w
         coef, free = self.coef(w.copy()), (self.coef(self.ridge + self.l1) == 0).all(axis=0)
         coef[:, free] -= coef[:, free].mean(axis=0)
@@ -309,13 +309,13 @@ class LinearObjective:
 
     @property
     def headroom(self):
-        """By how much a softmax may bend more elsewhere than at w = 0: 1/4 against (1 - 1/K) / K, less 1."""
+        """How much larger the curvature of a softmax may be than at w = 0, 1/4 to (1 - 1/K) / K, less 1."""
         K = self.rows.outputs
-        return 0.0 if self.rows.separable else 0.25 * K * K / (K - 1.0) - 1.0
+        return self.rows.curvature_bound * K * K / (K - 1.0) - 1.0 if self.rows.softmax else 0.0
 
     def diagonal(self):
         """The Hessian's diagonal as it is at w = 0, roughly, (problems, size): the scales of parameters."""
-        diagonal = 0.25 * self.scale * self.rows.squared_columns()
+        diagonal = self.rows.curvature_bound * self.scale * self.rows.squared_columns()
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
         diagonal = np.tile(diagonal, self.rows.outputs).reshape(self.shape) + self.ridge
@@ -356,15 +356,15 @@ class LinearObjective:
     def preconditioner(self, *, diagonal=False):
         """A function that solves with an approximate Hessian, for arrays of the parameters' shape.
 
-        It is the curvature at w = 0, scale/4 * X'WX + penalty, shared by all outputs: for one pass over
-        X and one factor, a solver becomes indifferent to the units of the features and to their
-        correlation. Where the matrix would be too large, or on request, its diagonal stands in.
+        It is ``scale * curvature_bound * X'WX + penalty``, shared by all outputs: for one pass over X and
+        one factor, a solver becomes indifferent to the units of the features and to their correlation. Where
+        the matrix would be too large, or on request, its diagonal stands in.
         """
         if self.rows.width <= WIDEST_GRAM and not diagonal:
-            matrix = 0.25 * self.scale * self.rows.gram()
+            matrix = self.rows.curvature_bound * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
             return BlockSolver(matrix[None], self.small_ridge)
-        diagonal = 0.25 * self.scale * self.rows.squared_columns()
+        diagonal = self.rows.curvature_bound * self.scale * self.rows.squared_columns()
         diagonal += self.ridge[0, : self.rows.width]
         diagonal[diagonal == 0.0] = 1.0
         if not np.isfinite(diagonal).all():
@@ -386,7 +386,7 @@ class LinearObjective:
         blocks *= self.scale
         np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
         solve = BlockSolver(blocks, self.small_ridge)
-        if self.rows.separable or not self.penalised:
+        if not (self.rows.loss.shift_invariant and self.penalised):
             return solve
         ridge = self.ridge[0, : self.rows.width]
         # Next to a curvature that is much larger, what a residual has along the shift is rounding.

@@ -12,8 +12,6 @@ WIDEST_DENSE_BLOCKS = 128
 # in which the objective does not change at all, rounding must not pass for a gradient.
 DECAYS = (0.9, 0.99)
 EPSILON = 1e-4
-# What a stream takes the second derivative of a loss to be at most: that of the log loss.
-CURVATURE_BOUND = 0.25
 
 
 def suitable_batch(rows, n, least, most):
@@ -179,7 +177,7 @@ class StreamBatches:
             )
             latest = 0.5 / total * blocks
         else:
-            latest = 0.25 / total * rows.squared_columns()
+            latest = rows.curvature_bound / total * rows.squared_columns()
         if earlier is None or earlier.shape != latest.shape:
             return latest
         return earlier + share * (latest - earlier)
@@ -221,7 +219,7 @@ class StreamBatches:
             some = order[part[0] * self.batch_rows : (part[-1] + 1) * self.batch_rows]
             plan = EpochPlan(
                 some, self.batch_rows, coordinates, self._ridge, gains[batches], rates[batches],
-                curvature_bound=CURVATURE_BOUND, keep_mean=self._keep_mean, moments=moments,
+                curvature_bound=rows.curvature_bound, keep_mean=self._keep_mean, moments=moments,
                 decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
             )  # fmt: skip
             rows.epoch(w, plan)

@@ -114,7 +114,7 @@ class NumPyPasses(Passes):
 
         def work(first, last):
             return one_pass(
-                *self._arrays, v, b, self._curvature, self.weight, not self.separable, block, bounds,
+                *self._arrays, v, b, self._curvature, self.weight, self.softmax, block, bounds,
                 first, last, product, intercepts,
             )  # fmt: skip
 
@@ -150,7 +150,7 @@ class NumPyPasses(Passes):
         no_index = np.empty(0, dtype=np.int32)
         sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
         coef = np.ascontiguousarray(coef)
-        softmax = not by_slope and not self.separable
+        softmax = self.softmax and not by_slope
         kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
         total = None
         for start in range(0, chunks, wave):
@@ -190,7 +190,7 @@ class NumPyPasses(Passes):
 
     def hessian_block(self, sets, *, coupled):
         """See `Passes.hessian_block`."""
-        softmax = not self.separable
+        softmax = self.softmax
         sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
         size = int(starts[-1])
@@ -247,7 +247,7 @@ class NumPyPasses(Passes):
         for first in range(0, self.n, block):
             rows = slice(first, first + block)
             curvature = self._curvature[rows].astype(np.float64)
-            if not self.separable:
+            if self.softmax:
                 curvature *= 1.0 - curvature
                 if self.weight is not None:
                     curvature *= self.weight[rows, None]
@@ -345,7 +345,7 @@ class NumPyPasses(Passes):
     @property
     def supports_dual_ascent(self):
         """Of a CSR matrix, for a loss whose kernel states its second derivative."""
-        return self.sparse and self.compiled and self.n > 0
+        return self.sparse and self.compiled and self.loss.curvature_buffer is not None and self.n > 0
 
     def dual_sizes(self):
         """See `Passes.dual_sizes`."""
@@ -513,3 +513,4 @@ class _UnitCurvature:
     target = "values"
     kernel = "squared_error"
     kernel_parameter = 0.5
+    curvature_buffer = "diagonal"

@@ -148,6 +148,8 @@ class Passes(ABC):
         self.fit_intercept = fit_intercept
         self.width: int = self.features + bool(fit_intercept)
         self.separable: bool = loss.separable
+        # whether the kept curvature is the probabilities of a softmax, else second derivatives by output
+        self.softmax: bool = loss.curvature_buffer == "probabilities"
         self.n_threads = n_threads
         # one number for each row, or for each row and output
         self.weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
@@ -165,6 +167,22 @@ class Passes(ABC):
     @abstractmethod
     def _describe(self, X: Array) -> tuple[np.dtype[Any], bool]:
         """The NumPy dtype of X, and whether it is sparse."""
+
+    @property
+    def curvature_bound(self) -> float:
+        """The largest second derivative of a row's loss by one score, as the loss sums count it.
+
+        Where a loss states none, the log loss's 1/4 stands for it: a scale, not a bound.
+        """
+        bound = self.loss.curvature_bound
+        if bound is None:
+            return 0.25
+        return bound / self.outputs if self.separable and self.loss.reduction == "mean" else bound
+
+    @property
+    def initial_curvature(self) -> float:
+        """About the second derivative of a row's loss by one score where all parameters are 0."""
+        return (1 - 1 / self.outputs) / self.outputs if self.softmax else self.curvature_bound
 
     # Passes -----------------------------------------------------------------------------------------
 

@@ -377,3 +377,29 @@ def test_a_preconditioner_of_coupled_outputs_that_do_not_shift_alike_is_whole():
     solved = made.preconditioner_at(rng.normal(size=made.shape))(np.ones(made.shape))
     assert (np.abs(made.coef(solved).sum(axis=0)) > 0).all()
     assert np.ptp(made.coef(solved), axis=0).min() > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("loss", [losses.HalfSquaredError(), losses.MeanSquaredError()])
+def test_the_preconditioner_of_a_quadratic_objective_is_its_hessian(loss, outputs, rng):
+    X, Y = rng.normal(size=(50, 4)), rng.normal(size=(50, outputs))
+    rows = NumPyPasses(X, loss, Y, None, None, outputs, fit_intercept=True)
+    objective = LinearObjective(rows, 3.0)
+    objective.linearise(np.zeros(objective.shape))
+    direction = rng.normal(size=objective.shape)
+    product = objective.product(direction).copy()
+    np.testing.assert_allclose(objective.preconditioner()(product), direction, rtol=1e-6)
+    ratio = objective.diagonal() / np.einsum("bii->bi", objective.hessian(np.zeros(objective.shape))[2])
+    np.testing.assert_allclose(ratio, 1.0)
+
+
+def test_the_curvature_bound_is_that_of_the_loss(rng):
+    def passes(loss, outputs):
+        Y = rng.uniform(size=(20, outputs))
+        return NumPyPasses(rng.normal(size=(20, 2)), loss, Y, None, None, outputs, fit_intercept=True)
+
+    assert passes(losses.LogLoss(), 2).curvature_bound == 0.25
+    assert passes(losses.Huber(), 2).curvature_bound == 0.5
+    assert passes(losses.Focal(), 1).curvature_bound == 0.25  # states none
+    assert passes(losses.CrossEntropy(), 4).initial_curvature == pytest.approx(3 / 16)
+    assert passes(losses.HalfSquaredError(), 1).initial_curvature == 1.0
