@@ -21,7 +21,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, St
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss.data import softmax_target
+from sklloss.data import Dataset, code_classes
 
 __all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
 
@@ -141,7 +141,7 @@ def _strata(y):
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
         try:
-            rows = softmax_target(y, shape[0], None, None, np.float64).values
+            rows = code_classes(Dataset(np.empty((shape[0], 0))), y, "softmax").values
         except ValueError as error:
             hint = "Rows that are not class probabilities have no class to stratify by: use KFold for them"
             raise ValueError(f"{error}. {hint}") from None

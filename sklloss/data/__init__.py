@@ -4,26 +4,23 @@ What leaves this room is trusted by everything below: shapes agree, numbers are 
 negative, codes are in range, and X, targets and weights share one dtype.
 """
 
-from sklloss.data.array_checks import check_same_device, check_same_device_as, dtype_of, on_host
-from sklloss.data.checks import (
-    check_validation_arguments,
-    check_weight,
-    check_X,
-    in_dtype,
-    row_major,
-    usable_layout,
-    weight_in_dtype,
-)
+from sklloss.data.array_checks import check_same_device, dtype_of, on_host
+from sklloss.data.checks import check_weight, check_X, in_dtype, row_major, usable_layout
 from sklloss.data.class_targets import (
-    ClassTarget,
     check_column_order,
+    code_classes,
     hard_labels,
     is_label_column,
-    logistic_target,
-    network_target,
-    plain_target,
-    softmax_target,
+    scored_classes,
     stream_classes,
+)
+from sklloss.data.dataset import (
+    Dataset,
+    Labels,
+    check_data,
+    check_rows,
+    check_stream_data,
+    check_validation_data,
 )
 from sklloss.data.origin import DEVICE_DTYPES, Origin, move_to_device
 from sklloss.data.parameters import (
@@ -34,45 +31,37 @@ from sklloss.data.parameters import (
     check_real,
     unchanged_on_error,
 )
-from sklloss.data.regression_targets import (
-    RegressionData,
-    regression_data,
-    regression_validation,
-    target_in_dtype,
-)
+from sklloss.data.regression_targets import code_values
 
 __all__ = [
     "DEVICE_DTYPES",
-    "ClassTarget",
+    "Dataset",
     "KeepState",
+    "Labels",
     "Origin",
-    "RegressionData",
     "check_X",
     "check_choice",
     "check_column_order",
+    "check_data",
     "check_flag",
     "check_integer",
     "check_real",
+    "check_rows",
     "check_same_device",
-    "check_same_device_as",
-    "check_validation_arguments",
+    "check_stream_data",
+    "check_validation_data",
     "check_weight",
+    "code_classes",
+    "code_values",
     "dtype_of",
     "hard_labels",
     "in_dtype",
     "is_label_column",
-    "logistic_target",
     "move_to_device",
-    "network_target",
     "on_host",
-    "plain_target",
-    "regression_data",
-    "regression_validation",
     "row_major",
-    "softmax_target",
+    "scored_classes",
     "stream_classes",
-    "target_in_dtype",
     "unchanged_on_error",
     "usable_layout",
-    "weight_in_dtype",
 ]

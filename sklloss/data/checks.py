@@ -211,3 +211,24 @@ def _finite_rows(y, name):
             row = int(np.argmax(bad.any(axis=1)))
             raise ValueError(f"{name} contains NaN or infinity: row {row} has {values[row][bad[row]][0]}")
     return y
+
+
+def target_in_dtype(y, dtype, loss, name="y", holder="the network"):
+    """Targets (n, outputs) in the dtype of ``holder``; a ValueError where that has no room for them.
+
+    Nor may they leave the loss's domain, as small numbers do that round to 0.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.ascontiguousarray(y, dtype=dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of {holder}")
+    _check_domain(loss, cast, name)
+    return cast
+
+
+def _check_domain(loss, y, name):
+    """Refuse targets outside the loss's domain, in the loss's own words, y under the user's name."""
+    try:
+        loss.check_values(np, y, y.shape[1])
+    except ValueError as error:
+        raise ValueError(f"loss={loss!r}: {str(error).replace('y_true', name)}") from None

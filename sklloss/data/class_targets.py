@@ -1,107 +1,61 @@
 """Coded targets of a classification: labels, probabilities, multi-label; class weights folded in."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklloss.data.array_checks import on_host
 from sklloss.data.checks import target_array
+from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.parameters import check_real
 
 
-@dataclass(frozen=True, eq=False)
-class ClassTarget:
-    """A coded classification target, ready for a loss.
-
-    Attributes
-    ----------
-    kind : str
-        "binary" (one output), "softmax" (one output per class), "one-vs-rest" (likewise, sigmoids), or
-        "multilabel".
-    classes : ndarray
-    values : ndarray of shape (n, outputs) or None
-        Probabilities of each output, in X's dtype.
-    codes : ndarray of intp of shape (n,) or None
-        The class of each row, where ``values`` is None.
-    weight : ndarray of shape (n,) or (n, outputs), or None
-        Sample weight times class weight.
-    outputs : int
-    """
-
-    kind: str
-    classes: np.ndarray
-    values: np.ndarray | None
-    codes: np.ndarray | None
-    weight: np.ndarray | None
-    outputs: int
-
-    def take(self, rows):
-        """The target of some rows, by their numbers or a mask."""
-        parts = {name: getattr(self, name) for name in ("values", "codes", "weight")}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
-
-
-def logistic_target(y, n_samples, weight, class_weight, dtype, *, kind=None, classes=None, name="y"):
-    """Code y for independent sigmoids.
+def code_classes(
+    data: Dataset,
+    y: Any,
+    output: str = "auto",
+    *,
+    class_weight: Any = None,
+    kind: str | None = None,
+    classes: NDArray[Any] | None = None,
+    name: str = "y",
+) -> Dataset:
+    """Code the targets of a classification, with class weights in the weights of the rows.
 
     Parameters
     ----------
+    data : Dataset
+        Rows and sample weights; their targets come in here.
     y : array-like
-        Labels (n,), probabilities of the second class (n,), 0/1 multi-label (n, L), or probabilities (n, L).
-    n_samples : int
-        The number of rows of X.
-    weight : ndarray of shape (n,) or None
-        Checked sample weights.
-    class_weight : dict, "balanced", list of them for multi-label, or None
-    dtype : dtype
-        X's.
-    kind, classes
-        Of the training target, when y belongs to a validation set.
-    name : str
-        What errors call y.
-    """
-    columns = getattr(y, "columns", None)
-    y = target_array(y, name, n_samples)
-    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
-
-
-def softmax_target(y, n_samples, weight, class_weight, dtype, *, classes=None, name="y"):
-    """Code y for one softmax: labels (n,), or class probabilities (n, K) with rows that sum to 1.
-
-    Two classes give a "binary" target: the same model with one output.
-    """
-    columns = getattr(y, "columns", None)
-    y = target_array(y, name, n_samples)
-    return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
-
-
-def network_target(
-    y, n_samples, weight, class_weight, dtype, *, output="auto", kind=None, classes=None, name="y"
-):
-    """Code y for the outputs of a network: one softmax, or independent sigmoids.
-
-    Parameters
-    ----------
-    y, n_samples, weight, class_weight, dtype, name
-        As for `logistic_target`.
+        Labels (n,), probabilities of the second of two classes (n,), class probabilities (n, K), or 0/1
+        labels that may hold together, or probabilities of these, (n, L).
     output : {"auto", "softmax", "sigmoid"}
         What a matrix holds: class probabilities, or labels that may hold together; "auto" takes zeros and
         ones as the latter. Labels (n,) are the classes of a softmax, but with "sigmoid" one-vs-rest.
-        Fractions (n,) are probabilities of the second of two classes, which have one output in any case.
+        Two classes have one output in any case. With "softmax" fractions (n,) are refused.
+    class_weight : dict, "balanced", list of them for multi-label, or None
     kind, classes
-        Of the training target, when y belongs to a validation set or continues a stream. A matrix is
-        then of that kind.
+        Of the training targets, when y belongs to a validation set or continues a stream. With "auto" a
+        matrix is then of that kind.
+    name : str
+        What errors call y.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
-    ValueError
-        If y is of no such kind, or of two.
+    ValueError, TypeError
+        If y is of no such kind, or may be of two; and for a ``class_weight`` that does not fit.
     """
     columns = getattr(y, "columns", None)
-    y = target_array(y, name, n_samples)
+    y = target_array(y, name, data.n)
     softmax = output == "softmax"
     if output == "auto":
         softmax = kind in ("binary", "softmax") or (kind is None and y.ndim == 1)
@@ -110,8 +64,18 @@ def network_target(
         if y.ndim == 1 and kind != "softmax" and _is_continuous(y):
             softmax = False
     if softmax:
-        return _softmax_target(y, columns, weight, class_weight, dtype, classes, name)
-    return _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name)
+        return _code_softmax(data, y, columns, class_weight, classes, name)
+    if y.ndim == 2:
+        return _code_multilabel(data, y, columns, class_weight, kind, classes, name)
+    if kind == "multilabel":
+        raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
+    return _code_sigmoids(data, y, class_weight, classes, name)
+
+
+def _coded(data, kind, classes, values, codes, weight):
+    outputs = len(classes) if values is None else values.shape[1]
+    labels = Labels(kind, classes)
+    return replace(data, values=values, codes=codes, weight=weight, outputs=outputs, labels=labels)
 
 
 def is_label_column(y):
@@ -137,11 +101,7 @@ def _refuse_fractions(y, name):
         )
 
 
-def _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, name):
-    if y.ndim == 2:
-        return _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name)
-    if kind == "multilabel":
-        raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
+def _code_sigmoids(data, y, class_weight, classes, name):
     if _is_continuous(y):
         outside = (y < 0) | (y > 1)
         if outside.any():
@@ -155,20 +115,20 @@ def _logistic_target(y, columns, weight, class_weight, dtype, kind, classes, nam
             raise ValueError(
                 f"{name} holds probabilities, of the second of two classes, but there are {len(classes)}"
             )
-        return _binary_target(y.astype(np.float64), classes, weight, class_weight, dtype)
+        return _code_binary(data, y.astype(np.float64), classes, class_weight)
     classes, codes = _label_codes(y, classes, name)
     if len(classes) == 2:
-        return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
+        return _code_binary(data, codes.astype(np.float64), classes, class_weight)
     if not isinstance(class_weight, str):
-        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
-        return ClassTarget("one-vs-rest", classes, None, codes, weight, len(classes))
+        weight = _weigh_codes(data, codes, classes, class_weight)
+        return _coded(data, "one-vs-rest", classes, None, codes, weight)
     # "balanced" means balanced within each one-vs-rest problem, as if each were fitted alone
     onehot = (codes[:, None] == np.arange(len(classes))).astype(np.float64)
-    values, weight = _mix_weights(onehot, weight, [_balanced(class_weight)] * len(classes), dtype)
-    return ClassTarget("one-vs-rest", classes, values, None, weight, len(classes))
+    values, weight = _mix_weights(data, onehot, [_balanced(class_weight)] * len(classes))
+    return _coded(data, "one-vs-rest", classes, values, None, weight)
 
 
-def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
+def _code_softmax(data, y, columns, class_weight, classes, name):
     if y.ndim == 1:
         if _is_continuous(y):
             raise ValueError(
@@ -177,9 +137,9 @@ def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
             )
         classes, codes = _label_codes(y, classes, name)
         if len(classes) == 2:
-            return _binary_target(codes.astype(np.float64), classes, weight, class_weight, dtype)
-        weight = _weigh_codes(codes, classes, weight, class_weight, dtype)
-        return ClassTarget("softmax", classes, None, codes, weight, len(classes))
+            return _code_binary(data, codes.astype(np.float64), classes, class_weight)
+        weight = _weigh_codes(data, codes, classes, class_weight)
+        return _coded(data, "softmax", classes, None, codes, weight)
     y = _probability_rows(y, name)
     if classes is None:
         y, classes = _named_classes(y, columns, name)
@@ -187,6 +147,7 @@ def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
         raise ValueError(f"{name} has {y.shape[1]} columns, but there are {len(classes)} classes")
     else:
         y = _in_class_order(y, columns, classes, name)
+    weight = data.weight
     class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
     if class_weights is not None:
         # A row written out once per class weighs class weight times probability there: in total the
@@ -194,11 +155,11 @@ def _softmax_target(y, columns, weight, class_weight, dtype, classes, name):
         shares = y * class_weights
         mixture = shares.sum(axis=1)
         y = np.divide(shares, mixture[:, None], out=y.copy(), where=mixture[:, None] > 0)
-        weight = (_ones_or(weight, y.shape[0]) * mixture).astype(dtype)
+        weight = (_ones_or(weight, y.shape[0]) * mixture).astype(data.dtype)
         _check_some_weight(weight)
     if len(classes) == 2:
-        return ClassTarget("binary", classes, _column(y[:, 1], dtype), None, weight, 1)
-    return ClassTarget("softmax", classes, np.ascontiguousarray(y, dtype=dtype), None, weight, len(classes))
+        return _coded(data, "binary", classes, _column(y[:, 1], data.dtype), None, weight)
+    return _coded(data, "softmax", classes, np.ascontiguousarray(y, dtype=data.dtype), None, weight)
 
 
 def _named_classes(y, columns, name):
@@ -356,7 +317,7 @@ def _probability_rows(y, name):
     return y / totals[:, None]
 
 
-def _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, name):
+def _code_multilabel(data, y, columns, class_weight, kind, classes, name):
     if kind not in (None, "multilabel"):
         raise ValueError(f"{name} must have shape (n,) as in training, got shape {y.shape}")
     if classes is not None and len(classes) != y.shape[1]:
@@ -380,26 +341,26 @@ def _multilabel_target(y, columns, weight, class_weight, dtype, kind, classes, n
         )
     elif len(class_weight) != outputs:
         raise ValueError(f"class_weight has {len(class_weight)} entries, {name} has {outputs} labels")
-    values, weight = _mix_weights(y.astype(np.float64), weight, class_weight, dtype)
+    values, weight = _mix_weights(data, y.astype(np.float64), class_weight)
     classes = np.arange(outputs) if classes is None else np.asarray(classes)
-    return ClassTarget("multilabel", classes, values, None, weight, outputs)
+    return _coded(data, "multilabel", classes, values, None, weight)
 
 
-def _binary_target(probability, classes, weight, class_weight, dtype):
-    values, weight = _mix_weights(probability[:, None], weight, [class_weight], dtype, classes)
+def _code_binary(data, probability, classes, class_weight):
+    values, weight = _mix_weights(data, probability[:, None], [class_weight], classes)
     weight = weight if weight is None or weight.ndim == 1 else np.ascontiguousarray(weight[:, 0])
-    return ClassTarget("binary", classes, values, None, weight, 1)
+    return _coded(data, "binary", classes, values, None, weight)
 
 
-def _mix_weights(probabilities, weight, class_weights, dtype, classes=(0, 1)):
+def _mix_weights(data, probabilities, class_weights, classes=(0, 1)):
     """Fold class weights into soft targets and weights, label by label.
 
     A row with probability y, written out as a 1 of weight y and a 0 of weight 1 - y, weighs in total
     m = y c_1 + (1 - y) c_0, at the probability y c_1 / m.
     """
     if all(one is None for one in class_weights):
-        return np.ascontiguousarray(probabilities, dtype=dtype), weight
-    base = _ones_or(weight, len(probabilities))
+        return np.ascontiguousarray(probabilities, dtype=data.dtype), data.weight
+    base = _ones_or(data.weight, len(probabilities))
     values = probabilities.copy()
     weights = np.empty_like(values)
     for k, class_weight in enumerate(class_weights):
@@ -409,17 +370,17 @@ def _mix_weights(probabilities, weight, class_weights, dtype, classes=(0, 1)):
         mixture = y * one + (1 - y) * zero
         values[:, k] = np.divide(y * one, mixture, out=y.copy(), where=mixture > 0)
         weights[:, k] = mixture * base
-    weights = weights.astype(dtype)
+    weights = weights.astype(data.dtype)
     _check_some_weight(weights)
-    return np.ascontiguousarray(values, dtype=dtype), weights
+    return np.ascontiguousarray(values, dtype=data.dtype), weights
 
 
-def _weigh_codes(codes, classes, weight, class_weight, dtype):
+def _weigh_codes(data, codes, classes, class_weight):
     if class_weight is None:
-        return weight
-    masses = np.bincount(codes, weights=_ones_or(weight, len(codes)), minlength=len(classes))
+        return data.weight
+    masses = np.bincount(codes, weights=_ones_or(data.weight, len(codes)), minlength=len(classes))
     class_weights = _class_weights(class_weight, classes, masses)
-    weight = (_ones_or(weight, len(codes)) * class_weights[codes]).astype(dtype)
+    weight = (_ones_or(data.weight, len(codes)) * class_weights[codes]).astype(data.dtype)
     _check_some_weight(weight)
     return weight
 
@@ -469,15 +430,15 @@ def _column(values, dtype):
     return np.ascontiguousarray(values[:, None], dtype=dtype)
 
 
-def plain_target(y, n_samples, target):
-    """Y, of which ``target`` was made, as an array: labels, or a matrix with its columns in class order."""
+def scored_classes(y, n_samples, labels):
+    """Y as scorers take it: an array of labels, or a matrix with its columns in the order of the classes."""
     columns = getattr(y, "columns", None)
     y = target_array(y, "y", n_samples)
     if y.ndim == 1:
         return y
-    if target.kind == "multilabel":
-        return _in_label_order(y, columns, target.classes, "y")
-    return _in_class_order(y, columns, target.classes, "y")
+    if labels.kind == "multilabel":
+        return _in_label_order(y, columns, labels.classes, "y")
+    return _in_class_order(y, columns, labels.classes, "y")
 
 
 def hard_labels(y, kind, classes):

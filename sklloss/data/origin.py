@@ -42,7 +42,8 @@ def move_to_device(X, estimator, name="X"):
     Without one, torch's and JAX's arrays in main memory become NumPy's, which share it, for the kernels.
     """
     origin = Origin(device_of(X), dtype_of(X))
-    return _offload(X, estimator.device, estimator.device_dtype, name), origin
+    device, dtype = getattr(estimator, "device", None), getattr(estimator, "device_dtype", None)
+    return _offload(X, device, dtype, name), origin
 
 
 def _shared(X):

@@ -1,97 +1,47 @@
-"""Checked data of a regression."""
+"""Targets of a regression."""
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
 
-from sklloss.data.array_checks import check_same_device_as, dtype_of
-from sklloss.data.checks import check_validation_arguments, check_weight, check_X, target_array
-from sklloss.data.origin import Origin, move_to_device
+from sklloss.data.checks import target_array, target_in_dtype
+from sklloss.data.dataset import Dataset
+from sklloss.losses import Loss
 
 
-@dataclass(frozen=True, eq=False)
-class RegressionData:
-    """Checked rows of a regression, X where ``device`` asks for it: y and weight have its dtype.
-
-    y is (n, outputs).
-    """
-
-    X: object
-    y: np.ndarray
-    weight: np.ndarray | None
-    one_dimensional: bool
-    origin: Origin
-
-
-def regression_data(estimator, X, y, sample_weight=None, *, loss, reset=True):
-    """Check the training rows of a regressor.
+def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:
+    """Take in the targets of a regression.
 
     Parameters
     ----------
-    estimator : estimator
-        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else is held to them.
-    X : array-like, DataFrame or sparse matrix of shape (n, p)
+    data : Dataset
+        Rows and sample weights; their targets come in here.
     y : array-like of shape (n,) or (n, outputs)
-    sample_weight : array-like of shape (n,), optional
     loss : Loss
-        Whose domain y must be in.
-    reset : bool
+        In whose domain y must be.
+    name : str
+        What errors call y.
 
     Returns
     -------
-    RegressionData
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If y is not numeric, out of the range of the dtype of X, or out of the loss's domain.
     """
-    return _regression_data(estimator, X, y, sample_weight, loss, reset, ("X", "y", "sample_weight"))
-
-
-def regression_validation(estimator, X_val, y_val, sample_weight_val, data, *, loss):
-    """The same for validation rows, which must fit the training rows in ``data``; None if there are none."""
-    if not check_validation_arguments(X_val, y_val, sample_weight_val):
-        return None
-    names = ("X_val", "y_val", "sample_weight_val")
-    held_out = _regression_data(estimator, X_val, y_val, sample_weight_val, loss, False, names, data.origin)
-    if held_out.y.shape[1] != data.y.shape[1]:
-        raise ValueError(f"y_val has {held_out.y.shape[1]} outputs, y has {data.y.shape[1]}")
-    return held_out
-
-
-def _regression_data(estimator, X, y, sample_weight, loss, reset, names, origin=None):
-    X = check_X(estimator, X, reset=reset, name=names[0])
-    if origin is not None:
-        check_same_device_as(X, origin.device)
-    X, origin = move_to_device(X, estimator, names[0])
-    dtype = dtype_of(X)
-    y = target_array(y, names[1], X.shape[0])
+    y = target_array(y, name, data.n)
     if y.dtype.kind not in "biufOUS":
-        raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}")
+        raise ValueError(f"{name} must be numeric, got dtype {y.dtype}")
     if y.dtype.kind not in "biuf":
         try:
             y = y.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{names[1]} must be numeric, got dtype {y.dtype}") from error
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=names[1])
-    cast = target_in_dtype(y.reshape(y.shape[0], -1), dtype, loss, names[1], names[0])
-    weight = check_weight(sample_weight, X.shape[0], dtype, names[2])
-    return RegressionData(X, cast, weight, y.ndim == 1, origin)
-
-
-def target_in_dtype(y, dtype, loss, name="y", holder="the network"):
-    """Targets (n, outputs) in the dtype of ``holder``; a ValueError where that has no room for them.
-
-    Nor may they leave the loss's domain, as small numbers do that round to 0.
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        cast = np.ascontiguousarray(y, dtype=dtype)
-    if not np.isfinite(cast).all():
-        raise ValueError(f"{name} is out of the range of {np.dtype(dtype).name}, the dtype of {holder}")
-    _check_domain(loss, cast, name)
-    return cast
-
-
-def _check_domain(loss, y, name):
-    """Refuse targets outside the loss's domain, in the loss's own words, y under the user's name."""
-    try:
-        loss.check_values(np, y, y.shape[1])
-    except ValueError as error:
-        raise ValueError(f"loss={loss!r}: {str(error).replace('y_true', name)}") from None
+            raise ValueError(f"{name} must be numeric, got dtype {y.dtype}") from error
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    values = target_in_dtype(y.reshape(y.shape[0], -1), data.dtype, loss, name, name.replace("y", "X"))
+    outputs = values.shape[1]
+    return replace(data, values=values, outputs=outputs, y=values.reshape(-1) if outputs == 1 else values)

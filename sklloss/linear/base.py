@@ -1,5 +1,6 @@
 """What the linear classifiers share: parameters and fit. The numerics are in the rooms below."""
 
+import functools
 import numbers
 
 import numpy as np
@@ -16,16 +17,12 @@ from sklloss.arrays.device import full_precision, to_device
 from sklloss.data import (
     DEVICE_DTYPES,
     check_choice,
+    check_data,
     check_flag,
     check_integer,
     check_real,
-    check_same_device_as,
-    check_validation_arguments,
-    check_weight,
-    check_X,
-    dtype_of,
-    in_dtype,
-    move_to_device,
+    check_validation_data,
+    code_classes,
     on_host,
     unchanged_on_error,
 )
@@ -38,7 +35,7 @@ from sklloss.linear.partial_fit import (
 )
 from sklloss.linear.predictions import LinearPredictions
 from sklloss.objectives.classification import (
-    bind_target,
+    bind_loss,
     check_classification_loss,
     has_own_link,
     newton_refusal,
@@ -155,32 +152,24 @@ class LinearClassifier(
         earlier = None
         if self.warm_start and hasattr(self, "coef_"):
             earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
-        X = check_X(self, X, reset=True)
-        X, origin = move_to_device(X, self)
-        dtype = dtype_of(X)
-        weight = check_weight(sample_weight, X.shape[0], dtype)
-        target = self._target(y, X.shape[0], weight, dtype)
-        rows = self._rows(X, target, loss, n_threads, "y")
+        data = check_data(self, X, y, sample_weight, self._code)
+        origin, labels = data.origin, data.labels
+        rows = self._rows(data, loss, n_threads)
         names = [self._choose_solver(rows)]
         objective = self._objective(rows)
         watch = _Watch(self.verbose)
-        if check_validation_arguments(X_val, y_val, sample_weight_val):
-            X_val = check_X(self, X_val, reset=False, name="X_val")
-            check_same_device_as(X_val, origin.device)
-            X_val = in_dtype(move_to_device(X_val, self, "X_val")[0], dtype, "X_val")
-            weight = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
-            held_out = self._target(y_val, X_val.shape[0], weight, dtype, like=target, name="y_val")
-            held_rows = self._rows(X_val, held_out, loss, n_threads, "y_val")
-            watch.validate_on(held_rows, held_out, objective)
+        held_out = check_validation_data(
+            self, X_val, y_val, sample_weight_val, self._code_like(labels), data, dtype=data.dtype
+        )
+        if held_out is not None:
+            watch.validate_on(self._rows(held_out, loss, n_threads, "y_val"), held_out, objective)
         start = self._start(objective, earlier)
 
         def learned(w):
             model = type(self).__new__(type(self))
             model.fit_intercept = self.fit_intercept
             coef = objective.rows.uncentered(objective.coef(w))
-            model._set_model(
-                target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device
-            )
+            model._set_model(labels, self._own_link(loss), coef, origin.dtype, origin.device)
             return vars(model)
 
         watch.step_with(callbacks.steps("iteration", learned))
@@ -196,8 +185,8 @@ class LinearClassifier(
                 ConvergenceWarning,
             )
         coef = objective.rows.uncentered(objective.coef(result.w))
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, origin.dtype, origin.device)
-        remember_fit(self, target, X.shape[0])
+        self._set_model(labels, self._own_link(loss), coef, origin.dtype, origin.device)
+        remember_fit(self, data)
         self.n_iter_ = to_device(result.n_iter.astype(np.int32), origin.device)
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
@@ -236,20 +225,20 @@ class LinearClassifier(
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
 
-    def _rows(self, X, target, loss, n_threads, name):
-        loss, target = bind_target(
-            loss, target, self.label_smoothing, softmax=self._softmax, dtype=dtype_of(X), name=name
-        )
+    def _code(self, data, y, name="y"):
+        """Code the targets of training rows."""
+        output = "softmax" if self._softmax else "sigmoid"
+        return code_classes(data, y, output, class_weight=self.class_weight, name=name)
+
+    def _code_like(self, labels):
+        """A function that codes targets of validation rows, to which class weights do not apply."""
+        output = "softmax" if self._softmax else "sigmoid"
+        return functools.partial(code_classes, output=output, kind=labels.kind, classes=labels.classes)
+
+    def _rows(self, data, loss, n_threads, name="y"):
+        loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
         return make_passes(
-            X,
-            loss,
-            target.values,
-            target.codes,
-            target.weight,
-            target.outputs,
-            fit_intercept=bool(self.fit_intercept),
-            n_threads=n_threads,
-            center=True,
+            data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=True
         )
 
     def _start(self, objective, earlier):
@@ -373,12 +362,12 @@ class _Watch:
         self.callback = self._after if verbose else None
         self._verbose = bool(verbose)
 
-    def validate_on(self, rows, target, objective):
+    def validate_on(self, rows, data, objective):
         self.curve = []
         self.callback = self._after
         self._rows = rows
         self._objective = objective
-        self._total = rows.n if target.weight is None else float(target.weight.sum(dtype=np.float64))
+        self._total = rows.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 
     def step_with(self, steps):
         """Call what waits for each iteration, if it is not None."""

@@ -1,6 +1,5 @@
 """The linear classifiers: what each calls its loss and how it reads y."""
 
-from sklloss.data import logistic_target, softmax_target
 from sklloss.linear.base import LinearClassifier
 
 __all__ = ["LogisticClassifier", "SoftmaxClassifier"]
@@ -174,13 +173,6 @@ class LogisticClassifier(LinearClassifier):
             learning_rate_init=learning_rate_init,
             device=device,
             device_dtype=device_dtype,
-        )
-
-    def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
-        if like is None:
-            return logistic_target(y, n_samples, weight, self.class_weight, dtype)
-        return logistic_target(
-            y, n_samples, weight, None, dtype, kind=like.kind, classes=like.classes, name=name
         )
 
     def __sklearn_tags__(self):
@@ -360,8 +352,3 @@ class SoftmaxClassifier(LinearClassifier):
             device=device,
             device_dtype=device_dtype,
         )
-
-    def _target(self, y, n_samples, weight, dtype, *, like=None, name="y"):
-        if like is None:
-            return softmax_target(y, n_samples, weight, self.class_weight, dtype)
-        return softmax_target(y, n_samples, weight, None, dtype, classes=like.classes, name=name)

@@ -25,11 +25,9 @@ from sklloss.data import (
     check_flag,
     check_integer,
     check_real,
-    check_weight,
-    check_X,
-    plain_target,
+    check_rows,
+    scored_classes,
     unchanged_on_error,
-    usable_layout,
 )
 from sklloss.linear.predictions import LinearPredictions
 from sklloss.linear.scores import fold_scorer, scorer_of
@@ -128,13 +126,12 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         for model.l1_ratio in grid.l1_ratios:
             loss = model._check_parameters()
         n_threads = threads.count(self.n_threads)
-        X = check_X(self, X, reset=True)
-        weight = check_weight(sample_weight, X.shape[0], X.dtype)
-        target = model._target(y, X.shape[0], weight, X.dtype)
-        rows = model._rows(X, target, loss, n_threads, "y")
-        y = plain_target(y, X.shape[0], target)
-        routed = self._route("fit", sample_weight=weight, **params)
-        splits = self._splits(X, y, target, routed.splitter.split)
+        checked = check_rows(self, X, sample_weight)
+        data = model._code(checked, y)
+        data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
+        rows = model._rows(data, loss, n_threads)
+        routed = self._route("fit", sample_weight=checked.weight, **params)
+        splits = self._splits(data, routed.splitter.split)
         n_threads = max(1, n_threads // min(joblib.effective_n_jobs(self.n_jobs), len(splits)))
         folds = [
             _Fold(
@@ -143,7 +140,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
                 loss,
                 grid,
                 *split,
-                fold_scorer(self.scoring, y),
+                fold_scorer(self.scoring, data.y),
                 n_threads,
                 self.verbose > 0,
             )
@@ -156,19 +153,19 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         with threads.single_threaded_blas():
             try:
                 fit = delayed(_Fold.fit)
-                parts = parallel(fit(fold, X, y, target, routed.scorer.score, cancelled) for fold in folds)
+                parts = parallel(fit(fold, data, routed.scorer.score, cancelled) for fold in folds)
             finally:
                 # threads that an interrupt leaves behind end after the fit that they are at
                 cancelled.append(True)
             self.Cs_ = grid.Cs
             self.l1_ratios_ = grid.l1_ratios
-            self.coefs_paths_ = np.stack([part.coefs for part in parts]).astype(X.dtype)
+            self.coefs_paths_ = np.stack([part.coefs for part in parts]).astype(data.dtype)
             self.scores_ = np.stack([part.scores for part in parts])
             self.n_iter_ = np.stack([part.n_iter for part in parts])
             unsolved = [reason for part in parts for reason in part.unsolved]
             coef = self._refit(model, rows, unsolved) if self.refit else self._average(model)
         self.solver_ = model._choose_solver(rows)
-        self._set_model(target.classes, target.kind, model._own_link(loss), coef, X.dtype)
+        self._set_model(data.labels, model._own_link(loss), coef, data.dtype)
         if unsolved:
             warn(
                 f"{type(self).__name__} (solver={self.solver_!r}) has not converged in {len(unsolved)} of "
@@ -244,17 +241,17 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         values = _numbers("l1_ratios", self.l1_ratios, "a list of numbers in [0, 1]")
         return np.array([check_real(f"l1_ratios[{k}]", ratio, 0, 1) for k, ratio in enumerate(values)])
 
-    def _splits(self, X, y, target, params):
+    def _splits(self, data, params):
         """The train and test rows of each fold."""
-        cv = self.cv
-        soft = target.kind != "multilabel" and (y.ndim == 2 or type_of_target(y) == "continuous")
+        cv, y = self.cv, data.y
+        soft = data.labels.kind != "multilabel" and (y.ndim == 2 or type_of_target(y) == "continuous")
         if soft and (cv is None or isinstance(cv, numbers.Integral)):
             cv = StratifiedSoftKFold(5 if cv is None else cv)
         splits = []
-        for number, (train, test) in enumerate(check_cv(cv, y, classifier=True).split(X, y, **params)):
+        for number, (train, test) in enumerate(check_cv(cv, y, classifier=True).split(data.X, y, **params)):
             train = _row_numbers(train, len(y), f"the training rows of fold {number} of cv")
             test = _row_numbers(test, len(y), f"the test rows of fold {number} of cv")
-            _check_classes(target, train, number)
+            _check_classes(data, train, number)
             splits.append((train, test))
         if not splits:
             raise ValueError(f"cv={self.cv!r} gives no splits; an iterator is used up by the first fit")
@@ -338,17 +335,16 @@ class _Fold:
     n_threads: int
     verbose: bool
 
-    def fit(self, X, y, target, score_params, cancelled):
+    def fit(self, data, score_params, cancelled):
         """The coefficients, scores and iterations at each point of the grid."""
         with threads.single_threaded_blas():
-            return self._fit(X, y, target, score_params, cancelled)
+            return self._fit(data, score_params, cancelled)
 
-    def _fit(self, X, y, target, score_params, cancelled):
+    def _fit(self, data, score_params, cancelled):
         model, grid = self.model, self.grid
-        part = target.take(self.train)
-        rows = model._rows(usable_layout(X[self.train]), part, self.loss, self.n_threads, "y")
-        X_test, y_test = usable_layout(X[self.test]), y[self.test]
-        params = {name: _take(value, self.test, len(y)) for name, value in score_params.items()}
+        rows = model._rows(data.take(self.train), self.loss, self.n_threads)
+        test = data.take(self.test)
+        params = {name: _take(value, self.test, data.n) for name, value in score_params.items()}
         weight = params.get("sample_weight")
         if weight is not None and not np.any(weight):
             raise ValueError(f"the test rows of fold {self.number} of cv have no positive sample_weight")
@@ -365,9 +361,9 @@ class _Fold:
             path = self._path(rows, cancelled)
             for c, (objective, result) in zip(grid.order, path):
                 coef = rows.uncentered(objective.coef(result.w))
-                model._set_model(target.classes, target.kind, link, coef, rows.dtype)
+                model._set_model(data.labels, link, coef, rows.dtype)
                 found.coefs[r, c] = coef
-                found.scores[r, c] = self.scorer(model, X_test, y_test, **params)
+                found.scores[r, c] = self.scorer(model, test.X, test.y, **params)
                 found.n_iter[r, c] = result.n_iter.max()
                 why = model._why_unsolved(result)
                 if why:
@@ -436,16 +432,15 @@ def _row_numbers(rows, n, name):
     return rows
 
 
-def _check_classes(target, train, number):
+def _check_classes(data, train, number):
     """An error for a fold that nothing can be learnt from."""
-    part = target.take(train)
-    if part.weight is not None:
-        part = part.take(part.weight.reshape(len(train), -1).any(axis=1))
-        if not len(part.codes if part.values is None else part.values):
+    if data.weight is not None:
+        train = train[data.weight[train].reshape(len(train), -1).any(axis=1)]
+        if not len(train):
             raise ValueError(f"the training rows of fold {number} of cv have no positive sample_weight")
-    values = part.codes if part.values is None else part.values
-    certain = part.values is None or np.isin(values[0], (0, 1)).all()
-    if target.kind != "multilabel" and certain and (values == values[0]).all():
+    values = (data.codes if data.values is None else data.values)[train]
+    certain = data.values is None or np.isin(values[0], (0, 1)).all()
+    if data.labels.kind != "multilabel" and certain and (values == values[0]).all():
         raise ValueError(
             f"the training rows of fold {number} of cv are of one class only; use a stratified cv, or "
             "fewer folds"

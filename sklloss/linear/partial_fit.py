@@ -10,15 +10,11 @@ from sklloss.data import (
     check_column_order,
     check_integer,
     check_real,
-    check_same_device,
-    check_weight,
-    check_X,
+    check_stream_data,
+    code_classes,
     dtype_of,
     is_label_column,
-    logistic_target,
-    move_to_device,
     on_host,
-    softmax_target,
     stream_classes,
     unchanged_on_error,
 )
@@ -67,11 +63,12 @@ def _options(estimator):
     }
 
 
-def remember_fit(estimator, target, n):
+def remember_fit(estimator, data):
     """What a fit leaves to `partial_fit`: the number of rows that it saw, and the sum of their weights."""
+    n = data.n
     estimator.t_, estimator._weight_seen = n, float(n)
-    if target.weight is not None:
-        weight = target.weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
+    if data.weight is not None:
+        weight = data.weight.reshape(n, -1).mean(axis=1, dtype=np.float64)
         estimator.t_, estimator._weight_seen = int(np.count_nonzero(weight)), float(weight.sum())
     if hasattr(estimator, "_stream"):
         del estimator._stream
@@ -143,17 +140,12 @@ class PartialFitMixin:
     def _partial_fit(self, X, y, classes, sample_weight):
         loss = self._check_parameters()
         first = not hasattr(self, "coef_")
-        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
-        if not first:
-            check_same_device(self, X, self.coef_, "partial_fit")
-        X = check_X(self, X, reset=first)
-        X, origin = move_to_device(X, self)
-        dtype = origin.dtype if first else dtype_of(self.coef_)
-        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
-        target = self._stream_target(y, classes, known, weight, X, first)
-        if not first and self.coef_.shape[0] != target.outputs:
-            raise ValueError(f"y has {target.outputs} outputs, but the model has {self.coef_.shape[0]}")
-        rows = self._rows(X, target, loss, threads.count(self.n_threads), "y")
+        code = self._stream_coder(classes, first)
+        data = check_stream_data(self, X, y, sample_weight, code, learned=None if first else self.coef_)
+        dtype = data.origin.dtype if first else dtype_of(self.coef_)
+        if not first and self.coef_.shape[0] != data.outputs:
+            raise ValueError(f"y has {data.outputs} outputs, but the model has {self.coef_.shape[0]}")
+        rows = self._rows(data, loss, threads.count(self.n_threads))
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
             # a model that has been moved takes its stream along
@@ -161,7 +153,7 @@ class PartialFitMixin:
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
         if first:
-            stream.start(np.zeros((target.outputs, rows.width)), rows.center)
+            stream.start(np.zeros((data.outputs, rows.width)), rows.center)
         elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
             learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
             coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
@@ -178,8 +170,8 @@ class PartialFitMixin:
                 "smaller learning_rate_init"
             )
         coef = rows.uncentered(mean)
-        self._set_model(target.classes, target.kind, self._own_link(loss), coef, dtype, origin.device)
-        self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), origin.device)
+        self._set_model(data.labels, self._own_link(loss), coef, dtype, data.origin.device)
+        self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), data.origin.device)
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
         self._stream = stream.state()
@@ -188,20 +180,25 @@ class PartialFitMixin:
                 delattr(self, name)
         return self
 
-    def _stream_target(self, y, classes, known, weight, X, first):
-        """The coded target: like the first call's or the fit's in what its outputs are."""
-        n, dtype = X.shape[0], dtype_of(X)
-        if known is None and is_label_column(y):
-            raise ValueError(
-                "classes must be passed to the first call of partial_fit: all labels that y will ever have"
-            )
-        if self._softmax:
-            target = softmax_target(y, n, weight, self.class_weight, dtype, classes=known)
-        else:
-            kind = None if first else self._kind
-            target = logistic_target(y, n, weight, self.class_weight, dtype, kind=kind, classes=known)
-        if not first and target.kind != self._kind:
-            raise ValueError(f"y is {target.kind}, but the model is {self._kind}")
-        if classes is not None:
-            check_column_order(classes, y, target.kind)
-        return target
+    def _stream_coder(self, classes, first):
+        """A function that codes targets: like the first call's or the fit's in what its outputs are."""
+        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
+
+        def code(data, y, name):
+            if known is None and is_label_column(y):
+                raise ValueError(
+                    "classes must be passed to the first call of partial_fit: all labels that y will ever "
+                    "have"
+                )
+            data = code_classes(
+                data, y, "softmax" if self._softmax else "sigmoid",
+                class_weight=self.class_weight, kind=None if first else self._kind, classes=known, name=name,
+            )  # fmt: skip
+            kind = data.labels.kind
+            if not first and kind != self._kind:
+                raise ValueError(f"y is {kind}, but the model is {self._kind}")
+            if classes is not None:
+                check_column_order(classes, y, kind)
+            return data
+
+        return code

@@ -12,14 +12,14 @@ class LinearPredictions(ClassPredictions):
     # whether the outputs are the classes of one softmax; else they are independent
     _softmax = None
 
-    def _set_model(self, classes, kind, link, coef, dtype, device=None):
+    def _set_model(self, labels, link, coef, dtype, device=None):
         """Become the model of parameters (outputs, width), which end with the intercept if there is one.
 
         ``device`` is that of what is learned, None for NumPy.
         """
         features = coef.shape[1] - bool(self.fit_intercept)
-        self.classes_ = to_device(classes, device)
-        self._kind = kind
+        self.classes_ = to_device(labels.classes, device)
+        self._kind = labels.kind
         self._link = link
         intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
         self.coef_ = to_device(coef[:, :features].astype(dtype), device)

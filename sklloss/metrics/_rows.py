@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss.data import check_weight, logistic_target, softmax_target
+from sklloss.data import Dataset, check_weight, code_classes
 
 # Predictions of classes must sum to 1 this closely, or they are not what the estimator's user takes them for.
 SUM_TOLERANCE = 1e-3
@@ -81,10 +81,11 @@ def class_target(y, classes, n):
     one_dimensional = is_one_dimensional(y)
     if not one_dimensional and np.shape(y)[1:] != (len(classes),):
         raise ValueError(f"y_true has shape {np.shape(y)}, but there are {len(classes)} classes")
+    rows = _rows(n)
     if len(classes) == 2 and one_dimensional:
-        target = logistic_target(y, n, None, None, np.float64, kind="binary", classes=classes, name="y_true")
+        target = code_classes(rows, y, "sigmoid", kind="binary", classes=classes, name="y_true")
     else:
-        target = softmax_target(y, n, None, None, np.float64, classes=classes, name="y_true")
+        target = code_classes(rows, y, "softmax", classes=classes, name="y_true")
     if target.codes is not None:
         rows = np.zeros((n, len(classes)))
         rows[np.arange(n), target.codes] = 1.0
@@ -97,9 +98,12 @@ def label_target(y, outputs, n):
     """Probabilities (n, L) of independent labels."""
     check_consistent_length(y, np.empty(n))
     labels = np.arange(outputs)
-    return logistic_target(
-        y, n, None, None, np.float64, kind="multilabel", classes=labels, name="y_true"
-    ).values
+    return code_classes(_rows(n), y, "sigmoid", kind="multilabel", classes=labels, name="y_true").values
+
+
+def _rows(n):
+    """Rows for targets that are coded in float64, without features."""
+    return Dataset(np.empty((n, 0)))
 
 
 def sorted_classes(classes):

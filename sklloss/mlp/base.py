@@ -220,7 +220,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
     def _train(
         self,
         optimiser,
-        examples,
+        data,
         held_out=None,
         unweighted=None,
         *,
@@ -228,24 +228,24 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         incremental=False,
         callbacks=None,
     ):
-        """Train on checked rows and set the fitted attributes.
+        """Train on a Dataset and set the fitted attributes.
 
         ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:
-        one epoch, with the optimiser as it was left; ``unweighted``: the examples as a validation set knows
-        them, where that differs.
+        one epoch, with the optimiser as it was left; ``unweighted``: the data without class weights, as a
+        validation set has none, where that differs.
         """
         given = held_out is not None
         early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
-        outputs = examples.values.shape[1] if examples.codes is None else self.classes_.shape[0]
-        widths = self._widths(first, examples.X.shape[1], outputs)
+        widths = self._widths(first, data.X.shape[1], data.outputs)
         random_state = check_random_state(self.random_state)
-        dtype, origin, device = dtype_of(examples.X), examples.origin, examples.device
+        dtype, origin, device = data.dtype, data.origin, data.device
         if not first:
             origin = Origin(origin.device, dtype_of(self.coefs_[0]))
             # numbers that were moved are in the dtype to compute in
             dtype = origin.dtype if device is None or device == origin.device else dtype
-        examples = examples.in_dtype(dtype)
-        loss, X, weight = examples.loss, examples.X, examples.weight
+        loss, bound = self._bind(data)
+        bound = bound.in_dtype(dtype, loss)
+        X, weight = bound.X, bound.weight
         if optimiser is not None and device is None:
             X = row_major(X)
         # "adamw" takes alpha off the weights themselves
@@ -264,17 +264,22 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         if early and given:
             watched += " of X_val"
         elif early:
-            order, rest = self._split(order, random_state, examples.strata)
-            held_out = (examples if unweighted is None else unweighted).take(rest)
-        if early and held_out.X.shape[0] < 2:
+            order, rest = self._split(order, random_state, self._strata(data))
+        loss_val, bound_val = loss, None
+        if given:
+            loss_val, bound_val = self._bind(held_out, "y_val")
+        elif early:
+            loss_val, bound_val = (loss, bound) if unweighted is None else self._bind(unweighted)
+            bound_val = bound_val.take(rest)
+        if early and bound_val.n < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
         learned = functools.partial(self._learned, objective=objective, origin=origin, loss=loss)
         validate = None
-        if held_out is not None:
-            held_out = held_out.in_dtype(dtype, "_val" if given else "")
-            validate = self._validation(objective, loss, held_out, early, scorer, learned)
+        if bound_val is not None:
+            bound_val = bound_val.in_dtype(dtype, loss_val, "_val" if given else "")
+            validate = self._validation(objective, loss, loss_val, bound_val, early, scorer, learned)
         state = None
         if optimiser is not None:
             if incremental:
@@ -286,7 +291,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         epochs = len(history.loss_curve)
         if epochs and early and given:
             self._compare_start(history, validate(parameters)[1])
-        rows = objective.rows(X, examples.values, weight, examples.codes)
+        rows = objective.rows(X, bound.values, weight, bound.codes)
         steps = None
         if callbacks is not None:
             steps = callbacks.steps("iteration" if optimiser is None else "epoch", learned)
@@ -405,12 +410,12 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             stratify=None if strata is None else strata[order],
         )
 
-    def _validation(self, objective, loss, held_out, early, scorer, learned):
+    def _validation(self, objective, loss, loss_val, held_out, early, scorer, learned):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
         X, weight = held_out.X, held_out.weight
-        if held_out.loss != loss:
+        if loss_val != loss:
             objective = self._objective(
-                objective.device, objective.widths, self.activation, objective.dtype, held_out.loss
+                objective.device, objective.widths, self.activation, objective.dtype, loss_val
             )
         rows = objective.rows(X, held_out.values, weight, held_out.codes)
         weights = {} if weight is None else {"sample_weight": weight}
@@ -421,7 +426,9 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         def score(parameters):
             nonlocal weights
             if scorer is None:
-                return self._validation_score(held_out, objective.get(objective.predict(X, parameters)))
+                return self._validation_score(
+                    held_out, loss_val, objective.get(objective.predict(X, parameters))
+                )
             model = type(self).__new__(type(self))
             vars(model).update({**vars(self), **learned(parameters), **self._on_host(objective)})
             # the rows have been checked, and are an array without names

@@ -1,5 +1,7 @@
 """What is the classifier's own in a network: targets, losses that fit them, accuracy. No numerics."""
 
+import dataclasses
+
 import numpy as np
 from sklearn.base import ClassifierMixin
 
@@ -9,23 +11,19 @@ from sklloss.arrays.device import to_device
 from sklloss.data import (
     check_choice,
     check_column_order,
+    check_data,
     check_real,
-    check_same_device,
-    check_same_device_as,
-    check_validation_arguments,
+    check_stream_data,
+    check_validation_data,
     check_weight,
-    check_X,
-    dtype_of,
+    code_classes,
     is_label_column,
-    move_to_device,
-    network_target,
-    plain_target,
+    scored_classes,
     stream_classes,
 )
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.mlp.base import BaseMLP, output_activation
-from sklloss.mlp.examples import Examples
-from sklloss.objectives.classification import bind_target, check_classification_loss, has_own_link
+from sklloss.objectives.classification import bind_loss, check_classification_loss, has_own_link
 
 OUTPUTS = ("auto", "softmax", "sigmoid")
 
@@ -33,52 +31,41 @@ OUTPUTS = ("auto", "softmax", "sigmoid")
 class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
     """The targets of `MLPClassifier`."""
 
-    def _fit_examples(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
+    def _fit_data(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
         """What `fit` trains on, with the class attributes set: arguments of `_train`."""
-        X, origin = move_to_device(check_X(self, X, reset=first), self)
-        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
-        if first or is_label_column(y):
-            target = self._target(y, X, weight, self.class_weight)
-        else:
-            target = self._target(y, X, weight, self.class_weight, kind=self._kind, classes=self._labels())
+        known = {}
+        if not first and not is_label_column(y):
+            known = {"kind": self._kind, "classes": self._labels()}
+        data = check_data(self, X, y, sample_weight, self._coder(self.class_weight, **known), reset=first)
         if not first:
-            self._check_same_classes(target)
-        examples = self._examples(X, origin, target, y)
-        held_out = unweighted = None
-        like = {"kind": target.kind, "classes": target.classes}
-        if check_validation_arguments(X_val, y_val, sample_weight_val):
-            X_val = check_X(self, X_val, reset=False, name="X_val")
-            check_same_device_as(X_val, origin.device)
-            X_val, _ = move_to_device(X_val, self, "X_val")
-            dtype = dtype_of(X_val)
-            weight_val = check_weight(sample_weight_val, X_val.shape[0], dtype, "sample_weight_val")
-            target_val = self._target(y_val, X_val, weight_val, None, **like, name="y_val")
-            if target_val.kind != target.kind:
-                raise ValueError(f"y_val is {target_val.kind}, but y is {target.kind}")
-            held_out = self._examples(X_val, origin, target_val, y_val, "y_val")
+            self._check_same_classes(data.labels)
+        code = self._coder(None, kind=data.labels.kind, classes=data.labels.classes)
+        held_out = check_validation_data(self, X_val, y_val, sample_weight_val, code, data)
+        unweighted = None
+        if held_out is not None:
+            if held_out.labels.kind != data.labels.kind:
+                raise ValueError(f"y_val is {held_out.labels.kind}, but y is {data.labels.kind}")
         elif self.early_stopping and self.class_weight is not None:
-            unweighted = self._examples(X, origin, self._target(y, X, weight, None, **like), y)
-        self._set_classes(target, origin.device)
-        return {"examples": examples, "held_out": held_out, "unweighted": unweighted}
+            weight = check_weight(sample_weight, data.n, data.dtype)
+            unweighted = code(dataclasses.replace(data, weight=weight), y, name="y")
+        self._set_classes(data.labels, data.origin.device)
+        return {"data": data, "held_out": held_out, "unweighted": unweighted}
 
-    def _stream_examples(self, X, y, sample_weight, classes, first):
+    def _stream_data(self, X, y, sample_weight, classes, first):
         """The same for `partial_fit`."""
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if not first:
-            check_same_device(self, X, self._model_array(), "partial_fit")
-        X, origin = move_to_device(check_X(self, X, reset=first), self)
-        weight = check_weight(sample_weight, X.shape[0], dtype_of(X))
-        kind = None if first else self._kind
-        target = self._target(y, X, weight, self.class_weight, kind=kind, classes=known)
-        if not first and target.kind != self._kind:
-            raise ValueError(f"y is {target.kind}, but the network was trained on {self._kind} targets")
+        code = self._coder(self.class_weight, kind=None if first else self._kind, classes=known)
+        learned = None if first else self._model_array()
+        data = check_stream_data(self, X, y, sample_weight, code, learned)
+        kind = data.labels.kind
+        if not first and kind != self._kind:
+            raise ValueError(f"y is {kind}, but the network was trained on {self._kind} targets")
         if classes is not None:
-            check_column_order(classes, y, target.kind)
-        examples = self._examples(X, origin, target, y)
-        self._set_classes(target, origin.device)
-        return {"examples": examples}
+            check_column_order(classes, y, kind)
+        self._set_classes(data.labels, data.origin.device)
+        return {"data": data}
 
     def _check_parameters(self):
         check_choice("output", self.output, OUTPUTS)
@@ -87,21 +74,28 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             losses.get(self.loss)
         return super()._check_parameters()
 
-    def _target(self, y, X, weight, class_weight, *, kind=None, classes=None, name="y"):
-        return network_target(
-            y, X.shape[0], weight, class_weight, dtype_of(X),
-            output=self.output, kind=kind, classes=classes, name=name,
-        )  # fmt: skip
+    def _coder(self, class_weight, *, kind=None, classes=None):
+        """A function that codes targets; ``kind`` and ``classes`` are those they must have, if known."""
+        scored = self._early_stopping()[1] is not None
 
-    def _check_same_classes(self, target):
+        def code(data, y, name):
+            data = code_classes(
+                data, y, self.output, class_weight=class_weight, kind=kind, classes=classes, name=name
+            )
+            y = scored_classes(y, data.n, data.labels) if scored else _likeliest(data)
+            return dataclasses.replace(data, y=y)
+
+        return code
+
+    def _check_same_classes(self, labels):
         """Refuse to go on with other classes than before, in scikit-learn's words."""
-        if target.kind == self._kind and (
-            target.kind == "multilabel" or np.array_equal(target.classes, self._labels())
+        if labels.kind == self._kind and (
+            labels.kind == "multilabel" or np.array_equal(labels.classes, self._labels())
         ):
             return
         raise ValueError(
             "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-            f"Previously got {self._labels()} ({self._kind}), `y` has {target.classes} ({target.kind})"
+            f"Previously got {self._labels()} ({self._kind}), `y` has {labels.classes} ({labels.kind})"
         )
 
     def _loss(self, kind):
@@ -120,37 +114,25 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
         ), softmax
 
-    def _examples(self, X, origin, target, y, name="y"):
-        """Checked rows with the target in the form that the loss takes."""
-        loss, softmax = self._loss(target.kind)
-        truth, values = target.codes, target.values
-        if target.kind in ("binary", "multilabel"):
-            truth = (values > 0.5).astype(int)
-            truth = truth if target.kind == "multilabel" else truth[:, 0]
-        elif truth is None:
-            truth = values.argmax(axis=1)
-        strata = None
-        if target.kind == "binary" and bool(np.isin(values, (0, 1)).all()):
-            strata = truth
-        scored = None
-        if self._early_stopping()[1] is not None:
-            scored = plain_target(y, X.shape[0], target)
-        loss, target = bind_target(
-            loss, target, self.label_smoothing, softmax=softmax, dtype=dtype_of(X), name=name
-        )
-        values, codes = target.values, target.codes
-        if codes is not None and loss.target != "classes":
-            values = codes[:, None] == np.arange(target.outputs)
-            codes = None
-        if values is not None:
-            values = np.ascontiguousarray(values, dtype=dtype_of(X))
-        return Examples(X, loss, values, codes, target.weight, truth, strata, scored, origin)
+    def _bind(self, data, name="y"):
+        """The loss to train on, and the data with targets in the form that it takes."""
+        loss, softmax = self._loss(data.labels.kind)
+        loss, data = bind_loss(loss, data, self.label_smoothing, softmax=softmax, name=name)
+        if data.codes is not None and loss.target != "classes":
+            values = data.codes[:, None] == np.arange(data.outputs)
+            data = dataclasses.replace(data, values=values.astype(data.dtype), codes=None)
+        return loss, data
 
-    def _set_classes(self, target, device):
-        loss, softmax = self._loss(target.kind)
-        self.classes_ = to_device(target.classes, device)
-        self._kind = target.kind
-        plain = target.kind == "binary" and isinstance(loss, (LogLoss, Focal))
+    def _strata(self, data):
+        """What a split for validation keeps the shares of: two classes, if y holds labels."""
+        hard = data.labels.kind == "binary" and bool(np.isin(data.values, (0, 1)).all())
+        return _likeliest(data) if hard else None
+
+    def _set_classes(self, labels, device):
+        loss, softmax = self._loss(labels.kind)
+        self.classes_ = to_device(labels.classes, device)
+        self._kind = labels.kind
+        plain = labels.kind == "binary" and isinstance(loss, (LogLoss, Focal))
         self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None
 
     def _measure(self):
@@ -176,11 +158,19 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             return output_activation(loss)
         return "softmax" if self._kind == "softmax" else "logistic"
 
-    def _validation_score(self, held_out, raw):
+    def _validation_score(self, held_out, loss, raw):
         """Accuracy on the held-out rows."""
         if not np.isfinite(raw).all():
             return float("nan")
-        right = self._choose(raw[:, 0] if self._kind == "binary" else raw) == held_out.truth
+        right = self._choose(raw[:, 0] if self._kind == "binary" else raw) == held_out.y
         if right.ndim == 2:
             right = right.all(axis=1)
         return float(np.average(right, weights=held_out.weight))
+
+
+def _likeliest(data):
+    """The likeliest class of each row as a code, or its likely labels as 0 and 1."""
+    if data.labels.kind in ("binary", "multilabel"):
+        likely = (data.values > 0.5).astype(int)
+        return likely[:, 0] if data.labels.kind == "binary" else likely
+    return data.values.argmax(axis=1) if data.codes is None else data.codes

@@ -1,5 +1,7 @@
 """The multi-layer perceptrons: what each calls its loss and how it reads y."""
 
+import functools
+
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
@@ -9,15 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 from sklloss import losses
 from sklloss._callbacks import FitCallbacks, with_callbacks
 from sklloss.data import (
+    check_data,
     check_same_device,
+    check_stream_data,
+    check_validation_data,
+    code_values,
     on_host,
-    regression_data,
-    regression_validation,
     unchanged_on_error,
 )
 from sklloss.mlp.base import BaseMLP, is_stochastic, output_activation
 from sklloss.mlp.classification import BaseMLPClassifier
-from sklloss.mlp.examples import Examples
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -295,8 +298,8 @@ class MLPClassifier(BaseMLPClassifier):
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
             optimiser = self._check_parameters()
-            rows = self._fit_examples(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
-            return self._train(optimiser, **rows, first=first, callbacks=callbacks)
+            data = self._fit_data(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
+            return self._train(optimiser, **data, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
@@ -326,10 +329,8 @@ class MLPClassifier(BaseMLPClassifier):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
             optimiser = self._check_parameters()
-            if not first:
-                check_same_device(self, X, self._model_array(), "partial_fit")
-            rows = self._stream_examples(X, y, sample_weight, classes, first)
-            return self._train(optimiser, **rows, first=first, incremental=True)
+            data = self._stream_data(X, y, sample_weight, classes, first)
+            return self._train(optimiser, **data, first=first, incremental=True)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -601,13 +602,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
-            optimiser, loss = self._check_parameters(), self._loss()
-            data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
-            held_out = regression_validation(self, X_val, y_val, sample_weight_val, data, loss=loss)
-            if held_out is not None:
-                held_out = _examples(held_out, loss)
+            optimiser, code = self._check_parameters(), self._coder()
+            data = check_data(self, X, y, sample_weight, code, reset=first)
+            held_out = check_validation_data(self, X_val, y_val, sample_weight_val, code, data)
+            if held_out is not None and held_out.outputs != data.outputs:
+                raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")
             self._link = self.loss
-            return self._train(optimiser, _examples(data, loss), held_out, first=first, callbacks=callbacks)
+            return self._train(optimiser, data, held_out, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None):
@@ -627,12 +628,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         with unchanged_on_error(self):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
-            optimiser, loss = self._check_parameters(), self._loss()
-            if not first:
-                check_same_device(self, X, self._model_array(), "partial_fit")
-            data = regression_data(self, X, y, sample_weight, loss=loss, reset=first)
+            optimiser, code = self._check_parameters(), self._coder()
+            learned = None if first else self._model_array()
+            data = check_stream_data(self, X, y, sample_weight, code, learned)
             self._link = self.loss
-            return self._train(optimiser, _examples(data, loss), first=first, incremental=True)
+            return self._train(optimiser, data, first=first, incremental=True)
 
     def predict(self, X):
         """Predicted values.
@@ -679,16 +679,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(f"loss={self.loss!r} needs class codes, but MLPRegressor predicts numbers")
         return loss
 
-    def _validation_score(self, held_out, raw):
-        values = held_out.loss.predict(raw)
+    def _coder(self):
+        """A function that takes in targets."""
+        return functools.partial(code_values, loss=self._loss())
+
+    def _bind(self, data, name="y"):
+        return self._loss(), data
+
+    def _strata(self, data):
+        return None
+
+    def _validation_score(self, held_out, loss, raw):
+        values = loss.predict(raw)
         if not np.isfinite(values).all():
             return float("nan")
-        return float(r2_score(held_out.truth, values, sample_weight=held_out.weight))
+        return float(r2_score(held_out.y, values, sample_weight=held_out.weight))
 
     def _output_activation(self, loss):
         return output_activation(loss)
-
-
-def _examples(data, loss):
-    y = data.y.reshape(-1) if data.y.shape[1] == 1 else data.y
-    return Examples(data.X, loss, data.y, None, data.weight, truth=data.y, y=y, origin=data.origin)

@@ -42,8 +42,8 @@ def check_classification_loss(loss, label_smoothing, *, softmax, one_softmax="So
     return loss
 
 
-def bind_target(loss, target, label_smoothing, *, softmax, dtype, name="y"):
-    """The loss to minimise over a coded target, and the target in the form that it takes.
+def bind_loss(loss, data, label_smoothing, *, softmax, name="y"):
+    """The loss to minimise over coded targets, and the data with the targets in the form that it takes.
 
     Two classes of a softmax are one output z, as in independent outputs; where the loss takes the scores of
     both classes together, they are 0 and z. Labels are smoothed here unless the loss does it.
@@ -52,50 +52,48 @@ def bind_target(loss, target, label_smoothing, *, softmax, dtype, name="y"):
     ----------
     loss : Loss
         From `check_classification_loss`.
-    target : ClassTarget
+    data : Dataset
     label_smoothing : float
     softmax : bool
-    dtype : dtype
-        X's, which smoothed labels get.
     name : str
         What errors call y.
 
     Returns
     -------
     loss : Loss
-    target : ClassTarget
+    data : Dataset
     """
-    two = softmax and target.kind == "binary"
+    two = softmax and data.labels.kind == "binary"
     if label_smoothing and not getattr(loss, "label_smoothing", 0.0):
-        target = _smoothed(target, label_smoothing, 2 if not softmax else len(target.classes), dtype)
+        data = _smoothed(data, label_smoothing, len(data.labels.classes) if softmax else 2)
     if two and type(loss) is CrossEntropy:
         loss = LogLoss(label_smoothing=loss.label_smoothing)
     elif two and type(loss) is SoftmaxFocal:
         loss = Focal(gamma=loss.gamma)
     elif two and not loss.separable:
-        loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(target.values, (0, 1)).all()))
+        loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(data.values, (0, 1)).all()))
     if type(loss).check_values is not Loss.check_values:
-        y = target.values
+        y = data.values
         if y is None:
-            y = target.codes if loss.target == "classes" else np.eye(target.outputs)
+            y = data.codes if loss.target == "classes" else np.eye(data.outputs)
         try:
-            loss.check_values(np, y, target.outputs)
+            loss.check_values(np, y, data.outputs)
         except ValueError as error:
             reason = str(error).replace("y_true", name)
             raise ValueError(
                 f"loss={getattr(loss, 'loss', loss)!r} does not take {name}, where labels count as 0 and 1: "
                 f"{reason}"
             ) from error
-    return loss, target
+    return loss, data
 
 
-def _smoothed(target, smoothing, classes, dtype):
-    """The target with probabilities y (1 - s) + s / classes."""
-    y = target.values
+def _smoothed(data, smoothing, classes):
+    """The data with probabilities y (1 - s) + s / classes."""
+    y = data.values
     if y is None:
-        y = (target.codes[:, None] == np.arange(target.outputs)).astype(np.float64)
-    values = (y * (1.0 - smoothing) + smoothing / classes).astype(dtype)
-    return dataclasses.replace(target, values=values, codes=None)
+        y = (data.codes[:, None] == np.arange(data.outputs)).astype(np.float64)
+    values = (y * (1.0 - smoothing) + smoothing / classes).astype(data.dtype)
+    return dataclasses.replace(data, values=values, codes=None)
 
 
 def newton_refusal(loss):

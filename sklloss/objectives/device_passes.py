@@ -8,6 +8,7 @@ import numpy as np
 
 from sklloss.arrays.device import Device, check_writable, device_of
 from sklloss.arrays.torch_csr import TorchCSR
+from sklloss.data import Dataset
 from sklloss.objectives import device_epoch
 from sklloss.objectives.device_loss import DeviceLoss
 from sklloss.objectives.passes import Passes
@@ -32,8 +33,8 @@ class DevicePasses(Passes):
 
     device: Device
 
-    def __init__(self, X: Any, loss: Any, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(X, loss, *arguments, **keywords)
+    def __init__(self, data: Dataset, loss: Any, **keywords: Any) -> None:
+        super().__init__(data, loss, **keywords)
         codes = self.codes
         if codes is not None:
             bad = np.flatnonzero((codes < 0) | (codes >= self.outputs))
@@ -251,9 +252,6 @@ class DevicePasses(Passes):
         return bool(total <= 1e-4 * xp.sum(xp.abs(slopes), dtype=self.wide))
 
     # Statistics of X -----------------------------------------------------------------------------------
-
-    def _every_nth_row(self, step):
-        return self.X.every(step) if self.sparse else self.device.xp.asarray(self.X[::step, ...], copy=True)
 
     def _rows_as_numpy(self, rows):
         if isinstance(rows, slice):

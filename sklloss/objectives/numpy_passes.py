@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sklloss import kernels
 from sklloss.arrays import threads
+from sklloss.data import Dataset
 from sklloss.kernels import products
 from sklloss.kernels.linear import dual as dual_kernels
 from sklloss.kernels.linear import gradient as gradient_kernels
@@ -55,8 +56,9 @@ class NumPyPasses(Passes):
     Results are in float64. A loss without a kernel calls its `evaluate_batch` for each block of rows.
     """
 
-    def __init__(self, X: Any, loss: Any, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(X, loss, *arguments, **keywords)
+    def __init__(self, data: Dataset, loss: Any, **keywords: Any) -> None:
+        super().__init__(data, loss, **keywords)
+        X = data.X
         self.compiled = loss.kernel is not None
         self._parameter = loss.kernel_parameter
         self._targets = (self.values, self.codes, self.weight, self.weight_per_output, self.codes_as_values)
@@ -283,7 +285,7 @@ class NumPyPasses(Passes):
         if self.weight_per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
         rows = type(self)(
-            self.X, _UnitCurvature(), np.zeros((self.n, 1), dtype=self.dtype), None, weight, 1,
+            Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight), _UnitCurvature(),
             fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
         )  # fmt: skip
         return rows.hessian(np.zeros((1, self.width)))[2][0]
@@ -386,12 +388,6 @@ class NumPyPasses(Passes):
         return total
 
     # Statistics of X -----------------------------------------------------------------------------------
-
-    def _every_nth_row(self, step):
-        X = self.X[::step]
-        if not self.sparse and self.X.strides[1] != self.dtype.itemsize:
-            X = np.ascontiguousarray(X)
-        return X
 
     def _rows_as_numpy(self, rows):
         return self.X[rows]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklloss.arrays.device import Device, device_of
+from sklloss.arrays.device import Device
+from sklloss.data import Dataset
 
 Array = Any  # of NumPy, or of the namespace that X belongs to
 Floats = NDArray[np.float64]
@@ -83,7 +84,7 @@ class Passes(ABC):
     - `value_and_gradient`, `product`, `hessian`, `hessian_block`, `hessian_diagonal`: sums over fixed blocks
       of rows, added in the order of the blocks, so that results do not depend on the number of workers;
     - `epoch`, `empty_slopes`, `slopes_sum_to_zero`: stochastic passes;
-    - `_every_nth_row`, `_rows_as_numpy`, `_same_as_first_row`, `_squared_columns`, `_column_maxima`,
+    - `_rows_as_numpy`, `_same_as_first_row`, `_squared_columns`, `_column_maxima`,
       `_full_gram`: small statistics of X;
     - where it can, `newton_steps` and the methods of dual ascent.
 
@@ -92,14 +93,9 @@ class Passes(ABC):
 
     Parameters
     ----------
-    X : array or sparse matrix of shape (n, features), float32 or float64
+    data : Dataset
+        A loss that is not over classes sees codes as 0/1 targets.
     loss : Loss
-    values : ndarray of shape (n, outputs) or None
-        Targets in the dtype of X.
-    codes : ndarray of intp of shape (n,) or None
-        Class codes where ``values`` is None. A loss that is not over classes sees them as 0/1 targets.
-    weight : ndarray of shape (n,) or (n, outputs), or None
-    outputs : int
     fit_intercept : bool
     n_threads : int or None
         See `threads.count`.
@@ -128,23 +124,21 @@ class Passes(ABC):
 
     def __init__(
         self,
-        X: Array,
+        data: Dataset,
         loss: Any,
-        values: NDArray[Any] | None,
-        codes: NDArray[np.intp] | None,
-        weight: NDArray[Any] | None,
-        outputs: int,
         *,
         fit_intercept: bool,
         n_threads: int | None = 1,
         center: bool | Floats = False,
     ) -> None:
+        X, weight = data.X, data.weight
+        self.data = data
         self.X = X
         self.loss = loss
-        self.values = values
-        self.codes = codes
+        self.values = data.values
+        self.codes = data.codes
         self.n, self.features = X.shape
-        self.outputs = outputs
+        self.outputs = data.outputs
         self.fit_intercept = fit_intercept
         self.width: int = self.features + bool(fit_intercept)
         self.separable: bool = loss.separable
@@ -154,7 +148,7 @@ class Passes(ABC):
         # one number for each row, or for each row and output
         self.weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
         self.weight_per_output = weight is not None and weight.ndim == 2
-        self.codes_as_values = codes is not None and loss.target != "classes"
+        self.codes_as_values = data.codes is not None and loss.target != "classes"
         self.dtype, self.sparse = self._describe(X)
         if not isinstance(center, np.ndarray):
             wanted = center and fit_intercept and not self.sparse
@@ -321,18 +315,11 @@ class Passes(ABC):
 
     def every_nth(self, step: int) -> Passes | None:
         """The same over each step-th of the rows, with the same center; None if they have no weight."""
-
-        def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if array is None else np.ascontiguousarray(array[::step])
-
-        weight = self.weight
-        if weight is not None and self.weight_per_output:
-            weight = weight.reshape(self.n, self.outputs)
-        weight = part(weight)
-        if weight is not None and not weight.any():
+        sample = self.data.every(step)
+        if sample.weight is not None and not sample.weight.any():
             return None
         return type(self)(
-            self._every_nth_row(step), self.loss, part(self.values), part(self.codes), weight, self.outputs,
+            sample, self.loss,
             fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
         )  # fmt: skip
 
@@ -381,10 +368,6 @@ class Passes(ABC):
             sample = self.every_nth(step) if step > 1 else None
             self._gram = self._full_gram() if sample is None else step * sample.gram()
         return self._gram
-
-    @abstractmethod
-    def _every_nth_row(self, step: int) -> Array:
-        """Each step-th row of X, as the constructor takes it."""
 
     @abstractmethod
     def _rows_as_numpy(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
@@ -451,12 +434,8 @@ def _sample_then_all(n: int) -> list[slice]:
 
 
 def make_passes(
-    X: Array,
+    data: Dataset,
     loss: Any,
-    values: NDArray[Any] | None,
-    codes: NDArray[np.intp] | None,
-    weight: NDArray[Any] | None,
-    outputs: int,
     *,
     fit_intercept: bool,
     n_threads: int | None = 1,
@@ -469,8 +448,5 @@ def make_passes(
     from sklloss.objectives.device_passes import DevicePasses
     from sklloss.objectives.numpy_passes import NumPyPasses
 
-    kind = NumPyPasses if device_of(X) is None else DevicePasses
-    return kind(
-        X, loss, values, codes, weight, outputs,
-        fit_intercept=fit_intercept, n_threads=n_threads, center=center,
-    )  # fmt: skip
+    kind = NumPyPasses if data.device is None else DevicePasses
+    return kind(data, loss, fit_intercept=fit_intercept, n_threads=n_threads, center=center)

@@ -1,6 +1,7 @@
 """Bad input is an error that names the argument and what is wrong, and it changes nothing."""
 
 import _thread
+import functools
 import re
 
 import numpy as np
@@ -9,16 +10,19 @@ import scipy.sparse
 import threadpoolctl
 from sklearn.exceptions import NotFittedError
 
-from sklloss import LogisticClassifier, SoftmaxClassifier, losses
+from sklloss import LogisticClassifier, MLPRegressor, SoftmaxClassifier, losses
 from sklloss.data import (
+    Dataset,
+    check_data,
+    check_validation_data,
     check_weight,
+    code_values,
     hard_labels,
-    regression_data,
-    regression_validation,
     usable_layout,
 )
 
 SQUARED = losses.HalfSquaredError()
+SQUARED_TARGETS = functools.partial(code_values, loss=SQUARED)
 ESTIMATORS = [LogisticClassifier, SoftmaxClassifier]
 N = 40
 
@@ -445,17 +449,16 @@ def any_estimator():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_regression_targets_get_the_dtype_of_X_and_two_dimensions(dtype):
     X, y = good()
-    data = regression_data(any_estimator(), X.astype(dtype), y, np.arange(N), loss=SQUARED)
-    assert data.y.shape == (N, 1)
-    assert data.X.dtype == data.y.dtype == data.weight.dtype == dtype
-    assert data.y.flags.c_contiguous
-    assert data.one_dimensional
-    two = regression_data(
-        any_estimator(), X.astype(dtype), np.asfortranarray(np.column_stack([y, -y])), loss=SQUARED
-    )
-    assert two.y.shape == (N, 2)
-    assert two.y.flags.c_contiguous
-    assert not two.one_dimensional
+    data = check_data(any_estimator(), X.astype(dtype), y, np.arange(N), SQUARED_TARGETS)
+    assert data.values.shape == (N, 1)
+    assert data.X.dtype == data.values.dtype == data.weight.dtype == data.dtype == dtype
+    assert data.values.flags.c_contiguous
+    assert data.y.ndim == 1
+    columns = np.asfortranarray(np.column_stack([y, -y]))
+    two = check_data(any_estimator(), X.astype(dtype), columns, None, SQUARED_TARGETS)
+    assert two.values.shape == two.y.shape == (N, 2)
+    assert two.outputs == 2
+    assert two.values.flags.c_contiguous
     assert two.weight is None
 
 
@@ -474,24 +477,47 @@ def test_regression_targets_get_the_dtype_of_X_and_two_dimensions(dtype):
 def test_bad_regression_targets(y, message):
     X, _ = good()
     with pytest.raises(ValueError, match=message):
-        regression_data(any_estimator(), X.astype(np.float32), y, loss=SQUARED)
+        check_data(any_estimator(), X.astype(np.float32), y, None, SQUARED_TARGETS)
 
 
-def test_regression_validation_sets_are_held_to_the_training_set():
+def test_validation_sets_are_held_to_the_training_set():
     X, y = good()
     estimator = any_estimator()
-    data = regression_data(estimator, X, y, loss=SQUARED)
-    assert regression_validation(estimator, None, None, None, data, loss=SQUARED) is None
-    held = regression_validation(estimator, X[:5], y[:5], np.ones(5), data, loss=SQUARED)
-    assert held.y.shape == (5, 1)
-    with pytest.raises(ValueError, match="y_val has 2 outputs, y has 1"):
-        regression_validation(estimator, X, np.stack([y, y], axis=1), None, data, loss=SQUARED)
+    data = check_data(estimator, X, y, None, SQUARED_TARGETS)
+
+    def validation(X_val, y_val, weight=None):
+        return check_validation_data(estimator, X_val, y_val, weight, SQUARED_TARGETS, data)
+
+    assert validation(None, None) is None
+    held = validation(X[:5], y[:5], np.ones(5))
+    assert held.values.shape == (5, 1)
+    assert held.origin is data.origin
     with pytest.raises(ValueError, match="X_val.*2 features"):
-        regression_validation(estimator, X[:, :2], y, None, data, loss=SQUARED)
+        validation(X[:, :2], y)
     with pytest.raises(ValueError, match="y_val contains NaN"):
-        regression_validation(estimator, X, changed(y, 3, np.nan), None, data, loss=SQUARED)
+        validation(X, changed(y, 3, np.nan))
     with pytest.raises(ValueError, match="sample_weight_val must not be negative"):
-        regression_validation(estimator, X, y, -np.ones(N), data, loss=SQUARED)
+        validation(X, y, -np.ones(N))
+
+
+def test_a_validation_set_of_a_regression_has_as_many_outputs_as_the_training_set():
+    X, y = good()
+    with pytest.raises(ValueError, match="y_val has 2 outputs, y has 1"):
+        MLPRegressor().fit(X, y, X_val=X, y_val=np.stack([y, y], axis=1))
+
+
+@pytest.mark.parametrize("container", [np.asarray, np.asfortranarray, scipy.sparse.csr_array])
+def test_some_rows_of_a_dataset_keep_their_targets_and_weights(container):
+    rng = np.random.default_rng(0)
+    X, values, weight = rng.normal(size=(N, 3)), rng.normal(size=(N, 2)), rng.random(N)
+    data = Dataset(container(X), values, None, weight, 2)
+    for part, rows in ((data.take(np.array([5, 2, 5])), [5, 2, 5]), (data.every(7), slice(None, None, 7))):
+        found = part.X.toarray() if scipy.sparse.issparse(part.X) else part.X
+        np.testing.assert_array_equal(found, X[rows])
+        np.testing.assert_array_equal(part.values, values[rows])
+        np.testing.assert_array_equal(part.weight, weight[rows])
+        assert part.outputs == 2
+        assert part.codes is None
 
 
 def test_a_number_is_a_weight_for_every_row():

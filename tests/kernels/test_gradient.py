@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.data import Dataset
 from sklloss.objectives import numpy_passes
 from sklloss.objectives.numpy_passes import SMALL_WORK, NumPyPasses
 
@@ -18,7 +19,7 @@ def make(n, p, K, layout="by rows", dtype=np.float64, loss=None, codes=None, n_t
         codes = rng.integers(0, K, size=n)
     loss = losses.CrossEntropy() if loss is None else loss
     return NumPyPasses(
-        LAYOUTS[layout](X), loss, None, codes, weight, K, fit_intercept=True, n_threads=n_threads
+        Dataset(LAYOUTS[layout](X), None, codes, weight, K), loss, fit_intercept=True, n_threads=n_threads
     )
 
 
@@ -48,7 +49,9 @@ def test_a_pass_is_the_sum_over_its_rows_however_it_is_cut(n, K, layout, dtype):
     P = rng.uniform(size=(n, 1)) if K == 1 else rng.dirichlet(np.ones(K), size=n)
     P = np.ascontiguousarray(P, dtype=dtype)
     w = rng.normal(size=(K, 10))
-    passes = NumPyPasses(LAYOUTS[layout](X), loss, P, None, weight, K, fit_intercept=True, n_threads=2)
+    passes = NumPyPasses(
+        Dataset(LAYOUTS[layout](X), P, None, weight, K), loss, fit_intercept=True, n_threads=2
+    )
     sums, gradient = passes.value_and_gradient(w)
     wide, target, weight = X.astype(np.float64), P.astype(np.float64), weight.astype(np.float64)
     Z = wide @ w[:, :9].T + w[:, 9]
@@ -76,10 +79,13 @@ def test_sums_over_many_rows_keep_the_precision_of_a_few(layout, dtype):
     w = np.random.default_rng(1).normal(size=(3, 10))
     codes = np.zeros(n, dtype=np.intp)
     many = NumPyPasses(
-        LAYOUTS[layout](X), losses.CrossEntropy(), None, codes, None, 3, fit_intercept=True, n_threads=2
+        Dataset(LAYOUTS[layout](X), None, codes, None, 3),
+        losses.CrossEntropy(),
+        fit_intercept=True,
+        n_threads=2,
     )
     few = NumPyPasses(
-        LAYOUTS[layout](X[:64]), losses.CrossEntropy(), None, codes[:64], None, 3, fit_intercept=True
+        Dataset(LAYOUTS[layout](X[:64]), None, codes[:64], None, 3), losses.CrossEntropy(), fit_intercept=True
     )
     sums, gradient = many.value_and_gradient(w)
     sums_64, gradient_64 = few.value_and_gradient(w)
@@ -97,7 +103,7 @@ def test_sums_over_many_rows_keep_the_precision_of_a_few(layout, dtype):
 def test_chunks_cover_the_rows_once_in_order(n, p, K):
     X = np.lib.stride_tricks.as_strided(np.zeros(1), shape=(n, p), strides=(0, 0))
     passes = NumPyPasses(
-        X, losses.CrossEntropy(), None, np.zeros(1, dtype=np.intp), None, K, fit_intercept=True
+        Dataset(X, None, np.zeros(1, dtype=np.intp), None, K), losses.CrossEntropy(), fit_intercept=True
     )
     block = passes._block_rows()
     cuts = passes._chunk_bounds(p * K, p * K, block)
@@ -123,7 +129,7 @@ def test_rows_of_weight_zero_add_nothing_whatever_they_hold(layout):
     results = []
     for rows in (X, far):
         passes = NumPyPasses(
-            LAYOUTS[layout](rows), losses.CrossEntropy(), None, codes, weight, 3, fit_intercept=True
+            Dataset(LAYOUTS[layout](rows), None, codes, weight, 3), losses.CrossEntropy(), fit_intercept=True
         )
         results.append((*passes.value_and_gradient(w), *passes.hessian(w)))
     for one, other in zip(*results):

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import kernels, losses
+from sklloss.data import Dataset
 from sklloss.kernels import products
 from sklloss.objectives.numpy_passes import NumPyPasses
 
@@ -28,7 +29,7 @@ def build(request):
 
 
 def bound(X, y, outputs):
-    return NumPyPasses(X, losses.HalfSquaredError(), y, None, None, outputs, fit_intercept=True)
+    return NumPyPasses(Dataset(X, y, None, None, outputs), losses.HalfSquaredError(), fit_intercept=True)
 
 
 def data(rng, n, p, outputs, dtype):
@@ -75,7 +76,7 @@ def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):
     X = rng.normal(size=(n, p))
     Y = rng.random((n, outputs))
     weight = rng.random(n)
-    rows = NumPyPasses(X, losses.LogLoss(), Y, None, weight, outputs, fit_intercept=fit_intercept)
+    rows = NumPyPasses(Dataset(X, Y, None, weight, outputs), losses.LogLoss(), fit_intercept=fit_intercept)
     w = rng.normal(size=(outputs, rows.width)) / np.sqrt(width)
     sums, gradient, hessian = rows.hessian(w)
     wide = np.column_stack([X, np.ones(n)]) if fit_intercept else X

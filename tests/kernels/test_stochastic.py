@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.data import Dataset
 from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.objectives.passes import EpochPlan
 
@@ -34,7 +35,9 @@ def run(a, *, container=np.asarray, factors=None, dtype=np.float64, **further):
     loss = losses.CrossEntropy() if a["w"].shape[0] > 1 else losses.LogLoss()
     cast = [None if v is None else v.astype(dtype) for v in (a["y"], a["weight"], a["kept"])]
     rows = NumPyPasses(
-        container(a["X"].astype(dtype)), loss, cast[0], None, cast[1], a["w"].shape[0], fit_intercept=True
+        Dataset(container(a["X"].astype(dtype)), cast[0], None, cast[1], a["w"].shape[0]),
+        loss,
+        fit_intercept=True,
     )
     w = a["w"].copy()
     plan = EpochPlan(
@@ -126,7 +129,7 @@ def test_no_step_goes_far_beyond_where_a_batch_has_its_least_loss(rng):
     for container in (np.asarray, scipy.sparse.csr_array):
         free = run({**a, "kept": np.zeros((N, K))}, container=container)
         loss = losses.CrossEntropy()
-        rows = NumPyPasses(container(a["X"]), loss, a["y"], None, None, K, fit_intercept=True)
+        rows = NumPyPasses(Dataset(container(a["X"]), a["y"], None, None, K), loss, fit_intercept=True)
         w = a["w"].copy()
         plan = EpochPlan(
             a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
@@ -141,7 +144,9 @@ def test_a_code_out_of_range_is_an_error_that_names_the_row(container, rng):
     a = arguments(rng)
     codes = np.zeros(N, dtype=np.intp)
     codes[33] = 7
-    rows = NumPyPasses(container(a["X"]), losses.CrossEntropy(), None, codes, None, K, fit_intercept=True)
+    rows = NumPyPasses(
+        Dataset(container(a["X"]), None, codes, None, K), losses.CrossEntropy(), fit_intercept=True
+    )
     plan = EpochPlan(
         a["order"], BATCH, coordinates=(None, a["units"]), ridge=a["ridge"], gains=a["gains"],
         rates=a["rates"],

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
+from sklloss.data import Dataset
 from sklloss.losses import LogLoss
 from sklloss.objectives.passes import CONSTANT_STEP_ROWS, make_passes
 
@@ -46,7 +47,11 @@ def test_a_column_counts_as_constant_if_every_row_says_so(device, rng, strict):
     X[:, 5] += 100
     given = X if device == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)
-    rows = make_passes(given, LogLoss(), y, None, None, 1, fit_intercept=True, n_threads=1, center=True)
+    rows = make_passes(
+        Dataset(given, y, None, None, 1), LogLoss(), fit_intercept=True, n_threads=1, center=True
+    )
     assert rows.constant_columns().tolist() == [1, 3]
-    rows = make_passes(given, LogLoss(), y, None, None, 1, fit_intercept=False, n_threads=1, center=True)
+    rows = make_passes(
+        Dataset(given, y, None, None, 1), LogLoss(), fit_intercept=False, n_threads=1, center=True
+    )
     assert rows.constant_columns().size == 0

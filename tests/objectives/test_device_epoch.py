@@ -6,6 +6,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays import device as device_module
+from sklloss.data import Dataset
 from sklloss.objectives import device_epoch
 from sklloss.objectives.passes import EpochPlan, make_passes
 
@@ -68,7 +69,9 @@ def both(
     values, weight = (None if v is None else v.astype(dtype) for v in (values, weight))
     results = []
     for one in (X, device_module.transfer(scipy.sparse.csr_array(X) if sparse else X, device)):
-        rows = make_passes(one, loss, values, codes, weight, outputs, fit_intercept=True, center=center)
+        rows = make_passes(
+            Dataset(one, values, codes, weight, outputs), loss, fit_intercept=True, center=center
+        )
         results.append(epoch(rows, w, a, **further))
     for expected, found in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=close, atol=close)
@@ -178,7 +181,7 @@ def test_slopes_that_cancel_are_told_from_those_that_do_not(setting, rng):
     slopes = rng.normal(size=(N, K)).astype(dtype)
     for one in (X, device_module.transfer(X, device)):
         rows = make_passes(
-            one, losses.CrossEntropy(), None, rng.integers(0, K, N), None, K, fit_intercept=True
+            Dataset(one, None, rng.integers(0, K, N), None, K), losses.CrossEntropy(), fit_intercept=True
         )
         for shift, cancels in ((slopes.mean(axis=1, keepdims=True), True), (0.0, False)):
             room = rows.empty_slopes()

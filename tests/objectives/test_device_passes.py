@@ -9,6 +9,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays.device import device_of, requested_device, transfer
+from sklloss.data import Dataset
 from sklloss.losses import Loss
 from sklloss.objectives import device_passes
 from sklloss.objectives.classification import TwoClasses
@@ -78,9 +79,9 @@ def pair(loss, name, dtype, weights, *, intercept=True, **options):
     X, values, codes, weight = data(loss, dtype, weights, **options)
     arguments = (loss, values, codes, weight, options.get("outputs", OUTPUTS))
     keywords = {"fit_intercept": intercept, "center": True}
-    there = make_passes(elsewhere(X, name), *arguments, **keywords)
+    there = make_passes(Dataset(elsewhere(X, name), *arguments[1:]), arguments[0], **keywords)
     assert isinstance(there, DevicePasses)
-    return NumPyPasses(X, *arguments, **keywords), there
+    return NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], **keywords), there
 
 
 def points(rows, count=2, seed=1):
@@ -215,7 +216,7 @@ def test_a_long_table_is_sampled_as_in_numpy():
     zero = np.zeros(40)
     zero[1] = 1.0
     X, values, codes, _ = data(loss, np.float64, "none", n=40)
-    rows = make_passes(elsewhere(X, TORCH), loss, values, codes, zero, OUTPUTS, fit_intercept=True)
+    rows = make_passes(Dataset(elsewhere(X, TORCH), values, codes, zero, OUTPUTS), loss, fit_intercept=True)
     assert rows.every_nth(2) is None
 
 
@@ -287,8 +288,8 @@ def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
     rng = np.random.default_rng(3)
     coef = 0.1 * rng.normal(size=(OUTPUTS, FEATURES + 1))
     arguments = (loss, values, codes, weight, OUTPUTS)
-    here = NumPyPasses(X, *arguments, fit_intercept=True)
-    there = make_passes(elsewhere(X, TORCH), *arguments, fit_intercept=True)
+    here = NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], fit_intercept=True)
+    there = make_passes(Dataset(elsewhere(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
     exact = here.precise_gradient(coef)
     for found, plain, true in zip(
         there.value_and_gradient(coef), here.value_and_gradient(coef), exact, strict=True
@@ -305,7 +306,7 @@ def test_passes_over_resident_parameters_look_at_no_number(loss):
         _, values, codes, weight = data(loss, np.float32, weights, n=3000)
         X = torch.empty((3000, FEATURES), device="meta")
         rows = make_passes(
-            X, loss, values, codes, weight, OUTPUTS, fit_intercept=True, center=np.ones(FEATURES)
+            Dataset(X, values, codes, weight, OUTPUTS), loss, fit_intercept=True, center=np.ones(FEATURES)
         )
         coef = torch.empty((OUTPUTS, FEATURES + 1), dtype=torch.float64, device="meta")
         sums, gradient = rows.value_and_gradient(rows.centered(coef), keep_curvature=has_curvature(loss))
@@ -346,12 +347,14 @@ def test_the_layout_of_x_does_not_matter(dtype):
     loss = losses.LogLoss()
     X, values, codes, weight = data(loss, dtype, "rows", n=5001)
     arguments = (loss, values, codes, weight, OUTPUTS)
-    rows = make_passes(elsewhere(X, TORCH), *arguments, fit_intercept=True)
+    rows = make_passes(Dataset(elsewhere(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
     coef = next(points(rows))
     expected = rows.value_and_gradient(0.1 * coef)
     wide = elsewhere(np.repeat(X, 2, axis=1), TORCH)
     for turned in (elsewhere(np.ascontiguousarray(X.T), TORCH).T, wide[:, ::2]):
-        found = make_passes(turned, *arguments, fit_intercept=True).value_and_gradient(0.1 * coef)
+        found = make_passes(
+            Dataset(turned, *arguments[1:]), arguments[0], fit_intercept=True
+        ).value_and_gradient(0.1 * coef)
         for part, wanted in zip(found, expected, strict=True):
             close(part, wanted, 1e-12 if dtype == np.float64 else SINGLE)
 
@@ -364,12 +367,18 @@ def test_rows_of_weight_0_are_left_out_whatever_they_hold():
         weight[7] = 0.0
         kept = np.flatnonzero(weight)
         coef = next(
-            points(make_passes(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True))
+            points(
+                make_passes(
+                    Dataset(elsewhere(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
+                )
+            )
         )
-        rows = make_passes(elsewhere(X, TORCH), loss, values, codes, weight, OUTPUTS, fit_intercept=True)
+        rows = make_passes(
+            Dataset(elsewhere(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
+        )
         found = rows.value_and_gradient(1e3 * coef, keep_curvature=True)
         part = [None if array is None else array[kept] for array in (values, codes)]
-        only = NumPyPasses(X[kept], loss, *part, None, OUTPUTS, fit_intercept=True)
+        only = NumPyPasses(Dataset(X[kept], *part, None, OUTPUTS), loss, fit_intercept=True)
         expected = only.value_and_gradient(1e3 * coef)
         close(found[0], expected[0], 1e-12)
 
@@ -380,7 +389,7 @@ def test_codes_are_checked_once_and_early():
     for bad in (-1, OUTPUTS):
         codes[11] = bad
         with pytest.raises(ValueError, match=rf"class code {bad} in row 11 is not in \[0, 3\)"):
-            make_passes(elsewhere(X, TORCH), loss, None, codes, None, OUTPUTS, fit_intercept=True)
+            make_passes(Dataset(elsewhere(X, TORCH), None, codes, None, OUTPUTS), loss, fit_intercept=True)
 
 
 def test_a_device_without_sparse_products_is_named():
@@ -427,8 +436,8 @@ def test_two_coupled_classes_are_one_output(loss, codes):
     if not codes:
         values = 0.8 * values + 0.1
     arguments = (TwoClasses(loss, codes=codes), values, None, rng.random(N), 1)
-    here = NumPyPasses(X, *arguments, fit_intercept=True)
-    there = make_passes(elsewhere(X, STRICT), *arguments, fit_intercept=True)
+    here = NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], fit_intercept=True)
+    there = make_passes(Dataset(elsewhere(X, STRICT), *arguments[1:]), arguments[0], fit_intercept=True)
     for coef in points(here):
         for part, wanted in zip(there.value_and_gradient(coef), here.value_and_gradient(coef), strict=True):
             close(part, wanted, 1e-12)

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.data import Dataset
 from sklloss.objectives import linear, numpy_passes
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.numpy_passes import NumPyPasses
@@ -51,7 +52,9 @@ def objective(kind, weights, dtype, fit_intercept, C, container=np.asarray, smoo
         loss = type(loss)(label_smoothing=smoothing)
         probabilities = probabilities * (1 - smoothing) + smoothing / (K if kind.startswith("softmax") else 2)
     rows = NumPyPasses(
-        container(X), loss, values, codes, weight, probabilities.shape[1], fit_intercept=fit_intercept
+        Dataset(container(X), values, codes, weight, probabilities.shape[1]),
+        loss,
+        fit_intercept=fit_intercept,
     )
     reference = (np.asarray(X, dtype=np.float64), probabilities, weight, kind.startswith("softmax"))
     return LinearObjective(rows, C), reference
@@ -143,7 +146,10 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
         X, loss, values, codes, weight, p = data(kind, weights, dtype)
         wide = [None if a is None else a.astype(np.float64) for a in (X, values, weight)]
         exact = LinearObjective(
-            NumPyPasses(wide[0], loss, wide[1], codes, wide[2], p.shape[1], fit_intercept=fit_intercept), C
+            NumPyPasses(
+                Dataset(wide[0], wide[1], codes, wide[2], p.shape[1]), loss, fit_intercept=fit_intercept
+            ),
+            C,
         )
     w = np.random.default_rng(1).normal(size=made.shape)
     value, gradient, hessian = made.hessian(w)
@@ -288,7 +294,9 @@ def test_a_loss_without_a_kernel_has_the_passes_of_its_kernel(
     ours, theirs = (
         LinearObjective(
             NumPyPasses(
-                CONTAINERS[container](X), one, values, codes, weight, p.shape[1], fit_intercept=fit_intercept
+                Dataset(CONTAINERS[container](X), values, codes, weight, p.shape[1]),
+                one,
+                fit_intercept=fit_intercept,
             ),
             0.7,
         )
@@ -320,7 +328,7 @@ def test_outputs_of_a_mean_are_divided_by_their_number():
     w = rng.normal(size=(K, P))
     error = X @ w.T - Y
     for loss in (losses.HalfSquaredError(), Plain()):
-        made = LinearObjective(NumPyPasses(X, loss, Y, None, None, K, fit_intercept=False), np.inf)
+        made = LinearObjective(NumPyPasses(Dataset(X, Y, None, None, K), loss, fit_intercept=False), np.inf)
         value, gradient, hessian = made.hessian(w)
         np.testing.assert_allclose(value, (error**2).sum(axis=0) / 2 / K, rtol=1e-12)
         np.testing.assert_allclose(gradient, error.T @ X / K, rtol=1e-12)
@@ -373,7 +381,7 @@ def test_a_preconditioner_of_coupled_outputs_that_do_not_shift_alike_is_whole():
             return size, (raw - y) / size[:, None]
 
     X, Y = rng.normal(size=(N, P)), rng.uniform(size=(N, K))
-    made = LinearObjective(NumPyPasses(X, Norm(), Y, None, None, K, fit_intercept=True), 1.0)
+    made = LinearObjective(NumPyPasses(Dataset(X, Y, None, None, K), Norm(), fit_intercept=True), 1.0)
     solved = made.preconditioner_at(rng.normal(size=made.shape))(np.ones(made.shape))
     assert (np.abs(made.coef(solved).sum(axis=0)) > 0).all()
     assert np.ptp(made.coef(solved), axis=0).min() > 0

@@ -6,6 +6,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays import device as device_module
+from sklloss.data import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.linear_stochastic import MiniBatches
 from sklloss.objectives.passes import make_passes
@@ -38,7 +39,7 @@ def objectives(setting, loss, rng, *, C=1.0, weight=None, sparse=False, features
     weight = None if weight is None else weight.astype(dtype)
     made = []
     for one in (X, device_module.transfer(X, device)):
-        rows = make_passes(one, loss, *target, weight, K, fit_intercept=True, center=True)
+        rows = make_passes(Dataset(one, *target, weight, K), loss, fit_intercept=True, center=True)
         made.append(LinearObjective(rows, C))
     return made
 
@@ -135,6 +136,8 @@ def test_batches_of_many_rows_are_larger_on_a_device(find_device, rng):
     X = rng.normal(size=(120_000, 1)).astype(np.float32)
     sizes = []
     for one in (X, device_module.transfer(X, find_device("torch"))):
-        rows = make_passes(one, losses.LogLoss(), (X > 0).astype(X.dtype), None, None, 1, fit_intercept=True)
+        rows = make_passes(
+            Dataset(one, (X > 0).astype(X.dtype), None, None, 1), losses.LogLoss(), fit_intercept=True
+        )
         sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
     assert sizes == [512, 600]

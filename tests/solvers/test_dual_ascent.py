@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
+from sklloss.data import Dataset
 from sklloss.objectives import numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent
@@ -51,7 +52,7 @@ def objective(
     elif weights == "outputs":
         weight = rng.gamma(0.7, size=(n, outputs)).astype(dtype)
     loss = losses.CrossEntropy() if kind.startswith("softmax") else losses.LogLoss()
-    rows = NumPyPasses(X, loss, values, codes, weight, outputs, fit_intercept=fit_intercept)
+    rows = NumPyPasses(Dataset(X, values, codes, weight, outputs), loss, fit_intercept=fit_intercept)
     return LinearObjective(rows, C)
 
 
@@ -122,7 +123,9 @@ def test_rows_that_are_all_alike_are_taken_one_by_one():
     n = 400
     X = scipy.sparse.csr_array(np.ones((n, 3)))
     y = (np.arange(n) % 4 == 0).astype(float)[:, None]
-    problem = LinearObjective(NumPyPasses(X, losses.LogLoss(), y, None, None, 1, fit_intercept=False), 0.5)
+    problem = LinearObjective(
+        NumPyPasses(Dataset(X, y, None, None, 1), losses.LogLoss(), fit_intercept=False), 0.5
+    )
     assert problem.rows.dual_sizes()[2] == pytest.approx(1.0)
     best = newton_cholesky(problem, np.zeros(problem.shape), tol=1e-7, max_iter=50)
     ascent, _, _ = run(problem, 40)
@@ -148,13 +151,18 @@ def test_there_is_no_ascent_where_it_does_not_serve():
     rows = objective("binary").rows
     assert none(LinearObjective(rows, 1.0, l1_ratio=0.5))
     dense = NumPyPasses(
-        rows.X.toarray(), losses.LogLoss(), rows.values, None, None, 1, fit_intercept=True, center=False
+        Dataset(rows.X.toarray(), rows.values, None, None, 1),
+        losses.LogLoss(),
+        fit_intercept=True,
+        center=False,
     )
     assert none(LinearObjective(dense, 1.0))
     # a Gram matrix knows more
     assert objective("binary", p=WIDEST_GRAM - 1).dual_ascent() is None
     assert objective("binary", p=WIDEST_GRAM).dual_ascent() is not None
-    huge = NumPyPasses(rows.X * 1e200, losses.LogLoss(), rows.values, None, None, 1, fit_intercept=True)
+    huge = NumPyPasses(
+        Dataset(rows.X * 1e200, rows.values, None, None, 1), losses.LogLoss(), fit_intercept=True
+    )
     assert none(LinearObjective(huge, 1.0))
 
 
@@ -199,7 +207,9 @@ def test_the_squares_of_sparse_columns_need_no_copy_of_them(dtype, index):
     X = sparse(4000, 500, numbers=40).astype(dtype)
     X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
     weight = np.random.default_rng(0).uniform(size=4000).astype(dtype)
-    rows = NumPyPasses(X, losses.LogLoss(), np.zeros((4000, 1), dtype), None, weight, 1, fit_intercept=True)
+    rows = NumPyPasses(
+        Dataset(X, np.zeros((4000, 1), dtype), None, weight, 1), losses.LogLoss(), fit_intercept=True
+    )
     tracemalloc.start()
     squares = rows.squared_columns()
     peak = tracemalloc.get_traced_memory()[1]

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.data import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.solvers.lbfgs import lbfgs
@@ -40,7 +41,7 @@ def rows_of(rng, kind, n=300, p=4, *, fit_intercept=True, dtype=np.float64, spar
     loss = losses.CrossEntropy() if "class" in kind or kind == "softmax" else losses.LogLoss()
     weight = rng.exponential(size=n).astype(dtype) if weighted else None
     X = scipy.sparse.csr_matrix(X) if sparse else X
-    return NumPyPasses(X, loss, values, codes, weight, K, fit_intercept=fit_intercept, center=True)
+    return NumPyPasses(Dataset(X, values, codes, weight, K), loss, fit_intercept=fit_intercept, center=True)
 
 
 def walk(rows, Cs, *, tol=1e-4, max_iter=100, widest=np.inf, solver=newton_cholesky):
@@ -142,7 +143,7 @@ def test_an_output_without_an_optimum_does_not_stop_the_others(rng):
     rows = rows_of(rng, "one-vs-rest")
     values = rows.values.copy()
     values[:, 1] = 0.0
-    rows = NumPyPasses(rows.X, losses.LogLoss(), values, None, None, 3, fit_intercept=True)
+    rows = NumPyPasses(Dataset(rows.X, values, None, None, 3), losses.LogLoss(), fit_intercept=True)
     for objective, result in walk(rows, GRIDS["coarse"]):
         np.testing.assert_array_equal(result.converged | result.vanished, True)
         assert result.vanished[1]
@@ -179,7 +180,9 @@ def test_rounding_does_not_add_up_along_a_path(rng):
     # The shift that all outputs of a softmax have in common is held by the penalty alone, which the Hessian
     # of a column this large does not even show.
     rows = rows_of(rng, "softmax", fit_intercept=False)
-    rows = NumPyPasses(rows.X * [1e6, 1, 1e-6, 1], rows.loss, None, rows.codes, None, 3, fit_intercept=False)
+    rows = NumPyPasses(
+        Dataset(rows.X * [1e6, 1, 1e-6, 1], None, rows.codes, None, 3), rows.loss, fit_intercept=False
+    )
     path = walk(rows, np.logspace(-8, 8, 50))
     for objective, result in path[::7]:
         alone = newton_cholesky(objective, np.zeros(objective.shape), tol=1e-6, max_iter=100)

@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from sklloss import losses
 from sklloss.arrays.device import Device, transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
+from sklloss.data import Dataset
 from sklloss.objectives.device_passes import DevicePasses
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
@@ -90,7 +91,10 @@ def pair(
     made = []
     for matrix in (X, transfer(X, device)):
         rows = make_passes(
-            matrix, KINDS[kind], values, codes, weight, outputs, fit_intercept=fit_intercept, center=center
+            Dataset(matrix, values, codes, weight, outputs),
+            KINDS[kind],
+            fit_intercept=fit_intercept,
+            center=center,
         )
         made.append(LinearObjective(rows, C, l1_ratio))
     assert isinstance(made[1].rows, DevicePasses)

@@ -1,0 +1,266 @@
+"""Checked rows and their targets: what every objective is made of, and the one door by which data come in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklloss.arrays.device import Device, device_of, to_numpy
+from sklloss.data.array_checks import check_same_device, check_same_device_as, dtype_of
+from sklloss.data.checks import (
+    check_validation_arguments,
+    check_weight,
+    check_X,
+    in_dtype,
+    target_in_dtype,
+    weight_in_dtype,
+)
+from sklloss.data.origin import Origin, move_to_device
+from sklloss.losses import Loss
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What the coded targets of a classifier mean.
+
+    Attributes
+    ----------
+    kind : {"binary", "softmax", "one-vs-rest", "multilabel"}
+        "binary" has one output, "softmax" one per class, "one-vs-rest" likewise but with sigmoids,
+        "multilabel" one per label.
+    classes : ndarray
+    """
+
+    kind: str
+    classes: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Checked rows of X with their targets and weights.
+
+    Shapes agree, numbers are finite, weights are not negative, codes are in range, and X, targets and
+    weights share one dtype.
+
+    Attributes
+    ----------
+    X : ndarray, CSR matrix, array of another namespace or TorchCSR of shape (n, features)
+        Where it is to be computed with. A NumPy array has contiguous rows or columns.
+    values : ndarray of shape (n, outputs) or None
+        Targets as numbers or probabilities, in the dtype of X.
+    codes : ndarray of intp of shape (n,) or None
+        The class of each row, where ``values`` is None.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+        Sample weights, times class weights.
+    outputs : int
+    labels : Labels or None
+        For a classifier.
+    origin : Origin or None
+        Where X came from. What is learned goes there.
+    y : ndarray or None
+        Targets as scores compare them with predictions, where there will be scores.
+    """
+
+    X: Any
+    values: NDArray[Any] | None = None
+    codes: NDArray[np.intp] | None = None
+    weight: NDArray[Any] | None = None
+    outputs: int = 1
+    labels: Labels | None = None
+    origin: Origin | None = None
+    y: NDArray[Any] | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.X.shape[0]
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype of X, wherever X lives."""
+        return dtype_of(self.X)
+
+    @property
+    def device(self) -> Device | None:
+        """Where X is; None for NumPy."""
+        return device_of(self.X)
+
+    def take(self, rows: NDArray[Any]) -> Dataset:
+        """Some of the rows, by their numbers or by a mask."""
+        device = self.device
+        if device is None:
+            X = self.X[rows]
+        elif hasattr(self.X, "take_rows"):
+            X = self.X.take_rows(rows)
+        else:
+            X = device.xp.take(self.X, device.put(rows, np.int64), axis=0)
+        return replace(self, X=X, **self._parts(lambda part: part[rows]))
+
+    def every(self, step: int) -> Dataset:
+        """Each step-th of the rows, in memory of their own where a pass would read them more slowly."""
+        if self.device is None:
+            X = self.X[::step]
+            if isinstance(X, np.ndarray) and X.strides[1] != X.itemsize:
+                X = np.ascontiguousarray(X)
+        elif hasattr(self.X, "every"):
+            X = self.X.every(step)
+        else:
+            X = self.device.xp.asarray(self.X[::step, ...], copy=True)
+        return replace(self, X=X, **self._parts(lambda part: np.ascontiguousarray(part[::step])))
+
+    def in_dtype(self, dtype: np.dtype[Any], loss: Loss, suffix: str = "") -> Dataset:
+        """The same numbers in another dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+        loss : Loss
+            Targets must stay in its domain, which small numbers that round to 0 may leave.
+        suffix : str
+            Of the arguments' names, for errors.
+
+        Raises
+        ------
+        ValueError
+            If a number is out of the range of the dtype, or a target out of the domain.
+        """
+        if self.dtype == dtype:
+            return self
+        values, weight = self.values, self.weight
+        if values is not None:
+            values = target_in_dtype(values, dtype, loss, "y" + suffix)
+        if weight is not None:
+            weight = weight_in_dtype(weight, dtype, "sample_weight" + suffix)
+        return replace(self, X=in_dtype(self.X, dtype, "X" + suffix), values=values, weight=weight)
+
+    def on_host(self) -> Any:
+        """X as a NumPy array or CSR matrix."""
+        return self.X.host if hasattr(self.X, "host") else to_numpy(self.X)
+
+    def _parts(self, part_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        parts = {name: getattr(self, name) for name in ("values", "codes", "weight", "y")}
+        return {name: part_of(part) for name, part in parts.items() if part is not None}
+
+
+class Coder(Protocol):
+    """What adds the targets y, called ``name`` in errors, to checked rows that have none yet."""
+
+    def __call__(self, data: Dataset, y: Any, *, name: str) -> Dataset:
+        """The data with their targets."""
+
+
+def check_rows(
+    estimator: Any,
+    X: Any,
+    sample_weight: ArrayLike | None,
+    *,
+    reset: bool = True,
+    origin: Origin | None = None,
+    dtype: np.dtype[Any] | None = None,
+    suffix: str = "",
+) -> Dataset:
+    """Check rows and their weights.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else X must agree with them. Where
+        it has ``device`` and ``device_dtype``, they say where X is moved.
+    X, sample_weight
+        As the user passed them.
+    reset : bool
+    origin : Origin, optional
+        Of the training rows, where X belongs to a validation set: both must live on one device.
+    dtype : dtype, optional
+        What X is brought to.
+    suffix : str
+        Of the arguments' names, for errors.
+
+    Returns
+    -------
+    Dataset
+        Without targets.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is invalid, which the message names.
+    """
+    X = check_X(estimator, X, reset=reset, name="X" + suffix)
+    if origin is not None:
+        check_same_device_as(X, origin.device)
+    X, own = move_to_device(X, estimator, "X" + suffix)
+    if dtype is not None:
+        X = in_dtype(X, dtype, "X" + suffix)
+    weight = check_weight(sample_weight, X.shape[0], dtype_of(X), "sample_weight" + suffix)
+    return Dataset(X, weight=weight, origin=origin or own)
+
+
+def check_data(
+    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, code: Coder, *, reset: bool = True
+) -> Dataset:
+    """Check what `fit` was given.
+
+    Parameters
+    ----------
+    estimator, X, sample_weight, reset
+        See `check_rows`.
+    y : array-like
+    code : callable
+        See `Coder`.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is invalid, which the message names.
+    """
+    return code(check_rows(estimator, X, sample_weight, reset=reset), y, name="y")
+
+
+def check_validation_data(
+    estimator: Any,
+    X_val: Any,
+    y_val: Any,
+    sample_weight_val: ArrayLike | None,
+    code: Coder,
+    data: Dataset,
+    *,
+    dtype: np.dtype[Any] | None = None,
+) -> Dataset | None:
+    """Check a validation set, which must live where the training rows in ``data`` came from.
+
+    Parameters are those of `check_data`. The rows keep their dtype, or are brought to ``dtype``.
+
+    Returns
+    -------
+    Dataset or None
+        None if there is no validation set.
+    """
+    if not check_validation_arguments(X_val, y_val, sample_weight_val):
+        return None
+    rows = check_rows(
+        estimator, X_val, sample_weight_val, reset=False, origin=data.origin, dtype=dtype, suffix="_val"
+    )
+    return code(rows, y_val, name="y_val")
+
+
+def check_stream_data(
+    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, code: Coder, learned: Any
+) -> Dataset:
+    """Check what `partial_fit` was given.
+
+    Parameters are those of `check_data`, and ``learned``: an array that the estimator has learned, which X
+    must live beside, or None at the first call.
+    """
+    if learned is not None:
+        check_same_device(estimator, X, learned, "partial_fit")
+    return code(check_rows(estimator, X, sample_weight, reset=learned is None), y, name="y")
