@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "linear": BELOW_ESTIMATORS | SHARED | {"metrics", "model_selection"},
     "mlp": BELOW_ESTIMATORS | SHARED,
 }
+# What the parts of kernels/ may import of each other, besides its common files, which import none of them.
+KERNELS_MAY_IMPORT = {"isa": {"network.types"}, "linear": {"solve"}, "network": {"solve"}, "solve": set()}
 TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
 # The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.
 PACKAGE = "__init__"
@@ -117,6 +119,24 @@ def _imported_room(module, name, root):
     return PACKAGE
 
 
+def _imported_part(module, name, root):
+    """The part of kernels/ that an import reaches, and the module in it; None when it reaches none."""
+    parts = module.split(".") + ([name] if name else [])
+    if parts[:2] == [root.name, "kernels"] and len(parts) > 2 and parts[2] in KERNELS_MAY_IMPORT:
+        return parts[2], ".".join(parts[2:4])
+    return None
+
+
+def _crosses_parts(module, name, path, root):
+    """Whether a file of kernels/ imports a part of it that is not below its own."""
+    within = path.relative_to(root).parts[1:]
+    reached = _imported_part(module, name, root)
+    if reached is None or within == ("__init__.py",):  # which chooses the build
+        return False
+    own = within[0] if len(within) > 1 else None
+    return reached[0] != own and not KERNELS_MAY_IMPORT.get(own, set()) & set(reached)
+
+
 def _is_private(module, name):
     parts = module.split(".") + ([name] if name else [])
     return any(part.startswith("_") and not part.startswith("__") for part in parts)
@@ -126,7 +146,7 @@ def violations(root):
     """What breaks the rule in a source tree, as ``file:line: why``."""
     found = []
     for path in sorted(root.rglob("*")):
-        if path.suffix not in {".py", ".pyx", ".pxd", ".pxi"}:
+        if path.suffix not in {".py", ".pyx", ".pxd", ".pxi", ".tp"}:
             continue
         room = _room(path, root)
         where = path.relative_to(root.parent).as_posix()
@@ -141,6 +161,8 @@ def violations(root):
             target = _imported_room(module, name, root)
             if target is not None and room not in TOP and target != room and target not in MAY_IMPORT[room]:
                 found.append(f"{at}: {room} must not import {what}")
+            if room == "kernels" and _crosses_parts(module, name, path, root):
+                found.append(f"{at}: {path.relative_to(root / 'kernels').parts[0]} must not import {what}")
             if module.split(".")[0] == "sklearn" and _is_private(module, name):
                 found.append(f"{at}: {what} is private to scikit-learn")
             if kind == "cimport" and module.split(".")[0] == "numpy":
@@ -166,6 +188,8 @@ def tree(tmp_path):
         (root / room / "__init__.py").touch()
     for module in ("__init__", "__main__"):
         (root / f"{module}.py").touch()
+    for part in KERNELS_MAY_IMPORT:
+        (root / "kernels" / part).mkdir()
     (root / "linear" / "base.py").write_text("from sklloss import kernels, losses\nfrom .. import data\n")
     (root / "__main__.py").write_text("import sklloss\nfrom sklloss import LogisticClassifier\n")
 
@@ -199,6 +223,11 @@ def tree(tmp_path):
         ("kernels/a.pyx", '"""\nfrom sklloss.kernels import b"""\nfrom sklloss.losses cimport c', 3),
         ("kernels/a.pxd", "from ..solvers.gradient cimport (\n    a,\n    b,\n)", 1),
         ("kernels/a.pxi", "cimport sklloss.objectives", 1),
+        ("kernels/linear/a.pyx", "from sklloss.kernels.network.types cimport a", 1),
+        ("kernels/isa/a.pxi.tp", "\nfrom sklloss.kernels.linear.gradient cimport a", 2),
+        ("kernels/isa/a.pxi", "from sklloss.kernels.network.network cimport a", 1),
+        ("kernels/solve/a.pyx", "from sklloss.kernels.linear cimport a", 1),
+        ("kernels/data.pxd", "from sklloss.kernels.isa.formulas cimport a", 1),
         ("linear/a.py", "from sklearn._loss import HalfBinomialLoss", 1),
         ("linear/a.py", "from sklearn.utils.validation import (\n    _check_sample_weight)", 1),
         ("linear/a.py", "import sklearn.linear_model._base as b", 1),
@@ -221,6 +250,12 @@ def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
         ("losses/a.py", "from ..kernels import get\nfrom . import b\nimport numpy as np"),
         ("solvers/a.pyx", "from scipy.linalg.cython_blas cimport dgemm\nfrom libc.math cimport sqrt"),
         ("kernels/a.pyx", "import numpy as np\nfrom cython cimport floating"),
+        (
+            "kernels/linear/a.pyx",
+            "from sklloss.kernels.solve.a cimport b\nfrom sklloss.kernels.data cimport c",
+        ),
+        ("kernels/isa/a.pxi", "from sklloss.kernels.network.types cimport Step"),
+        ("kernels/__init__.py", "import importlib\nimportlib.import_module(f'sklloss.kernels.isa.{1}')"),
         ("objectives/a.pyx", "from sklloss.kernels.driver cimport a, b  # from sklloss import mlp"),
         ("linear/a.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
         ("mlp/a.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
@@ -228,3 +263,41 @@ def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
 )
 def test_what_the_rule_allows_is_let_through(tree, file, text):
     assert tree(file, text) == []
+
+
+MOST_PARAMETERS = 10
+MOST_LINES = 80
+# Files whose functions still exceed a limit; none may be added.
+TOO_MANY_PARAMETERS = {"objectives/device_network.py", "solvers/stochastic.py"}
+TOO_MANY_LINES = {"mlp/base.py", "solvers/stochastic.py"}
+
+
+def _functions(root):
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield path.relative_to(root).as_posix(), node
+
+
+def _parameters(function):
+    arguments = function.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def _lines(function):
+    """Lines of a function without its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function):
+        lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+    return lines
+
+
+def test_no_function_below_the_estimators_takes_more_parameters_than_one_can_keep_in_mind():
+    found = {file for file, function in _functions(ROOT) if _parameters(function) > MOST_PARAMETERS}
+    assert {file for file in found if file.split("/")[0] in BELOW_ESTIMATORS} <= TOO_MANY_PARAMETERS
+
+
+def test_no_function_is_longer_than_a_screen_or_two():
+    found = {file for file, function in _functions(ROOT) if _lines(function) > MOST_LINES}
+    assert {file for file in found if file.split("/")[0] != "kernels"} <= TOO_MANY_LINES
