@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,12 +76,29 @@ def test_every_build_has_the_same_kernels_in_both_dtypes():
 
 def test_a_build_that_the_compiler_could_not_make_is_done_without_and_reported(monkeypatch):
     monkeypatch.delenv("SKLLOSS_CPU", raising=False)
-    monkeypatch.setattr(kernels._cpu, "supported", lambda: ["avx512", "avx2", "baseline"])
+    monkeypatch.setattr(kernels.cpu, "supported", lambda: ["avx512", "avx2", "baseline"])
     monkeypatch.setattr(kernels, "_installed", lambda build: build == "baseline")
     chosen, reason = kernels._choose()
     assert chosen == "baseline"
     assert "could not build avx512, avx2" in reason
     assert dict(_kernels())["avx512"] == "missing: this CPU could run it, but it was not built"
+
+
+def test_python_started_among_sources_without_kernels_is_told_in_one_line_what_to_do(tmp_path):
+    package = tmp_path / "sklloss"
+    shutil.copytree(
+        Path(kernels.__file__).parents[1], package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import sklloss"], capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ImportError: {package} holds sklloss's sources without compiled kernels")
+    assert "start Python in another folder" in last
+    assert "pip install --editable ." in last
+    assert "partially initialized" not in done.stderr
 
 
 def test_show_versions_tells_versions_kernels_threads_and_devices(capsys, monkeypatch):

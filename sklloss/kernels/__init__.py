@@ -9,6 +9,13 @@ import os
 
 import numpy as np
 
+if importlib.util.find_spec("sklloss.kernels.cpu") is None:
+    raise ImportError(
+        f"{os.path.dirname(os.path.dirname(__file__))} holds sklloss's sources without compiled kernels: "
+        "start Python in another folder to use the installed sklloss, or run `pip install --editable .` "
+        "beside it"
+    )
+
 from sklloss.kernels import cpu, products
 from sklloss.kernels.driver import evaluate
 
