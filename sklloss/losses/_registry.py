@@ -1,9 +1,16 @@
 """Losses by name."""
 
-_by_name = {}
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from sklloss.losses._base import Loss
+
+_LossClass = TypeVar("_LossClass", bound="type[Loss]")
+
+_by_name: "dict[str, type[Loss]]" = {}
 
 
-def register(loss_class):
+def register(loss_class: _LossClass) -> _LossClass:
     """Class decorator: make the loss, with its default parameters, known under ``loss_class.name``."""
     name = loss_class.name
     if not name or name in _by_name:
@@ -12,12 +19,12 @@ def register(loss_class):
     return loss_class
 
 
-def names():
+def names() -> list[str]:
     """The names that `get` knows, sorted."""
     return sorted(_by_name)
 
 
-def get(loss):
+def get(loss: "str | Loss") -> "Loss":
     """The loss of that name, with its default parameters; a `Loss` object is returned as it is.
 
     Parameters

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[Any]
+from sklloss.arrays.vectors import Array, Mask
+
+# Solves with a matrix, or multiplies by it, for each problem.
+Solve: TypeAlias = Callable[[Array], Array]
 Callback: TypeAlias = Callable[[int, Array, Array], object]
 
 # An unpenalised objective this small, relative to its start, has no minimum: the data are separable. Below
@@ -63,7 +65,7 @@ class HessianObjective(GradientObjective, Protocol):
     def hessian(self, w: Array) -> tuple[Array, Array, Array]:
         """Values, gradients and the lower triangles of the Hessians, (problems, size, size)."""
 
-    def newton_steps(self, w: Array, curve: Array, *rule: float) -> tuple[int, bool] | None:
+    def newton_steps(self, w: Array, curve: Array, *rule: Any) -> tuple[int, bool] | None:
         """Compiled steps of a small problem, in place; None if the problem is not small."""
 
     def thinned(self, each: int) -> "HessianObjective | None":
@@ -173,15 +175,15 @@ class Result:
         The objective has no minimum and was followed until almost nothing was left of it.
     """
 
-    w: np.ndarray
-    value: np.ndarray
-    n_iter: np.ndarray
-    converged: np.ndarray
-    curve: list
-    vanished: np.ndarray
+    w: Array
+    value: Array
+    n_iter: Array
+    converged: Mask
+    curve: list[float]
+    vanished: Mask
 
 
-def allowed_gap(value, tol):
+def allowed_gap(value: Any, tol: float) -> Array:
     """The objective gap F - F* at which a problem counts as solved: ``tol**2 * F``, or 1e-14 F if more.
 
     Near the optimum F - F* is half the squared distance to it, measured by the curvature, so ``tol``
@@ -197,19 +199,19 @@ def allowed_gap(value, tol):
     return max(tol**2, 1e-14) * np.abs(value)
 
 
-def vanished_share(objective):
+def vanished_share(objective: Objective) -> float:
     """The share of its start that an objective without a minimum is followed down to."""
     return VANISHED_PENALISED if objective.penalised else VANISHED
 
 
-def has_vanished(objective, value, start):
+def has_vanished(objective: Objective, value: Array, start: Array) -> Mask:
     """Which problems have no minimum, and have come as near to its infimum, 0, as makes sense."""
     least = vanished_share(objective) * start
     # a loss may be negative: 0 is then a value like any other
     return (value >= 0) & (value <= least) & (start > 0)
 
 
-def start_again(objective, w, value):
+def start_again(objective: Objective, w: Array, value: Array) -> bool:
     """Move problems whose ``value`` is higher than at 0 there, in place; whether there were any.
 
     Scores that are far off on the wrong side hide the curvature that a Newton step goes by.
@@ -218,20 +220,20 @@ def start_again(objective, w, value):
         return False
     worse = ~(value <= objective.null_value(exact=True))  # a NaN too
     w[worse] = 0.0
-    return worse.any()
+    return bool(worse.any())
 
 
-def first_value(objective, w, value):
+def first_value(objective: Objective, w: Array, value: Array) -> Array:
     """By what an objective that started at ``w`` is judged to have vanished: no more than its value at 0."""
     return np.fmin(value, objective.null_value()) if w.any() else value
 
 
-def finite_or_zero(direction):
+def finite_or_zero(direction: Array) -> Array:
     """The direction, with zeros for a problem whose direction is not a number: it gets no step."""
     return np.where(np.isfinite(direction).all(axis=1, keepdims=True), direction, 0.0)
 
 
-def exhausted(decrement, value, noise=0.0):
+def exhausted(decrement: Array, value: Array, noise: float = 0.0) -> Mask:
     """No step lowers the objective further: is it because its rounding hides what is left?
 
     So it is taken where the gap is 1e-6 of the value, or 20 times the relative noise of a value if that is

@@ -1,8 +1,13 @@
 """Quadratic models with an L1 norm, as proximal Newton minimises them: with their matrix, or by products."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from sklloss.arrays.vectors import Array, Mask
 from sklloss.kernels.solve.coordinate_descent import descend
+from sklloss.solvers.base import Solve
 from sklloss.solvers.newton import solve_positive
 
 SWEEPS = 10  # of coordinate descent between two checks of what they gained
@@ -19,7 +24,15 @@ LOOSEST = 0.3  # what a solve on a face may leave undone, against what it has ga
 CONFIRMED = 10.0  # a proximal step that gains less than what may be left by this factor confirms the end
 
 
-def minimise_model(matrix, gradient, w, l1, share, least, trust_radius=np.inf):
+def minimise_model(
+    matrix: Array,
+    gradient: Array,
+    w: Array,
+    l1: Array,
+    share: float,
+    least: float,
+    trust_radius: Array | float = np.inf,
+) -> tuple[Array, float, bool]:
     """Minimise g.d + d.Hd / 2 + l1.|w + d| over d.
 
     Sweeps of coordinate descent find the support and the signs. Where they would take long to the end, as
@@ -71,7 +84,7 @@ def minimise_model(matrix, gradient, w, l1, share, least, trust_radius=np.inf):
     return d, decrease, reached
 
 
-def _minimise_on_face(matrix, slope, z, l1):
+def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple[float, bool, float]:
     """Move z to the minimum over its support with its signs as they are, or as far as signs allow.
 
     ``z`` and ``slope`` change in place. Returns what is gained, whether the minimum was reached, and the most
@@ -92,13 +105,12 @@ def _minimise_on_face(matrix, slope, z, l1):
         to_zero = np.divide(-z[face], step, out=np.full_like(step, np.inf), where=bound)
         first = to_zero.min()
         moves.append(np.where(to_zero == first, -z[face], first * step))
-    best = (0.0, None, None)
-    for move in moves:
-        H_move = block @ move
-        gained = -(subgradient @ move + 0.5 * (move @ H_move))
+    best: tuple[float, Array | None] = (0.0, None)
+    for candidate in moves:
+        gained = -(subgradient @ candidate + 0.5 * (candidate @ (block @ candidate)))
         if gained > best[0]:
-            best = (gained, move)
-    gained, move = best[:2]
+            best = (gained, candidate)
+    gained, move = best
     if move is None:
         return 0.0, exact, -0.5 * (subgradient @ step)
     z[face] += move
@@ -106,7 +118,17 @@ def _minimise_on_face(matrix, slope, z, l1):
     return gained, exact, -0.5 * (subgradient @ step) - gained
 
 
-def minimise_by_products(product, precondition, gradient, w, l1, inside, diagonal, share, least):
+def minimise_by_products(
+    product: Solve,
+    precondition: Callable[[Mask], Solve],
+    gradient: Array,
+    w: Array,
+    l1: Array,
+    inside: Mask,
+    diagonal: Array,
+    share: float,
+    least: Array,
+) -> tuple[Array, Array, Mask]:
     """Minimise g.d + d.Hd / 2 + l1.|w + d| over d for each problem, d being 0 outside a set.
 
     In turns: a proximal gradient step, scaled by ``diagonal``, which finds the support and the signs; and
@@ -138,7 +160,7 @@ def minimise_by_products(product, precondition, gradient, w, l1, inside, diagona
     z, H_step = w.copy(), np.zeros_like(w)
     total = np.zeros(len(w))
     length = np.ones(len(w))
-    reached = ~inside.any(axis=1)
+    reached: Any = ~inside.any(axis=1)
     products = 0
     for _ in range(PRODUCT_ROUNDS):
         slope = gradient + H_step
@@ -191,11 +213,13 @@ def minimise_by_products(product, precondition, gradient, w, l1, inside, diagona
     return d, decrease, reached
 
 
-def _dot(a, b):
+def _dot(a: Array, b: Array) -> Array:
     return np.einsum("bi,bi->b", a, b)
 
 
-def _move(product, slope, z, target, l1):
+def _move(
+    product: Solve, slope: Array, z: Array, target: Array, l1: Array
+) -> tuple[Array, Array, Array, Array]:
     """Move from z towards another point as far as that lowers the model for sure.
 
     Returns what is gained at least, the new z, H times the way, and the part of it that was gone.
@@ -211,7 +235,17 @@ def _move(product, slope, z, target, l1):
     return np.where(down, -part * (first + 0.5 * part * second), 0.0), z, gone * H_p, part
 
 
-def _conjugate_gradients(product, solve, face, subgradient, start, l1, share, least, total):
+def _conjugate_gradients(
+    product: Solve,
+    solve: Solve,
+    face: Mask,
+    subgradient: Array,
+    start: Array,
+    l1: Array,
+    share: float,
+    least: Array,
+    total: Array,
+) -> tuple[Array, Array, int]:
     """Minimise subgradient.e + e.He / 2 loosely over e on a face; e, He and the number of products."""
     e, H_step = np.zeros_like(subgradient), np.zeros_like(subgradient)
     residual = -subgradient

@@ -1,11 +1,15 @@
 """Limited-memory BFGS, preconditioned, over an array of independent problems."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
 
-from sklloss.arrays.vectors import NUMPY
+from sklloss.arrays.vectors import NUMPY, Array, Mask
 from sklloss.solvers.base import (
+    Callback,
     GradientObjective,
     Result,
+    Solve,
     allowed_gap,
     exhausted,
     finite_or_zero,
@@ -23,7 +27,15 @@ GAP_SAFETY = 0.1  # the approximate inverse Hessian may underestimate the gap
 DISAGREES = 1e-14  # share of their sizes' product that a step and the change of the gradient have in common
 
 
-def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
+def lbfgs(
+    objective: GradientObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    memory: int = 10,
+    callback: Callback | None = None,
+) -> Result:
     """Minimise a smooth objective by L-BFGS.
 
     The two-loop recursion starts from the objective's preconditioner instead of a multiple of the
@@ -57,15 +69,15 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     w = np.array(w, dtype=np.float64)
     prepare = getattr(objective, "preconditioner", None)
     precondition = prepare() if prepare is not None else np.copy
-    renew = getattr(objective, "preconditioner_at", None)
-    due = max(RENEWED, objective.local_cost) if renew is not None else max_iter + 1
+    renew: Any = getattr(objective, "preconditioner_at", None)
+    due = max(RENEWED, getattr(objective, "local_cost", 0)) if renew is not None else max_iter + 1
     vectors = getattr(objective, "vectors", NUMPY)
     model = (Compact if vectors.resident else TwoLoop)(objective, vectors, precondition, memory)
     value = model.start(w)
     start = first_value(objective, w, value)
     if start_again(objective, w, value):
         value = model.start(w)
-    earlier = []
+    earlier: list[Array] = []
     n_iter = np.zeros(len(w), dtype=int)
     quiet = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
@@ -102,7 +114,9 @@ def lbfgs(objective, w, *, tol, max_iter, memory=10, callback=None):
     return Result(model.w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _line_search(model, value, slope, active, noise):
+def _line_search(
+    model: "TwoLoop | Compact", value: Array, slope: Array, active: Mask, noise: Array
+) -> tuple[Array, Array]:
     """Steps that satisfy the weak Wolfe conditions, by doubling and bisection for each problem.
 
     Where the change of the value drowns in its rounding, the slope alone decides (Hager and Zhang's
@@ -136,6 +150,10 @@ def _line_search(model, value, slope, active, noise):
     return step, model.look(step)[0]
 
 
+# A step, the change of the gradient, one over their product, and the preconditioner's scale.
+Past: TypeAlias = tuple[Array, Array, Array, Array]
+
+
 class TwoLoop:
     """The model in main memory, multiplied by the two-loop recursion.
 
@@ -144,55 +162,55 @@ class TwoLoop:
     w : ndarray of shape (problems, size)
     """
 
-    def __init__(self, objective, vectors, precondition, memory):
+    def __init__(self, objective: GradientObjective, vectors: Any, precondition: Solve, memory: int) -> None:
         self._objective, self._precondition, self._memory = objective, precondition, memory
-        self._past = []
+        self._past: list[Past] = []
 
-    def start(self, w):
+    def start(self, w: Array) -> Array:
         """Begin at w, and return the values there."""
         self.w = w
         value, self._gradient = self._objective.value_and_gradient(w)
         return value
 
-    def direct(self, active):
+    def direct(self, active: Mask) -> Array:
         """Turn to the next direction, 0 for a problem that is not active, and return its slope."""
         direction = finite_or_zero(-_inverse_hessian(self._gradient, self._past, self._precondition))
         direction[~active] = 0.0
         self._direction = direction
         return _dot(self._gradient, direction)
 
-    def vanishes(self):
+    def vanishes(self) -> Mask:
         """Which problems have a gradient of 0."""
         return (self._gradient == 0).all(axis=1)
 
-    def look(self, step):
+    def look(self, step: Array) -> tuple[Array, Array]:
         """The values at the end of steps along the direction, and the slopes there."""
         self._moved = step[:, None] * self._direction
         self._ahead = self.w + self._moved
         value, self._next = self._objective.value_and_gradient(self._ahead)
         return value, _dot(self._next, self._direction)
 
-    def transfer(self, step):
+    def transfer(self, step: Array) -> None:
         """Go to where it has looked last, with those steps."""
         _remember(self._past, self._moved, self._next - self._gradient, self._precondition, self._memory)
         self.w, self._gradient = self._ahead, self._next
 
-    def renew(self, precondition):
+    def renew(self, precondition: Solve) -> None:
         """Take another preconditioner for what comes, and for what is remembered."""
         self._precondition = precondition
         self._past = [(s, y, rho, _newest_scale(s, y, rho, precondition)) for s, y, rho, _ in self._past]
 
 
-def agree(sy, ss, yy):
+def agree(sy: Array, ss: Array, yy: Array) -> Mask:
     """Whether a step s and the change y of the gradient agree, from their products: else neither is kept."""
     return sy > DISAGREES * np.sqrt(np.maximum(ss * yy, 0.0))
 
 
-def _dot(a, b):
+def _dot(a: Array, b: Array) -> Array:
     return np.einsum("bi,bi->b", a, b)
 
 
-def _remember(past, s, y, precondition, memory):
+def _remember(past: list[Past], s: Array, y: Array, precondition: Solve, memory: int) -> None:
     """Keep a step s and the change y of the gradient; a problem in which they disagree keeps nothing."""
     sy = _dot(s, y)
     good = agree(sy, _dot(s, s), _dot(y, y))
@@ -202,13 +220,13 @@ def _remember(past, s, y, precondition, memory):
         past.pop(0)
 
 
-def _newest_scale(s, y, rho, precondition):
+def _newest_scale(s: Array, y: Array, rho: Array, precondition: Solve) -> Array:
     """By what the preconditioner is to be multiplied to meet the step s; 0 for what was not kept."""
     yy = _dot(y, precondition(y))
     return np.divide(_dot(s, y), yy, out=np.zeros_like(rho), where=(rho > 0) & (yy > 0))
 
 
-def _inverse_hessian(gradient, past, precondition):
+def _inverse_hessian(gradient: Array, past: list[Past], precondition: Solve) -> Array:
     """Approximate inverse Hessian times gradient, by the two-loop recursion for each problem."""
     q = gradient.copy()
     weights = []
@@ -244,11 +262,11 @@ class Compact:
     methods", 1994.
     """
 
-    def __init__(self, objective, vectors, precondition, memory):
+    def __init__(self, objective: GradientObjective, vectors: Any, precondition: Solve, memory: int) -> None:
         self._objective, self._vectors, self._xp = objective, vectors, vectors.xp
         self._precondition, self._memory = vectors.solver(precondition), memory
 
-    def start(self, w):
+    def start(self, w: Array) -> Array:
         """See `TwoLoop.start`; w is NumPy's."""
         problems = len(w)
         self._w = self._vectors.put(w)
@@ -265,11 +283,11 @@ class Compact:
         return value
 
     @property
-    def w(self):
+    def w(self) -> Array:
         """See `TwoLoop`."""
         return self._vectors.get(self._w)
 
-    def direct(self, active):
+    def direct(self, active: Mask) -> Array:
         """See `TwoLoop.direct`."""
         a = _times(self._inverse_R, self._Sg)
         scale = self._scale()[:, None]
@@ -286,11 +304,11 @@ class Compact:
         self._direction = direction if sound.all() else self._vectors.keep(direction, sound)
         return np.where(self._active, slope, 0.0)
 
-    def vanishes(self):
+    def vanishes(self) -> Mask:
         """See `TwoLoop.vanishes`."""
         return self._vectors.vanishes(self._gradient, self._gPg == 0)
 
-    def look(self, step):
+    def look(self, step: Array) -> tuple[Array, Array]:
         """See `TwoLoop.look`."""
         xp, problems = self._xp, len(step)
         self._moved = self._vectors.along(step, self._direction, self._active)
@@ -307,7 +325,7 @@ class Compact:
         self._products = numbers[:, 1:].reshape(problems, -1, 3)
         return numbers[:, 0].copy(), self._products[:, -5, 2].copy()
 
-    def transfer(self, step):
+    def transfer(self, step: Array) -> None:
         """See `TwoLoop.move`."""
         xp = self._xp
         problems, known = self._D.shape
@@ -336,7 +354,7 @@ class Compact:
         )  # fmt: skip
         self._changes = xp.concat([self._changes[:, first:, :], change[:, None, :]], axis=1)
 
-    def renew(self, precondition):
+    def renew(self, precondition: Solve) -> None:
         """See `TwoLoop.renew`."""
         xp, known = self._xp, self._D.shape[1]
         self._precondition = self._vectors.solver(precondition)
@@ -350,7 +368,7 @@ class Compact:
         self._PYg, self._gPg = products[:, :known, known], products[:, known, known]
         self._basis = xp.concat([self._basis[:, :known, :], later], axis=1)
 
-    def _scale(self):
+    def _scale(self) -> Array:
         """By what the preconditioner is to be multiplied to meet the newest step that was kept."""
         if not self._D.shape[1]:
             return np.ones(len(self._D))
@@ -361,11 +379,11 @@ class Compact:
         return np.divide(self._D[at], yPy[at], out=np.ones(len(kept)), where=kept[at])
 
 
-def _times(matrix, vector):
+def _times(matrix: Array, vector: Array) -> Array:
     return np.einsum("bij,bj->bi", matrix, vector)
 
 
-def _bordered(matrix, column, row, corner):
+def _bordered(matrix: Array, column: Array, row: Array | float, corner: Array) -> Array:
     """Square matrices with one more column and row."""
     problems, size = column.shape
     larger = np.empty((problems, size + 1, size + 1))

@@ -1,9 +1,13 @@
 """Newton's method with a Cholesky factor of the whole Hessian."""
 
+from typing import Any
+
 import numpy as np
 from scipy.linalg import lapack
 
+from sklloss.arrays.vectors import Array, Mask
 from sklloss.solvers.base import (
+    Callback,
     HessianObjective,
     Result,
     allowed_gap,
@@ -28,7 +32,15 @@ SHRINKS = 0.1
 MOST_PLAIN = 100  # compiled steps in a row, between which no signal is handled
 
 
-def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None):
+def newton_cholesky(
+    objective: HessianObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None = None,
+    hessian: Array | None = None,
+) -> Result:
     """Minimise a convex objective by damped Newton steps.
 
     A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration
@@ -60,7 +72,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     n_iter = np.zeros(len(w), dtype=int)
     converged = np.zeros(len(w), dtype=bool)
     null = objective.null_value() if w.any() else np.inf
-    curve = []
+    curve: list[float] = []
     if hessian is None:
         curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter, callback)
         n_iter[:] = max(0, len(curve) - 1)
@@ -77,7 +89,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     start = np.fmin(curve[:1] or value, null)
     stuck = np.zeros(len(w), dtype=bool)
     curve = curve or [float(value.sum())]
-    solve = [PositiveSolver(matrix) for matrix in hessian]
+    solve = [PositiveSolver(matrix) for matrix in hessian] if hessian is not None else []
     before = np.full(len(w), np.inf)
     for iteration in range(len(curve), max_iter + 1):
         vanished = has_vanished(objective, value, start)
@@ -110,7 +122,7 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
         value, gradient, hessian = new
         before = np.where(step == 1.0, decrement, 0.0)
         old = hessian is None
-        if not old:
+        if hessian is not None:
             solve = [PositiveSolver(matrix) for matrix in hessian]
         n_iter[active] = iteration
         curve.append(float(value.sum()))
@@ -119,14 +131,22 @@ def newton_cholesky(objective, w, *, tol, max_iter, callback=None, hessian=None)
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _plain_steps(objective, w, null, tol, max_iter, callback):
+def _plain_steps(
+    objective: HessianObjective,
+    w: Array,
+    null: Array | float,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
+) -> tuple[list[float], bool]:
     """The steps of a small problem until it is solved, or until one is not as simple as most.
 
     They change w, and are those of the loop above without what surrounds its arithmetic. Returns the values
     at the start and at their ends, empty for a problem that is not small, and whether the last one solved it.
     A ``callback`` has them taken one at a time: the same steps, at the price of a pass more for each.
     """
-    values, solved, steps, most = [], False, 0, 0
+    values: list[float] = []
+    solved, steps, most = False, 0, 0
     while not solved and steps == most and len(values) <= max_iter:
         most = min(max_iter - max(0, len(values) - 1), MOST_PLAIN if callback is None else 1)
         curve = np.empty(1 + most)
@@ -143,7 +163,7 @@ def _plain_steps(objective, w, null, tol, max_iter, callback):
     return values, solved
 
 
-def _sampled_start(objective, w):
+def _sampled_start(objective: HessianObjective, w: Array) -> tuple[Array, Array | None]:
     """The minimum over a sample of the rows and the sample's Hessian there; w and None where rows are few.
 
     A small sample leads near it, a larger one nearer, and to a Hessian that serves for most of the way left.
@@ -160,17 +180,26 @@ def _sampled_start(objective, w):
     return w, hessian
 
 
-def _newton_step(solve, gradient, active):
+def _newton_step(solve: "list[PositiveSolver]", gradient: Array, active: Mask) -> tuple[Array, Array, Mask]:
     """Directions, their decrements, and which directions are no numbers."""
     direction = np.zeros_like(gradient)
     for k in np.flatnonzero(active):
         direction[k] = -solve[k](gradient[k])
-    lost = ~np.isfinite(direction).all(axis=1)
+    lost: Any = ~np.isfinite(direction).all(axis=1)
     direction = finite_or_zero(direction)
     return direction, -np.einsum("bi,bi->b", gradient, direction), lost
 
 
-def _damped_step(objective, w, value, direction, decrement, active, cheap, halvings):
+def _damped_step(
+    objective: HessianObjective,
+    w: Array,
+    value: Array,
+    direction: Array,
+    decrement: Array,
+    active: Mask,
+    cheap: bool,
+    halvings: int,
+) -> tuple[Array, tuple[Array, Array, Array | None]]:
     """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
 
     Returns the steps, and (value, gradient, Hessian) at their end, with ``cheap`` None for the Hessian.
@@ -178,7 +207,7 @@ def _damped_step(objective, w, value, direction, decrement, active, cheap, halvi
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
 
-    def rises(found):
+    def rises(found: Array) -> Mask:
         # a NaN or infinite value is a rise too
         return active & (step > 0) & ~(found <= value - ENOUGH * step * decrement + noise)
 
@@ -200,7 +229,7 @@ def _damped_step(objective, w, value, direction, decrement, active, cheap, halvi
     return step, ((*objective.precise_gradient(point), None) if cheap else objective.hessian(point))
 
 
-def solve_positive(matrix, rhs):
+def solve_positive(matrix: Array, rhs: Array) -> Array:
     """matrix**-1 rhs, see `PositiveSolver`."""
     return PositiveSolver(matrix)(rhs)
 
@@ -214,12 +243,12 @@ class PositiveSolver:
     first needed.
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: Array) -> None:
         self._matrix = matrix
         self._factor = None
         self._ridge = 0.0
 
-    def __call__(self, rhs):
+    def __call__(self, rhs: Array) -> Array:
         """The solution for a vector; NaN if there is none, for a matrix that is not of numbers."""
         while self._ridge <= 1.0:
             if self._factor is None:
@@ -233,7 +262,7 @@ class PositiveSolver:
         # the line search will refuse the step
         return np.full_like(rhs, np.nan)
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         diagonal = np.diagonal(self._matrix)
         self._root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         scaled = self._matrix / self._root

@@ -1,12 +1,15 @@
 """Newton's method with its linear systems solved by preconditioned conjugate gradients."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from sklloss.arrays.vectors import NUMPY
-from sklloss.kernels.solve import conjugate_gradients
+from sklloss.arrays.vectors import NUMPY, Array, Mask
+from sklloss.kernels.solve import conjugate_gradients  # type: ignore[attr-defined]  # compiled
 from sklloss.solvers.base import (
+    Callback,
     ProductObjective,
     Result,
     allowed_gap,
@@ -38,7 +41,15 @@ DUAL_NEAR = 0.1  # relative gap from which on the end of the epochs is near the 
 SHORT, SHARE = 30, 0.3
 
 
-def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
+def newton_cg(
+    objective: ProductObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None = None,
+    start: Array | None = None,
+) -> Result:
     """Minimise a convex objective by truncated Newton steps.
 
     A system is solved only as far as pays: loosely far from the optimum, and near it more and more
@@ -115,7 +126,15 @@ def newton_cg(objective, w, *, tol, max_iter, callback=None, start=None):
     return Result(vectors.get(at), value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def lbfgs_newton_cg(objective, w, *, tol, max_iter, callback=None, begins=None):
+def lbfgs_newton_cg(
+    objective: Any,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None = None,
+    begins: Callable[[str], object] | None = None,
+) -> Result:
     """Minimise a convex objective by `lbfgs`, and from where that has got to by `newton_cg`.
 
     Parameters
@@ -154,7 +173,7 @@ def lbfgs_newton_cg(objective, w, *, tol, max_iter, callback=None, begins=None):
     return dataclasses.replace(then, n_iter=n_iter, curve=[*first.curve, *then.curve[1:]])
 
 
-def dual_start(objective, w, tol):
+def dual_start(objective: Any, w: Array, tol: float) -> Array:
     """Parameters near the minimum, or ``w``, which is 0, where there is nothing to be had.
 
     An epoch takes one row after another, in an order that is shuffled anew by a generator of its own: the
@@ -184,12 +203,20 @@ def dual_start(objective, w, tol):
     return np.where(np.isfinite(w_dual).all(axis=1, keepdims=True), w_dual, w)
 
 
-def _linearised(objective, vectors, at):
+def _linearised(objective: ProductObjective, vectors: Any, at: Any) -> tuple[Array, Any]:
     value, gradient = objective.linearise(at)
     return vectors.read(value)[0], gradient
 
 
-def _conjugate_gradients(objective, vectors, solve, gradient, value, gap, active):
+def _conjugate_gradients(
+    objective: ProductObjective,
+    vectors: Any,
+    solve: Any,
+    gradient: Any,
+    value: Array,
+    gap: Array,
+    active: Mask,
+) -> tuple[Any, int, Mask, Array]:
     """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end.
 
     Returns d, the number of products with the Hessian, which problems got as far as they should, and the
@@ -225,11 +252,11 @@ def _conjugate_gradients(objective, vectors, solve, gradient, value, gap, active
 class _Systems:
     """Systems side by side in main memory: where they are, and the directions p that they go next."""
 
-    def __init__(self, vectors, residual, z, rule):
+    def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         self._rz, _, self._decrease, *_, self._running, _, _ = self._rule = rule
         self.p, self.d, self._residual = vectors.keep(z, self._running), np.zeros_like(residual), residual
 
-    def step(self, product, solve, *limits):
+    def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """Go along p, given its product with the matrix; whether a system still runs."""
         residual = self._residual
         conjugate_gradients.advance(
@@ -237,7 +264,7 @@ class _Systems:
         )
         return conjugate_gradients.turn(self.p, solve(residual), residual, *self._rule, *limits)
 
-    def moved(self):
+    def moved(self) -> Mask:
         """Which systems have gone anywhere."""
         return self.d.any(axis=1)
 
@@ -245,14 +272,14 @@ class _Systems:
 class _SystemsThere:
     """The same where X lives elsewhere: the vectors stay there, and a step waits for two numbers of each."""
 
-    def __init__(self, vectors, residual, z, rule):
+    def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         rz, *_, self._running, _, _ = self._rule = rule
         self._vectors, self._moved = vectors, np.zeros_like(self._running)
         self.p, self.d, self._residual = vectors.keep(z, self._running), vectors.xp.zeros_like(z), residual
         self._there = vectors.put(rz)
         self._zeros, self._ones = vectors.xp.zeros_like(self._there), vectors.xp.ones_like(self._there)
 
-    def step(self, product, solve, *limits):
+    def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """See `_Systems.step`."""
         vectors, xp = self._vectors, self._vectors.xp
         before = self._running.copy()
@@ -274,12 +301,20 @@ class _SystemsThere:
             self.p, self._there = vectors.keep(p, self._running), newer
         return some
 
-    def moved(self):
+    def moved(self) -> Mask:
         """See `_Systems.moved`."""
         return self._moved
 
 
-def _damped_step(objective, vectors, at, value, direction, decrement, active):
+def _damped_step(
+    objective: ProductObjective,
+    vectors: Any,
+    at: Any,
+    value: Array,
+    direction: Any,
+    decrement: Array,
+    active: Mask,
+) -> tuple[Array, Any, tuple[Array, Any]]:
     """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
 
     Returns the steps, where they lead, and value and gradient there.

@@ -1,10 +1,15 @@
 """Proximal Newton: a smooth objective plus an L1 norm, by models over the parameters that matter."""
 
+from typing import Any
+
 import numpy as np
 
+from sklloss.arrays.vectors import Array, Mask
 from sklloss.solvers.base import (
+    Callback,
     L1Objective,
     Result,
+    Solve,
     allowed_gap,
     exhausted,
     first_value,
@@ -28,7 +33,9 @@ FIRST_SET = 100
 GROWTH = 2
 
 
-def proximal_newton(objective, w, *, tol, max_iter, callback=None):
+def proximal_newton(
+    objective: L1Objective, w: Array, *, tol: float, max_iter: int, callback: Callback | None = None
+) -> Result:
     """Minimise a convex objective plus ``l1 . |w|`` by proximal Newton steps.
 
     A pass over the data at w gives the gradient of all parameters, and with it a set: those that are not 0
@@ -87,7 +94,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
         chosen, complete = sets.choose(w, gradient, active)
         if objective.affords(chosen):
             rough = bool(damping[active].max() > ROUGH_DAMPING)
-            models = _Matrices(objective, chosen, rough, gradient, w, gap)
+            models: _Matrices | _Products = _Matrices(objective, chosen, rough, gradient, w, gap)
         else:
             products = products or _Products(objective)
             models = products.at(chosen, gradient, w, gap)
@@ -121,7 +128,7 @@ def proximal_newton(objective, w, *, tol, max_iter, callback=None):
     )
 
 
-def _linearise(objective, w):
+def _linearise(objective: L1Objective, w: Array) -> tuple[Array, Array]:
     """The value, L1 included, and the gradient of the smooth part; w becomes the point of models."""
     smooth, gradient = objective.linearise(w)
     return smooth + np.einsum("bi,bi->b", objective.l1, np.abs(w)), gradient
@@ -130,10 +137,11 @@ def _linearise(objective, w):
 class _Sets:
     """Chooses the parameters of a model for each problem."""
 
-    def __init__(self, objective):
-        self._objective, self._scale = objective, None
+    def __init__(self, objective: L1Objective) -> None:
+        self._objective = objective
+        self._scale: Array | None = None
 
-    def choose(self, w, gradient, active):
+    def choose(self, w: Array, gradient: Array, active: Mask) -> tuple[list[Array], Mask]:
         """Ascending parameters of each problem, and whether they are all that would move."""
         held = (w != 0) | (self._objective.l1 == 0)
         excess = np.abs(gradient) - self._objective.l1
@@ -143,7 +151,7 @@ class _Sets:
                 chosen.append(np.empty(0, dtype=np.intp))
                 continue
             wanted = np.flatnonzero(~held[k] & (excess[k] > 0))
-            most = max(FIRST_SET, GROWTH * np.count_nonzero(held[k]))
+            most = max(FIRST_SET, GROWTH * int(np.count_nonzero(held[k])))
             if len(wanted) > most:
                 complete[k] = False
                 if self._scale is None:
@@ -158,13 +166,17 @@ class _Sets:
 class _Matrices:
     """Models with their matrices at hand, one problem after another."""
 
-    def __init__(self, objective, chosen, rough, gradient, w, gap):
+    def __init__(
+        self, objective: L1Objective, chosen: list[Array], rough: bool, gradient: Array, w: Array, gap: Array
+    ) -> None:
         self._objective, self._chosen = objective, chosen
         self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
         self._matrices = objective.subset_hessian(chosen, rough=rough)
         self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
 
-    def solve(self, pending, damping, step, predicted_decrease, reached):
+    def solve(
+        self, pending: Mask, damping: Array, step: Array, predicted_decrease: Array, reached: Mask
+    ) -> None:
         for k in np.flatnonzero(pending):
             at, matrix = self._chosen[k], self._matrices[k]
             np.einsum("ii->i", matrix)[:] = (1.0 + damping[k]) * self._diagonals[k]
@@ -174,18 +186,18 @@ class _Matrices:
                 self._least[k], trust_radius,
             )  # fmt: skip
 
-    def again(self):
+    def again(self) -> None:
         """Called before models are solved anew, the objective having been looked at elsewhere."""
 
 
 class _Products:
     """Models by products, all problems at once."""
 
-    def __init__(self, objective):
+    def __init__(self, objective: L1Objective) -> None:
         self._objective = objective
         self._precondition = objective.subset_preconditioner()
 
-    def at(self, chosen, gradient, w, gap):
+    def at(self, chosen: list[Array], gradient: Array, w: Array, gap: Array) -> "_Products":
         self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
         self._diagonal = self._objective.local_diagonal()
         self._inside = np.zeros(w.shape, dtype=bool)
@@ -193,14 +205,16 @@ class _Products:
             self._inside[k, at] = True
         return self
 
-    def solve(self, pending, damping, step, predicted_decrease, reached):
+    def solve(
+        self, pending: Mask, damping: Array, step: Array, predicted_decrease: Array, reached: Mask
+    ) -> None:
         more = damping[:, None] * self._diagonal
         diagonal = self._diagonal + more
 
-        def precondition(mask):
+        def precondition(mask: Mask) -> Solve:
             return self._precondition(mask, diagonal)
 
-        def product(v):
+        def product(v: Array) -> Array:
             # a new array: the objective writes its next product over this one
             return self._objective.product(v) + more * v
 
@@ -211,12 +225,19 @@ class _Products:
         step[pending], predicted_decrease[pending] = d[pending], decrease[pending]
         reached[pending] = done[pending]
 
-    def again(self):
+    def again(self) -> None:
         """See `_Matrices.again`."""
         self._objective.linearise(self._w)
 
 
-def _accepted_step(objective, w, value, models, active, damping):
+def _accepted_step(
+    objective: L1Objective,
+    w: Array,
+    value: Array,
+    models: "_Matrices | _Products",
+    active: Mask,
+    damping: Array,
+) -> tuple[Array, Array, Mask, Array, tuple[Array, Array]]:
     """A step for each problem that lowers it by enough of its prediction, ever more damped; 0 if none does.
 
     Returns the steps, predicted decreases, whether models were solved, the damping, and value and gradient.
@@ -227,7 +248,7 @@ def _accepted_step(objective, w, value, models, active, damping):
     pending = active.copy()
     for _ in range(TRIALS):
         models.solve(pending, damping, step, predicted_decrease, reached)
-        lost = ~np.isfinite(step).all(axis=1)
+        lost: Any = ~np.isfinite(step).all(axis=1)
         step[lost] = 0.0
         new = _linearise(objective, w + step)
         # a NaN or infinite value is a rise too
