@@ -95,7 +95,7 @@ class ArrayVectors:
 
     def solver(self, solve: Any) -> Any:
         """See `NumPyVectors.solver`: made explicit, so that one product applies it."""
-        return solve.there(self)
+        return solve.to_device(self)
 
     def dot(self, a: Any, b: Any) -> Any:
         """See `NumPyVectors.dot`."""

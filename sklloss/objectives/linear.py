@@ -16,11 +16,11 @@ from sklloss.objectives.preconditioners import (
 
 # Up to this many columns a preconditioner may hold X'WX and its Cholesky factor.
 WIDEST_GRAM = 2048
-# A sample of the rows has so many for each parameter, of which there count as many as this at least.
-LEAST_SIZE = 32
-# Multiplications of a Hessian from which on another gradient is tried first.
+# A sample of the rows is sized as for a problem of this many parameters at least.
+LEAST_PARAMETERS = 32
+# Multiplications of a Hessian, from which on another gradient is tried first.
 COSTLY = 1 << 23
-# Numbers in X, for each problem, from which on passes over it are what costs.
+# Numbers in X times problems, from which on the passes over X dominate the cost.
 LARGE = 1 << 21
 # Up to this many parameters a Hessian over a subset of them is built. With a dense X its numbers must also be
 # no more than this many for each coefficient, as a product with the Hessian costs a few of them, or it must
@@ -30,7 +30,8 @@ SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
 # Up to this many columns it is worth having one such factor for each output, made anew at each point.
 WIDEST_BLOCKS = 256
-FAINT = 1e-10  # share of the curvature up to which a penalty does not hold a shift of all outputs
+# Up to this share of the curvature, a penalty does not hold a shift of all outputs.
+FAINT = 1e-10
 
 
 class LinearObjective:
@@ -67,16 +68,16 @@ class LinearObjective:
     def __init__(self, rows, C, l1_ratio=0.0):
         self.rows = rows
         device = rows.device
-        # In float32 what L-BFGS remembers is too coarse: without float64 there, parameters stay here.
-        there = device is not None and device.wide == np.float64
-        self.vectors = ArrayVectors(device) if there else NUMPY
+        # The history of L-BFGS needs float64: on devices without it, parameters stay in main memory.
+        on_device = device is not None and device.wide == np.float64
+        self.vectors = ArrayVectors(device) if on_device else NUMPY
         self.penalised = np.isfinite(C)
         self.scale = float(C) if self.penalised else 1.0
         self.problems = rows.outputs if rows.separable else 1
         self.size = rows.width if rows.separable else rows.outputs * rows.width
         self.shape = (self.problems, self.size)
         self._point = None
-        self._pull = None
+        self._penalty_product = None
         # what rounding may add to a value, relatively: raw scores have X's precision
         self.noise = 4 * float(np.finfo(rows.dtype).eps)
         # What makes a singular preconditioner harmless. Below the rounding of a gradient it would blow that
@@ -100,11 +101,12 @@ class LinearObjective:
         return self._shaped(w, (self.rows.outputs, self.rows.width))
 
     def _shaped(self, array, shape):
-        here = isinstance(array, np.ndarray)
-        return array.reshape(shape) if here else self.vectors.xp.reshape(array, shape)
+        if isinstance(array, np.ndarray):
+            return array.reshape(shape)
+        return self.vectors.xp.reshape(array, shape)
 
     @functools.cached_property
-    def _bears(self):
+    def _varying_columns(self):
         """0 for columns that are constant in X and 0 less its center, else 1, (width,); None without any.
 
         Far from 0 these are the difference of large numbers, of which nothing but rounding is left.
@@ -112,14 +114,14 @@ class LinearObjective:
         flat = self.rows.constant_columns()
         if not flat.size:
             return None
-        bears = np.ones(self.rows.width)
-        bears[flat] = 0.0
-        return bears, None if self.vectors is NUMPY else self.vectors.put(bears)
+        varying = np.ones(self.rows.width)
+        varying[flat] = 0.0
+        return varying, None if self.vectors is NUMPY else self.vectors.put(varying)
 
-    def _bearing(self, array):
+    def _without_constant_columns(self, array):
         """Parameters or derivatives (outputs, width) without those that cannot matter."""
-        bears = self._bears
-        return array if bears is None else array * bears[not isinstance(array, np.ndarray)]
+        varying = self._varying_columns
+        return array if varying is None else array * varying[not isinstance(array, np.ndarray)]
 
     @functools.cached_property
     def _ridge_on_device(self):
@@ -127,8 +129,8 @@ class LinearObjective:
 
     def value_and_gradient(self, w):
         """Objective of each problem, (problems,), and its gradient, (problems, size)."""
-        sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)))
-        return self.with_penalty(w, sums, self._bearing(gradient))
+        sums, gradient = self.rows.value_and_gradient(self._without_constant_columns(self.coef(w)))
+        return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def precise_gradient(self, w):
         """As `value_and_gradient`, as precise as `hessian`: computed in float64 whatever X's dtype."""
@@ -158,16 +160,16 @@ class LinearObjective:
         coef = self.coef(w)
         return (coef - coef.mean(axis=0)).reshape(w.shape)
 
-    def adopt(self, other, w, value, gradient):
+    def value_and_gradient_from(self, other, w, value, gradient):
         """Value and gradient at w from those of an objective with another penalty, without a pass over X."""
-        pull = other.ridge * w
+        penalty_gradient = other.ridge * w
         ratio = self.scale / other.scale
-        value = ratio * (value - 0.5 * np.einsum("bi,bi->b", pull, w))
-        gradient = ratio * (gradient - pull)
-        pull = self.ridge * w
-        return value + 0.5 * np.einsum("bi,bi->b", pull, w), gradient + pull
+        value = ratio * (value - 0.5 * np.einsum("bi,bi->b", penalty_gradient, w))
+        gradient = ratio * (gradient - penalty_gradient)
+        penalty_gradient = self.ridge * w
+        return value + 0.5 * np.einsum("bi,bi->b", penalty_gradient, w), gradient + penalty_gradient
 
-    def adopt_hessian(self, other, hessian):
+    def hessian_from(self, other, hessian):
         """The Hessian from that of an objective with another penalty; both penalise, or neither does."""
         hessian = hessian * (self.scale / other.scale)
         diagonal = np.einsum("bii->bi", hessian)
@@ -208,12 +210,12 @@ class LinearObjective:
             return None
         return self.rows.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
 
-    def thinned(self, each):
+    def subsample(self, each):
         """The same objective over few of many rows, weighted up to stand for all; None if rows are few.
 
         ``each`` is the number of rows for each parameter.
         """
-        step = self.rows.n // (each * max(LEAST_SIZE, self.size))
+        step = self.rows.n // (each * max(LEAST_PARAMETERS, self.size))
         if step < 3:
             return None
         # Odd steps keep out of the way of most patterns in the order of rows.
@@ -242,16 +244,20 @@ class LinearObjective:
 
     def linearise(self, w):
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
-        sums, gradient = self.rows.value_and_gradient(self._bearing(self.coef(w)), keep_curvature=True)
+        sums, gradient = self.rows.value_and_gradient(
+            self._without_constant_columns(self.coef(w)), keep_curvature=True
+        )
         self._point = w
-        return self.with_penalty(w, sums, self._bearing(gradient))
+        return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def product(self, direction):
         """The Hessian at the last linearised point times a direction, of the parameters' shape.
 
         The next product is written over it.
         """
-        product = self._bearing(self.rows.product(self._bearing(self.coef(direction))))
+        product = self._without_constant_columns(
+            self.rows.product(self._without_constant_columns(self.coef(direction)))
+        )
         product = self._shaped(product, self.shape)
         if not isinstance(direction, np.ndarray):
             product = product if self.scale == 1.0 else product * self.scale
@@ -259,9 +265,9 @@ class LinearObjective:
         if self.scale != 1.0:
             product *= self.scale
         if self.penalised:
-            if self._pull is None:
-                self._pull = np.empty(self.shape)
-            product += np.multiply(self.ridge, direction, out=self._pull)
+            if self._penalty_product is None:
+                self._penalty_product = np.empty(self.shape)
+            product += np.multiply(self.ridge, direction, out=self._penalty_product)
         return product
 
     def subset_hessian(self, sets, *, rough=False):
@@ -301,14 +307,14 @@ class LinearObjective:
         return coef.reshape(w.shape)
 
     @functools.cached_property
-    def reach(self):
+    def unit_score_change(self):
         """The change of each parameter, (problems, size), that moves no row's score by more than 1."""
         largest = self.rows.column_maxima()
-        reach = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
-        return np.tile(reach, self.rows.outputs).reshape(self.shape)
+        change = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
+        return np.tile(change, self.rows.outputs).reshape(self.shape)
 
     @property
-    def headroom(self):
+    def curvature_excess(self):
         """How much larger the curvature of a softmax may be than at w = 0, 1/4 to (1 - 1/K) / K, less 1."""
         K = self.rows.outputs
         return self.rows.curvature_bound * K * K / (K - 1.0) - 1.0 if self.rows.softmax else 0.0
@@ -427,9 +433,9 @@ class LinearObjective:
         gradient *= self.scale
         value = self.scale * sums
         if self.penalised:
-            pull = self.ridge * w
-            value = value + 0.5 * np.einsum("bi,bi->b", pull, w)
-            gradient += pull
+            penalty_gradient = self.ridge * w
+            value = value + 0.5 * np.einsum("bi,bi->b", penalty_gradient, w)
+            gradient += penalty_gradient
         return value, gradient
 
     def _with_penalty_on_device(self, w, sums, gradient):
@@ -438,8 +444,8 @@ class LinearObjective:
             sums, gradient = self.scale * sums, self.scale * gradient
         if not self.penalised:
             return sums, gradient
-        pull = self._ridge_on_device * w
-        return sums + 0.5 * self.vectors.dot(pull, w), gradient + pull
+        penalty_gradient = self._ridge_on_device * w
+        return sums + 0.5 * self.vectors.dot(penalty_gradient, w), gradient + penalty_gradient
 
 
 def coordinates_of(curvature, objective):

@@ -1,4 +1,4 @@
-"""Solvers with approximate Hessians: what makes an objective indifferent to units and correlation."""
+"""Solvers with approximate Hessians, by which units and correlation of columns cease to matter."""
 
 import numpy as np
 from scipy.linalg import lapack
@@ -29,7 +29,7 @@ class BlockSolver:
                 raise ValueError(TOO_LARGE)
             self._factors[k], self._units[k] = factor.T, root
 
-    def there(self, vectors):
+    def to_device(self, vectors):
         """The same for the vectors of another device, by explicit inverses made here.
 
         They are products of a triangular matrix with its transpose: rounding leaves them positive.
@@ -39,7 +39,7 @@ class BlockSolver:
             root, _ = lapack.dtrtri(factor.T, lower=0)
             upper = np.triu(lapack.dlauum(root, lower=0)[0])
             inverses[k] = (upper + np.triu(upper, 1).T) / units / units[:, None]
-        return InverseThere(vectors, inverses)
+        return DeviceInverse(vectors, inverses)
 
     def coordinates(self):
         """Upper triangular U, (blocks, width, width) in BLAS's order, and units of M = units U' U units."""
@@ -76,15 +76,15 @@ class SubsetSolver:
 
 
 class ShiftSolver:
-    """The same across the common shift of all outputs, and the penalty alone along it."""
+    """Solves across the common shift of all outputs by another solver, and along it by the penalty alone."""
 
     def __init__(self, solve, outputs, ridge):
         self._solve, self._outputs, self._ridge = solve, outputs, ridge
         self.coordinates = solve.coordinates
 
-    def there(self, vectors):
-        """See `BlockSolver.there`."""
-        return ShiftThere(vectors, self._solve.there(vectors), self._outputs, self._ridge)
+    def to_device(self, vectors):
+        """See `BlockSolver.to_device`."""
+        return DeviceShiftSolver(vectors, self._solve.to_device(vectors), self._outputs, self._ridge)
 
     def __call__(self, x):
         """The solution for the right-hand side x."""
@@ -97,14 +97,14 @@ class ShiftSolver:
 
 
 class DiagonalSolver:
-    """The same with the diagonal alone, where the Gram matrix would be too large."""
+    """Solves with a diagonal matrix, where the whole would be too large."""
 
     def __init__(self, diagonal):
         self._inverse = 1.0 / diagonal
 
-    def there(self, vectors):
-        """See `BlockSolver.there`."""
-        return DiagonalThere(vectors, self._inverse)
+    def to_device(self, vectors):
+        """See `BlockSolver.to_device`."""
+        return DeviceDiagonalSolver(vectors, self._inverse)
 
     def coordinates(self):
         """As `BlockSolver.coordinates`, without U."""
@@ -115,8 +115,8 @@ class DiagonalSolver:
         return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)
 
 
-class InverseThere:
-    """The inverse of a matrix for each output, or of one for all, beside X elsewhere."""
+class DeviceInverse:
+    """The inverse of a matrix for each output, or of one for all, on the device of X."""
 
     def __init__(self, vectors, inverses):
         self._xp, self._width, self._blocks = vectors.xp, inverses.shape[1], len(inverses)
@@ -131,8 +131,8 @@ class InverseThere:
         return self._xp.reshape(solution, x.shape)
 
 
-class ShiftThere:
-    """`ShiftSolver` beside X elsewhere."""
+class DeviceShiftSolver:
+    """`ShiftSolver` on the device of X."""
 
     def __init__(self, vectors, solve, outputs, ridge):
         self._xp, self._solve, self._outputs = vectors.xp, solve, outputs
@@ -148,8 +148,8 @@ class ShiftThere:
         return xp.reshape(solution, x.shape)
 
 
-class DiagonalThere:
-    """`DiagonalSolver` beside X elsewhere."""
+class DeviceDiagonalSolver:
+    """`DiagonalSolver` on the device of X."""
 
     def __init__(self, vectors, inverse):
         self._xp, self._width = vectors.xp, len(inverse)

@@ -68,7 +68,7 @@ class HessianObjective(GradientObjective, Protocol):
     def newton_steps(self, w: Array, curve: Array, *rule: Any) -> tuple[int, bool] | None:
         """Compiled steps of a small problem, in place; None if the problem is not small."""
 
-    def thinned(self, each: int) -> "HessianObjective | None":
+    def subsample(self, each: int) -> "HessianObjective | None":
         """The objective over a sample of ``each`` rows per parameter; None where there are too few rows."""
 
 
@@ -110,11 +110,11 @@ class L1Objective(Objective, Protocol):
         """The weight of each parameter's absolute value, (problems, size)."""
 
     @property
-    def headroom(self) -> float:
+    def curvature_excess(self) -> float:
         """The damping to start with, from 0."""
 
     @property
-    def reach(self) -> Array:
+    def unit_score_change(self) -> Array:
         """How far each parameter must move to change some row's score by 1."""
 
     def linearise(self, w: Array) -> tuple[Array, Array]:

@@ -170,7 +170,7 @@ def _sampled_start(objective: HessianObjective, w: Array) -> tuple[Array, Array 
     """
     hessian = None
     for rows in SAMPLES:
-        small = objective.thinned(rows)
+        small = objective.subsample(rows)
         if small is None:
             break
         found = newton_cholesky(small, w, tol=SAMPLE_TOL, max_iter=SAMPLE_STEPS, hessian=hessian)

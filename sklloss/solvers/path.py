@@ -127,7 +127,7 @@ class _Past:
         if point is None:
             return w
         other, value = self._last
-        value, _ = objective.adopt(other, w, value, 0.0)
+        value, _ = objective.value_and_gradient_from(other, w, value, 0.0)
         return point if (objective.value_and_gradient(point)[0] < value).all() else w
 
 
@@ -141,9 +141,9 @@ class _Kept:
 
     def minimise(self, objective, past, tol):
         """The Result, or None where steps with the Hessian do not lead to it."""
-        solve = _factor(objective.adopt_hessian(self._of, self._hessian))
+        solve = _factor(objective.hessian_from(self._of, self._hessian))
         w = self._at[1]
-        value, gradient = objective.adopt(*self._at)
+        value, gradient = objective.value_and_gradient_from(*self._at)
         curve = [float(value.sum())]
         n_iter = np.zeros(len(w), dtype=int)
         before, renewed = None, False

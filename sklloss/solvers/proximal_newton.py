@@ -83,7 +83,7 @@ def proximal_newton(
     converged = np.zeros(len(w), dtype=bool)
     stuck = np.zeros(len(w), dtype=bool)
     curve = [float(value.sum())]
-    damping = np.full(len(w), 0.0 if w.any() else objective.headroom)
+    damping = np.full(len(w), 0.0 if w.any() else objective.curvature_excess)
     damping[damping < LEAST_DAMPING] = 0.0
     sets, products = _Sets(objective), None
     for iteration in range(1, max_iter + 1):
@@ -180,7 +180,7 @@ class _Matrices:
         for k in np.flatnonzero(pending):
             at, matrix = self._chosen[k], self._matrices[k]
             np.einsum("ii->i", matrix)[:] = (1.0 + damping[k]) * self._diagonals[k]
-            trust_radius = FURTHEST * self._objective.reach[k, at] if damping[k] else np.inf
+            trust_radius = FURTHEST * self._objective.unit_score_change[k, at] if damping[k] else np.inf
             step[k, at], predicted_decrease[k], reached[k] = minimise_model(
                 matrix, self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], LOOSEST,
                 self._least[k], trust_radius,

@@ -16,7 +16,7 @@ class Convex:
     residual_floor = 1e-20
     exact_gradient = True
     costly_hessian = False
-    thinned = staticmethod(lambda each: None)
+    subsample = staticmethod(lambda each: None)
     newton_steps = staticmethod(lambda w, curve, *rule: None)
     dual_ascent = staticmethod(lambda: None)
     null_value = staticmethod(lambda: np.inf)

@@ -158,11 +158,11 @@ def test_an_objective_adopts_what_is_known_at_another_penalty(rng, kind):
     for pair in [(0.3, 7.0), (np.inf, np.inf)]:
         one, other = (LinearObjective(rows, C) for C in pair)
         value, gradient, hessian = one.hessian(w)
-        new_value, new_gradient = other.adopt(one, w, value, gradient)
+        new_value, new_gradient = other.value_and_gradient_from(one, w, value, gradient)
         expected = other.hessian(w)
         np.testing.assert_allclose(new_value, expected[0], rtol=1e-12)
         np.testing.assert_allclose(new_gradient, expected[1], rtol=1e-9, atol=1e-9 * abs(expected[1]).max())
-        lower = np.tril(other.adopt_hessian(one, hessian))
+        lower = np.tril(other.hessian_from(one, hessian))
         np.testing.assert_allclose(lower, np.tril(expected[2]), rtol=1e-9, atol=1e-9 * abs(lower).max())
 
 

@@ -17,15 +17,15 @@ class Convex:
     penalised = True
     exact_gradient = True
     costly_hessian = False
-    thinned = staticmethod(lambda each: None)
+    subsample = staticmethod(lambda each: None)
     newton_steps = staticmethod(lambda w, curve, *rule: None)
-    headroom = 0.0
+    curvature_excess = 0.0
     null_value = staticmethod(lambda: np.inf)
 
     def __init__(self, A, t, l1, *, matrices=True):
         self.A, self.t, self.matrices = A, t, matrices
         self.l1 = np.broadcast_to(l1, (len(A), A.shape[2])).copy()
-        self.reach = np.full(self.l1.shape, np.inf)
+        self.unit_score_change = np.full(self.l1.shape, np.inf)
 
     def _parts(self, w):
         r = np.einsum("bni,bi->bn", self.A, w) - self.t
@@ -230,7 +230,7 @@ def test_bounded_models_stay_within_their_reach(rng):
 
 def test_a_start_that_bends_too_little_is_met_with_caution(rng):
     objective = Convex(np.full((1, 5, 1), 1.0), np.full((1, 5), 4.0), 0.1)
-    objective.reach[:] = 1.0
+    objective.unit_score_change[:] = 1.0
     result = proximal_newton(objective, np.zeros((1, 1)), tol=1e-7, max_iter=100)
     assert result.converged.all()
     assert np.all(np.diff(result.curve) <= 0)

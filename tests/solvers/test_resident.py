@@ -243,7 +243,7 @@ def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kin
 
 def test_many_rows_elsewhere_give_a_sampled_start():
     objectives = pair("one", torch_device(), n=40_000, p=4)
-    assert objectives[1].thinned(128).rows.n == objectives[0].thinned(128).rows.n < 40_000
+    assert objectives[1].subsample(128).rows.n == objectives[0].subsample(128).rows.n < 40_000
     assert_same(*solved(newton_cholesky, objectives))
 
 
@@ -264,7 +264,7 @@ class Plain:
     def __call__(self, x):
         return +x
 
-    def there(self, vectors):
+    def to_device(self, vectors):
         return self
 
 
