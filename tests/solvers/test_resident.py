@@ -355,6 +355,7 @@ class Bowls:
     null_value = staticmethod(lambda: np.inf)
     preconditioner = Plain
     dual_ascent = staticmethod(lambda: None)
+    local_preconditioner = staticmethod(lambda: None)
 
     def __init__(self, vectors, curvature, says):
         self.vectors, self.xp = vectors, getattr(vectors, "xp", np)
