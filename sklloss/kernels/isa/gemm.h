@@ -8,28 +8,28 @@
    a product is cut into pieces. Without fused multiply and add, or without the vectors of the GNU dialect,
    SKLLOSS_PANEL is 0, and BLAS serves. */
 
-#ifndef SKLLOSS_MATRIX_H
-#define SKLLOSS_MATRIX_H
+#ifndef SKLLOSS_GEMM_H
+#define SKLLOSS_GEMM_H
 
 #include "prefetch.h"
 #include "skinny_gemm.h"
 
-#if SKLLOSS_TILES && defined(__FMA__)
+#if SKLLOSS_SKINNY_GEMM && defined(__FMA__)
 
 #define SKLLOSS_PANEL (2 * SKLLOSS_VECTOR)                 /* bytes in a row of a panel */
 #define SKLLOSS_TALL (SKLLOSS_REGISTERS == 32 ? 12 : 6)   /* rows of a tile */
 #define SKLLOSS_DEEP 128                                   /* rows of a panel that stays in L1 */
 
-/* A few lines of the rows that are wanted next. */
-SKLLOSS_INLINE void sklloss_fetch_rows(sklloss_ahead* ahead)
+/* Prefetch the next few cache lines of the rows of the next batch. */
+SKLLOSS_INLINE void sklloss_prefetch_rows(sklloss_prefetch* prefetch)
 {
-    for (ptrdiff_t line = 0; line < ahead->lines && ahead->left > 0; line++) {
-        __builtin_prefetch(ahead->rows + *ahead->order * ahead->step + ahead->done, 0, 2);
-        ahead->done += 64;
-        if (ahead->done >= ahead->size) {
-            ahead->done = 0;
-            ahead->order++;
-            ahead->left--;
+    for (ptrdiff_t line = 0; line < prefetch->lines && prefetch->left > 0; line++) {
+        __builtin_prefetch(prefetch->rows + *prefetch->order * prefetch->step + prefetch->done, 0, 2);
+        prefetch->done += 64;
+        if (prefetch->done >= prefetch->size) {
+            prefetch->done = 0;
+            prefetch->order++;
+            prefetch->left--;
         }
     }
 }

@@ -75,18 +75,18 @@ SKLLOSS_INLINE void NAMED(product_tile)(
 
 SKLLOSS_INLINE void NAMED(product_strip)(
     const real* a, ptrdiff_t row, ptrdiff_t next, const real* b, ptrdiff_t k, real* c, ptrdiff_t ldc,
-    ptrdiff_t rows, ptrdiff_t width, sklloss_ahead* ahead, ptrdiff_t column, const int add, const int V)
+    ptrdiff_t rows, ptrdiff_t width, sklloss_prefetch* prefetch, ptrdiff_t column, const int add, const int V)
 {
     ptrdiff_t i = 0;
     for (; i + SKLLOSS_TALL <= rows; i += SKLLOSS_TALL) {
-        if (ahead) {
-            for (int q = 0; q < 3 && ahead->alike[q]; q++)
+        if (prefetch) {
+            for (int q = 0; q < 3 && prefetch->same_shape[q]; q++)
                 for (int m = 0; m < SKLLOSS_TALL; m++) {
-                    const real* alike = (const real*)ahead->alike[q] + (i + m) * ldc + column;
+                    const real* same_shape = (const real*)prefetch->same_shape[q] + (i + m) * ldc + column;
                     for (int line = 0; line < V * SKLLOSS_VECTOR; line += 64)
-                        __builtin_prefetch((const char*)alike + line, 1, 2);
+                        __builtin_prefetch((const char*)same_shape + line, 1, 2);
                 }
-            sklloss_fetch_rows(ahead);
+            sklloss_prefetch_rows(prefetch);
         }
         NAMED(product_tile)(a + i * row, row, next, b, k, c + i * ldc, ldc, width, add, SKLLOSS_TALL, V);
     }
@@ -105,24 +105,24 @@ SKLLOSS_INLINE void NAMED(product_strip)(
 /* One panel of b: c (rows, width) = a b, or += if add. Of a, either the rows or the columns lie side by side. */
 static void NAMED(product_panel)(
     const real* a, ptrdiff_t row, ptrdiff_t next, const real* b, ptrdiff_t k, real* c, ptrdiff_t ldc,
-    ptrdiff_t rows, ptrdiff_t width, sklloss_ahead* ahead, ptrdiff_t column, int add)
+    ptrdiff_t rows, ptrdiff_t width, sklloss_prefetch* prefetch, ptrdiff_t column, int add)
 {
-#define CASES(row, next, ahead) \
+#define CASES(row, next, prefetch) \
     if (width > LANES) { \
         if (add) \
-            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, ahead, column, 1, 2); \
+            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, prefetch, column, 1, 2); \
         else \
-            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, ahead, column, 0, 2); \
+            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, prefetch, column, 0, 2); \
     } else { \
         if (add) \
-            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, ahead, column, 1, 1); \
+            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, prefetch, column, 1, 1); \
         else \
-            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, ahead, column, 0, 1); \
+            NAMED(product_strip)(a, row, next, b, k, c, ldc, rows, width, prefetch, column, 0, 1); \
     }
     if (next == 1) {
         CASES(row, 1, NULL)
     } else {
-        CASES(1, next, ahead)
+        CASES(1, next, prefetch)
     }
 #undef CASES
 }
@@ -186,12 +186,12 @@ static void NAMED(pack)(const void* b, ptrdiff_t ldb, ptrdiff_t k, ptrdiff_t n, 
 /* c (m, n) = a' b, or += if add, for a (k, m) and b (k, n) packed. */
 static void NAMED(outer)(
     const void* a, ptrdiff_t lda, const void* packed, void* c, ptrdiff_t ldc, ptrdiff_t m, ptrdiff_t n,
-    ptrdiff_t k, int add, sklloss_ahead* ahead)
+    ptrdiff_t k, int add, sklloss_prefetch* prefetch)
 {
     for (ptrdiff_t j = 0; j < n; j += WIDE) {
         const ptrdiff_t width = n - j < WIDE ? n - j : WIDE;
         NAMED(product_panel)(
-            a, 1, lda, (const real*)packed + j * k, k, (real*)c + j, ldc, m, width, ahead, j, add);
+            a, 1, lda, (const real*)packed + j * k, k, (real*)c + j, ldc, m, width, prefetch, j, add);
     }
 }
 

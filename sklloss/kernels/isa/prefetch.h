@@ -1,19 +1,19 @@
-/* What a product of gemm.h fetches into the cache, while it computes, for what comes after it. */
+/* What a product of gemm.h prefetches for the step of the optimiser and the batch that follow it. */
 
-#ifndef SKLLOSS_AHEAD_H
-#define SKLLOSS_AHEAD_H
+#ifndef SKLLOSS_PREFETCH_H
+#define SKLLOSS_PREFETCH_H
 
 #include <stddef.h>
 
 typedef struct {
-    const void* alike[3];      /* arrays in the shape of the result, NULL from some on */
-    const char* rows;          /* where rows of memory start, */
-    const ptrdiff_t* order;    /* which of them, */
-    ptrdiff_t left;            /* how many are still to be fetched, */
-    ptrdiff_t step;            /* from one to the next in bytes, */
-    ptrdiff_t size;            /* and bytes in each */
-    ptrdiff_t done;            /* bytes of the first that have been fetched */
-    ptrdiff_t lines;           /* lines to fetch beside a tile */
-} sklloss_ahead;
+    const void* same_shape[3]; /* arrays in the shape of the result; NULL ends the list */
+    const char* rows;          /* base address of the rows to prefetch */
+    const ptrdiff_t* order;    /* their numbers */
+    ptrdiff_t left;            /* rows not yet prefetched */
+    ptrdiff_t step;            /* bytes from one row to the next */
+    ptrdiff_t size;            /* bytes in a row */
+    ptrdiff_t done;            /* bytes of the current row already prefetched */
+    ptrdiff_t lines;           /* cache lines to prefetch per tile */
+} sklloss_prefetch;
 
 #endif

@@ -4,25 +4,25 @@
    machine can do. Here a tile of results stays in registers while the block streams past it once.
 
    Included by each build of the kernels, so that a vector is as wide as the instruction set has it. The
-   vectors are those of the GNU dialect of C (gcc, clang); SKLLOSS_TILES is 0 where there are none, and BLAS
+   vectors are those of the GNU dialect of C (gcc, clang); SKLLOSS_SKINNY_GEMM is 0 where there are none, and BLAS
    serves.
 
    Every sum runs in an order that depends on the shapes alone. */
 
-#ifndef SKLLOSS_TILES_H
-#define SKLLOSS_TILES_H
+#ifndef SKLLOSS_SKINNY_GEMM_H
+#define SKLLOSS_SKINNY_GEMM_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
-#define SKLLOSS_TILES 1
+#define SKLLOSS_SKINNY_GEMM 1
 #else
-#define SKLLOSS_TILES 0
+#define SKLLOSS_SKINNY_GEMM 0
 #endif
 
-#if SKLLOSS_TILES
+#if SKLLOSS_SKINNY_GEMM
 
 #if defined(__AVX512F__)
 #define SKLLOSS_VECTOR 64
@@ -37,8 +37,8 @@
 
 #define SKLLOSS_INLINE static inline __attribute__((always_inline))
 
-/* How many numbers ahead a row is fetched that a sparse index points to. */
-#define SKLLOSS_AHEAD 8
+/* Entries ahead of the current one whose row of the dense matrix is prefetched. */
+#define SKLLOSS_PREFETCH_DISTANCE 8
 
 SKLLOSS_INLINE ptrdiff_t sklloss_at(const void* index, ptrdiff_t i, const int long_index)
 {

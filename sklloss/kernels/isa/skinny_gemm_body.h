@@ -130,7 +130,7 @@ static void NAMED(scores)(
 /* total[k, j] += sum over rows of raw[i, k] x[i, j], for V vectors of columns and K outputs. */
 SKLLOSS_INLINE void NAMED(scatter_tile)(
     const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total,
-    ptrdiff_t ldtotal, ptrdiff_t skip, const int ahead, const int V, const int K)
+    ptrdiff_t ldtotal, ptrdiff_t skip, const int prefetch, const int V, const int K)
 {
     vector sum[4][5];
 #pragma GCC unroll 4
@@ -144,7 +144,7 @@ SKLLOSS_INLINE void NAMED(scatter_tile)(
         for (int v = 0; v < V; v++) {
             row[v] = load(x + i * ldx + v * LANES);
             /* the block that comes next, while this one is computed with */
-            if (ahead)
+            if (prefetch)
                 __builtin_prefetch(x + (i + rows) * ldx + v * LANES, 0, 2);
         }
 #pragma GCC unroll 6
@@ -166,14 +166,14 @@ SKLLOSS_INLINE void NAMED(scatter_tile)(
 
 SKLLOSS_INLINE void NAMED(scatter_outputs)(
     const real* x, ptrdiff_t ldx, const real* raw, ptrdiff_t ldraw, ptrdiff_t rows, double* total, ptrdiff_t p,
-    const int ahead, const int K)
+    const int prefetch, const int K)
 {
     ptrdiff_t j = 0;
     const int V = SKLLOSS_REGISTERS == 32 ? 4 : 2;
     for (; j + V * LANES <= p; j += V * LANES)
-        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, ahead, V, K);
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, prefetch, V, K);
     for (; j + LANES <= p; j += LANES)
-        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, ahead, 1, K);
+        NAMED(scatter_tile)(x + j, ldx, raw, ldraw, rows, total + j, p, 0, prefetch, 1, K);
     if (j < p)
         NAMED(scatter_tile)(x + p - LANES, ldx, raw, ldraw, rows, total + p - LANES, p, LANES - (p - j), 0, 1, K);
 }
@@ -190,15 +190,15 @@ static void NAMED(scatter)(
     const int far = K > 1 || ldx * (ptrdiff_t)sizeof(real) >= 1024;
     while ((left = K - k) > 0) {
         ptrdiff_t parts = (left + most - 1) / most, one = (left + parts - 1) / parts;
-#define CASE(n) case n: NAMED(scatter_outputs)(x, ldx, raw + k, K, rows, total + k * p, p, AHEAD, n); break;
+#define CASE(n) case n: NAMED(scatter_outputs)(x, ldx, raw + k, K, rows, total + k * p, p, PREFETCH, n); break;
         if (k == 0 && far) {
-#define AHEAD 1
+#define PREFETCH 1
             switch (one) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
-#undef AHEAD
+#undef PREFETCH
         } else {
-#define AHEAD 0
+#define PREFETCH 0
             switch (one) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) }
-#undef AHEAD
+#undef PREFETCH
         }
 #undef CASE
         k += one;
@@ -288,11 +288,11 @@ SKLLOSS_INLINE void NAMED(sparse_scores_lines)(
         for (ptrdiff_t j = sklloss_at(indptr, i, long_index); j < last; j++) {
             const real* row = w + sklloss_at(column, j, long_index) * step;
             const real x = value[j];
-            if (j + SKLLOSS_AHEAD < end) {
-                const real* ahead = w + sklloss_at(column, j + SKLLOSS_AHEAD, long_index) * step;
+            if (j + SKLLOSS_PREFETCH_DISTANCE < end) {
+                const real* wanted = w + sklloss_at(column, j + SKLLOSS_PREFETCH_DISTANCE, long_index) * step;
 #pragma GCC unroll 4
                 for (int g = 0; g < G; g++)
-                    __builtin_prefetch((const char*)ahead + 64 * g, 0, 3);
+                    __builtin_prefetch((const char*)wanted + 64 * g, 0, 3);
             }
 #pragma GCC unroll 16
             for (int g = 0; g < G * PER_LINE; g++)
@@ -342,11 +342,11 @@ SKLLOSS_INLINE void NAMED(sparse_scatter_lines)(
         for (ptrdiff_t j = sklloss_at(indptr, i, long_index); j < last; j++) {
             double* to = total + sklloss_at(column, j, long_index) * step;
             const double x = value[j];
-            if (j + SKLLOSS_AHEAD < end) {
-                double* ahead = total + sklloss_at(column, j + SKLLOSS_AHEAD, long_index) * step;
+            if (j + SKLLOSS_PREFETCH_DISTANCE < end) {
+                double* wanted = total + sklloss_at(column, j + SKLLOSS_PREFETCH_DISTANCE, long_index) * step;
 #pragma GCC unroll 4
                 for (int g = 0; g < G; g++)
-                    __builtin_prefetch((char*)ahead + 64 * g, 1, 3);
+                    __builtin_prefetch((char*)wanted + 64 * g, 1, 3);
             }
 #pragma GCC unroll 16
             for (int g = 0; g < G * PER_LINE; g++) {

@@ -24,7 +24,7 @@ from sklloss.kernels.network.types cimport (
     RELU,
     SILU,
     TANH,
-    Ahead,
+    Prefetch,
     LayerKernels,
     Step,
     step_kernel,

@@ -211,25 +211,25 @@ cdef void step_range(
     plan.at_hand.take_step(step, low, high)
 
 
-cdef void look_ahead(
-    Plan* plan, Py_ssize_t piece, Py_ssize_t tiles, Ahead* ahead, real* unused
+cdef void plan_prefetch(
+    Plan* plan, Py_ssize_t piece, Py_ssize_t tiles, Prefetch* prefetch, real* unused
 ) noexcept nogil:
     """Have the rows of X that come next fetched, some of them beside each tile of a piece of the gradient."""
     cdef const Work* work = &plan.at_hand
     cdef const Table* table = work.table
     cdef Py_ssize_t rows, first, outputs = plan.widths[1]
-    ahead.size = plan.widths[0] * sizeof(real)
+    prefetch.size = plan.widths[0] * sizeof(real)
     # as much as the cache holds beside the rest
-    rows = min(work.next_rows, min(plan.block, <Py_ssize_t>AHEAD // ahead.size))
+    rows = min(work.next_rows, min(plan.block, <Py_ssize_t>PREFETCH_BYTES // prefetch.size))
     if work.order == NULL or table.column_step != 1:
         return
     first = rows * piece // plan.pieces[0]
-    ahead.rows = <const char*>table.x
-    ahead.order = work.order + work.next_first + first
-    ahead.left = rows * (piece + 1) // plan.pieces[0] - first
-    ahead.step = table.row_step * sizeof(real)
+    prefetch.rows = <const char*>table.x
+    prefetch.order = work.order + work.next_first + first
+    prefetch.left = rows * (piece + 1) // plan.pieces[0] - first
+    prefetch.step = table.row_step * sizeof(real)
     tiles *= (outputs + plan.kernels.panel - 1) // plan.kernels.panel
-    ahead.lines = 1 + ahead.left * ((ahead.size + 63) // 64) // tiles
+    prefetch.lines = 1 + prefetch.left * ((prefetch.size + 63) // 64) // tiles
 
 
 cdef void own_gradient(
@@ -249,26 +249,26 @@ cdef void own_gradient(
     cdef const real* x = <const real*>plan.active[layer] if layer else <const real*>plan.x
     cdef real* scratch = <real*>plan.gradient + plan.coef_at[layer] + low * outputs
     cdef real* gradient
-    cdef Ahead ahead
+    cdef Prefetch prefetch
     cdef Step step
-    memset(&ahead, 0, sizeof(Ahead))
+    memset(&prefetch, 0, sizeof(Prefetch))
     if work.step != NULL:
         memcpy(&step, work.step, sizeof(Step))
         if layer == 0:
-            look_ahead(plan, piece, (high - low + tall - 1) // tall, &ahead, <real*>NULL)
+            plan_prefetch(plan, piece, (high - low + tall - 1) // tall, &prefetch, <real*>NULL)
     while low < high:
         m = min(strip, high - low)
         at = plan.coef_at[layer] + low * outputs
         gradient = <real*>plan.gradient + at
         if work.step != NULL:
-            ahead.alike[0] = <real*>step.parameters + at
-            ahead.alike[1] = <real*>step.first + at
-            ahead.alike[2] = <real*>step.second + at if step.second != NULL else NULL
+            prefetch.same_shape[0] = <real*>step.parameters + at
+            prefetch.same_shape[1] = <real*>step.first + at
+            prefetch.same_shape[2] = <real*>step.second + at if step.second != NULL else NULL
             if work.fresh:
                 gradient = scratch
         plan.kernels.outer(
             x + low, inputs if layer else plan.x_step, plan.packed[layer + 1], gradient, outputs, m, outputs,
-            work.rows, not work.fresh, &ahead if work.step != NULL else NULL,
+            work.rows, not work.fresh, &prefetch if work.step != NULL else NULL,
         )
         if work.step != NULL:
             # the step counts from the first parameter

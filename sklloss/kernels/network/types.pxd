@@ -4,8 +4,8 @@
 from libc.stdint cimport int32_t, int64_t
 
 cdef extern from "prefetch.h":
-    ctypedef struct Ahead "sklloss_ahead":
-        const void* alike[3]
+    ctypedef struct Prefetch "sklloss_prefetch":
+        const void* same_shape[3]
         const char* rows
         const Py_ssize_t* order
         Py_ssize_t left
@@ -53,10 +53,10 @@ ctypedef void (*product_kernel)(
 ctypedef void (*pack_kernel)(
     const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out
 ) noexcept nogil
-# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; ahead may be NULL
+# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; prefetch may be NULL
 ctypedef void (*outer_kernel)(
     const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
-    Py_ssize_t k, bint add, Ahead* ahead
+    Py_ssize_t k, bint add, Prefetch* prefetch
 ) noexcept nogil
 
 cdef struct LayerKernels:

@@ -114,7 +114,7 @@ cdef enum:
 
 cdef double LEAST = 1e6          # multiplications of a step that is worth cutting: some 20 us
 cdef double PIECE = 8e6          # and of a piece, where there are more than two
-cdef size_t AHEAD = 1 << 20      # bytes of the next batch that are fetched while this one is worked on
+cdef size_t PREFETCH_BYTES = 1 << 20      # bytes of the next batch that are prefetched during this one
 cdef double OWN = 1e6            # and of a product of ours: BLAS has good kernels for small ones
 
 
