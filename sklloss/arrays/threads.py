@@ -1,12 +1,12 @@
-"""Threads without an OpenMP runtime: a few kept Python threads over code that releases the GIL.
+"""Threads without an OpenMP runtime: a few persistent Python threads over code that releases the GIL.
 
 Two rules keep results the same bits for any number of threads: work is cut into pieces by its shape
 alone, and BLAS runs on one thread, so that parallelism comes from the pieces.
 
 A KeyboardInterrupt may strike between any two steps of the main thread, and a user at a notebook expects
-the next fit to work. So whatever is shared here is a primitive that C keeps whole (a lock, SimpleQueue),
-and what must be given back is given back again if an interrupt cut it short. ThreadPoolExecutor cannot
-promise that: an interrupt in the middle of ``submit`` may leave its semaphore locked for good.
+the next fit to work. So everything shared here is a primitive that C updates as a whole (a lock,
+SimpleQueue), and a release that an interrupt cut short is done again. ThreadPoolExecutor cannot promise that:
+an interrupt in the middle of ``submit`` may leave its semaphore locked for good.
 """
 
 import _thread
@@ -15,16 +15,18 @@ import itertools
 import os
 import queue
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import joblib
 import threadpoolctl
 
 _lock = threading.Lock()
-_workers = {"count": 0, "jobs": queue.SimpleQueue()}
-_blas = {"libraries": None, "before": None, "users": set()}
+_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue()}
+_blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
 
 
-def _after_fork():
+def _after_fork() -> None:
     # A forked child has none of the parent's threads: their queue would be nobody's, and a fit under way
     # in the parent will not end here.
     global _lock
@@ -38,7 +40,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def count(n_threads=None):
+def count(n_threads: int | None = None) -> int:
     """The number of threads to use.
 
     Parameters
@@ -52,14 +54,15 @@ def count(n_threads=None):
     TypeError, ValueError
         If it is not a whole number, or 0.
     """
-    if check(n_threads) is not None and n_threads > 0:
+    n_threads = check(n_threads)
+    if n_threads is not None and n_threads > 0:
         return int(n_threads)
     allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     available = int(allowed) if allowed.isdigit() and int(allowed) > 0 else joblib.cpu_count()
     return max(1, available + 1 + int(n_threads)) if n_threads is not None else available
 
 
-def check(n_threads):
+def check(n_threads: int | None) -> int | None:
     """What was given, if `count` takes it; to count the CPUs costs more than a small fit should pay."""
     if n_threads is not None:
         if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
@@ -70,7 +73,7 @@ def check(n_threads):
 
 
 @contextlib.contextmanager
-def single_threaded_blas():
+def single_threaded_blas() -> Iterator[None]:
     """Hold BLAS to one thread within the block: every library that was loaded at the first such block.
 
     The limit is the process's, so blocks that overlap in several threads share it: the first sets it
@@ -98,11 +101,12 @@ def single_threaded_blas():
             raise interrupt
 
 
-def _limit():
+def _limit() -> None:
     if _blas["libraries"] is None:
         controllers = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        # threadpoolctl >= 3.7 lets one thread of the process control OpenBLAS, for as long as that thread
-        # lives. Here any thread may come first and any may leave last, so the library is called itself.
+        # threadpoolctl >= 3.7 lets only one thread of the process control OpenBLAS, for as long as that
+        # thread lives. Here any thread may enter first and any may leave last, so the library's own function
+        # is called, for which there is no public name. A test notices when the private one changes.
         _blas["libraries"] = [
             (library, getattr(library, "_real_set_num_threads", library.set_num_threads))
             for library in controllers
@@ -112,14 +116,14 @@ def _limit():
         set_threads(1)
 
 
-def _lift_limit():
+def _lift_limit() -> None:
     if _blas["before"] is not None:
         for (_, set_threads), number in zip(_blas["libraries"], _blas["before"]):
             set_threads(number)
         _blas["before"] = None
 
 
-def share(work, pieces, n_threads):
+def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -> list[Any]:
     """Call ``work(first, last)`` over [0, pieces), cut into one range per thread.
 
     ``work`` must release the GIL and write only what belongs to its pieces. Returns the list of results
@@ -131,9 +135,9 @@ def share(work, pieces, n_threads):
     ranges = min(count(n_threads), pieces)
     if ranges <= 1:
         return [work(0, pieces)]
-    cuts = [pieces * k // ranges for k in range(ranges + 1)]
+    boundaries = [pieces * k // ranges for k in range(ranges + 1)]
     _hire(ranges - 1)
-    jobs = [_Job(work, first, last) for first, last in itertools.pairwise(cuts)]
+    jobs = [_Job(work, first, last) for first, last in itertools.pairwise(boundaries)]
     interrupt = None
     try:
         for job in jobs[1:]:
@@ -162,13 +166,15 @@ class _Job:
 
     __slots__ = ("_claim", "_ended", "_range", "_work", "error", "result")
 
-    def __init__(self, work, first, last):
+    def __init__(self, work: Callable[[int, int], Any], first: int, last: int) -> None:
         self._work, self._range = work, (first, last)
-        self._claim, self._ended = {}, _thread.allocate_lock()
+        self._claim: dict[str, str] = {}
+        self._ended = _thread.allocate_lock()
         self._ended.acquire()
-        self.result = self.error = None
+        self.result: Any = None
+        self.error: BaseException | None = None
 
-    def run(self, me):
+    def run(self, me: str) -> None:
         if self._claim.setdefault("by", me) == me:
             try:
                 self.result = self._work(*self._range)
@@ -177,14 +183,14 @@ class _Job:
             if me == "worker":
                 self._ended.release()
 
-    def end(self):
+    def end(self) -> None:
         """Wait for it, if a worker has begun it; from now on none will."""
         if self._claim.setdefault("by", "nobody") == "worker":
             with self._ended:
                 pass
 
 
-def _hire(workers):
+def _hire(workers: int) -> None:
     with _lock:
         while _workers["count"] < workers:
             try:
@@ -194,6 +200,6 @@ def _hire(workers):
             _workers["count"] += 1
 
 
-def _serve(jobs):
+def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
     while True:
         jobs.get().run("worker")

@@ -1,8 +1,9 @@
 """The base of all losses: one formula in, value, gradient, checks and kernels out."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -100,12 +101,12 @@ class Loss:
         return "diagonal" if self.separable and self.states_curvature else None
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The number that the kernel is parametrised by."""
         return 0.0
 
     @property
-    def states_curvature(self):
+    def states_curvature(self) -> bool:
         """Whether the loss states its second derivative, by `curvature` or by `product_formula`."""
         kind = type(self)
         stated = kind.curvature is not Loss.curvature or kind.product_formula is not Loss.product_formula
@@ -113,7 +114,7 @@ class Loss:
 
     # What a subclass states -------------------------------------------------------------------------
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """Loss and derivative, before any mean.
 
         Parameters
@@ -133,14 +134,14 @@ class Loss:
         """
         raise NotImplementedError(f"{type(self).__name__} must define formula(self, xp, y, raw)")
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """The second derivative of each output's loss by raw, before any mean; for separable losses.
 
         Parameters are those of `formula`. Returns an array like raw, or None (the default) if none is stated.
         """
         return None
 
-    def product_formula(self, xp, y, raw, direction):
+    def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """The second derivative of each row's loss by raw, times ``direction``, before any mean.
 
         By default `curvature` times direction; a loss that is not separable overrides it.
@@ -158,11 +159,11 @@ class Loss:
         curvature = self.curvature(xp, y, raw)
         return None if curvature is None else curvature * direction
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """Predictions from raw, over an array namespace."""
         return raw
 
-    def check_values(self, xp, y, outputs):
+    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
         """Raise a ValueError, naming the row, if y is outside the loss's domain.
 
         Parameters
@@ -185,7 +186,7 @@ class Loss:
 
     # What a user calls ------------------------------------------------------------------------------
 
-    def __call__(self, y_true, raw, sample_weight=None):
+    def __call__(self, y_true: Any, raw: Any, sample_weight: Any = None) -> Any:
         """The weighted mean of the loss over rows, ``sum(w * loss) / sum(w)``.
 
         Parameters
@@ -209,21 +210,21 @@ class Loss:
         """
         return self._evaluate(y_true, raw, sample_weight, with_gradient=False)[0]
 
-    def gradient(self, y_true, raw, sample_weight=None):
+    def gradient(self, y_true: Any, raw: Any, sample_weight: Any = None) -> Any:
         """The derivative of the weighted mean with respect to raw, in shape and dtype of raw.
 
         Parameters are those of calling the loss.
         """
         return self._evaluate(y_true, raw, sample_weight)[1]
 
-    def value_and_gradient(self, y_true, raw, sample_weight=None):
+    def value_and_gradient(self, y_true: Any, raw: Any, sample_weight: Any = None) -> tuple[Any, Any]:
         """The weighted mean and its gradient, at the cost of the gradient alone.
 
         Parameters are those of calling the loss.
         """
         return self._evaluate(y_true, raw, sample_weight)
 
-    def hessian_product(self, y_true, raw, direction, sample_weight=None):
+    def hessian_product(self, y_true: Any, raw: Any, direction: Any, sample_weight: Any = None) -> Any:
         """The Hessian of the weighted mean with respect to raw, times a direction.
 
         Parameters
@@ -260,7 +261,7 @@ class Loss:
             factor = xp.astype(share / (xp.sum(share) * parts), raw.dtype)
             return xp.where(kept, product * as_column(factor, raw), 0.0)
 
-    def per_sample(self, y_true, raw):
+    def per_sample(self, y_true: Any, raw: Any) -> Any:
         """The loss of each row, of shape (n,): summed or averaged over outputs, as ``reduction`` says.
 
         Raises
@@ -278,7 +279,7 @@ class Loss:
         with _quiet(xp):
             return xp.astype(self._rows(xp, _batches.stated(self, xp, y, raw)[0]), raw.dtype)
 
-    def predict(self, raw):
+    def predict(self, raw: Any) -> Any:
         """Predictions from raw scores, in shape and dtype of raw: the inverse link.
 
         Parameters
@@ -302,8 +303,15 @@ class Loss:
     # What objectives and training loops call --------------------------------------------------------
 
     def evaluate_batch(
-        self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None
-    ):
+        self,
+        raw: Any,
+        target: Any = None,
+        codes: Any = None,
+        weight: Any = None,
+        per_sample: Any = None,
+        curvature: Any = None,
+        sums: Any = None,
+    ) -> float:
         """One unchecked NumPy batch, in place: the contract of `sklloss.kernels.evaluate`, kernel or not.
 
         Parameters
@@ -334,7 +342,9 @@ class Loss:
             )
         return _batches.evaluate(self, raw, target, codes, weight, per_sample, curvature, sums)
 
-    def mean_formula(self, xp, y, raw, weight=None, *, with_gradient=True):
+    def mean_formula(
+        self, xp: Any, y: Any, raw: Any, weight: Any = None, *, with_gradient: bool = True
+    ) -> tuple[Any, Any]:
         """The weighted mean over rows and its gradient, from `formula` and unchecked.
 
         Returns
@@ -370,9 +380,9 @@ class Loss:
     # Inside -----------------------------------------------------------------------------------------
 
     # A method that turns C-contiguous NumPy scores (n, outputs) into predictions, by a kernel.
-    _link_in_place = None
+    _link_in_place: ClassVar[Any] = None
 
-    def __init_subclass__(cls, **options):
+    def __init_subclass__(cls, **options: Any) -> None:
         """A kernel, a second derivative and what is stated of it belong to the formula beside them.
 
         A subclass that states another formula inherits none of them.
@@ -383,17 +393,17 @@ class Loss:
         if restated and "kernel" not in own:
             cls.kernel = None
         if restated and "curvature" not in own:
-            cls.curvature = Loss.curvature
+            cls.curvature = Loss.curvature  # type: ignore[method-assign]
         if restated:
             for trait in ("shift_invariant", "curvature_bound", "curvature_buffer"):
                 if trait not in own:
                     setattr(cls, trait, vars(Loss)[trait])
         if (restated or "curvature" in own) and "product_formula" not in own:
-            cls.product_formula = Loss.product_formula
+            cls.product_formula = Loss.product_formula  # type: ignore[method-assign]
         if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:
             cls._link_in_place = None
 
-    def _rows(self, xp, value):
+    def _rows(self, xp: Any, value: Any) -> Any:
         """The loss of each row, in float64 where the device has it, from what `formula` gives."""
         wide = _checks.widest(xp, value)
         if value.ndim == 1:
@@ -401,13 +411,13 @@ class Loss:
         rows = xp.sum(value, axis=1, dtype=wide)
         return rows / value.shape[1] if self.reduction == "mean" else rows
 
-    def _check_outputs(self, raw):
+    def _check_outputs(self, raw: Any) -> None:
         if self.target == "classes" and (raw.ndim != 2 or raw.shape[1] < 2):
             raise ValueError(
                 f"raw must have shape (n, K), K >= 2, a column for each class; it has {tuple(raw.shape)}"
             )
 
-    def _accept(self, y_true, raw, sample_weight):
+    def _accept(self, y_true: Any, raw: Any, sample_weight: Any) -> tuple[Any, Any, Any, Any]:
         """Check everything; y_true comes back in raw's dtype (codes as int64), weights scaled."""
         xp, raw = _checks.raw_scores(raw)
         self._check_outputs(raw)
@@ -438,7 +448,9 @@ class Loss:
             sample_weight = _checks.weights(xp, sample_weight, raw)
         return xp, y, raw, sample_weight
 
-    def _evaluate(self, y_true, raw, sample_weight, with_gradient=True):
+    def _evaluate(
+        self, y_true: Any, raw: Any, sample_weight: Any, with_gradient: bool = True
+    ) -> tuple[Any, Any]:
         xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, weight)
@@ -446,7 +458,7 @@ class Loss:
             value, gradient = self.mean_formula(xp, y, raw, weight, with_gradient=with_gradient)
         return (float(value) if xp is np else xp.astype(value, raw.dtype)), gradient
 
-    def _run_kernel(self, y, raw, weight, wanted="mean"):
+    def _run_kernel(self, y: Any, raw: Any, weight: Any, wanted: str = "mean") -> Any:
         n = raw.shape[0]
         shape = (n, -1)
         # The kernel works in place, so it gets a copy.
@@ -473,17 +485,17 @@ class Loss:
         return value, scores.reshape(raw.shape)
 
 
-def as_column(row_values, raw):
+def as_column(row_values: Any, raw: Any) -> Any:
     """Values by row, shaped to meet raw."""
     return row_values[:, None] if raw.ndim == 2 else row_values
 
 
-def _quiet(xp):
+def _quiet(xp: Any) -> AbstractContextManager[Any]:
     """Overflow to infinity and its NaN are results here, not accidents: NumPy need not warn of them."""
     return np.errstate(all="ignore") if xp is np else nullcontext()
 
 
-def number(value, name, allowed, accept):
+def number(value: Any, name: str, allowed: str, accept: Callable[[float], bool]) -> float:
     """A parameter as a float; ``allowed`` says in words, ``accept`` by a function, which ones there are."""
     try:
         if isinstance(value, (str, bytes)):
@@ -496,6 +508,6 @@ def number(value, name, allowed, accept):
     return result
 
 
-def unit_interval(value, name):
+def unit_interval(value: Any, name: str) -> float:
     """A parameter in [0, 1) as a float."""
     return number(value, name, "in [0, 1)", lambda x: 0.0 <= x < 1.0)

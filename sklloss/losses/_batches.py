@@ -1,9 +1,20 @@
 """One NumPy batch of a loss without a kernel, in place, as a kernel would do it."""
 
+from typing import Any
+
 import numpy as np
 
 
-def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None):
+def evaluate(
+    loss: Any,
+    raw: Any,
+    target: Any = None,
+    codes: Any = None,
+    weight: Any = None,
+    per_sample: Any = None,
+    curvature: Any = None,
+    sums: Any = None,
+) -> float:
     """See `Loss.evaluate_batch`. All of it from `Loss.formula`, `Loss.curvature` and `Loss.mean_formula`."""
     y = target if codes is None else codes
     by_output = weight is not None and weight.ndim == 2
@@ -56,7 +67,7 @@ def evaluate(loss, raw, target=None, codes=None, weight=None, per_sample=None, c
         return total
 
 
-def stated(loss, xp, y, raw):
+def stated(loss: Any, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
     """What `Loss.formula` gives: the value, and the gradient or a function that returns it."""
     result = loss.formula(xp, y, raw)
     if not isinstance(result, tuple) or len(result) != 2:
@@ -66,14 +77,14 @@ def stated(loss, xp, y, raw):
     return result
 
 
-def gradient_of(loss, xp, gradient, raw):
+def gradient_of(loss: Any, xp: Any, gradient: Any, raw: Any) -> Any:
     """The gradient that `Loss.formula` gave, called where it is a function."""
     gradient = gradient() if callable(gradient) else gradient
     check(loss, xp, "gradient of formula", gradient, raw.shape)
     return gradient
 
 
-def check(loss, xp, what, array, shape):
+def check(loss: Any, xp: Any, what: str, array: Any, shape: Any) -> None:
     """Raise unless an array that a loss gave has the shape it must have, and real numbers."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or not xp.isdtype(dtype, ("bool", "integral", "real floating")):
@@ -85,7 +96,7 @@ def check(loss, xp, what, array, shape):
         )
 
 
-def _whole(loss, y, raw, weight):
+def _whole(loss: Any, y: Any, raw: Any, weight: Any) -> float:
     """A loss that is not a mean over rows: its value times the sum of weights."""
     total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
     if total == 0.0:

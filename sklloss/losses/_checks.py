@@ -5,6 +5,7 @@ waited for once; the offending row is searched only when there is one.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_array
@@ -12,14 +13,14 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy
 _REAL = ("bool", "integral", "real floating")
 
 
-def namespace(array):
+def namespace(array: Any) -> Any:
     """The array API namespace of an array; NumPy's own for what is or becomes a NumPy array."""
     if is_array_api_obj(array) and not is_numpy_array(array):
         return array_namespace(array)
     return np
 
 
-def numpy_array(array, name):
+def numpy_array(array: Any, name: str) -> Any:
     """A NumPy array in this machine's byte order; the name stands in the error about a ragged list."""
     try:
         array = np.asarray(array)
@@ -28,11 +29,11 @@ def numpy_array(array, name):
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _label(xp):
+def _label(xp: Any) -> str:
     return xp.__name__.removeprefix("array_api_compat.")
 
 
-def raw_scores(raw):
+def raw_scores(raw: Any) -> tuple[Any, Any]:
     """The namespace of raw and raw itself: a float32 or float64 array, (n,) or (n, outputs)."""
     xp = namespace(raw)
     if xp is np:
@@ -48,7 +49,7 @@ def raw_scores(raw):
     return xp, raw
 
 
-def beside(xp, raw, array, name, other="raw"):
+def beside(xp: Any, raw: Any, array: Any, name: str, other: str = "raw") -> Any:
     """The array under that name, as an array of real numbers in the namespace and on the device of raw.
 
     ``other`` is what messages call raw.
@@ -69,22 +70,22 @@ def beside(xp, raw, array, name, other="raw"):
     return array
 
 
-def _whole(xp, array):
+def _whole(xp: Any, array: Any) -> bool:
     return xp.isdtype(array.dtype, ("bool", "integral"))
 
 
-def _comparable(xp, array):
+def _comparable(xp: Any, array: Any) -> Any:
     """The array, booleans as numbers: a strict namespace does not order them."""
     return xp.astype(array, xp.uint8) if xp.isdtype(array.dtype, "bool") else array
 
 
-def _first(xp, bad):
+def _first(xp: Any, bad: Any) -> Any:
     """Index of the first row with a true entry."""
     rows = xp.any(bad, axis=1) if bad.ndim == 2 else bad
     return int(xp.argmax(xp.astype(rows, xp.int32)))
 
 
-def _worst(array, bad, row):
+def _worst(array: Any, bad: Any, row: int) -> Any:
     """The first offending value of a row, for a message."""
     if array.ndim == 1:
         return array[row].item() if hasattr(array, "item") else float(array[row])
@@ -93,7 +94,7 @@ def _worst(array, bad, row):
     return float(values[column])
 
 
-def same_shape(array, raw, name="y_true", other="raw"):
+def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -> None:
     """Refuse shapes that differ: nothing is ever broadcast."""
     if tuple(array.shape) != tuple(raw.shape):
         raise ValueError(
@@ -102,13 +103,13 @@ def same_shape(array, raw, name="y_true", other="raw"):
         )
 
 
-def not_empty(raw):
+def not_empty(raw: Any) -> None:
     """Refuse an empty batch, whose mean is not defined."""
     if raw.shape[0] == 0:
         raise ValueError("y_true and raw have no rows: the mean of no losses is not defined")
 
 
-def probabilities(xp, y):
+def probabilities(xp: Any, y: Any) -> None:
     """Refuse values outside [0, 1], NaN included."""
     numbers = _comparable(xp, y)
     bad = ~((numbers >= 0) & (numbers <= 1))
@@ -119,7 +120,7 @@ def probabilities(xp, y):
         )
 
 
-def finite(xp, y, note=""):
+def finite(xp: Any, y: Any, note: str = "") -> None:
     """Refuse NaN and infinity."""
     bad = ~xp.isfinite(y)
     if bool(xp.any(bad)):
@@ -127,23 +128,23 @@ def finite(xp, y, note=""):
         raise ValueError(f"y_true must be finite{note}; row {row} has {_worst(y, bad, row)}")
 
 
-def not_below_zero(xp, y, who):
+def not_below_zero(xp: Any, y: Any, who: str) -> None:
     """Refuse negative values."""
     _positive(xp, y, _comparable(xp, y) < 0, f"{who} needs y_true >= 0")
 
 
-def above_zero(xp, y, who):
+def above_zero(xp: Any, y: Any, who: str) -> None:
     """Refuse zero and negative values."""
     _positive(xp, y, _comparable(xp, y) <= 0, f"{who} needs y_true > 0")
 
 
-def _positive(xp, y, bad, message):
+def _positive(xp: Any, y: Any, bad: Any, message: str) -> None:
     if bool(xp.any(bad)):
         row = _first(xp, bad)
         raise ValueError(f"{message}; row {row} has {_worst(y, bad, row)}")
 
 
-def codes(xp, y, outputs):
+def codes(xp: Any, y: Any, outputs: int) -> None:
     """Refuse codes outside [0, outputs)."""
     numbers = _comparable(xp, y)
     bad = (numbers < 0) | (numbers >= outputs)
@@ -152,7 +153,7 @@ def codes(xp, y, outputs):
         raise ValueError(f"y_true must hold class codes in [0, {outputs}); row {row} has {int(y[row])}")
 
 
-def probability_rows(xp, y):
+def probability_rows(xp: Any, y: Any) -> None:
     """Refuse rows that are not finite and non-negative with sum 1.
 
     The sum may miss 1 by the square root of the dtype's machine epsilon: 1.5e-8 in float64, 3.5e-4 in
@@ -178,7 +179,7 @@ def probability_rows(xp, y):
     )
 
 
-def class_target(xp, y, raw):
+def class_target(xp: Any, y: Any, raw: Any) -> None:
     """Refuse what is neither class codes (n,) nor probability rows of raw's shape. Looks at no value."""
     n, outputs = raw.shape
     if y.ndim == 1 and y.shape[0] == n:
@@ -194,7 +195,7 @@ def class_target(xp, y, raw):
         )
 
 
-def weights(xp, weight, raw):
+def weights(xp: Any, weight: Any, raw: Any) -> Any:
     """Row weights in raw's dtype, scaled so that the largest is 1 (NumPy: in [0.5, 1), exactly).
 
     A mean does not depend on the scale, and so scaled neither a weighted loss nor the sum overflows.
@@ -224,11 +225,11 @@ def weights(xp, weight, raw):
 
 
 @lru_cache(maxsize=64)
-def _has_float64(xp, where):
+def _has_float64(xp: Any, where: Any) -> bool:
     return "float64" in xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
 
 
-def widest(xp, array):
+def widest(xp: Any, array: Any) -> Any:
     """float64 if the array's device has it, else its own dtype: what sums are carried in."""
     if xp is np or array.dtype == xp.float64 or _has_float64(xp, device(array)):
         return xp.float64

@@ -1,7 +1,7 @@
 """The cross-entropy of a softmax."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from array_api_compat import device
@@ -54,7 +54,7 @@ class CrossEntropy(Loss):
     separable: ClassVar[bool] = False
     shift_invariant: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
 
     @property
@@ -68,11 +68,11 @@ class CrossEntropy(Loss):
         return 0.25
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The label smoothing."""
         return self.label_smoothing
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         K = raw.shape[1]
         keep, spread = 1.0 - self.label_smoothing, self.label_smoothing / K
@@ -87,7 +87,7 @@ class CrossEntropy(Loss):
             # 0 * inf is NaN: a class without probability costs nothing, however far behind.
             value = value + xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
 
-        def gradient():
+        def gradient() -> Any:
             total = 1.0 + rest
             if y.ndim == 2:
                 return e / total - y
@@ -100,27 +100,27 @@ class CrossEntropy(Loss):
 
         return value, gradient
 
-    def product_formula(self, xp, y, raw, direction):
+    def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """Of the direction v, p (v - sum_k p_k v_k), whatever y; see `Loss.product_formula`."""
         behind, e, rest = parts(xp, raw)
         p = e / (1.0 + rest)
         return p * centred(xp, behind, p, direction)
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """softmax(raw) over the last axis."""
         return softmax(xp, raw)
 
-    def _link_in_place(self, scores):
+    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
         softmax_in_place(scores)
 
 
-def softmax(xp, raw):
+def softmax(xp: Any, raw: Any) -> Any:
     """Class probabilities (n, K), over an array namespace."""
     _, e, rest = parts(xp, raw)
     return e / (1.0 + rest)
 
 
-def softmax_in_place(scores):
+def softmax_in_place(scores: Any) -> None:
     """The same of C-contiguous NumPy scores, by the kernel."""
     # The kernel's curvature is the probabilities. Any code will do.
     codes = np.zeros(scores.shape[0], dtype=np.intp)
@@ -129,13 +129,13 @@ def softmax_in_place(scores):
     scores[...] = p
 
 
-def one_hot(xp, codes, raw):
+def one_hot(xp: Any, codes: Any, raw: Any) -> Any:
     """Where the code of a row stands, as booleans of raw's shape."""
     classes = xp.arange(raw.shape[1], dtype=codes.dtype, device=device(raw))
     return codes[:, None] == classes[None, :]
 
 
-def at_codes(xp, array, codes):
+def at_codes(xp: Any, array: Any, codes: Any) -> Any:
     """The entry of each row (n, K) that its code names, of shape (n,)."""
     if hasattr(xp, "take_along_axis"):  # not in the oldest namespaces
         return xp.take_along_axis(array, codes[:, None], axis=1)[:, 0]
@@ -144,7 +144,7 @@ def at_codes(xp, array, codes):
     return xp.take(xp.reshape(array, (-1,)), place, axis=0)
 
 
-def parts(xp, raw):
+def parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
     """For m the largest score of a row: m - raw and exp(raw - m), (n, K); S = sum exp(raw - m) - 1, (n, 1).
 
     m is the score of one class, the first that is largest; S is the sum over all the others. Automatic
@@ -160,7 +160,7 @@ def parts(xp, raw):
     return behind, e, xp.sum(xp.where(alone, 0.0, e), axis=1, keepdims=True)
 
 
-def centred(xp, behind, p, direction):
+def centred(xp: Any, behind: Any, p: Any, direction: Any) -> Any:
     """``v - sum_k p_k v_k`` for a direction v.
 
     Taken from where the largest score stands: where p is near 1 the difference keeps its digits.

@@ -1,7 +1,7 @@
 """Losses of positive quantities, whose logarithm is modelled: raw is log of the prediction."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sklloss.losses import _checks
 from sklloss.losses._base import Loss
@@ -39,22 +39,22 @@ class Poisson(Loss):
     name: ClassVar[str] = "poisson"
     kernel: ClassVar[str] = "poisson"
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         mean = xp.exp(raw)
         # Not inf - inf, and not 0 * inf.
         alone = xp.isinf(mean) | ((y == 0) & xp.isinf(raw))
         return mean - y * xp.where(alone, 0.0, raw), lambda: mean - y
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """exp(raw); see `Loss.curvature`."""
         return xp.exp(raw)
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """exp(raw)."""
         return xp.exp(raw)
 
-    def check_values(self, xp, y, outputs):
+    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
         """See `Loss.check_values`: y is finite and not negative."""
         super().check_values(xp, y, outputs)
         _checks.not_below_zero(xp, y, "Poisson")
@@ -93,27 +93,27 @@ class Gamma(Loss):
     name: ClassVar[str] = "gamma"
     kernel: ClassVar[str] = "gamma"
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         ratio = _ratio(xp, y, raw)
         # Not -inf + inf.
         return xp.where(xp.isinf(ratio), 0.0, raw) + ratio, lambda: 1.0 - ratio
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """``y exp(-raw)``; see `Loss.curvature`."""
         return _ratio(xp, y, raw)
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """exp(raw)."""
         return xp.exp(raw)
 
-    def check_values(self, xp, y, outputs):
+    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
         """See `Loss.check_values`: y is finite and greater than 0."""
         super().check_values(xp, y, outputs)
         _checks.above_zero(xp, y, "Gamma")
 
 
-def _ratio(xp, y, raw):
+def _ratio(xp: Any, y: Any, raw: Any) -> Any:
     """``y exp(-raw)``, the target over the prediction."""
     half = xp.exp(-0.5 * raw)
     return y * half * half

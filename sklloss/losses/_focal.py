@@ -1,7 +1,7 @@
 """The focal loss: log losses in which an easy row counts less."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -63,19 +63,19 @@ class Focal(Loss):
     reduction: ClassVar[str] = "sum"
     convex: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "gamma", _exponent(self.gamma))
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """Gamma."""
         return self.gamma
 
-    def softmax(self):
+    def softmax(self) -> "SoftmaxFocal":
         """The same loss of a softmax over classes, a `SoftmaxFocal`."""
         return SoftmaxFocal(self.gamma)
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         if y.ndim < raw.ndim:
             return self.softmax().formula(xp, y, raw)
@@ -85,7 +85,7 @@ class Focal(Loss):
         # 0 * inf is NaN: a side without probability costs nothing, however large the score.
         far = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
-        def gradient():
+        def gradient() -> Any:
             surprise = rest + xp.where(xp.isinf(size), 0.0, size)
             away = against * wrong * (self.gamma * small * surprise + large)
             slope = away - side * right * (self.gamma * large * rest + small)
@@ -93,7 +93,7 @@ class Focal(Loss):
 
         return side * right * rest + wrong * (against * rest + far), gradient
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """With l = -log p, k = -log q: y p q**g (g (g p - q) l + (2 g + 1) q), and its mirror image.
 
         See `Loss.curvature`.
@@ -107,40 +107,44 @@ class Focal(Loss):
         far = g * (g * small - large) * (small * surprise) + (2.0 * g + 1.0) * large * small
         return side * right + against * _power(xp, large, g) * far
 
-    def product_formula(self, xp, y, raw, direction):
+    def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """See `Loss.product_formula`."""
         if y.ndim < raw.ndim:
             return self.softmax().product_formula(xp, y, raw, direction)
         return super().product_formula(xp, y, raw, direction)
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """sigmoid(raw)."""
         return sigmoid(xp, raw)
 
-    def per_sample(self, y_true, raw):
+    def per_sample(self, y_true: Any, raw: Any) -> Any:
         """See `Loss.per_sample`."""
         if _coded(y_true, raw):
             return self.softmax().per_sample(y_true, raw)
         return super().per_sample(y_true, raw)
 
-    def hessian_product(self, y_true, raw, direction, sample_weight=None):
+    def hessian_product(self, y_true: Any, raw: Any, direction: Any, sample_weight: Any = None) -> Any:
         """See `Loss.hessian_product`."""
         if _coded(y_true, raw):
             return self.softmax().hessian_product(y_true, raw, direction, sample_weight)
         return super().hessian_product(y_true, raw, direction, sample_weight)
 
-    def evaluate_batch(self, raw, target=None, codes=None, *arguments, **options):
+    def evaluate_batch(
+        self, raw: Any, target: Any = None, codes: Any = None, *arguments: Any, **options: Any
+    ) -> float:
         """See `Loss.evaluate_batch`."""
         if codes is not None:
             return self.softmax().evaluate_batch(raw, target, codes, *arguments, **options)
         return super().evaluate_batch(raw, target, codes, *arguments, **options)
 
-    def _evaluate(self, y_true, raw, sample_weight, with_gradient=True):
+    def _evaluate(
+        self, y_true: Any, raw: Any, sample_weight: Any, with_gradient: bool = True
+    ) -> tuple[Any, Any]:
         if _coded(y_true, raw):
             return self.softmax()._evaluate(y_true, raw, sample_weight, with_gradient)
         return super()._evaluate(y_true, raw, sample_weight, with_gradient)
 
-    def _link_in_place(self, scores):
+    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
         sigmoid_in_place(scores)
 
 
@@ -183,15 +187,15 @@ class SoftmaxFocal(Loss):
     shift_invariant: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "gamma", _exponent(self.gamma))
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """Gamma."""
         return self.gamma
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         behind, e, rest = parts(xp, raw)
         total = 1.0 + rest
@@ -201,7 +205,7 @@ class SoftmaxFocal(Loss):
             surprise = xp.log1p(rest) + xp.where((y == 0) & xp.isinf(behind), 0.0, behind)
             power = _power(xp, other, self.gamma)
 
-            def gradient():
+            def gradient() -> Any:
                 part = y * _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
                 whole = xp.sum(part, axis=1, keepdims=True)
                 # p times the whole, less its part: so the entry of a class of probability 1 keeps its digits.
@@ -215,13 +219,13 @@ class SoftmaxFocal(Loss):
         surprise = xp.log1p(rest) + behind
         power = _power(xp, other, self.gamma)
 
-        def gradient():
+        def gradient_at_codes() -> Any:
             slope = _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
             return slope * xp.where(one_hot(xp, y, raw), -other, e / total)
 
-        return (power * surprise)[:, 0], gradient
+        return (power * surprise)[:, 0], gradient_at_codes
 
-    def product_formula(self, xp, y, raw, direction):
+    def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """The derivative of the gradient along a direction; see `Loss.product_formula`."""
         g = self.gamma
         if y.ndim == 1:
@@ -241,25 +245,25 @@ class SoftmaxFocal(Loss):
         change = xp.where(alone, 0.0, y * bend * (move / divisor))
         return p * move * whole + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """softmax(raw) over the last axis."""
         return softmax(xp, raw)
 
-    def _link_in_place(self, scores):
+    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
         softmax_in_place(scores)
 
 
-def _exponent(gamma):
+def _exponent(gamma: float) -> float:
     return number(gamma, "gamma", "finite and not negative", lambda x: 0.0 <= x < float("inf"))
 
 
-def _coded(y_true, raw):
+def _coded(y_true: Any, raw: Any) -> Any:
     """Whether targets (n,) stand beside raw (n, K), K >= 2: class codes."""
     y, scores = _shape(y_true), _shape(raw)
     return len(y) == 1 and len(scores) == 2 and scores[1] >= 2
 
 
-def _shape(array):
+def _shape(array: Any) -> Any:
     """The shape of anything that becomes an array; of a list, as deep as its first entry is."""
     shape = getattr(array, "shape", None)
     if shape is not None:
@@ -273,7 +277,7 @@ def _shape(array):
         return ()
 
 
-def _power(xp, x, gamma):
+def _power(xp: Any, x: Any, gamma: float) -> Any:
     """The power of an x in [0, 1].
 
     Below gamma = 2 its first or second derivative at 0 is infinite. What it is multiplied by is no larger
@@ -291,7 +295,7 @@ def _power(xp, x, gamma):
     return x**gamma
 
 
-def _sides(xp, raw):
+def _sides(xp: Any, raw: Any) -> tuple[Any, ...]:
     """1 where raw >= 0, else 0; |raw|; of p and q the smaller, the larger and minus its logarithm."""
     above, size, e = signed_parts(xp, raw)
     # An underflowed e is a constant: automatic differentiation must not multiply its 0 by an infinity.
@@ -300,7 +304,7 @@ def _sides(xp, raw):
     return above, size, e / total, 1.0 / total, xp.log1p(e)
 
 
-def _chances(xp, e, rest):
+def _chances(xp: Any, e: Any, rest: Any) -> Any:
     """The probabilities p of some classes, and 1 - p without cancellation."""
     total = 1.0 + rest
     # As in _sides.
@@ -309,13 +313,13 @@ def _chances(xp, e, rest):
     return p, xp.where(p > 0.5, rest / total, 1.0 - p)
 
 
-def _slope(xp, gamma, p, other, power, surprise):
+def _slope(xp: Any, gamma: float, p: Any, other: Any, power: Any, surprise: Any) -> Any:
     """Minus p times the derivative of -(1 - p)**gamma log p, given other = 1 - p and surprise = -log p."""
     alone = other == 0
     ratio = xp.where(alone, 1.0, surprise / xp.where(alone, 1.0, other))
     return power * (gamma * p * ratio + 1.0)
 
 
-def _finite(xp, surprise):
+def _finite(xp: Any, surprise: Any) -> Any:
     """An infinite surprise meets a probability 0 only, and 0 * inf is NaN."""
     return xp.where(xp.isinf(surprise), 0.0, surprise)

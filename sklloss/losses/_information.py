@@ -1,6 +1,7 @@
 """Entropy, cross-entropy and Kullback-Leibler divergence of distributions that are given as probabilities."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from sklloss.losses import _checks
 from sklloss.losses._base import _quiet
 
 
-def entropy(p, axis=-1):
+def entropy(p: Any, axis: int = -1) -> Any:
     """The entropy ``-sum_k p_k log p_k``, in nats.
 
     It is 0 only for a certain p, and log K for the uniform one.
@@ -41,7 +42,7 @@ def entropy(p, axis=-1):
     return cross_entropy(p, p, axis=axis)
 
 
-def cross_entropy(p, q, axis=-1):
+def cross_entropy(p: Any, q: Any, axis: int = -1) -> Any:
     """The cross-entropy ``-sum_k p_k log q_k``, in nats: what q costs where p is the truth.
 
     It is `entropy` of p plus `kl_divergence` of p and q, and so smallest at q = p: there it is the entropy of
@@ -85,7 +86,7 @@ def cross_entropy(p, q, axis=-1):
         return finish(xp.sum(terms, axis=axis))
 
 
-def kl_divergence(p, q, axis=-1):
+def kl_divergence(p: Any, q: Any, axis: int = -1) -> Any:
     """The Kullback-Leibler divergence ``sum_k p_k log(p_k / q_k)``, in nats.
 
     Never negative, and 0 only for equal distributions.
@@ -124,7 +125,7 @@ def kl_divergence(p, q, axis=-1):
         return finish(xp.sum(_divergence_terms(xp, p, q), axis=axis))
 
 
-def _divergence_terms(xp, p, q):
+def _divergence_terms(xp: Any, p: Any, q: Any) -> Any:
     """``p log(p / q) - p + q``, each to a few ULP.
 
     With s = (p - q) / (p + q), log(p / q) is 2 atanh(s), and the term is
@@ -148,12 +149,12 @@ def _divergence_terms(xp, p, q):
     return xp.where(near, close, apart)
 
 
-def _log(xp, x, where):
+def _log(xp: Any, x: Any, where: Any) -> Any:
     """Logarithms where asked, 0 elsewhere."""
     return xp.log(xp.where(where, x, 1.0))
 
 
-def _accept(p, q, axis):
+def _accept(p: Any, q: Any, axis: int) -> Any:
     """The namespace; p and q, checked, in the widest float; and what makes the result of a sum."""
     same = q is p
     xp = _checks.namespace(p)
@@ -178,13 +179,13 @@ def _accept(p, q, axis):
     else:
         _distributions(xp, q, "q", axis, tolerances[1])
 
-    def finish(total):
+    def finish(total: Any) -> Any:
         return float(total) if xp is np and total.ndim == 0 else xp.astype(total, out)
 
     return xp, p, q, finish
 
 
-def _float_type(xp, array, name):
+def _float_type(xp: Any, array: Any, name: str) -> Any:
     """float32, float64, or None for whole numbers."""
     if xp.isdtype(array.dtype, ("bool", "integral")):
         return None
@@ -194,7 +195,7 @@ def _float_type(xp, array, name):
     raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
 
 
-def _distributions(xp, array, name, axis, tolerance):
+def _distributions(xp: Any, array: Any, name: str, axis: int, tolerance: float) -> Any:
     """Refuse what is not a probability, and rows that do not sum to 1."""
     total = xp.sum(array, axis=axis)
     bad = xp.any(~(array >= 0), axis=axis) | ~(xp.abs(total - 1.0) <= tolerance)

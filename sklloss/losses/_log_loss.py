@@ -1,7 +1,7 @@
 """The log loss of independent sigmoids."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class LogLoss(Loss):
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
 
     @property
@@ -55,11 +55,11 @@ class LogLoss(Loss):
         return 0.25
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The label smoothing."""
         return self.label_smoothing
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         not_y = 1.0 - y
         if self.label_smoothing:
@@ -71,40 +71,40 @@ class LogLoss(Loss):
         # 0 * inf is NaN: a side without probability costs nothing, however large the score.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
-        def gradient():
+        def gradient() -> Any:
             p, q = _sides(above, e)
             # p - y, but exact to the last digits also where p is near a certain y.
             return not_y * p - y * q
 
         return xp.log1p(e) + cost, gradient
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """The variance p (1 - p), whatever y; see `Loss.curvature`."""
         _, _, e = signed_parts(xp, raw)
         d = 1.0 + e
         return e / d / d
 
-    def inverse_link(self, xp, raw):
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
         """sigmoid(raw)."""
         return sigmoid(xp, raw)
 
-    def _link_in_place(self, scores):
+    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
         sigmoid_in_place(scores)
 
 
-def sigmoid(xp, raw):
+def sigmoid(xp: Any, raw: Any) -> Any:
     """The probability of label 1, over an array namespace."""
     above, _, e = signed_parts(xp, raw)
     return _sides(above, e)[0]
 
 
-def sigmoid_in_place(scores):
+def sigmoid_in_place(scores: Any) -> None:
     """The same of C-contiguous NumPy scores (n, outputs), by the kernel."""
     # The gradient at y = 0 is the probability.
     kernels.evaluate(kernels.get("log_loss", scores.dtype), scores, target=np.zeros_like(scores))
 
 
-def signed_parts(xp, raw):
+def signed_parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
     """1 where raw >= 0, else 0; then |raw| and exp(-|raw|).
 
     |raw| is raw times its sign and not ``abs``, whose automatic derivative at 0 is 0: the derivative of the
@@ -115,7 +115,7 @@ def signed_parts(xp, raw):
     return above, size, xp.exp(-size)
 
 
-def pick(above, this, other):
+def pick(above: Any, this: Any, other: Any) -> Any:
     """One of two finite arrays: ``this`` where above is 1, ``other`` where it is 0.
 
     Exact, and on a processor faster than ``where``, which guesses at every element.
@@ -123,7 +123,7 @@ def pick(above, this, other):
     return above * this + (1.0 - above) * other
 
 
-def _sides(above, e):
+def _sides(above: Any, e: Any) -> tuple[Any, Any]:
     """The sigmoids of raw and of -raw, each with its relative accuracy."""
     small, large = e / (1.0 + e), 1.0 / (1.0 + e)
     return pick(above, large, small), pick(above, small, large)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import log
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sklloss.losses._base import Loss, number
 from sklloss.losses._registry import register
@@ -31,7 +31,7 @@ class AbsoluteError(Loss):
     name: ClassVar[str] = "absolute_error"
     kernel: ClassVar[str] = "absolute_error"
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
         return xp.abs(d), lambda: xp.sign(d)
@@ -72,7 +72,7 @@ class Huber(Loss):
     name: ClassVar[str] = "huber"
     kernel: ClassVar[str] = "huber"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         delta = number(self.delta, "delta", "finite and greater than 0", lambda x: 0.0 < x < float("inf"))
         object.__setattr__(self, "delta", delta)
 
@@ -82,18 +82,18 @@ class Huber(Loss):
         return 1.0
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """Delta."""
         return self.delta
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
         cut = xp.where(d > self.delta, self.delta, xp.where(d < -self.delta, -self.delta, d))
         # Both cases at once: d * (d / 2) inside, delta * (|d| - delta / 2) outside.
         return cut * (d - 0.5 * cut), cut
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """1 up to delta, 0 beyond; see `Loss.curvature`."""
         return xp.astype(xp.abs(raw - y) <= self.delta, raw.dtype)
 
@@ -133,16 +133,16 @@ class Quantile(Loss):
     name: ClassVar[str] = "quantile"
     kernel: ClassVar[str] = "quantile"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         quantile = number(self.quantile, "quantile", "in (0, 1)", lambda x: 0.0 < x < 1.0)
         object.__setattr__(self, "quantile", quantile)
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The quantile."""
         return self.quantile
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
         # 0 * d: 0 where they meet, but NaN of NaN.
@@ -182,7 +182,7 @@ class LogCosh(Loss):
         """1 - tanh(d)**2 is largest at d = 0; see `Loss.curvature_bound`."""
         return 1.0
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
         size = xp.abs(d)
@@ -191,7 +191,7 @@ class LogCosh(Loss):
         far = size + (xp.log1p(xp.exp(-2.0 * size)) - log(2.0))
         return xp.where(near, xp.log1p(2.0 * s * s), far), lambda: xp.tanh(d)
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """The square of the hyperbolic secant; see `Loss.curvature`."""
         e = xp.exp(-2.0 * xp.abs(raw - y))
         d = 1.0 + e

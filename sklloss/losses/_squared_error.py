@@ -1,7 +1,7 @@
 """Squared errors: half, mean, and root of the mean."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sklloss.losses import _checks
 from sklloss.losses._base import Loss, as_column
@@ -18,12 +18,12 @@ class _SquaredError(Loss):
         """The second derivative, a constant; see `Loss.curvature_bound`."""
         return 2.0 * self.kernel_parameter
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
         return self.kernel_parameter * d * d, lambda: 2.0 * self.kernel_parameter * d
 
-    def curvature(self, xp, y, raw):
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """A constant; see `Loss.curvature`."""
         return xp.full_like(raw, 2.0 * self.kernel_parameter)
 
@@ -49,7 +49,7 @@ class HalfSquaredError(_SquaredError):
     name: ClassVar[str] = "squared_error"
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The factor before the square."""
         return 0.5
 
@@ -73,7 +73,7 @@ class MeanSquaredError(_SquaredError):
     name: ClassVar[str] = "mean_squared_error"
 
     @property
-    def kernel_parameter(self):
+    def kernel_parameter(self) -> float:
         """The factor before the square."""
         return 1.0
 
@@ -104,7 +104,9 @@ class RootMeanSquaredError(Loss):
     kernel: ClassVar[str] = "root_mean_squared_error"
     additive: ClassVar[bool] = False
 
-    def mean_formula(self, xp, y, raw, weight=None, *, with_gradient=True):
+    def mean_formula(
+        self, xp: Any, y: Any, raw: Any, weight: Any = None, *, with_gradient: bool = True
+    ) -> tuple[Any, Any]:
         """See `Loss.mean_formula`."""
         wide = _checks.widest(xp, raw)
         d = xp.astype(raw, wide) - xp.astype(y, wide)

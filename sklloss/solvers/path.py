@@ -1,22 +1,31 @@
 """A path of objectives that differ in their penalty, minimised one from the other."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.solvers.base import Result, allowed_gap
+from sklloss.arrays.vectors import Array, Mask
+from sklloss.solvers.base import Result, Solve, allowed_gap
+
+# ``minimise(objective, w)``: the result of a solver that starts at w.
+Minimise: TypeAlias = Callable[[Any, Array], Result]
 
 # The gap is estimated with a Hessian of another point of the path, so it must be smaller by this factor.
-CAUTION = 30
-# Steps that a kept Hessian may be expected to need more before it is made anew, and in all.
+GAP_SAFETY = 30
+# Most further steps expected of an earlier Hessian before a new one is made, and most steps in all.
 PATIENCE = 3
 MOST_STEPS = 12
-# Where the first step promises this many times the gap, extrapolation from earlier points is the better one.
+# Where the first step predicts a decrease of this many gaps, the extrapolation from earlier points is tried.
 FAR = 100
-# Points that are extrapolated from.
+# Points to extrapolate from.
 ORDER = 4
 
 
-def follow_path(objectives, start, minimise, *, smooth=True):
+def follow_path(
+    objectives: Iterable[Any], start: Array, minimise: Minimise, *, smooth: bool = True
+) -> Iterator[tuple[Any, Result]]:
     """Minimise objectives one after the other, each from where those before it lead.
 
     Neighbours in the penalty are near each other, so that a fit from the last optimum takes a few steps
@@ -48,7 +57,15 @@ def follow_path(objectives, start, minimise, *, smooth=True):
         yield objective, result
 
 
-def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
+def newton_path(
+    objectives: Iterable[Any],
+    start: Array,
+    minimise: Minimise,
+    *,
+    tol: float,
+    max_iter: int,
+    widest: float = np.inf,
+) -> Iterator[tuple[Any, Result]]:
     """As `follow_path`, by Newton steps with a Hessian that is kept along the path.
 
     But for its penalty the Hessian changes little from point to point, and the penalty is known. So it is
@@ -90,7 +107,7 @@ def newton_path(objectives, start, minimise, *, tol, max_iter, widest=np.inf):
         yield objective, result
 
 
-def _are_near(one, other, widest):
+def _are_near(one: Any, other: Any, widest: float) -> bool:
     """Whether two objectives differ in the strength of their penalty alone, and not too much."""
     return one.penalised == other.penalised and other.scale <= widest * one.scale
 
@@ -98,11 +115,11 @@ def _are_near(one, other, widest):
 class _Past:
     """The last optima of a path."""
 
-    def __init__(self):
-        self._points = []
-        self._last = None
+    def __init__(self) -> None:
+        self._points: list[tuple[float, Array]] = []
+        self._last: tuple[Any, Array] | None = None
 
-    def add(self, objective, w, value):
+    def add(self, objective: Any, w: Array, value: Array) -> None:
         """Remember an optimum; a path without a penalty is another one than that with."""
         if self._last is not None and self._last[0].penalised != objective.penalised:
             self._points = []
@@ -110,7 +127,7 @@ class _Past:
         if not self._points or self._points[-1][0] != objective.scale:
             self._points = [*self._points[-ORDER + 1 :], (objective.scale, w)]
 
-    def extrapolate(self, objective):
+    def extrapolate(self, objective: Any) -> Any:
         """Where the optima lead, by a polynomial in the logarithm of C; None where they are too few."""
         if len(self._points) < ORDER or not objective.penalised:
             return None
@@ -121,10 +138,10 @@ class _Past:
             total = total + w * np.prod([node / (node - nodes[i]) for node in others])
         return total
 
-    def lead(self, objective, w):
+    def lead(self, objective: Any, w: Array) -> Any:
         """Where to start: where the optima lead if that is lower than the last one, else there."""
         point = self.extrapolate(objective)
-        if point is None:
+        if point is None or self._last is None:
             return w
         other, value = self._last
         value, _ = objective.value_and_gradient_from(other, w, value, 0.0)
@@ -134,12 +151,12 @@ class _Past:
 class _Kept:
     """A Hessian, where it was made and for which penalty, and the value and gradient at the last optimum."""
 
-    def __init__(self, objective, w):
+    def __init__(self, objective: Any, w: Array) -> None:
         value, gradient, self._hessian = objective.hessian(w)
         self._of = objective
         self._at = (objective, w, value, gradient)
 
-    def minimise(self, objective, past, tol):
+    def minimise(self, objective: Any, past: _Past, tol: float) -> Result | None:
         """The Result, or None where steps with the Hessian do not lead to it."""
         solve = _factor(objective.hessian_from(self._of, self._hessian))
         w = self._at[1]
@@ -152,7 +169,7 @@ class _Kept:
                 return None
             direction = objective.without_shift(-solve(gradient))
             decrement = -np.einsum("bi,bi->b", gradient, direction)
-            gap = allowed_gap(value, tol) / CAUTION
+            gap = allowed_gap(value, tol) / GAP_SAFETY
             active = ~(decrement / 2 <= gap)
             first = not n_iter.any()
             if not first and not active.any():
@@ -186,7 +203,7 @@ class _Kept:
         return None
 
 
-def _is_slow(decrement, before, gap, active):
+def _is_slow(decrement: Array, before: Array, gap: Array, active: Mask) -> bool:
     """Whether decrements shrink too slowly to be below the gap soon."""
     ratio = decrement[active] / before[active]
     if not (ratio < 1).all():
@@ -195,7 +212,7 @@ def _is_slow(decrement, before, gap, active):
         return bool((np.log(gap[active] / decrement[active]) / np.log(ratio) > PATIENCE).any())
 
 
-def _factor(hessian):
+def _factor(hessian: Array) -> Solve | None:
     """A function that solves with the Hessian of each problem (lower triangles), or None if it cannot."""
     factors = []
     for matrix in hessian:
@@ -205,7 +222,7 @@ def _factor(hessian):
             return None
         factors.append(factor)
 
-    def solve(rhs):
+    def solve(rhs: Array) -> Array:
         return np.stack([lapack.dpotrs(factor, one, lower=0)[0] for factor, one in zip(factors, rhs)])
 
     return solve

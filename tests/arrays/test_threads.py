@@ -344,3 +344,10 @@ def test_an_interrupt_in_the_middle_of_threaded_work_gives_everything_back():
     """
     )
     assert out == "done\n"
+
+
+def test_threadpoolctl_still_has_the_private_function_that_blas_is_held_by():
+    """From 3.7 on, its public one controls OpenBLAS from a single thread of the process alone."""
+    version = tuple(int(part) for part in threadpoolctl.__version__.split(".")[:2])
+    private = getattr(threadpoolctl.OpenBLASController, "_real_set_num_threads", None)
+    assert callable(private) or version < (3, 7)
