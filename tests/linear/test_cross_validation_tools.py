@@ -218,7 +218,7 @@ def test_ties_and_undefined_scores():
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing"),
         ({"class_weight": "even"}, ValueError, "class_weight"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],  # no address: workers must agree on the names
 )
 @pytest.mark.parametrize("estimator", CVS)
 def test_a_bad_parameter_is_named_and_leaves_the_model_as_it_was(rng, estimator, parameters, error, match):
