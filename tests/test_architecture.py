@@ -268,8 +268,8 @@ def test_what_the_rule_allows_is_let_through(tree, file, text):
 MOST_PARAMETERS = 10
 MOST_LINES = 80
 # Files whose functions still exceed a limit; none may be added.
-TOO_MANY_PARAMETERS = {"objectives/device_network.py", "solvers/stochastic.py"}
-TOO_MANY_LINES = {"mlp/base.py", "solvers/stochastic.py"}
+TOO_MANY_PARAMETERS: set[str] = set()
+TOO_MANY_LINES: set[str] = set()
 
 
 def _functions(root):

@@ -2,6 +2,8 @@
 
 import functools
 import numbers
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -29,20 +31,12 @@ from sklloss.data import (
     in_dtype,
     row_major,
 )
-from sklloss.objectives.device_network import ArrayNetworkObjective
-from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
+from sklloss.objectives.device_network import DeviceNetworkObjective
+from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
 from sklloss.solvers.lbfgsb import lbfgsb
+from sklloss.solvers.optimizers import SGD, Adam, AdamW, state_on_host
 from sklloss.solvers.schedules import SCHEDULES, schedule
-from sklloss.solvers.stochastic import (
-    SGD,
-    Adam,
-    AdamW,
-    DivergenceError,
-    History,
-    put_state,
-    state_on_host,
-    train,
-)
+from sklloss.solvers.stochastic import DivergenceError, History, TrainingOptions, train
 
 # Rows that are predicted at a time.
 BLOCK = 8192
@@ -50,6 +44,27 @@ BLOCK = 8192
 STOCHASTIC = ("adam", "adamw", "sgd")
 SOLVERS = (*STOCHASTIC, "lbfgs")
 LEARNING_RATES = ("constant", "invscaling", "adaptive", *SCHEDULES)
+
+
+class Watched(NamedTuple):
+    """What early stopping watches.
+
+    Attributes
+    ----------
+    kind : {"score", "loss"} or None
+        None for nothing.
+    scorer : callable or None
+        None for the estimator's own score.
+    name : str or None
+        Scores of another fit are comparable if the name is the same.
+    """
+
+    kind: str | None
+    scorer: Callable[..., float] | None
+    name: str | None
+
+
+NOT_WATCHED = Watched(None, None, None)
 
 
 def is_stochastic(estimator):
@@ -73,7 +88,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
     _run = staticmethod(train)
 
     def _check_parameters(self):
-        """Raise for a parameter out of its range; the optimiser of a stochastic solver, else None."""
+        """Raise for a parameter out of its range; the optimizer of a stochastic solver, else None."""
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("solver", self.solver, SOLVERS)
         check_choice("learning_rate", self.learning_rate, LEARNING_RATES)
@@ -110,8 +125,8 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             check_real("momentum", self.momentum, 0.0, 1.0),
             bool(self.nesterovs_momentum),
         )
-        optimisers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
-        return optimisers.get(self.solver)
+        optimizers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
+        return optimizers.get(self.solver)
 
     def _hidden_widths(self):
         sizes = self.hidden_layer_sizes
@@ -146,13 +161,10 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         return min(int(self.batch_size), n)
 
     def _early_stopping(self):
-        """What is watched ("score", "loss" or None), the scorer if it is not our own score, a name of both.
-
-        Scores of another fit are comparable if the name is the same.
-        """
+        """What ``early_stopping`` watches."""
         given = self.early_stopping
         if given == "loss":
-            return "loss", None, "loss"
+            return Watched("loss", None, "loss")
         if isinstance(given, str) or callable(given):
             try:
                 scorer = get_scorer(given)
@@ -160,13 +172,13 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
                 raise ValueError(
                     f"early_stopping must be True, False, 'loss' or a scorer, got {given!r}"
                 ) from error
-            return "score", scorer, given if isinstance(given, str) else repr(given)
-        return ("score", None, "score") if check_flag("early_stopping", given) else (None, None, None)
+            return Watched("score", scorer, given if isinstance(given, str) else repr(given))
+        return Watched("score", None, "score") if check_flag("early_stopping", given) else NOT_WATCHED
 
     def _objective(self, device, widths, activation, dtype, loss=None, alpha=0.0):
         if device is not None:
-            return ArrayNetworkObjective(widths, activation, dtype, device, loss, alpha)
-        return NetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
+            return DeviceNetworkObjective(widths, activation, dtype, device, loss, alpha)
+        return NumpyNetworkObjective(widths, activation, dtype, loss, alpha, n_threads=self.n_threads)
 
     def _model_array(self):
         """An array that lives where the model does."""
@@ -218,60 +230,43 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             history.best_validation_score, history.best_iter = score, self.best_iter_
 
     def _train(
-        self,
-        optimiser,
-        data,
-        held_out=None,
-        unweighted=None,
-        *,
-        first,
-        incremental=False,
-        callbacks=None,
+        self, optimizer, data, held_out=None, unweighted=None, *, first, incremental=False, callbacks=None
     ):
         """Train on a Dataset and set the fitted attributes.
 
-        ``held_out`` is None without a validation set of the user's; ``first``: start anew; ``incremental``:
-        one epoch, with the optimiser as it was left; ``unweighted``: the data without class weights, as a
-        validation set has none, where that differs.
+        Parameters
+        ----------
+        optimizer : Optimizer or None
+            None for L-BFGS.
+        data : Dataset
+        held_out : Dataset, optional
+            The user's validation set.
+        unweighted : Dataset, optional
+            The data without class weights, as a validation set has none, where that differs.
+        first : bool
+            Start a new network.
+        incremental : bool
+            Train for one epoch, with the optimiser as it was left.
+        callbacks : FitCallbacks, optional
         """
         given = held_out is not None
-        early, scorer, watched = (None, None, None) if optimiser is None else self._early_stopping()
+        watched = NOT_WATCHED if optimizer is None else self._early_stopping()
         widths = self._widths(first, data.X.shape[1], data.outputs)
         random_state = check_random_state(self.random_state)
-        dtype, origin, device = data.dtype, data.origin, data.device
-        if not first:
-            origin = Origin(origin.device, dtype_of(self.coefs_[0]))
-            # numbers that were moved are in the dtype to compute in
-            dtype = origin.dtype if device is None or device == origin.device else dtype
+        dtype, origin = self._training_dtype(data, first)
         loss, bound = self._bind(data)
         bound = bound.in_dtype(dtype, loss)
-        X, weight = bound.X, bound.weight
-        if optimiser is not None and device is None:
-            X = row_major(X)
         # "adamw" takes alpha off the weights themselves
         alpha = 0.0 if self.solver == "adamw" else self.alpha
-        objective = self._objective(device, widths, self.activation, dtype, loss, alpha)
-        if first:
-            parameters = initial_parameters(widths, self.activation, random_state, dtype)
-        else:
-            parameters = objective.pack(self.coefs_, self.intercepts_)
-        # SciPy's solver moves NumPy's parameters itself
-        parameters = objective.get(parameters) if optimiser is None else objective.put(parameters)
-        order = np.arange(X.shape[0], dtype=np.intp)
-        if weight is not None:
-            # Rows without weight are left out of the batches, as if they had not been passed.
-            order = np.flatnonzero(weight.reshape(len(order), -1).any(axis=1))
-        if early and given:
-            watched += " of X_val"
-        elif early:
+        objective = self._objective(data.device, widths, self.activation, dtype, loss, alpha)
+        parameters = self._start(objective, first, random_state, optimizer)
+        order, rest = weighted_rows(bound), None
+        if watched.kind and given:
+            watched = watched._replace(name=watched.name + " of X_val")
+        elif watched.kind:
             order, rest = self._split(order, random_state, self._strata(data))
-        loss_val, bound_val = loss, None
-        if given:
-            loss_val, bound_val = self._bind(held_out, "y_val")
-        elif early:
-            loss_val, bound_val = (loss, bound) if unweighted is None else self._bind(unweighted)
-            bound_val = bound_val.take(rest)
-        if early and bound_val.n < 2:
+        loss_val, bound_val = self._bind_validation(held_out, unweighted, (loss, bound), rest)
+        if watched.kind and bound_val.n < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
@@ -279,80 +274,117 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         validate = None
         if bound_val is not None:
             bound_val = bound_val.in_dtype(dtype, loss_val, "_val" if given else "")
-            validate = self._validation(objective, loss, loss_val, bound_val, early, scorer, learned)
-        state = None
-        if optimiser is not None:
-            if incremental:
-                state = optimiser.resume(getattr(self, "_optimizer", None))
-            if state is None:
-                state = optimiser.start(objective.size, dtype)
-            state = put_state(state, objective)
-        history = self._history(first, watched, validate is not None)
+            validate = self._validation(objective, loss, loss_val, bound_val, watched, learned)
+        history = self._history(first, watched.name, validate is not None)
         epochs = len(history.loss_curve)
-        if epochs and early and given:
+        if epochs and watched.kind and given:
             self._compare_start(history, validate(parameters)[1])
-        rows = objective.rows(X, bound.values, weight, bound.codes)
-        steps = None
-        if callbacks is not None:
-            steps = callbacks.steps("iteration" if optimiser is None else "epoch", learned)
-        # what a training that ends early leaves: with early stopping its best weights, after Ctrl-C those of
-        # the last epoch, for a warm start to go on from
-        mark = bool(self.warm_start) and not incremental
-        value = None
+        X = row_major(bound.X) if optimizer is not None and data.device is None else bound.X
+        rows = objective.rows(X, bound.values, bound.weight, bound.codes)
+        # What training leaves that ends early: with early stopping its best weights; after Ctrl-C those of
+        # the last epoch, for a warm start to go on from.
+        hooks = {
+            "validate": validate,
+            "mark": bool(self.warm_start) and not incremental,
+            "callbacks": callbacks and callbacks.steps("epoch" if optimizer else "iteration", learned),
+        }
+        failure = value = None
         try:
-            if optimiser is None:
-                parameters, value, n_iter = self._train_at_once(
-                    objective, rows, parameters, history, validate, mark, steps
-                )
+            if optimizer is None:
+                parameters, value, n_iter = self._minimize(objective, rows, parameters, history, **hooks)
             else:
+                options = self._options(
+                    len(order), random_state, early_stopping=watched.kind, single_epoch=incremental, **hooks
+                )
+                self._start_optimizer(optimizer, objective, incremental)
                 parameters, n_iter = self._run(
-                    objective, rows, order, parameters, optimiser, state, history,
-                    batch_size=self._batch_size(len(order)),
-                    max_iter=int(self.max_iter),
-                    shuffle=bool(self.shuffle),
-                    random_state=random_state,
-                    schedule=schedule(self.learning_rate, self.warmup_fraction),
-                    tol=self.tol,
-                    n_iter_no_change=self.n_iter_no_change,
-                    verbose=self.verbose,
-                    validate=validate,
-                    early_stopping=early,
-                    single_epoch=incremental,
-                    mark=mark,
-                    steps=steps,
-                )  # fmt: skip
-            failure = None
+                    objective, optimizer, rows, order, parameters, history, options
+                )
         except (DivergenceError, KeyboardInterrupt) as error:
-            if not history.is_marked or not (early if isinstance(error, DivergenceError) else mark):
+            if not history.is_marked or not (
+                watched.kind if isinstance(error, DivergenceError) else hooks["mark"]
+            ):
                 raise
             parameters, history = history.marked()
-            # the moments are not those of these weights
-            n_iter, state, failure = len(history.loss_curve) - epochs, None, error
-        if value is not None:
-            # there may have been no iteration
-            history.best_loss = min(history.best_loss, value)
-        vars(self).update(
-            learned(parameters),
-            loss_=history.loss_curve[-1] if value is None else value,
-            n_iter_=n_iter,
-            solver_=self.solver,
-            loss_curve_=history.loss_curve,
-            t_=history.seen,
-            best_loss_=None if early else history.best_loss,
-            best_iter_=history.best_iter,
-            best_validation_score_=history.best_validation_score if early else None,
-            validation_scores_=history.validation_scores if early else None,
-            validation_loss_curve_=history.validation_loss_curve if validate is not None else None,
-            _no_improvement_count=history.stalled,
+            n_iter, failure = len(history.loss_curve) - epochs, error
+        state = None
+        # after a failure the moments are not those of these weights
+        if optimizer is not None and failure is None:
             # between calls of partial_fit it stays; a fitted model of NumPy's leaves nothing on a device
-            _optimizer=state if incremental or device == origin.device else state_on_host(state),
-            _watched=watched,
-        )
+            stays = incremental or data.device == origin.device
+            state = optimizer.state if stays else state_on_host(optimizer.state)
+        vars(self).update(learned(parameters), n_iter_=n_iter, _optimizer=state)
+        self._set_history(history, watched, value, validate is not None)
         if failure is not None:
             raise KeepState(failure)
         if callbacks is not None:
             callbacks.end()
         return self
+
+    def _bind_validation(self, held_out, unweighted, bound, rest):
+        """The loss and the data to validate on: the user's, or the rows that were split off, or None."""
+        if held_out is not None:
+            return self._bind(held_out, "y_val")
+        if rest is None:
+            return bound[0], None
+        loss, data = bound if unweighted is None else self._bind(unweighted)
+        return loss, data.take(rest)
+
+    def _training_dtype(self, data, first):
+        """The dtype to train in, and where what is learned is to live."""
+        dtype, origin, device = data.dtype, data.origin, data.device
+        if first:
+            return dtype, origin
+        origin = Origin(origin.device, dtype_of(self.coefs_[0]))
+        # numbers that were moved are in the dtype to compute in
+        return (origin.dtype if device is None or device == origin.device else dtype), origin
+
+    def _start(self, objective, first, random_state, optimizer):
+        """The parameters to start from, drawn or fitted before."""
+        if first:
+            drawn = initial_parameters(objective.widths, self.activation, random_state, objective.dtype)
+            # SciPy's solver moves NumPy's parameters itself
+            return drawn if optimizer is None else objective.put(drawn)
+        parameters = objective.pack(self.coefs_, self.intercepts_)
+        return objective.get(parameters) if optimizer is None else parameters
+
+    def _start_optimizer(self, optimizer, objective, incremental):
+        if not (incremental and optimizer.resume(getattr(self, "_optimizer", None))):
+            optimizer.start(objective.size, objective.dtype)
+        optimizer.move_to(objective)
+
+    def _options(self, n, random_state, **options):
+        """How `train` runs on so many rows."""
+        return TrainingOptions(
+            batch_size=self._batch_size(n),
+            max_iter=int(self.max_iter),
+            shuffle=bool(self.shuffle),
+            random_state=random_state,
+            schedule=schedule(self.learning_rate, self.warmup_fraction),
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            verbose=self.verbose,
+            **options,
+        )
+
+    def _set_history(self, history, watched, value, validated):
+        """Set the fitted attributes that tell of the training; ``value`` is the objective at L-BFGS's end."""
+        if value is not None:
+            # there may have been no iteration
+            history.best_loss = min(history.best_loss, value)
+        vars(self).update(
+            loss_=history.loss_curve[-1] if value is None else value,
+            solver_=self.solver,
+            loss_curve_=history.loss_curve,
+            t_=history.seen,
+            best_loss_=None if watched.kind else history.best_loss,
+            best_iter_=history.best_iter,
+            best_validation_score_=history.best_validation_score if watched.kind else None,
+            validation_scores_=history.validation_scores if watched.kind else None,
+            validation_loss_curve_=history.validation_loss_curve if validated else None,
+            _no_improvement_count=history.stalled,
+            _watched=watched.name,
+        )
 
     def _learned(self, parameters, *, objective, origin, loss):
         """What `predict` needs of a training, as attributes."""
@@ -368,7 +400,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             "_trained_on": self._measure(),
         }
 
-    def _train_at_once(self, objective, rows, parameters, history, validate, mark, steps):
+    def _minimize(self, objective, rows, parameters, history, *, validate, mark, callbacks):
         """L-BFGS over all rows: parameters, final objective, iterations."""
 
         def record(value, parameters):
@@ -381,10 +413,10 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
                 history.validation_loss_curve.append(validate(parameters)[0])
             if mark:
                 history.mark(parameters.copy())
-            if steps is None:
+            if callbacks is None:
                 return False
-            steps.begin()
-            return steps.end(parameters)
+            callbacks.begin()
+            return callbacks.end(parameters)
 
         return lbfgsb(
             lambda parameters: objective.value_and_gradient(rows, parameters), parameters,
@@ -410,9 +442,9 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             stratify=None if strata is None else strata[order],
         )
 
-    def _validation(self, objective, loss, loss_val, held_out, early, scorer, learned):
+    def _validation(self, objective, loss, loss_val, held_out, watched, learned):
         """A function of the parameters: loss and, for early stopping, score on the held-out rows."""
-        X, weight = held_out.X, held_out.weight
+        X, weight, scorer = held_out.X, held_out.weight, watched.scorer
         if loss_val != loss:
             objective = self._objective(
                 objective.device, objective.widths, self.activation, objective.dtype, loss_val
@@ -450,9 +482,9 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
 
         def validate(parameters):
             value = objective.loss(rows, parameters)
-            if early == "loss":
+            if watched.kind == "loss":
                 return value, -value
-            return value, score(parameters) if early else None
+            return value, score(parameters) if watched.kind else None
 
         return validate
 
@@ -493,6 +525,13 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def weighted_rows(data):
+    """The rows that have a weight: the others are left out of the batches, as if they had not been passed."""
+    if data.weight is None:
+        return np.arange(data.n, dtype=np.intp)
+    return np.flatnonzero(data.weight.reshape(data.n, -1).any(axis=1))
 
 
 def output_activation(loss):

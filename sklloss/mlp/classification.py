@@ -76,7 +76,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _coder(self, class_weight, *, kind=None, classes=None):
         """A function that codes targets; ``kind`` and ``classes`` are those they must have, if known."""
-        scored = self._early_stopping()[1] is not None
+        scored = self._early_stopping().scorer is not None
 
         def code(data, y, name):
             data = code_classes(

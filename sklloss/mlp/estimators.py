@@ -297,9 +297,9 @@ class MLPClassifier(BaseMLPClassifier):
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
-            optimiser = self._check_parameters()
+            optimizer = self._check_parameters()
             data = self._fit_data(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
-            return self._train(optimiser, **data, first=first, callbacks=callbacks)
+            return self._train(optimizer, **data, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
@@ -328,9 +328,9 @@ class MLPClassifier(BaseMLPClassifier):
         with unchanged_on_error(self):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
-            optimiser = self._check_parameters()
+            optimizer = self._check_parameters()
             data = self._stream_data(X, y, sample_weight, classes, first)
-            return self._train(optimiser, **data, first=first, incremental=True)
+            return self._train(optimizer, **data, first=first, incremental=True)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -602,13 +602,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
-            optimiser, code = self._check_parameters(), self._coder()
+            optimizer, code = self._check_parameters(), self._coder()
             data = check_data(self, X, y, sample_weight, code, reset=first)
             held_out = check_validation_data(self, X_val, y_val, sample_weight_val, code, data)
             if held_out is not None and held_out.outputs != data.outputs:
                 raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")
             self._link = self.loss
-            return self._train(optimiser, data, held_out, first=first, callbacks=callbacks)
+            return self._train(optimizer, data, held_out, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
     def partial_fit(self, X, y, sample_weight=None):
@@ -628,11 +628,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         with unchanged_on_error(self):
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
-            optimiser, code = self._check_parameters(), self._coder()
+            optimizer, code = self._check_parameters(), self._coder()
             learned = None if first else self._model_array()
             data = check_stream_data(self, X, y, sample_weight, code, learned)
             self._link = self.loss
-            return self._train(optimiser, data, first=first, incremental=True)
+            return self._train(optimizer, data, first=first, incremental=True)
 
     def predict(self, X):
         """Predicted values.

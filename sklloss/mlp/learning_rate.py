@@ -144,30 +144,24 @@ class _RangeTest:
         self.rates = rates
         self.losses = []
 
-    def __call__(self, objective, *arguments, **options):
+    def __call__(self, objective, optimizer, rows, order, parameters, history, options):
         with objective.running():
-            return self._try(objective, *arguments, **options)
-
-    def _try(
-        self, objective, rows, order, parameters, optimiser, state, history, *,
-        batch_size, random_state, validate, **_,
-    ):  # fmt: skip
-        start = best = validate(parameters)[0]
-        batch_at = len(order)
-        for rate in self.rates:
-            if batch_at >= len(order):
-                order, batch_at = order[random_state.permutation(len(order))], 0
-            batch = order[batch_at : batch_at + batch_size]
-            batch_at += batch_size
-            factor = rate / optimiser.learning_rate_init
-            value = optimiser.epoch(objective, rows, batch, len(batch), parameters, state, factor)
-            loss = validate(parameters)[0]
-            if not np.isfinite(value) or not np.isfinite(loss):
-                break
-            self.losses.append(loss)
-            best = min(best, loss)
-            if loss - best > max(LOST * (start - best), NOISE * abs(start)):
-                break
+            start = best = options.validate(parameters)[0]
+            batch_at = len(order)
+            for rate in self.rates:
+                if batch_at >= len(order):
+                    order, batch_at = order[options.random_state.permutation(len(order))], 0
+                batch = order[batch_at : batch_at + options.batch_size]
+                batch_at += options.batch_size
+                steps = optimizer.steps(1, rate / optimizer.learning_rate_init)
+                value = objective.epoch(rows, batch, len(batch), parameters, steps)
+                loss = options.validate(parameters)[0]
+                if not np.isfinite(value) or not np.isfinite(loss):
+                    break
+                self.losses.append(loss)
+                best = min(best, loss)
+                if loss - best > max(LOST * (start - best), NOISE * abs(start)):
+                    break
         history.loss_curve.append(best)
         return parameters, 1
 

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.linalg import lapack
 
+from sklloss.arrays.ops import adam
 from sklloss.arrays.torch_rows import TakenRows
 
 # Bytes of rows that are gathered at a time, for as many batches as they make.
@@ -42,9 +43,9 @@ def epoch(passes, w, plan):
         if first is None:
             step = rate * step
         else:
-            first = decay * first + (1.0 - decay) * step
-            second = decay_second * second + (1.0 - decay_second) * step * step
-            step = rate * first / (xp.sqrt(second) + epsilon)
+            step, first, second = adam(
+                xp, step, first, second, rate, beta_1=decay, beta_2=decay_second, epsilon=epsilon
+            )
         step = back(step)
         if together:
             step = step - xp.mean(step, axis=0, keepdims=True)

@@ -1,12 +1,20 @@
-"""The objective of a network whose rows live in another library's arrays: `NetworkObjective` there."""
+"""The objective of a network whose rows live in another library's arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from sklloss.arrays.device import check_writable, device_of, full_precision
+from sklloss.arrays.device import Device, check_writable, device_of, full_precision
+from sklloss.arrays.ops import Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
-from sklloss.losses import _batches
-from sklloss.objectives.device_layers import ArrayLayers, TorchLayers
-from sklloss.objectives.device_network_rows import DeviceNetworkRows
+from sklloss.losses import Loss, _batches
+from sklloss.objectives.device_layers import GradientBuffer, Layers
+from sklloss.objectives.network import NetworkObjective
 
 # Bytes of rows that are gathered at a time, in as many whole batches.
 GATHER_BYTES = 1 << 24
@@ -14,309 +22,387 @@ GATHER_BYTES = 1 << 24
 PASS_BYTES = 1 << 26
 
 
-class ArrayNetworkObjective:
-    """The interface of `NetworkObjective`, with parameters and moments as arrays beside the rows.
+class DeviceNetworkObjective(NetworkObjective):
+    """A `NetworkObjective` with parameters and moments on the device of the rows.
 
     An epoch waits for the device once, at its end.
 
     Parameters
     ----------
     widths, activation, dtype, loss, alpha
-        As `NetworkObjective` takes them; dtype is NumPy's.
+        As `NumpyNetworkObjective` takes them; dtype is NumPy's.
     device : Device
         Where rows and parameters live.
     """
 
-    def __init__(self, widths, activation, dtype, device, loss=None, alpha=0.0):
-        self.widths = tuple(widths)
-        self.dtype = np.dtype(dtype)
+    device: Device
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: str,
+        dtype: DTypeLike,
+        device: Device,
+        loss: Loss | None = None,
+        alpha: float = 0.0,
+    ) -> None:
+        super().__init__(widths, dtype, alpha)
         if loss is not None:
             check_writable(device, "networks in training")
         self.device = device
-        self.alpha = float(alpha)
         self._loss = loss
         self._in_place = None if loss is None else in_place(device, loss)
-        layers = TorchLayers if device.is_torch else ArrayLayers
-        self._layers = layers(device, self.widths, activation, self.dtype.itemsize)
+        self._ops = ops_for(device, self.dtype.itemsize)
+        self._layers = Layers(self._ops, self.widths, activation)
         self._wide = device.real(device.wide)
-        self.size, self.coefs = self._layers.size, self._layers.coefs
+        # The equal parts that the loss of a row is split into.
+        by_output = loss is not None and loss.additive and loss.separable and loss.reduction == "mean"
+        self._parts = self.widths[-1] if by_output else 1
 
     # Parameters -------------------------------------------------------------------------------------
 
-    def put(self, array):
-        """An array of any namespace there, in the objective's dtype; it may be the same."""
-        own = device_of(array)
-        if own == self.device:
-            return self._cast(array)
-        return self.device.put(array if own is None else own.get(array), self.dtype)
+    def put(self, array: Array) -> Array:
+        """See `NetworkObjective.put`."""
+        source = device_of(array)
+        if source == self.device:
+            return self._in_dtype(array)
+        return self.device.put(array if source is None else source.get(array), self.dtype)
 
-    def get(self, array):
-        """An array there as NumPy's."""
+    def get(self, array: Array) -> np.ndarray:
+        """See `NetworkObjective.get`."""
         return array if isinstance(array, np.ndarray) else self.device.get(array)
 
-    def _zeros(self):
-        """A new vector for something that there is one of for each parameter."""
-        return self.device.xp.zeros(self.size, dtype=self.device.real(self.dtype), device=self.device.native)
+    def copy(self, array: Array) -> Array:
+        """See `NetworkObjective.copy`; the array may have come from elsewhere."""
+        moved = self.put(array)
+        return self.device.xp.asarray(moved, copy=True) if moved is array else moved
 
-    def copy(self, array):
-        """A copy of such a vector, there, which may have come from elsewhere."""
-        there = self.put(array)
-        return self.device.xp.asarray(there, copy=True) if there is array else there
-
-    def is_finite(self, parameters):
-        """Whether no parameter is NaN or infinite."""
+    def is_finite(self, parameters: Array) -> bool:
+        """See `NetworkObjective.is_finite`."""
         return bool(self.device.xp.all(self.device.xp.isfinite(parameters)))
 
-    def pack(self, coefs, intercepts):
-        """Weight matrices and biases, of any namespace, as a new flat vector there."""
+    def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
+        """See `NetworkObjective.pack`."""
         return self._layers.pack([self.put(part) for part in coefs], [self.put(part) for part in intercepts])
 
-    def unpack(self, parameters):
-        """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+    def unpack(self, parameters: Array) -> tuple[list[Array], list[Array]]:
+        """See `NetworkObjective.unpack`."""
         coefs, intercepts = self._layers.unpack(self.put(parameters))
         xp = self.device.xp
         return [xp.asarray(part, copy=True) for part in coefs], [
             xp.asarray(part, copy=True) for part in intercepts
         ]
 
-    def running(self):
-        """The context that passes run in: no product of theirs is less than its dtype."""
+    def running(self) -> AbstractContextManager[Any]:
+        """Products in the full precision of their dtype."""
         return full_precision(self.device)
 
     # Passes -----------------------------------------------------------------------------------------
 
-    def rows(self, X, target=None, weight=None, codes=None):
-        """Rows of X there with their targets, which are NumPy's and are put beside them."""
+    def rows(
+        self,
+        X: Array,
+        target: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+        codes: np.ndarray | None = None,
+    ) -> DeviceNetworkRows:
+        """See `NetworkObjective.rows`; targets are NumPy arrays, and are copied to the device."""
         return DeviceNetworkRows(self.device, X, target, weight, codes, self.dtype)
 
     def epoch(
         self,
-        rows,
-        order,
-        batch_size,
-        parameters,
-        *,
-        optimiser,
-        rates,
-        first,
-        second=None,
-        shrinks=None,
-        decay=0.0,
-        decay_second=0.0,
-        epsilon=0.0,
-        nesterov=False,
-    ):
-        """Change parameters by one optimiser step per batch; the objective before each step, averaged."""
+        rows: DeviceNetworkRows,
+        order: np.ndarray | None,
+        batch_size: int,
+        parameters: Array,
+        steps: Steps,
+    ) -> float:
+        """See `NetworkObjective.epoch`."""
         n = rows.n if order is None else len(order)
         batch_size = min(batch_size, n)
-        starts = range(0, n, batch_size)
-        shares, sums = self._shares(rows, order, np.array(starts))
-        tally = _Tally(self.device.xp, self._wide, self._layers)
-        layers = self._layers
-        coefs, intercepts = layers.unpack(parameters)
-        workspace = layers.workspace(parameters)
+        shares, sums = self._shares(rows, order, np.arange(0, n, batch_size))
+        total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
+        coefs, intercepts = self._layers.unpack(parameters)
+        buffer = self._gradient_buffer(parameters)
         per_gather = max(1, GATHER_BYTES // max(1, batch_size * rows.row_bytes)) * batch_size
-        where = None if order is None else rows.index(order)
+        index = None if order is None else rows.index(order)
         for lowest in range(0, n, per_gather):
             highest = min(lowest + per_gather, n)
-            X, y = rows.block(lowest, highest, where, order)
-            share = None if shares is None else shares[lowest:highest, ...]
+            X, y = rows.block(lowest, highest, index, order)
+            gathered = None if shares is None else shares[lowest:highest, ...]
             for low in range(lowest, highest, batch_size):
                 high = min(low + batch_size, highest)
                 batch, k = slice(low - lowest, high - lowest), low // batch_size
-                raw, kept = layers.forward(X[batch, ...], coefs, intercepts, keep=True)
-                own = 1.0 / ((high - low) * self._parts) if share is None else share[batch, ...]
-                delta = self._delta(raw, y[batch, ...], own, tally, high - low, rows.some_left_out)
-                gradient = layers.backward(delta, kept, coefs, workspace)
+                raw, kept = self._layers.forward_to_train(X[batch, ...], coefs, intercepts)
+                share = 1.0 / ((high - low) * self._parts) if gathered is None else gathered[batch, ...]
+                delta = self._slopes(raw, y[batch, ...], share, total, high - low)
+                gradient = self._layers.backward(delta, kept, coefs, buffer)
                 if self.alpha:
                     penalty = self.alpha / float(sums[k])
-                    tally.add_squares(parameters, 0.5 * penalty * (high - low))
-                    layers.add_penalty(gradient, parameters, penalty)
-                rate = float(rates[k])
-                if optimiser == "adam":
-                    layers.adam(
-                        parameters, gradient, first, second, rate=rate, decay=decay,
-                        decay_second=decay_second, epsilon=epsilon,
-                        shrink=0.0 if shrinks is None else float(shrinks[k]),
-                    )  # fmt: skip
-                else:
-                    layers.sgd(parameters, gradient, first, rate=rate, decay=decay, nesterov=nesterov)
-            tally.flush()
-        return tally.total() / n
+                    self._add_penalty(parameters, gradient, penalty, total, high - low)
+                steps.take(self._ops, k, parameters, gradient, self.coefs)
+            total.flush()
+        return total.result() / n
 
-    def loss(self, rows, parameters):
-        """The weighted mean of the loss, without the penalty."""
+    def loss(self, rows: DeviceNetworkRows, parameters: Array) -> float:
+        """See `NetworkObjective.loss`."""
         with self.running():
-            coefs, intercepts = self._layers.unpack(self.put(parameters))
-            tally = _Tally(self.device.xp, self._wide, self._layers)
-            self._pass(rows, coefs, intercepts, tally, None)
-            return tally.total() / rows.n
+            total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
+            self._add_loss(rows, self.put(parameters), total, None)
+            return total.result() / rows.n
 
-    def value_and_gradient(self, rows, parameters):
-        """The objective over all rows as one batch, and its gradient, both NumPy's."""
+    def value_and_gradient(self, rows: DeviceNetworkRows, parameters: Array) -> tuple[float, np.ndarray]:
+        """See `NetworkObjective.value_and_gradient`."""
         with self.running():
-            there = self.put(parameters)
-            coefs, intercepts = self._layers.unpack(there)
-            tally = _Tally(self.device.xp, self._wide, self._layers)
-            gradient = self._zeros()
-            self._pass(rows, coefs, intercepts, tally, gradient)
+            parameters = self.put(parameters)
+            total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
+            gradient = self.device.xp.zeros(
+                self.size, dtype=self.device.real(self.dtype), device=self.device.native
+            )
+            self._add_loss(rows, parameters, total, gradient)
             if self.alpha:
-                penalty = self.alpha / rows.total_weight
-                tally.add_squares(there, 0.5 * penalty * rows.n)
-                self._layers.add_penalty(gradient, there, penalty)
-            return tally.total() / rows.n, self.device.get(gradient)
+                self._add_penalty(parameters, gradient, self.alpha / rows.total_weight, total, rows.n)
+            return total.result() / rows.n, self.device.get(gradient)
 
-    def predict(self, X, parameters):
-        """Raw scores of shape (n, outputs): there for rows that live there, else NumPy's."""
-        host = device_of(X) is None
+    def predict(self, X: Array, parameters: Array) -> Array:
+        """See `NetworkObjective.predict`; NumPy's scores for rows of NumPy's."""
+        on_host = device_of(X) is None
         n = X.shape[0]
         step = max(64, PASS_BYTES // (self.dtype.itemsize * sum(self.widths)))
         parts = []
         with self.running():
             coefs, intercepts = self._layers.unpack(self.put(parameters))
-            rows = None if host else self.rows(X)
+            rows = None if on_host else self.rows(X)
             for first in range(0, n, step):
                 last = min(first + step, n)
-                if host:
+                if rows is None:
                     block = X[first:last]
                     block = self.put(block.toarray() if hasattr(block, "toarray") else block)
                 else:
                     block = rows.block(first, last)[0]
-                raw = self._layers.forward(self._cast(block), coefs, intercepts)
-                parts.append(self.device.get(raw) if host else raw)
+                raw = self._layers.forward(self._in_dtype(block), coefs, intercepts)
+                parts.append(self.device.get(raw) if on_host else raw)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts) if host else self.device.xp.concat(parts)
+        return np.concatenate(parts) if on_host else self.device.xp.concat(parts)
 
     # Inside -----------------------------------------------------------------------------------------
 
-    @property
-    def _parts(self):
-        """Into how many equal parts the loss of a row is split."""
-        loss = self._loss
-        by_output = loss.additive and loss.separable and loss.reduction == "mean"
-        return self.widths[-1] if by_output else 1
-
-    def _cast(self, array):
+    def _in_dtype(self, array: Array) -> Array:
         dtype = self.device.real(self.dtype)
         return array if array.dtype == dtype else self.device.xp.astype(array, dtype)
 
-    def _shares(self, rows, order, starts):
-        """What a row's loss counts in the mean of its batch, there, or None for all the same; and the weights
-        of the batches.
+    def _gradient_buffer(self, like: Array) -> GradientBuffer:
+        return GradientBuffer(self._layers, self._ops.empty_like(like))
+
+    def _shares(
+        self, rows: DeviceNetworkRows, order: np.ndarray | None, starts: np.ndarray
+    ) -> tuple[Array | None, np.ndarray]:
+        """By what each row's loss enters the mean of its batch, on the device, and the batches' weights.
+
+        The former is None where all rows of a batch count alike.
         """
         n = rows.n if order is None else len(order)
+        counts = np.diff(starts, append=n)
         if rows.weight is None:
-            return None, np.diff(starts, append=n)
+            return None, counts
         weight = rows.weight if order is None else rows.weight[order]
         weight = weight.astype(np.float64).reshape(n, -1)
         sums = np.add.reduceat(weight.mean(axis=1), starts)
-        counts = np.diff(starts, append=n)
         return self.device.put(weight / (np.repeat(sums, counts)[:, None] * self._parts), self.dtype), sums
 
-    def _delta(self, raw, y, share, tally, count, some_left_out):
-        """The gradient by raw of a batch's mean loss, which is noted times ``count``."""
+    def _slopes(self, raw: Array, y: Array, share: Any, total: _LossSum, count: int) -> Array:
+        """The gradient by raw scores of a batch's mean loss, which is added to ``total`` times ``count``."""
         xp, loss = self.device.xp, self._loss
-        plain = isinstance(share, float)
+        assert loss is not None
+        uniform = isinstance(share, float)
         if not loss.additive:
-            value, gradient = loss.mean_formula(xp, y, raw, None if plain else share[:, 0])
-            tally.add_mean(value, count)
-            return self._cast(gradient)
+            value, gradient = loss.mean_formula(xp, y, raw, None if uniform else share[:, 0])
+            total.add_scalar(value, count)
+            return self._in_dtype(gradient)
         if self._in_place is not None:
             value, gradient, _ = self._in_place(y, raw, False)
         else:
             value, gradient = _batches.stated(loss, xp, y, raw)
-            gradient = self._cast(_batches.gradient_of(loss, xp, gradient, raw))
-        tally.add_values(value, share, count, some_left_out)
-        if not plain and some_left_out:
-            # Left-out rows may hold anything: inf * 0 would be NaN.
+            gradient = self._in_dtype(_batches.gradient_of(loss, xp, gradient, raw))
+        total.add_values(value, share, count)
+        if not uniform and total.has_zero_weights:
+            # Rows of weight 0 may hold anything: inf * 0 would be NaN.
             return xp.where(share == 0.0, 0.0, gradient * share)
-        return gradient if plain and share == 1.0 else gradient * share
+        return gradient if uniform and share == 1.0 else gradient * share
 
-    def _pass(self, rows, coefs, intercepts, tally, out):
-        """Note the mean loss of all rows, times their number; add its gradient to ``out`` if there is one."""
+    def _add_penalty(
+        self, parameters: Array, gradient: Array, penalty: float, total: _LossSum, count: int
+    ) -> None:
+        coefs = parameters[: self.coefs]
+        total.add_scalar(self._ops.sum_of_squares(coefs, self._wide), 0.5 * penalty * count)
+        self._ops.add_in_place(gradient[: self.coefs], coefs, penalty)
+
+    def _add_loss(
+        self, rows: DeviceNetworkRows, parameters: Array, total: _LossSum, out: Array | None
+    ) -> None:
+        """Add the mean loss of all rows, times their number; add its gradient to ``out`` if there is one."""
+        assert self._loss is not None
         n, layers = rows.n, self._layers
-        share = 1.0 / (n * self._parts)
+        coefs, intercepts = layers.unpack(parameters)
         shares = self._shares(rows, None, np.array([0]))[0]
+        uniform_share = 1.0 / (n * self._parts)
         step = max(64, PASS_BYTES // (self.dtype.itemsize * 2 * sum(self.widths)))
-        workspace = None if out is None else layers.workspace(out)
-        cuts = [(first, min(first + step, n)) for first in range(0, n, step)]
-        whole = None
+        buffer = None if out is None else self._gradient_buffer(out)
+        bounds = [(first, min(first + step, n)) for first in range(0, n, step)]
+        slopes_of_all = None
         if not self._loss.additive:
-            parts = [layers.forward(rows.block(*cut)[0], coefs, intercepts) for cut in cuts]
+            parts = [layers.forward(rows.block(*block)[0], coefs, intercepts) for block in bounds]
             raw = parts[0] if len(parts) == 1 else self.device.xp.concat(parts)
-            own = share if shares is None else shares
-            whole = self._delta(raw, rows.targets(), own, tally, n, rows.some_left_out)
+            share = uniform_share if shares is None else shares
+            slopes_of_all = self._slopes(raw, rows.targets, share, total, n)
             if out is None:
                 return
-        for first, last in cuts:
+        for first, last in bounds:
             X, y = rows.block(first, last)
-            raw, kept = layers.forward(X, coefs, intercepts, keep=True)
-            if whole is None:
-                own = share if shares is None else shares[first:last, ...]
-                delta = self._delta(raw, y, own, tally, n, rows.some_left_out)
+            raw, kept = layers.forward_to_train(X, coefs, intercepts)
+            if slopes_of_all is None:
+                share = uniform_share if shares is None else shares[first:last, ...]
+                delta = self._slopes(raw, y, share, total, n)
             else:
-                delta = whole[first:last, ...]
-            if out is not None:
-                out += layers.backward(delta, kept, coefs, workspace)
-            tally.flush()
+                delta = slopes_of_all[first:last, ...]
+            if out is not None and buffer is not None:
+                self._ops.add_in_place(out, layers.backward(delta, kept, coefs, buffer), 1.0)
+            total.flush()
 
 
-class _Tally:
-    """The objective summed there, batch by batch, with few operations for each."""
+class DeviceNetworkRows:
+    """Rows of X on a device, with their targets beside them.
 
-    def __init__(self, xp, wide, layers):
-        self._xp, self._wide, self._layers = xp, wide, layers
-        self._sum = None
-        self._values, self._shares, self._count = [], [], None
-        self._scalars, self._factors = [], []
+    Weights stay NumPy's, for the sums over batches.
 
-    def add_values(self, values, share, count, some_left_out):
-        """The losses of the rows of a batch; what each counts is ``share`` times ``count``."""
-        if self._count not in (None, (count, isinstance(share, float))):
+    Parameters
+    ----------
+    device : Device
+    X : array of shape (n, features) or TorchCSR
+    target, weight, codes
+        As `sklloss.kernels.network.network.Rows` takes them, in NumPy.
+    dtype : NumPy dtype
+        That of X.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        X: Array,
+        target: np.ndarray | None,
+        weight: np.ndarray | None,
+        codes: np.ndarray | None,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._device, self._X = device, X
+        self.n, features = X.shape
+        self.row_bytes = features * dtype.itemsize
+        self.targets: Array | None = None
+        if codes is not None:
+            self.targets = device.put(codes, np.int64)
+        elif target is not None:
+            self.targets = device.put(target, dtype)
+        self.weight = weight
+        self.has_zero_weights = weight is not None and not weight.all()
+        self._sparse = hasattr(X, "dense_rows")
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights of all rows; a row's is the mean of those of its outputs."""
+        if self.weight is None:
+            return float(self.n)
+        return float(self.weight.reshape(self.n, -1).mean(axis=1, dtype=np.float64).sum())
+
+    def index(self, order: np.ndarray) -> Array:
+        """Row numbers on the device."""
+        return self._device.put(order, np.int64)
+
+    def block(
+        self, first: int, last: int, index: Array | None = None, order: np.ndarray | None = None
+    ) -> tuple[Array, Array]:
+        """X and the targets of the rows [first, last), or of that part of an order.
+
+        ``index`` is `index` of the order.
+        """
+        xp, y = self._device.xp, self.targets
+        if index is None:
+            y = None if y is None else y[first:last, ...]
+            if self._sparse:
+                return self._X.dense_rows(np.arange(first, last)), y
+            return self._X[first:last, ...], y
+        assert order is not None
+        index = index[first:last]
+        y = None if y is None else xp.take(y, index, axis=0)
+        if self._sparse:
+            return self._X.dense_rows(order[first:last]), y
+        return xp.take(self._X, index, axis=0), y
+
+
+class _LossSum:
+    """The objective summed on the device, with few operations for each batch.
+
+    Parameters
+    ----------
+    xp : module
+        A namespace of the array API.
+    dtype : dtype
+        Of the sum.
+    has_zero_weights : bool
+        Whether some rows have no weight; their losses may be anything.
+    """
+
+    def __init__(self, xp: Any, dtype: Any, has_zero_weights: bool) -> None:
+        self._xp, self._dtype, self.has_zero_weights = xp, dtype, has_zero_weights
+        self._sum: Array | None = None
+        self._values: list[Array] = []
+        self._shares: list[Any] = []
+        # Of the noted values: rows in a batch, and whether all of them count alike.
+        self._kind: tuple[int, bool] | None = None
+        self._scalars: list[tuple[Array, float]] = []
+
+    def add_values(self, values: Array, share: Any, count: int) -> None:
+        """Add the losses of the rows of a batch, each times ``share * count``."""
+        kind = (count, isinstance(share, float))
+        if self._kind not in (None, kind):
             self.flush()
-        self._count = (count, isinstance(share, float))
+        self._kind = kind
         self._values.append(values)
         self._shares.append(share)
-        self._some_left_out = some_left_out
 
-    def add_mean(self, mean, factor):
-        """A 0-d array, to be counted ``factor`` times."""
-        self._scalars.append(mean)
-        self._factors.append(factor)
+    def add_scalar(self, value: Array, factor: float) -> None:
+        """Add a 0-d array times ``factor``."""
+        self._scalars.append((value, factor))
 
-    def add_squares(self, parameters, factor):
-        """The squared weights, to be counted ``factor`` times."""
-        self.add_mean(self._layers.squares(parameters, self._wide), factor)
-
-    def flush(self):
-        """Add up what has been noted."""
-        xp, wide = self._xp, self._wide
-        if self._values:
-            count, plain = self._count
-            values = self._values[0] if len(self._values) == 1 else xp.concat(self._values)
-            values = xp.astype(values, wide)
-            if plain:
+    def flush(self) -> None:
+        """Sum up what has been noted."""
+        xp = self._xp
+        if self._kind is not None:
+            count, uniform = self._kind
+            values = xp.astype(self._joined(self._values), self._dtype)
+            if uniform:
                 self._add(xp.sum(values) * (self._shares[0] * count))
             else:
-                shares = self._shares[0] if len(self._shares) == 1 else xp.concat(self._shares)
-                shares = xp.astype(shares, wide)
+                shares = xp.astype(self._joined(self._shares), self._dtype)
                 shares = shares[:, 0] if values.ndim == 1 else shares
                 values = values * shares
-                if self._some_left_out:
+                if self.has_zero_weights:
                     values = xp.where(shares == 0.0, 0.0, values)
                 self._add(xp.sum(values) * count)
-            self._values, self._shares, self._count = [], [], None
-        if self._scalars:
-            for factor in dict.fromkeys(self._factors):
-                same = [one for one, own in zip(self._scalars, self._factors, strict=True) if own == factor]
-                self._add(xp.sum(xp.astype(xp.stack(same), wide)) * factor)
-            self._scalars, self._factors = [], []
+            self._values, self._shares, self._kind = [], [], None
+        for factor in dict.fromkeys(factor for _, factor in self._scalars):
+            same = [value for value, other in self._scalars if other == factor]
+            self._add(xp.sum(xp.astype(xp.stack(same), self._dtype)) * factor)
+        self._scalars = []
 
-    def _add(self, part):
+    def _joined(self, parts: list[Array]) -> Array:
+        return parts[0] if len(parts) == 1 else self._xp.concat(parts)
+
+    def _add(self, part: Array) -> None:
         self._sum = part if self._sum is None else self._sum + part
 
-    def total(self):
-        """The sum as a float: here the device is waited for."""
+    def result(self) -> float:
+        """The sum, for which the device is waited for."""
         self.flush()
+        assert self._sum is not None
         return float(self._sum)

@@ -1,26 +1,40 @@
-"""The objective of the neural networks: a loss over a fully connected network, with an L2 penalty."""
+"""The objective of the neural networks: a loss over a fully connected network, with an L2 penalty.
 
+`NetworkObjective` is what training needs of it, `NumpyNetworkObjective` the implementation by compiled
+kernels. `sklloss.objectives.device_network` has the one over arrays of other libraries.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
 import importlib
 import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from sklloss import kernels
 from sklloss.arrays import threads
-from sklloss.arrays.device import to_numpy
+from sklloss.arrays.device import Device, to_numpy
+from sklloss.arrays.ops import Array, Steps
 from sklloss.arrays.threads import single_threaded_blas
 from sklloss.kernels.network import network as network_kernels
 from sklloss.kernels.network.network import Rows
+from sklloss.losses import Loss
 
 ACTIVATIONS = tuple(network_kernels.ACTIVATIONS)
 
-# Numbers that are brought to another dtype at a time.
-CAST = 1 << 18
-# Threads that a network can make use of.
-MOST_THREADS = 8
+# Numbers that are converted to another dtype at a time, so that the copy stays small.
+CONVERTED_NUMBERS = 1 << 18
+# More threads than this gain nothing, as a step is cut into at most 8 pieces.
+MAX_THREADS = 8
 
 
-class NetworkObjective:
+class NetworkObjective(abc.ABC):
     """The weighted mean of a loss, plus alpha / 2 times the squared weights over the sum of sample weights.
 
     Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases,
@@ -30,27 +44,132 @@ class NetworkObjective:
     ----------
     widths : sequence of int
         Inputs, units of each hidden layer, outputs.
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}
-        Of the hidden layers; "gelu" is ``z * Phi(z)`` with the normal distribution function itself, "silu"
-        ``z / (1 + exp(-z))``.
     dtype : float32 or float64
+    alpha : float
+
+    Attributes
+    ----------
+    device : Device or None
+        Where parameters live; None for NumPy.
+    size, coefs : int
+        How many parameters there are, and how many of them, the first ones, are weights.
+    """
+
+    device: Device | None = None
+
+    def __init__(self, widths: Sequence[int], dtype: DTypeLike, alpha: float) -> None:
+        self.widths = tuple(widths)
+        self.dtype = np.dtype(dtype)
+        self.alpha = float(alpha)
+        self.coefs = sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.widths))
+        self.size = self.coefs + sum(self.widths[1:])
+
+    @abc.abstractmethod
+    def put(self, array: Array) -> Array:
+        """An array of any namespace where parameters live and in their dtype, to be written to.
+
+        It may be the same array.
+        """
+
+    @abc.abstractmethod
+    def get(self, array: Array) -> np.ndarray:
+        """An array that lives where parameters do as NumPy's."""
+
+    @abc.abstractmethod
+    def copy(self, array: Array) -> Array:
+        """A copy of a flat vector."""
+
+    @abc.abstractmethod
+    def is_finite(self, parameters: Array) -> bool:
+        """Whether no parameter is NaN or infinite."""
+
+    @abc.abstractmethod
+    def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
+        """Weight matrices and biases, of any namespace, as a new flat vector."""
+
+    @abc.abstractmethod
+    def unpack(self, parameters: Array) -> tuple[list[Array], list[Array]]:
+        """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+
+    @abc.abstractmethod
+    def running(self) -> AbstractContextManager[Any]:
+        """The context that epochs run in."""
+
+    @abc.abstractmethod
+    def rows(
+        self,
+        X: Array,
+        target: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+        codes: np.ndarray | None = None,
+    ) -> Any:
+        """Rows of X with their targets, ready for passes; X is not copied."""
+
+    @abc.abstractmethod
+    def epoch(
+        self, rows: Any, order: np.ndarray | None, batch_size: int, parameters: Array, steps: Steps
+    ) -> float:
+        """Change parameters by one optimiser step per batch.
+
+        Parameters
+        ----------
+        rows : object
+            From `rows`.
+        order : ndarray of intp or None
+            The rows of the epoch, batch after batch; None for all of them as they lie.
+        batch_size : int
+            Rows per batch; the last batch may be shorter.
+        parameters : array of shape (size,)
+        steps : Steps
+            One for each batch.
+
+        Returns
+        -------
+        float
+            The objective before each step, averaged by rows.
+        """
+
+    @abc.abstractmethod
+    def loss(self, rows: Any, parameters: Array) -> float:
+        """The weighted mean of the loss, without the penalty."""
+
+    @abc.abstractmethod
+    def value_and_gradient(self, rows: Any, parameters: Array) -> tuple[float, np.ndarray]:
+        """The objective over all rows as one batch, and its gradient as a NumPy array."""
+
+    @abc.abstractmethod
+    def predict(self, X: Array, parameters: Array) -> Array:
+        """Raw scores of shape (n, outputs), worked out in blocks of rows."""
+
+
+class NumpyNetworkObjective(NetworkObjective):
+    """A `NetworkObjective` over NumPy arrays and CSR matrices, by compiled kernels.
+
+    Parameters
+    ----------
+    widths, dtype, alpha
+        As `NetworkObjective` takes them.
+    activation : str
+        Of the hidden layers, one of ``ACTIVATIONS``.
     loss : Loss, optional
         None for a network that only predicts.
-    alpha : float
     n_threads : int or None
         As for `sklloss.arrays.threads.count`. Small networks and batches stay on one thread; results are
         the same bits for any number.
     """
 
-    # where parameters live: NumPy has no `Device`
-    device = None
-
-    def __init__(self, widths, activation, dtype, loss=None, alpha=0.0, n_threads=None):
-        self.widths = tuple(widths)
-        self.dtype = np.dtype(dtype)
-        self.alpha = float(alpha)
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: str,
+        dtype: DTypeLike,
+        loss: Loss | None = None,
+        alpha: float = 0.0,
+        n_threads: int | None = None,
+    ) -> None:
+        super().__init__(widths, dtype, alpha)
         self._n_threads = threads.check(n_threads)
-        self._threads = None
+        self._threads: int | None = None
         function, parameter, additive = None, 0.0, True
         if loss is not None and loss.kernel is not None:
             function, parameter = kernels.get(loss.kernel, dtype), loss.kernel_parameter
@@ -62,106 +181,111 @@ class NetworkObjective:
         self._network = network_kernels.Network(
             self.widths, activation, self.dtype, layers, function, parameter=parameter, additive=additive
         )
-        self.size = self._network.size
-        self.coefs = self._network.coefs
 
-    def put(self, array):
-        """An array, which may live elsewhere, as parameters are, to be written to; it may be the same."""
+    def put(self, array: Array) -> np.ndarray:
+        """See `NetworkObjective.put`."""
         array = to_numpy(array).astype(self.dtype, copy=False)
         return array if array.flags.writeable else array.copy()
 
-    def get(self, array):
-        """An array that lives there as NumPy's."""
+    def get(self, array: Array) -> np.ndarray:
+        """See `NetworkObjective.get`."""
         return array
 
-    def copy(self, array):
-        """A copy of a flat vector."""
+    def copy(self, array: Array) -> np.ndarray:
+        """See `NetworkObjective.copy`."""
         return array.copy()
 
-    def is_finite(self, parameters):
-        """Whether no parameter is NaN or infinite."""
+    def is_finite(self, parameters: Array) -> bool:
+        """See `NetworkObjective.is_finite`."""
         return bool(np.isfinite(parameters).all())
 
-    def pack(self, coefs, intercepts):
-        """Weight matrices and biases, which may live elsewhere, as a new flat vector."""
+    def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> np.ndarray:
+        """See `NetworkObjective.pack`."""
         return pack([to_numpy(part) for part in coefs], [to_numpy(part) for part in intercepts], self.dtype)
 
-    def unpack(self, parameters):
-        """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+    def unpack(self, parameters: Array) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """See `NetworkObjective.unpack`."""
         return unpack(parameters, self.widths)
 
-    def running(self):
-        """The context that epochs run in."""
+    def running(self) -> AbstractContextManager[Any]:
+        """BLAS held to one thread."""
         return single_threaded_blas()
 
-    def rows(self, X, target=None, weight=None, codes=None):
-        """Rows of X with their targets, ready for passes; none of them is copied."""
+    def rows(
+        self,
+        X: Array,
+        target: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+        codes: np.ndarray | None = None,
+    ) -> Rows:
+        """See `NetworkObjective.rows`; nothing is copied."""
         return Rows(X, target, weight, codes)
 
-    def epoch(self, rows, order, batch_size, parameters, **step):
-        """Change parameters by one optimiser step per batch; the objective before each step, averaged."""
+    def epoch(
+        self, rows: Rows, order: np.ndarray | None, batch_size: int, parameters: Array, steps: Steps
+    ) -> float:
+        """See `NetworkObjective.epoch`."""
         return self._share(
-            batch_size,
-            lambda: self._network.epoch(rows, order, batch_size, parameters, penalty=self.alpha, **step),
+            batch_size, self._network.epoch, rows, order, batch_size, parameters, steps, self.alpha
         )
 
-    def loss(self, rows, parameters):
-        """The weighted mean of the loss, without the penalty."""
+    def loss(self, rows: Rows, parameters: Array) -> float:
+        """See `NetworkObjective.loss`."""
         with single_threaded_blas():
-            total, weights = self._share(rows.n, lambda: self._network.loss_and_gradient(rows, parameters))
+            total, weights = self._share(rows.n, self._network.loss_and_gradient, rows, parameters)
         return total / weights
 
-    def value_and_gradient(self, rows, parameters):
-        """The objective over all rows as one batch, and its gradient."""
+    def value_and_gradient(self, rows: Rows, parameters: Array) -> tuple[float, np.ndarray]:
+        """See `NetworkObjective.value_and_gradient`."""
         gradient = np.empty_like(parameters)
         with single_threaded_blas():
-            total, weights = self._share(
-                rows.n, lambda: self._network.loss_and_gradient(rows, parameters, gradient)
-            )
+            total, weights = self._share(rows.n, self._network.loss_and_gradient, rows, parameters, gradient)
         coefs = parameters[: self.coefs]
         gradient[: self.coefs] += self.alpha * coefs
         gradient /= weights
         squares = float(np.dot(coefs.astype(np.float64, copy=False), coefs))
         return (total + 0.5 * self.alpha * squares) / weights, gradient
 
-    def predict(self, X, parameters):
-        """Raw scores of shape (n, outputs), worked out in blocks of rows."""
+    def predict(self, X: Array, parameters: Array) -> np.ndarray:
+        """See `NetworkObjective.predict`."""
         n, features = X.shape
         sparse = hasattr(X, "indptr")
         with single_threaded_blas():
             if X.dtype == self.dtype and not sparse:
                 return self._scores(Rows(X), parameters)
-            # Another dtype or width of indices is brought to ours block by block.
+            # Another dtype or width of indices is converted block by block.
             scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
-            row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
-            step = max(64, CAST // row)
+            numbers_per_row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
+            step = max(64, CONVERTED_NUMBERS // numbers_per_row)
             for first in range(0, n, step):
                 block = Rows(X[first : first + step].astype(self.dtype, copy=False))
                 scores[first : first + step] = self._scores(block, parameters)
             return scores
 
-    def _scores(self, rows, parameters):
-        return self._share(rows.n, lambda: self._network.predict(rows, parameters))
+    def _scores(self, rows: Rows, parameters: Array) -> np.ndarray:
+        return self._share(rows.n, self._network.predict, rows, parameters)
 
-    def _share(self, rows, run):
-        """What ``run`` returns, which passes over batches of so many rows, with threads to help it."""
-        if not self._network.divisible(rows):
-            return run()
+    def _share(self, batch_rows: int, run: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a pass over batches of so many rows, with threads to help it where that pays."""
+        if not self._network.divisible(batch_rows):
+            return run(*arguments)
         if self._threads is None:
-            self._threads = min(threads.count(self._n_threads), MOST_THREADS)
+            self._threads = min(threads.count(self._n_threads), MAX_THREADS)
         if self._threads == 1:
-            return run()
+            return run(*arguments)
         self._network.gather()
-        # The first range is the caller's own; the network needs no helper to come. One that comes too late
-        # finds an empty list: its job must not keep the rows alive.
-        own = [run]
-        del run
+        # The caller takes the pass itself out of this list. A helper that starts late finds it empty: its job
+        # must not keep the rows alive.
+        passes = [functools.partial(run, *arguments)]
+        del run, arguments
         return threads.share(
-            lambda first, _: self._network.help() if first else own.pop()(), self._threads, self._threads
+            lambda first, _: self._network.help() if first else passes.pop()(), self._threads, self._threads
         )[0]
 
 
-def initial_parameters(widths, activation, random_state, dtype):
+def initial_parameters(
+    widths: Sequence[int], activation: str, random_state: np.random.RandomState, dtype: DTypeLike
+) -> np.ndarray:
     """Glorot and Bengio's uniform start, drawn layer by layer: weights, then biases.
 
     Parameters
@@ -189,18 +313,18 @@ def initial_parameters(widths, activation, random_state, dtype):
     return pack(coefs, intercepts, dtype)
 
 
-def pack(coefs, intercepts, dtype):
+def pack(coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray], dtype: DTypeLike) -> np.ndarray:
     """Weight matrices and biases as a new flat vector."""
-    return np.concatenate([np.ravel(part) for part in (*coefs, *intercepts)], dtype=dtype)
+    return np.concatenate([np.ravel(part) for part in (*coefs, *intercepts)], dtype=np.dtype(dtype))
 
 
-def unpack(parameters, widths):
+def unpack(parameters: np.ndarray, widths: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """New arrays from a flat vector: the list of weight matrices and the list of biases."""
-    coefs, intercepts, at = [], [], 0
+    coefs, intercepts, start = [], [], 0
     for inputs, outputs in itertools.pairwise(widths):
-        coefs.append(parameters[at : at + inputs * outputs].reshape(inputs, outputs).copy())
-        at += inputs * outputs
+        coefs.append(parameters[start : start + inputs * outputs].reshape(inputs, outputs).copy())
+        start += inputs * outputs
     for outputs in widths[1:]:
-        intercepts.append(parameters[at : at + outputs].copy())
-        at += outputs
+        intercepts.append(parameters[start : start + outputs].copy())
+        start += outputs
     return coefs, intercepts

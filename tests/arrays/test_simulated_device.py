@@ -10,7 +10,7 @@ import scipy.sparse
 from simulated_device import simulated_device, transfers
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.objectives.device_network import ArrayNetworkObjective
+from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.linear import LinearObjective
 
 torch = pytest.importorskip("torch")
@@ -213,7 +213,7 @@ def test_a_pass_is_waited_for_once(kind, solver, steps, device, data, monkeypatc
 
 @pytest.mark.parametrize("steps", [3, 13])
 def test_a_value_and_gradient_of_a_network_are_waited_for_twice(steps, device, data, monkeypatch):
-    calls = counted(monkeypatch, ArrayNetworkObjective, "value_and_gradient")
+    calls = counted(monkeypatch, DeviceNetworkObjective, "value_and_gradient")
     seen = fit(MLPClassifier(solver="lbfgs", max_iter=steps, random_state=0), *data, device)
     assert len(seen.reads) <= 2 * calls["value_and_gradient"] + 6
 

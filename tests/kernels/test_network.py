@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import tracemalloc
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.sparse
 import scipy.special
 
 from sklloss import kernels
+from sklloss.arrays.ops import AdamSteps, SGDSteps
 from sklloss.kernels.network import network as network_kernels
 
 BUILDS = kernels.available()
@@ -187,7 +189,7 @@ def test_there_is_memory_for_a_block_of_rows_where_they_are_copied(container, or
     order = np.arange(200, dtype=np.intp) if ordered else None
     tracemalloc.start()
     try:
-        net.epoch(rows, order, 200, parameters, optimiser="sgd", rates=np.ones(1), first=first)
+        net.epoch(rows, order, 200, parameters, SGDSteps(np.ones(1), first))
         held = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -239,9 +241,8 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
         x = scipy.sparse.csr_array(rows[0]) if sparse else rows[0]
         parameters = np.linspace(-1, 1, net.size)
         loss = net.epoch(
-            network_kernels.Rows(x, *rows[1:]), sequence, 8, parameters, optimiser="sgd",
-            rates=np.full(4, 0.1),
-            first=np.zeros(net.size), penalty=0.3, decay=0.9, nesterov=True,
+            network_kernels.Rows(x, *rows[1:]), sequence, 8, parameters,
+            SGDSteps(np.full(4, 0.1), np.zeros(net.size), momentum=0.9, nesterov=True), penalty=0.3,
         )  # fmt: skip
         results.append((loss, parameters))
     assert results[0][0] == results[1][0]
@@ -277,7 +278,8 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     net = network((3, 1))
     rows = network_kernels.Rows(X, target)
     right = np.zeros(net.size)
-    step = {"optimiser": "sgd", "first": np.zeros(net.size)}
+    memory = np.zeros(net.size)
+    one = SGDSteps(np.ones(1), memory)
     with pytest.raises(ValueError, match="parameters must have shape"):
         net.loss_and_gradient(rows, np.zeros(7))
     with pytest.raises(ValueError, match="dtype"):
@@ -295,15 +297,18 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     with pytest.raises(ValueError, match="float32 or float64"):
         network_kernels.Rows(np.zeros((3, 3), dtype=int))
     with pytest.raises(ValueError, match="order has 9"):
-        net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, rates=np.ones(1), **step)
+        net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, one)
     with pytest.raises(ValueError, match="one number for each batch"):
-        net.epoch(rows, None, 2, right, rates=np.ones(4), **step)
-    with pytest.raises(ValueError, match="optimiser must be"):
-        net.epoch(rows, None, 9, right, rates=np.ones(1), optimiser="rprop", first=np.zeros(net.size))
-    with pytest.raises(ValueError, match="shrinks must hold one number for each batch"):
-        net.epoch(rows, None, 9, right, rates=np.ones(1), shrinks=np.ones(2), **step)
-    with pytest.raises(ValueError, match="shrinks is for 'adam' only"):
-        net.epoch(rows, None, 9, right, rates=np.ones(1), shrinks=np.ones(1), **step)
+        net.epoch(rows, None, 2, right, SGDSteps(np.ones(4), memory))
+    with pytest.raises(ValueError, match="kernel for the steps of 'adam' and 'sgd', not 'rprop'"):
+        net.epoch(rows, None, 9, right, SimpleNamespace(kernel="rprop", rates=np.ones(1)))
+    with pytest.raises(ValueError, match="velocity must have shape"):
+        net.epoch(rows, None, 9, right, SGDSteps(np.ones(1), np.zeros(7)))
+    with pytest.raises(ValueError, match="second must have shape"):
+        net.epoch(rows, None, 9, right, AdamSteps(np.ones(1), memory, np.zeros(7)))
+    steps = AdamSteps(np.ones(1), memory, memory.copy(), weight_decays=np.ones(2))
+    with pytest.raises(ValueError, match="weight_decays must hold one number for each batch"):
+        net.epoch(rows, None, 9, right, steps)
     with pytest.raises(ValueError, match="without a loss"):
         network((3, 1), kernel=None).loss_and_gradient(rows, right)
     with pytest.raises(ValueError, match="positive integers"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sklloss import kernels
+from sklloss.arrays.ops import AdamSteps, SGDSteps
 from sklloss.kernels.network import network as network_kernels
 
 DTYPES = [np.float64, np.float32]
@@ -90,8 +91,8 @@ def test_a_step_beside_the_products_goes_down_the_gradient(build, rows, blocks, 
     gradient, parameters = np.empty(net.size), start.copy()
     loss, _ = net.loss_and_gradient(network_kernels.Rows(X, target), start, gradient)
     mean = net.epoch(
-        network_kernels.Rows(X, target), None, rows, parameters, optimiser="sgd", rates=np.full(1, 0.1),
-        first=np.zeros(net.size), penalty=0.7,
+        network_kernels.Rows(X, target), None, rows, parameters,
+        SGDSteps(np.full(1, 0.1), np.zeros(net.size)), penalty=0.7,
     )  # fmt: skip
     gradient[: net.coefs] += 0.7 * start[: net.coefs]
     np.testing.assert_allclose(parameters, start - 0.1 * gradient / rows, rtol=1e-11, atol=1e-14)
@@ -113,10 +114,8 @@ def test_rows_that_are_fetched_ahead_are_those_of_the_order(layout, dtype, rng):
     for rows, sequence in (((X, target), order), ((X[order].copy(), target[order]), None)):
         net = network((120, 100, 3), dtype)
         parameters = np.linspace(-0.1, 0.1, net.size).astype(dtype)
-        loss = net.epoch(
-            network_kernels.Rows(*rows), sequence, 200, parameters, optimiser="adam", rates=np.full(4, 0.01),
-            first=np.zeros(net.size, dtype), second=np.zeros(net.size, dtype), penalty=0.3, decay=0.9,
-            decay_second=0.99, epsilon=1e-8,
-        )  # fmt: skip
+        first, second = np.zeros(net.size, dtype), np.zeros(net.size, dtype)
+        steps = AdamSteps(np.full(4, 0.01), first, second, beta_1=0.9, beta_2=0.99, epsilon=1e-8)
+        loss = net.epoch(network_kernels.Rows(*rows), sequence, 200, parameters, steps, penalty=0.3)
         results.append((loss, parameters.tobytes()))
     assert results[0] == results[1]

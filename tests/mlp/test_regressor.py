@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklloss import MLPClassifier, MLPRegressor, losses
-from sklloss.objectives.network import NetworkObjective
+from sklloss.objectives.network import NumpyNetworkObjective
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -144,9 +144,9 @@ def test_sparse_and_column_major_rows_equal_dense_ones(container, solver):
 def test_column_major_rows_are_laid_out_once_where_every_epoch_gathers_them(
     container, solver, copied, monkeypatch
 ):
-    seen, rows = [], NetworkObjective.rows
+    seen, rows = [], NumpyNetworkObjective.rows
     monkeypatch.setattr(
-        NetworkObjective, "rows", lambda self, X, *rest: seen.append(X) or rows(self, X, *rest)
+        NumpyNetworkObjective, "rows", lambda self, X, *rest: seen.append(X) or rows(self, X, *rest)
     )
     X, y, _ = data()
     given = container(X)

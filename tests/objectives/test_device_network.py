@@ -1,5 +1,6 @@
 """The objective of a network over arrays of other namespaces, against NumPy's and torch's autograd."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -7,13 +8,13 @@ import pytest
 
 from sklloss import losses
 from sklloss.arrays.device import device_of
-from sklloss.objectives.device_network import ArrayNetworkObjective
-from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters
-from sklloss.solvers.stochastic import SGD, Adam, AdamW, put_state
+from sklloss.objectives.device_network import DeviceNetworkObjective
+from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
+from sklloss.solvers.optimizers import SGD, Adam, AdamW
 
 WIDTHS = (5, 7, 4, 3)
 REGRESSION = [name for name in losses.names() if losses.get(name).target == "values"]
-OPTIMISERS = [
+OPTIMIZERS = [
     Adam(0.01),
     AdamW(0.01, weight_decay=0.1),
     SGD(0.01),
@@ -35,38 +36,43 @@ def data(loss, rng, dtype, n=36, *, codes=False):
 
 def both(other_device, activation, dtype, loss, X, alpha=0.1, **rest):
     """The two objectives, their rows, and a start for each."""
-    one = NetworkObjective(WIDTHS, activation, dtype, loss, alpha)
-    other = ArrayNetworkObjective(WIDTHS, activation, dtype, other_device, loss, alpha)
+    one = NumpyNetworkObjective(WIDTHS, activation, dtype, loss, alpha)
+    other = DeviceNetworkObjective(WIDTHS, activation, dtype, other_device, loss, alpha)
     start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), dtype)
     rows = one.rows(X, **rest), other.rows(other_device.put(X), **rest)
     return (one, other), rows, (start.copy(), other.put(start))
 
 
-def assert_epochs_agree(objectives, rows, parameters, optimiser, dtype, epochs=2, batch_size=16):
+def assert_epochs_agree(objectives, rows, parameters, optimizer, dtype, epochs=2, batch_size=16):
     """Assert that both take the same steps, over all rows but a few and in a shuffled order."""
     rng = np.random.RandomState(1)
-    states = [put_state(optimiser.start(objective.size, dtype), objective) for objective in objectives]
+    optimizers = [copy.copy(optimizer) for _ in objectives]
+    for one, objective in zip(optimizers, objectives, strict=True):
+        one.start(objective.size, dtype)
+        one.move_to(objective)
     for epoch in range(epochs):
         order = rng.permutation(rows[0].n)[3:] if epoch % 2 == 0 else None
+        batches = -(-(rows[0].n if order is None else len(order)) // batch_size)
         values = [
-            optimiser.epoch(objective, own, order, batch_size, start, state)
-            for objective, own, start, state in zip(objectives, rows, parameters, states, strict=True)
+            objective.epoch(own, order, batch_size, start, one.steps(batches))
+            for objective, own, start, one in zip(objectives, rows, parameters, optimizers, strict=True)
         ]
         np.testing.assert_allclose(values[1], values[0], rtol=1e-9 if dtype == np.float64 else 1e-4)
     found = objectives[1].get(parameters[1])
     np.testing.assert_allclose(found, parameters[0], **TOLERANCES[dtype])
+    states = [one.state for one in optimizers]
     for name in {"first", "second"} & set(states[0]):
         np.testing.assert_allclose(objectives[1].get(states[1][name]), states[0][name], **TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("loss", REGRESSION)
-def test_epochs_are_those_of_numpy_for_every_loss_activation_and_optimiser(other_device, loss, dtype, rng):
+def test_epochs_are_those_of_numpy_for_every_loss_activation_and_optimizer(other_device, loss, dtype, rng):
     loss = losses.get(loss)
     X, y = data(loss, rng, dtype)
     for k, activation in enumerate(ACTIVATIONS):
         start = both(other_device, activation, dtype, loss, X, **y)
-        assert_epochs_agree(*start, OPTIMISERS[k % len(OPTIMISERS)], dtype)
+        assert_epochs_agree(*start, OPTIMIZERS[k % len(OPTIMIZERS)], dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -80,9 +86,9 @@ def test_epochs_are_those_of_numpy_for_losses_of_classes(other_device, loss, cod
     weight[4:7] = 0.0
     if loss.separable:
         weight = np.stack([weight, 2 * weight, weight + 1], axis=1)
-    for optimiser in OPTIMISERS:
+    for optimizer in OPTIMIZERS:
         start = both(other_device, "tanh", dtype, loss, X, weight=weight, **y)
-        assert_epochs_agree(*start, optimiser, dtype)
+        assert_epochs_agree(*start, optimizer, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -118,7 +124,7 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
     for loss in (losses.get("huber"), losses.get("root_mean_squared_error"), losses.CrossEntropy()):
         _, y = data(loss, rng, np.float64, n=30)
         weight = rng.uniform(0.1, 2.0, 30)
-        objective = ArrayNetworkObjective(WIDTHS, activation, np.float64, device_of(X), loss)
+        objective = DeviceNetworkObjective(WIDTHS, activation, np.float64, device_of(X), loss)
         start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), np.float64)
         value, gradient = objective.value_and_gradient(objective.rows(X, weight=weight, **y), start)
         coefs, intercepts = objective.unpack(start)
@@ -138,7 +144,7 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_far_inputs_of_an_activation_give_its_limits(other_device, activation, dtype):
     z = np.array([[-np.inf], [-1e30], [-500.0], [-0.0], [500.0], [1e30]], dtype=dtype)
-    objective = ArrayNetworkObjective((1, 1, 1), activation, dtype, other_device)
+    objective = DeviceNetworkObjective((1, 1, 1), activation, dtype, other_device)
     raw = other_device.get(
         objective.predict(other_device.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype))
     )[:, 0]
@@ -153,7 +159,7 @@ def test_the_normal_distribution_function_is_that_of_scipy(other_device, dtype):
     from scipy.special import ndtr
 
     z = np.linspace(-6.0, 6.0, 4001).astype(dtype)[:, None]
-    objective = ArrayNetworkObjective((1, 1, 1), "gelu", dtype, other_device)
+    objective = DeviceNetworkObjective((1, 1, 1), "gelu", dtype, other_device)
     raw = other_device.get(
         objective.predict(other_device.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype))
     )
@@ -176,35 +182,37 @@ def test_an_epoch_waits_for_the_device_once_however_many_batches_it_has(rng, mon
     cases = [(losses.get(name), False) for name in REGRESSION]
     cases += [(losses.CrossEntropy(), True), (losses.LogLoss(), False), (losses.SoftmaxFocal(), True)]
     cases += [(losses.Focal(), False)]
-    for (loss, codes), optimiser in zip(cases, itertools.cycle(OPTIMISERS)):
+    for (loss, codes), optimizer in zip(cases, itertools.cycle(OPTIMIZERS)):
         X, y = data(loss, rng, np.float32, n=96, codes=codes)
         X = torch.asarray(X)
         weight = rng.uniform(0.0, 1.0, 96).astype(np.float32)
         weight[3] = 0.0
-        objective = ArrayNetworkObjective(WIDTHS, "relu", np.float32, device_of(X), loss, 0.1)
+        objective = DeviceNetworkObjective(WIDTHS, "relu", np.float32, device_of(X), loss, 0.1)
         rows = objective.rows(X, weight=weight, **y)
         parameters = objective.put(initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float32))
-        state = put_state(optimiser.start(objective.size, np.float32), objective)
+        optimizer.start(objective.size, np.float32)
+        optimizer.move_to(objective)
         for batch_size in (8, 48):
             del waits[:]
-            optimiser.epoch(objective, rows, rng.permutation(96), batch_size, parameters, state)
-            assert waits == ["__float__"], (loss, optimiser)
+            steps = optimizer.steps(96 // batch_size)
+            objective.epoch(rows, rng.permutation(96), batch_size, parameters, steps)
+            assert waits == ["__float__"], (loss, optimizer)
 
 
 def test_rows_are_gathered_in_bounded_parts(rng, other_device, monkeypatch):
     monkeypatch.setattr("sklloss.objectives.device_network.GATHER_BYTES", 100)
     loss = losses.get("squared_error")
     X, y = data(loss, rng, np.float64)
-    assert_epochs_agree(*both(other_device, "relu", np.float64, loss, X, **y), OPTIMISERS[0], np.float64)
+    assert_epochs_agree(*both(other_device, "relu", np.float64, loss, X, **y), OPTIMIZERS[0], np.float64)
 
 
 def test_copies_share_nothing(other_device):
-    objective = ArrayNetworkObjective((2, 1), "relu", np.float64, other_device)
+    objective = DeviceNetworkObjective((2, 1), "relu", np.float64, other_device)
     here = np.arange(3.0)
     parameters = objective.put(here)
     copies = [objective.copy(parameters), objective.pack(*objective.unpack(parameters))]
     parameters += 1.0
-    for copy in copies:
-        np.testing.assert_array_equal(other_device.get(copy), here)
+    for one in copies:
+        np.testing.assert_array_equal(other_device.get(one), here)
     assert objective.is_finite(parameters)
     assert not objective.is_finite(objective.put([1.0, np.nan, 2.0]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklloss import losses
-from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
+from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, pack, unpack
 
 DEPTHS = [(), (6,), (7, 5), (4, 1, 3)]
 LOSSES = [name for name in losses.names() if losses.get(name).target == "values"]
@@ -30,7 +30,7 @@ def parameters_of(widths, rng, dtype=np.float64):
 def test_the_gradient_equals_finite_differences(activation, depth, loss, outputs, rng):
     X, y, weight = problem(rng, outputs, name=loss)
     widths = (5, *depth, outputs)
-    objective = NetworkObjective(widths, activation, np.float64, losses.get(loss), alpha=0.7)
+    objective = NumpyNetworkObjective(widths, activation, np.float64, losses.get(loss), alpha=0.7)
     rows = objective.rows(X, y, weight)
     parameters = parameters_of(widths, rng)
     gradient = objective.value_and_gradient(rows, parameters)[1]
@@ -51,7 +51,7 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
     X, y, weight = problem(rng, 2, dtype, loss)
     widths = (5, *depth, 2)
     alpha = 0.3
-    objective = NetworkObjective(widths, activation, dtype, losses.get(loss), alpha)
+    objective = NumpyNetworkObjective(widths, activation, dtype, losses.get(loss), alpha)
     parameters = parameters_of(widths, rng, dtype)
     value, gradient = objective.value_and_gradient(objective.rows(X, y, weight), parameters)
     function = {
@@ -82,7 +82,7 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
 
 def test_a_network_without_a_hidden_layer_is_the_linear_model(rng):
     X, y, weight = problem(rng, 2)
-    objective = NetworkObjective((5, 2), "relu", np.float64, losses.get("squared_error"), alpha=2.0)
+    objective = NumpyNetworkObjective((5, 2), "relu", np.float64, losses.get("squared_error"), alpha=2.0)
     parameters = rng.standard_normal(12)
     value, gradient = objective.value_and_gradient(objective.rows(X, y, weight), parameters)
     coef = parameters[:10].reshape(5, 2)
@@ -96,7 +96,7 @@ def test_a_network_without_a_hidden_layer_is_the_linear_model(rng):
 def test_the_loss_without_penalty_is_the_loss_objects_own(rng):
     for name in LOSSES:
         X, y, weight = problem(rng, 1, name=name)
-        objective = NetworkObjective((5, 4, 1), "tanh", np.float64, losses.get(name), alpha=5.0)
+        objective = NumpyNetworkObjective((5, 4, 1), "tanh", np.float64, losses.get(name), alpha=5.0)
         parameters = parameters_of((5, 4, 1), rng)
         expected = losses.get(name)(y, objective.predict(X, parameters), weight)
         assert objective.loss(objective.rows(X, y, weight), parameters) == pytest.approx(expected, rel=1e-12)
@@ -104,7 +104,7 @@ def test_the_loss_without_penalty_is_the_loss_objects_own(rng):
 
 def test_rows_of_another_dtype_are_predicted_in_the_networks(rng):
     X = rng.standard_normal((5000, 5)).astype(np.float32)
-    objective = NetworkObjective((5, 3, 1), "tanh", np.float64)
+    objective = NumpyNetworkObjective((5, 3, 1), "tanh", np.float64)
     parameters = parameters_of((5, 3, 1), rng)
     expected = objective.predict(X.astype(np.float64), parameters)
     np.testing.assert_array_equal(objective.predict(X, parameters), expected)

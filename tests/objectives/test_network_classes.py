@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sklloss import losses
-from sklloss.objectives.network import ACTIVATIONS, NetworkObjective, initial_parameters, pack, unpack
+from sklloss.arrays.ops import SGDSteps
+from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, pack, unpack
 
 DEPTHS = [(), (6,), (7, 5), (4, 1, 3)]
 K = 4
@@ -101,7 +102,7 @@ def test_value_and_gradient_equal_torch(activation, depth, case, dtype, rng):
     }[activation]
     loss, formula, X, target, y, weight = problem(case, rng, dtype)
     widths, alpha = (5, *depth, y.shape[1]), 0.3
-    objective = NetworkObjective(widths, activation, dtype, loss, alpha)
+    objective = NumpyNetworkObjective(widths, activation, dtype, loss, alpha)
     size = initial_parameters(widths, "relu", np.random.RandomState(0), dtype).size
     parameters = rng.uniform(-0.9, 0.9, size).astype(dtype)
     value, gradient = objective.value_and_gradient(objective.rows(X, weight=weight, **target), parameters)
@@ -137,11 +138,11 @@ def test_the_same_weight_for_each_output_is_a_weight_of_the_row(rows, gathered, 
     order = rng.permutation(rows) if gathered else None
     ended = []
     for one in (weight, np.repeat(weight[:, None], K, axis=1)):
-        objective = NetworkObjective((5, 9, K), "tanh", dtype, losses.LogLoss(), 0.1)
+        objective = NumpyNetworkObjective((5, 9, K), "tanh", dtype, losses.LogLoss(), 0.1)
         parameters = initial_parameters((5, 9, K), "tanh", np.random.RandomState(0), dtype)
         value = objective.epoch(
-            objective.rows(X, y, one), order, rows // 2 - 1, parameters, optimiser="sgd",
-            rates=np.full(3, 0.1), first=np.zeros_like(parameters), decay=0.9,
+            objective.rows(X, y, one), order, rows // 2 - 1, parameters,
+            SGDSteps(np.full(3, 0.1), np.zeros_like(parameters), momentum=0.9),
         )  # fmt: skip
         ended.append((value, parameters))
     assert ended[0][0] == pytest.approx(ended[1][0], rel=1e-12 if dtype is np.float64 else 1e-5)
@@ -149,7 +150,7 @@ def test_the_same_weight_for_each_output_is_a_weight_of_the_row(rows, gathered, 
 
 
 def test_weights_of_another_shape_are_refused(rng):
-    objective = NetworkObjective((5, K), "tanh", np.float64, losses.LogLoss())
+    objective = NumpyNetworkObjective((5, K), "tanh", np.float64, losses.LogLoss())
     for shape in ((39,), (40, K + 1), (39, K)):
         with pytest.raises(ValueError, match="weight must have shape"):
             objective.rows(np.zeros((40, 5)), np.zeros((40, K)), np.ones(shape))

@@ -11,8 +11,8 @@ import scipy.sparse
 from sklloss import losses
 from sklloss.arrays import threads
 from sklloss.arrays.threads import single_threaded_blas
-from sklloss.objectives.network import NetworkObjective, initial_parameters
-from sklloss.solvers.stochastic import SGD, Adam, AdamW
+from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters
+from sklloss.solvers.optimizers import SGD, Adam, AdamW
 
 # Large enough to be cut into pieces in every step, with units and rows that no piece divides evenly.
 WIDTHS = (203, 130, 77, 3)
@@ -29,24 +29,24 @@ def large(rng, dtype, rows=300, sparse=False):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("kind", ["dense", "strided", "sparse"])
-@pytest.mark.parametrize("optimiser", [Adam(), AdamW(weight_decay=0.1), SGD()])
-def test_training_gives_the_same_bits_for_any_number_of_threads(kind, optimiser, activation, dtype, rng):
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW(weight_decay=0.1), SGD()])
+def test_training_gives_the_same_bits_for_any_number_of_threads(kind, optimizer, activation, dtype, rng):
     X, y, weight = large(rng, dtype, sparse=kind == "sparse")
     X = np.asfortranarray(X) if kind == "strided" else X
     results = []
     for n_threads in (1, 2, 7):
-        objective = NetworkObjective(
+        objective = NumpyNetworkObjective(
             WIDTHS, activation, dtype, losses.get("huber"), alpha=0.5, n_threads=n_threads
         )
         parameters = initial_parameters(WIDTHS, activation, np.random.RandomState(0), dtype)
-        state = optimiser.start(objective.size, dtype)
+        optimizer.start(objective.size, dtype)
         order = np.random.RandomState(1).permutation(300).astype(np.intp)
         with single_threaded_blas():
             curve = [
-                optimiser.epoch(objective, objective.rows(X, y, weight), order, 130, parameters, state)
+                objective.epoch(objective.rows(X, y, weight), order, 130, parameters, optimizer.steps(3))
                 for _ in range(3)
             ]
-        results.append((curve, parameters.tobytes(), state["first"].tobytes()))
+        results.append((curve, parameters.tobytes(), optimizer.state["first"].tobytes()))
     assert results[0] == results[1] == results[2]
 
 
@@ -56,7 +56,7 @@ def test_gradients_and_predictions_give_the_same_bits_for_any_number_of_threads(
     parameters = initial_parameters(WIDTHS, "tanh", np.random.RandomState(0), np.float64)
     results = []
     for n_threads in (1, 2, 7):
-        objective = NetworkObjective(WIDTHS, "tanh", np.float64, losses.get(loss), n_threads=n_threads)
+        objective = NumpyNetworkObjective(WIDTHS, "tanh", np.float64, losses.get(loss), n_threads=n_threads)
         rows = objective.rows(X, y, weight)
         value, gradient = objective.value_and_gradient(rows, parameters)
         results.append(
@@ -73,12 +73,11 @@ def test_small_networks_ask_for_no_thread(rng, monkeypatch):
     monkeypatch.setattr(threads, "share", refused)
     monkeypatch.setattr(threads, "count", refused)
     X, y, _ = large(rng, np.float32, rows=64)
-    objective = NetworkObjective((203, 20, 3), "relu", np.float32, losses.get("squared_error"))
+    objective = NumpyNetworkObjective((203, 20, 3), "relu", np.float32, losses.get("squared_error"))
     parameters = initial_parameters((203, 20, 3), "relu", np.random.RandomState(0), np.float32)
-    optimiser = Adam()
-    optimiser.epoch(
-        objective, objective.rows(X, y), None, 32, parameters, optimiser.start(objective.size, np.float32)
-    )
+    optimizer = Adam()
+    optimizer.start(objective.size, np.float32)
+    objective.epoch(objective.rows(X, y), None, 32, parameters, optimizer.steps(2))
 
 
 def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
@@ -87,7 +86,8 @@ def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
     X, y, _ = large(rng, np.float64)
     parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
     values = [
-        NetworkObjective(WIDTHS, "relu", np.float64, losses.get("squared_error"), n_threads=n) for n in (1, 3)
+        NumpyNetworkObjective(WIDTHS, "relu", np.float64, losses.get("squared_error"), n_threads=n)
+        for n in (1, 3)
     ]
     values = [o.value_and_gradient(o.rows(X, y), parameters) for o in values]
     assert values[0][0] == values[1][0]
@@ -102,7 +102,7 @@ def test_an_error_in_a_loss_ends_the_helpers_too(rng):
             raise LookupError("no such target")
 
     X, y, _ = large(rng, np.float64)
-    objective = NetworkObjective(WIDTHS, "relu", np.float64, Broken(), n_threads=3)
+    objective = NumpyNetworkObjective(WIDTHS, "relu", np.float64, Broken(), n_threads=3)
     parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
     for _ in range(3):
         with pytest.raises(LookupError, match="no such target"):
@@ -114,23 +114,25 @@ def test_an_error_in_a_loss_ends_the_helpers_too(rng):
 def test_ctrl_c_ends_a_long_epoch_of_a_large_network(n_threads, rng):
     widths = (600, 700, 700, 1)
     X, y = rng.standard_normal((64, 600)).astype(np.float32), np.zeros((64, 1), np.float32)
-    objective = NetworkObjective(widths, "relu", np.float32, losses.get("squared_error"), n_threads=n_threads)
+    objective = NumpyNetworkObjective(
+        widths, "relu", np.float32, losses.get("squared_error"), n_threads=n_threads
+    )
     parameters = initial_parameters(widths, "relu", np.random.RandomState(0), np.float32)
-    optimiser = Adam()
-    state = optimiser.start(objective.size, np.float32)
+    optimizer = Adam()
+    optimizer.start(objective.size, np.float32)
     # some hours of work, if nothing stopped it
     order = np.tile(np.arange(64, dtype=np.intp), 200_000)
     rows = objective.rows(X, y)
-    optimiser.epoch(objective, rows, order[:128], 64, parameters, state)
+    objective.epoch(rows, order[:128], 64, parameters, optimizer.steps(2))
     main = threading.main_thread().ident
     timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
     try:
         with single_threaded_blas(), pytest.raises(KeyboardInterrupt):
-            optimiser.epoch(objective, rows, order, 64, parameters, state)
+            objective.epoch(rows, order, 64, parameters, optimizer.steps(200_000))
     finally:
         timer.join()
-    assert np.isfinite(optimiser.epoch(objective, rows, order[:128], 64, parameters, state))
+    assert np.isfinite(objective.epoch(rows, order[:128], 64, parameters, optimizer.steps(2)))
 
 
 @pytest.mark.parametrize("kind", ["same dtype", "cast", "CSR", "CSR cast"])
@@ -146,7 +148,7 @@ def test_predicting_many_rows_holds_little_beyond_input_and_output(kind):
     else:
         X = np.zeros((rows, 20))
     dtype = np.float32 if kind.endswith("cast") else np.float64
-    objective = NetworkObjective((20, 60, 1), "relu", dtype, n_threads=2)
+    objective = NumpyNetworkObjective((20, 60, 1), "relu", dtype, n_threads=2)
     parameters = initial_parameters((20, 60, 1), "relu", np.random.RandomState(0), dtype)
     tracemalloc.start()
     try:

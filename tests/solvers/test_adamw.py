@@ -4,22 +4,23 @@ import numpy as np
 import pytest
 
 from sklloss import losses
-from sklloss.objectives.network import NetworkObjective, unpack
-from sklloss.solvers.stochastic import Adam, AdamW
+from sklloss.objectives.network import NumpyNetworkObjective, unpack
+from sklloss.solvers.optimizers import Adam, AdamW
 
 WIDTHS = (4, 6, 2)
 
 
-def trained(optimiser, epochs, dtype=np.float64, alpha=0.0):
+def trained(optimizer, epochs, dtype=np.float64, alpha=0.0):
     """Start, X, y and the parameters after so many epochs of batches of 8 rows as they lie."""
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((20, 4)).astype(dtype), rng.standard_normal((20, 2)).astype(dtype)
-    objective = NetworkObjective(WIDTHS, "tanh", dtype, losses.get("squared_error"), alpha)
+    objective = NumpyNetworkObjective(WIDTHS, "tanh", dtype, losses.get("squared_error"), alpha)
     start = rng.uniform(-1, 1, objective.size).astype(dtype)
-    parameters, state = start.copy(), optimiser.start(objective.size, dtype)
+    parameters = start.copy()
+    optimizer.start(objective.size, dtype)
     rows = objective.rows(X, y)
     for _ in range(epochs):
-        optimiser.epoch(objective, rows, None, 8, parameters, state)
+        objective.epoch(rows, None, 8, parameters, optimizer.steps(3))
     return start, X, y, parameters
 
 
@@ -27,8 +28,8 @@ def trained(optimiser, epochs, dtype=np.float64, alpha=0.0):
 def test_adamw_equals_torch(dtype):
     torch = pytest.importorskip("torch")
     # Ours adds epsilon before the bias correction, torch after it: without it they are one.
-    optimiser = AdamW(0.01, epsilon=1e-30, weight_decay=0.3)
-    start, X, y, parameters = trained(optimiser, 5, dtype)
+    optimizer = AdamW(0.01, epsilon=1e-30, weight_decay=0.3)
+    start, X, y, parameters = trained(optimizer, 5, dtype)
     weights, biases = (
         [torch.tensor(part, requires_grad=True) for part in parts] for parts in unpack(start, WIDTHS)
     )
@@ -50,9 +51,9 @@ def test_adamw_equals_torch(dtype):
 
 
 def test_adamw_equals_a_plain_loop():
-    optimiser = AdamW(0.02, 0.8, 0.95, 1e-6, weight_decay=0.5)
-    start, X, y, parameters = trained(optimiser, 3)
-    objective = NetworkObjective(WIDTHS, "tanh", np.float64, losses.get("squared_error"))
+    optimizer = AdamW(0.02, 0.8, 0.95, 1e-6, weight_decay=0.5)
+    start, X, y, parameters = trained(optimizer, 3)
+    objective = NumpyNetworkObjective(WIDTHS, "tanh", np.float64, losses.get("squared_error"))
     expected, m, v, t = start.copy(), 0.0, 0.0, 0
     for _ in range(3):
         for first in range(0, 20, 8):
@@ -73,6 +74,8 @@ def test_adamw_without_decay_is_adam_to_the_bit():
 
 
 def test_each_goes_on_from_its_own_state_only():
-    state = AdamW().start(3, np.float64)
-    assert AdamW().resume(state)["solver"] == "adamw"
-    assert Adam().resume(state) is None
+    first, second = AdamW(), AdamW()
+    first.start(3, np.float64)
+    assert second.resume(first.state)
+    assert second.state["solver"] == "adamw"
+    assert not Adam().resume(first.state)

@@ -8,9 +8,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import losses
-from sklloss.objectives.network import NetworkObjective
+from sklloss.objectives.network import NumpyNetworkObjective
 from sklloss.solvers.lbfgsb import lbfgsb
-from sklloss.solvers.stochastic import SGD, Adam, History, train
+from sklloss.solvers.optimizers import SGD, Adam
+from sklloss.solvers.stochastic import History, TrainingOptions, train
 
 
 class Quadratic:
@@ -20,7 +21,7 @@ class Quadratic:
         self.curve = list(curve)
         self.orders = []
 
-    def epoch(self, rows, order, batch_size, parameters, **step):
+    def epoch(self, rows, order, batch_size, parameters, steps):
         self.orders.append(None if order is None else order.copy())
         parameters += 1.0
         return self.curve.pop(0)
@@ -39,22 +40,21 @@ class FiveRows:
     n = 5
 
 
-def run(curve, optimiser=None, state=None, order=range(5), **kwargs):
-    optimiser = optimiser or SGD()
+def run(curve, optimizer=None, order=range(5), **kwargs):
+    optimizer = optimizer or SGD()
+    optimizer.start(1, np.float64)
     history = History()
     objective = Quadratic(curve)
     defaults = {"batch_size": 2, "max_iter": len(curve), "random_state": np.random.RandomState(0)}
-    state = state if state is not None else optimiser.start(1, np.float64)
-    parameters, n_iter = train(
-        objective, FiveRows, np.array(order), np.zeros(1), optimiser, state, history, **{**defaults, **kwargs}
-    )
-    return parameters, n_iter, history, state, objective
+    options = TrainingOptions(**{**defaults, **kwargs})
+    parameters, n_iter = train(objective, optimizer, FiveRows, np.array(order), np.zeros(1), history, options)
+    return parameters, n_iter, history, optimizer.state, objective
 
 
 def linear(rng, dtype=np.float64):
     """A linear model on one row: its gradient is simple enough to write down."""
     X, y = rng.standard_normal((1, 3)).astype(dtype), np.ones((1, 1), dtype)
-    objective = NetworkObjective((3, 1), "relu", dtype, losses.get("squared_error"), alpha=0.5)
+    objective = NumpyNetworkObjective((3, 1), "relu", dtype, losses.get("squared_error"), alpha=0.5)
     parameters = rng.standard_normal(4).astype(dtype)
 
     def gradient(p):
@@ -68,17 +68,17 @@ def linear(rng, dtype=np.float64):
 def test_adam_takes_the_steps_of_the_paper(dtype, rng):
     objective, rows, parameters, gradient = linear(rng, dtype)
     adam = Adam(0.1, 0.8, 0.95, 1e-6)
-    state = adam.start(4, dtype)
+    adam.start(4, dtype)
     p, m, v = parameters.astype(float), np.zeros(4), np.zeros(4)
     for t in range(1, 8):
-        adam.epoch(objective, rows, None, 1, parameters, state)
+        objective.epoch(rows, None, 1, parameters, adam.steps(1))
         g = gradient(p)
         m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
         rate = 0.1 * np.sqrt(1 - 0.95**t) / (1 - 0.8**t)
         p = p - rate * m / (np.sqrt(v) + 1e-6)
     np.testing.assert_allclose(parameters, p, rtol=1e-12 if dtype is np.float64 else 1e-4)
-    np.testing.assert_allclose(state["second"], v, rtol=1e-12 if dtype is np.float64 else 1e-4)
-    assert state["steps"] == 7
+    np.testing.assert_allclose(adam.state["second"], v, rtol=1e-12 if dtype is np.float64 else 1e-4)
+    assert adam.state["steps"] == 7
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -86,10 +86,10 @@ def test_adam_takes_the_steps_of_the_paper(dtype, rng):
 def test_sgd_takes_the_steps_of_momentum(momentum, nesterov, rng):
     objective, rows, parameters, gradient = linear(rng)
     sgd = SGD(0.05, momentum=momentum, nesterovs_momentum=nesterov)
-    state = sgd.start(4, np.float64)
+    sgd.start(4, np.float64)
     p, v = parameters.copy(), np.zeros(4)
     for _ in range(7):
-        sgd.epoch(objective, rows, None, 1, parameters, state)
+        objective.epoch(rows, None, 1, parameters, sgd.steps(1))
         g = gradient(p)
         v = momentum * v - 0.05 * g
         p = p + (momentum * v - 0.05 * g if nesterov else v)
@@ -171,21 +171,33 @@ def test_a_loss_that_is_no_number_names_the_epoch_and_a_remedy(bad):
         run([1.0, bad, 0.5])
 
 
-def test_a_state_is_resumed_only_by_its_own_optimiser():
-    state = Adam().start(3, np.float64)
-    resumed = Adam().resume(state)
-    assert resumed is not state
-    assert not np.shares_memory(resumed["first"], state["first"])
-    assert SGD().resume(state) is None
-    assert Adam().resume(None) is None
-    slower = SGD(0.1, "adaptive").resume({**SGD(0.2).start(3, np.float64), "learning_rate": 0.04})
-    assert slower["learning_rate"] == 0.1  # a new initial rate starts the schedule anew
-    fallen = {**SGD(0.2, "adaptive").start(3, np.float64), "learning_rate": 0.04}
-    assert SGD(0.2, "adaptive").resume(fallen)["learning_rate"] == 0.04
+def started(optimizer, **state):
+    """The state of an optimizer at its start, with some of it changed."""
+    optimizer.start(3, np.float64)
+    return {**optimizer.state, **state}
+
+
+def resumed_rate(optimizer, state):
+    """The learning rate at which an optimizer goes on."""
+    assert optimizer.resume(state)
+    return optimizer.state["learning_rate"]
+
+
+def test_a_state_is_resumed_only_by_its_own_optimizer():
+    state, resumed = started(Adam()), Adam()
+    assert resumed.resume(state)
+    assert resumed.state is not state
+    assert not np.shares_memory(resumed.state["first"], state["first"])
+    assert not SGD().resume(state)
+    assert not Adam().resume(None)
+    # a new initial rate starts the schedule anew
+    assert resumed_rate(SGD(0.1, "adaptive"), started(SGD(0.2), learning_rate=0.04)) == 0.1
+    fallen = started(SGD(0.2, "adaptive"), learning_rate=0.04)
+    assert resumed_rate(SGD(0.2, "adaptive"), fallen) == 0.04
     for name in ("constant", "invscaling"):
-        other = SGD(0.2, name).resume(fallen)
-        assert other["learning_rate"] == 0.2
-        assert SGD(0.2, name).resume({**other, "learning_rate": 0.01})["learning_rate"] == 0.01
+        other = SGD(0.2, name)
+        assert resumed_rate(other, fallen) == 0.2
+        assert resumed_rate(SGD(0.2, name), {**other.state, "learning_rate": 0.01}) == 0.01
     assert fallen["learning_rate"] == 0.04
 
 

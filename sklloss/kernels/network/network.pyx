@@ -24,6 +24,7 @@ from sklloss.kernels.network.types cimport (
     RELU,
     SILU,
     TANH,
+    EpochSteps,
     Prefetch,
     LayerKernels,
     Step,
@@ -265,17 +266,8 @@ cdef class Network:
         const Py_ssize_t[::1] order,
         Py_ssize_t batch_rows,
         parameters,
-        *,
-        optimiser,
-        const double[::1] rates,
-        first,
-        second=None,
-        const double[::1] shrinks=None,
+        steps,
         double penalty=0.0,
-        double decay=0.0,
-        double decay_second=0.0,
-        double epsilon=0.0,
-        bint nesterov=False,
     ):
         """One optimiser step for each batch of rows; parameters and moments change in place.
 
@@ -286,18 +278,11 @@ cdef class Network:
         batch_rows : int
             Rows per batch; the last may be shorter.
         parameters : array of shape (size,)
-        optimiser : {"adam", "sgd"}
-        rates : array of float
-            The learning rate of each batch.
-        first, second : array of shape (size,)
-            First and second moments, or the velocity alone for "sgd".
-        shrinks : array of float, optional
-            For "adam": the share of itself that a weight loses in the step of each batch.
+        steps : AdamSteps or SGDSteps of sklloss.arrays.ops
+            One for each batch.
         penalty : float
             alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
             sample weights.
-        decay, decay_second, epsilon, nesterov
-            As the optimiser names them: see ``Step``.
 
         Returns
         -------
@@ -306,10 +291,9 @@ cdef class Network:
         """
         cdef Plan* plan = &self.plan
         cdef Step step
+        cdef EpochSteps course
         cdef const Py_ssize_t* start = NULL
-        cdef const double* shrink = NULL
         cdef Py_ssize_t n = rows.n, i
-        cdef step_kernel kernel
         cdef double result
         self._check(rows, True)
         if order is not None:
@@ -319,53 +303,63 @@ cdef class Network:
                     raise ValueError(f"order has {order[i]}, but there are {rows.n} rows")
         if n < 1 or batch_rows < 1:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
-        if rates.shape[0] != (n + batch_rows - 1) // batch_rows:
-            raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
-        if shrinks is not None:
-            if shrinks.shape[0] != rates.shape[0]:
-                raise ValueError(f"shrinks must hold one number for each batch, got {shrinks.shape[0]}")
-            if optimiser != "adam":
-                raise ValueError(f"shrinks is for 'adam' only, got {optimiser!r}")
-            shrink = &shrinks[0]
+        memset(&step, 0, sizeof(Step))
+        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &course, &step)
         if order is not None:
             start = &order[0]
         batch_rows = min(batch_rows, n)
         self._reserve(rows, batch_rows, order is not None, True)
         step.parameters = vector(parameters, self.single, plan.size, "parameters")
-        step.first = vector(first, self.single, plan.size, "first")
-        step.second = NULL
-        if optimiser == "adam":
-            step.second = vector(second, self.single, plan.size, "second")
-            kernel = plan.kernels.adam
-        elif optimiser == "sgd":
-            kernel = plan.kernels.sgd
-        else:
-            raise ValueError(f"optimiser must be 'adam' or 'sgd', got {optimiser!r}")
         step.gradient = plan.gradient
         step.size = plan.size
         step.penalised = plan.coefs
         step.penalty = penalty
-        step.decay = decay
-        step.decay_second = decay_second
-        step.epsilon = epsilon
-        step.nesterov = nesterov
         self._begin()
         try:
             if self.single:
                 with nogil:
                     result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
-                        <float*>NULL,
+                        plan, &rows.table, start, n, batch_rows, &step, &course, <float*>NULL
                     )
             else:
                 with nogil:
                     result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, kernel, &rates[0], shrink,
-                        <double*>NULL,
+                        plan, &rows.table, start, n, batch_rows, &step, &course, <double*>NULL
                     )
         finally:
             self._finish()
         return result
+
+    cdef int _read_steps(self, steps, Py_ssize_t batches, EpochSteps* course, Step* step) except -1:
+        """What is alike in all steps of an epoch, and what changes from one to the next."""
+        cdef const double[::1] rates = steps.rates
+        cdef const double[::1] decays
+        if rates.shape[0] != batches:
+            raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
+        course.rates = &rates[0]
+        course.weight_decays = NULL
+        if steps.kernel == "adam":
+            course.kernel = self.plan.kernels.adam
+            step.first = vector(steps.first, self.single, self.plan.size, "first")
+            step.second = vector(steps.second, self.single, self.plan.size, "second")
+            step.decay = steps.beta_1
+            step.decay_second = steps.beta_2
+            step.epsilon = steps.epsilon
+            if steps.weight_decays is not None:
+                decays = steps.weight_decays
+                if decays.shape[0] != batches:
+                    raise ValueError(
+                        f"weight_decays must hold one number for each batch, got {decays.shape[0]}"
+                    )
+                course.weight_decays = &decays[0]
+        elif steps.kernel == "sgd":
+            course.kernel = self.plan.kernels.sgd
+            step.first = vector(steps.velocity, self.single, self.plan.size, "velocity")
+            step.decay = steps.momentum
+            step.nesterov = steps.nesterov
+        else:
+            raise ValueError(f"there is a kernel for the steps of 'adam' and 'sgd', not {steps.kernel!r}")
+        return 0
 
     def loss_and_gradient(self, Rows rows, parameters, gradient=None):
         """The loss summed by weight over all rows, and the sum of the weights.

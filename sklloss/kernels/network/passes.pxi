@@ -221,7 +221,7 @@ cdef int run_batch(
 
 cdef double run_epoch(
     Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t n, Py_ssize_t batch_rows,
-    Step* step, step_kernel take_step, const double* rates, const double* shrinks, real* unused,
+    Step* step, const EpochSteps* course, real* unused,
 ) except? -1.0 nogil:
     """One step for each batch; the loss before each step, averaged by rows."""
     cdef real* parameters = <real*>step.parameters
@@ -229,11 +229,11 @@ cdef double run_epoch(
     cdef Py_ssize_t first = 0, count, b = 0
     while first < n:
         count = min(batch_rows, n - first)
-        step.rate = rates[b]
+        step.rate = course.rates[b]
         plan.at_hand.next_first = first + count
         plan.at_hand.next_rows = min(batch_rows, n - first - count)
-        step.shrink = shrinks[b] if shrinks != NULL else 0.0
-        run_batch(plan, table, order, first, count, parameters, True, step, take_step, &loss, &weights)
+        step.weight_decay = course.weight_decays[b] if course.weight_decays != NULL else 0.0
+        run_batch(plan, table, order, first, count, parameters, True, step, course.kernel, &loss, &weights)
         total += loss / weights * <double>count
         b += 1
         first += count

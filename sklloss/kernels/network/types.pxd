@@ -30,11 +30,11 @@ cdef struct Step:
     void* first              # first moments (adam) or velocities (sgd)
     void* second             # second moments (adam), or NULL
     Py_ssize_t size
-    Py_ssize_t penalised     # the leading parameters that the penalty and the shrinkage apply to
+    Py_ssize_t penalised     # the leading parameters that the penalty and the decay apply to
     double penalty
     double inverse           # 1 / sum of the batch's weights
     double rate
-    double shrink            # the share of itself that a weight loses in each step (adam)
+    double weight_decay      # the share of itself that a weight loses in this step (adam)
     double decay             # beta_1 (adam) or momentum (sgd)
     double decay_second      # beta_2
     double epsilon
@@ -58,6 +58,12 @@ ctypedef void (*outer_kernel)(
     const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
     Py_ssize_t k, bint add, Prefetch* prefetch
 ) noexcept nogil
+
+# The steps of an epoch, one for each batch
+cdef struct EpochSteps:
+    step_kernel kernel
+    const double* rates
+    const double* weight_decays  # or NULL
 
 cdef struct LayerKernels:
     # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
