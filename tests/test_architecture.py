@@ -256,7 +256,7 @@ def test_a_planted_violation_is_found_with_its_line(tree, file, text, line):
         ),
         ("kernels/isa/a.pxi", "from sklloss.kernels.network.types cimport Step"),
         ("kernels/__init__.py", "import importlib\nimportlib.import_module(f'sklloss.kernels.isa.{1}')"),
-        ("objectives/a.pyx", "from sklloss.kernels.driver cimport a, b  # from sklloss import mlp"),
+        ("objectives/a.pyx", "from sklloss.kernels.data cimport a, b  # from sklloss import mlp"),
         ("linear/a.py", "from sklearn.utils import check_array\nfrom sklearn import __version__"),
         ("mlp/a.py", '"""\nimport sklloss.linear\n"""\nfrom sklloss.solvers import adam'),
     ],

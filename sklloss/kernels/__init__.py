@@ -17,7 +17,7 @@ if importlib.util.find_spec("sklloss.kernels.cpu") is None:
     )
 
 from sklloss.kernels import cpu, products
-from sklloss.kernels.driver import evaluate
+from sklloss.kernels.data import evaluate
 
 __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
 

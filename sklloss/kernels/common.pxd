@@ -1,7 +1,10 @@
-# BLAS through SciPy, for either dtype and with the arguments by value.
+# What several kernels use: BLAS through SciPy, with the arguments by value; sums; Adam; signals.
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating as real
-from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
+from libc.math cimport sqrt
+from libc.string cimport memset
+from scipy.linalg.cython_blas cimport dgemm, dgemv, dsyrk, sgemm, sgemv
 
 
 cdef inline void gemm(
@@ -25,3 +28,83 @@ cdef inline void gemv(
         dgemv(ta, &m, &n, &one, a, &lda, x, &step, &beta, y, &step)
     else:
         sgemv(ta, &m, &n, &one, a, &lda, x, &step, &beta, y, &step)
+
+cdef inline void add_gram(
+    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h,
+    Py_ssize_t ldh,
+) noexcept nogil:
+    """h += alpha z' z, the lower triangle of a row-major h."""
+    cdef double one = 1.0
+    cdef int n = <int>width, m = <int>rows, step = <int>ldz, out = <int>ldh
+    if n > 0:
+        dsyrk(b"U", b"N", &n, &m, &alpha, <double*>z, &step, &one, h, &out)
+
+
+cdef inline double adam_step(
+    double gradient, double* first, double* second, double decay, double decay_second, double rate,
+    double epsilon,
+) noexcept nogil:
+    """The step to go against a number's gradient; its moments are updated."""
+    first[0] = decay * first[0] + (1.0 - decay) * gradient
+    second[0] = decay_second * second[0] + (1.0 - decay_second) * gradient * gradient
+    return rate * first[0] / (sqrt(second[0]) + epsilon)
+
+
+cdef inline Py_ssize_t one_hot(
+    const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs
+) noexcept nogil:
+    """Write codes as rows of zeros with a one. Returns -1, or the first row whose code is out of range."""
+    cdef Py_ssize_t i
+    memset(target, 0, rows * outputs * sizeof(real))
+    for i in range(rows):
+        if <size_t>codes[i] >= <size_t>outputs:
+            return i
+        target[i * outputs + codes[i]] = 1.0
+    return -1
+
+
+cdef inline void gather_sums(const double* block, double* chunk, Py_ssize_t outputs) noexcept nogil:
+    """Add a block's sums to its chunk's, the rounding error carried in the second half (Kahan)."""
+    cdef double y, t
+    cdef Py_ssize_t k
+    for k in range(outputs):
+        y = block[k] - chunk[outputs + k]
+        t = chunk[k] + y
+        chunk[outputs + k] = (t - chunk[k]) - y if t - t == 0.0 else 0.0
+        chunk[k] = t
+
+
+cdef inline void column_sums(
+    const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    """Add the sums of the columns of x (rows, columns) to ``total``."""
+    cdef Py_ssize_t i, k
+    cdef double part[8]
+    if columns == 1:
+        # eight sums side by side, as each addition to a single one would wait for the last
+        for k in range(8):
+            part[k] = 0.0
+        for i in range(0, rows - 7, 8):
+            for k in range(8):
+                part[k] += <double>x[i + k]
+        for i in range(rows // 8 * 8, rows):
+            part[0] += <double>x[i]
+        for k in range(8):
+            total[0] += part[k]
+        return
+    for i in range(rows):
+        for k in range(columns):
+            total[k] += <double>x[i * columns + k]
+
+
+cdef enum:
+    SIGNAL_WORK = 50000000  # multiplications between two checks, some 20 ms
+
+
+cdef inline int check_signals(double* work) except -1 nogil:
+    """After some 20 ms of work, let a pending Ctrl-C raise KeyboardInterrupt."""
+    if work[0] > SIGNAL_WORK:
+        work[0] = 0.0
+        with gil:
+            PyErr_CheckSignals()
+    return 0

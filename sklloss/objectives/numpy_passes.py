@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data import Dataset
+from sklloss.kernels import data as data_kernels
 from sklloss.kernels import products
+from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear import dual as dual_kernels
 from sklloss.kernels.linear import gradient as gradient_kernels
 from sklloss.kernels.linear import hessian as hessian_kernels
@@ -20,7 +22,7 @@ from sklloss.kernels.linear import product as product_kernels
 from sklloss.kernels.linear import sgd as sgd_kernels
 from sklloss.kernels.linear import sgd_sparse as sgd_sparse_kernels
 from sklloss.kernels.linear import small_newton
-from sklloss.kernels.python_loss import PythonLoss
+from sklloss.kernels.linear.gradient import Chunks, ChunkSums
 from sklloss.objectives.passes import Passes
 
 # Rows per block of a loss that is Python code, which costs some 30 us a call whatever the number of rows.
@@ -60,21 +62,22 @@ class NumPyPasses(Passes):
         super().__init__(data, loss, **keywords)
         X = data.X
         self.compiled = loss.kernel is not None
-        self._parameter = loss.kernel_parameter
-        self._targets = (self.values, self.codes, self.weight, self.weight_per_output, self.codes_as_values)
         if self.compiled:
-            self._kernel = kernels.get(loss.kernel, X.dtype)
-            self._kernel64 = kernels.get(loss.kernel, np.float64)
+            self._kernel = CompiledLoss(kernels.get(loss.kernel, X.dtype), loss.kernel_parameter)
+            self._kernel64 = CompiledLoss(kernels.get(loss.kernel, np.float64), loss.kernel_parameter)
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._curvature: NDArray[Any] | None = None
         self._buffers: dict[str, NDArray[Any]] = {}
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
-        self._arrays = (X,)
-        if self.sparse:
-            # the same integer type for both, whichever SciPy chose
-            index = np.result_type(X.indices.dtype, X.indptr.dtype)
-            self._arrays = (X.data, X.indices.astype(index, copy=False), X.indptr.astype(index, copy=False))
+        weight = self.weight
+        if weight is not None and self.weight_per_output:
+            weight = weight.reshape(-1, self.outputs)
+        self._data = data_kernels.Dataset(
+            X, self.values, self.codes, weight, outputs=self.outputs, expand=self.codes_as_values,
+            center=self.center,
+        )  # fmt: skip
+        self._arrays = self._data.arrays
 
     def _describe(self, X: Any) -> tuple[np.dtype[Any], bool]:
         return X.dtype, scipy.sparse.issparse(X)
@@ -93,15 +96,12 @@ class NumPyPasses(Passes):
             if self._curvature is None:
                 self._curvature = np.empty((self.n, self.outputs), dtype=self.dtype)
             curvature = self._curvature
-        one_pass = gradient_kernels.sparse_gradient if self.sparse else gradient_kernels.dense_gradient
+        chunks, chunk_sums = Chunks(bounds, block), ChunkSums(gradient, intercepts, sums)
 
         def work(first, last):
-            return one_pass(
-                self._kernel, *self._arrays, w, b,
-                *self._targets, self._parameter, block, bounds, first, last, gradient, intercepts, sums,
-                curvature,
-                slopes,
-            )  # fmt: skip
+            return gradient_kernels.gradient(
+                self._kernel, self._data, w, b, chunks, first, last, chunk_sums, curvature, slopes
+            )
 
         self._run(work, len(gradient))
         return self._total(sums), self._join(gradient, intercepts)
@@ -112,13 +112,12 @@ class NumPyPasses(Passes):
         bounds, block = self._gradient_chunks(v)
         product = self._gradient_buffer(len(bounds) - 1)
         intercepts = np.empty((len(product), self.outputs))
-        one_pass = product_kernels.sparse_product if self.sparse else product_kernels.dense_product
+        chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
 
         def work(first, last):
-            return one_pass(
-                *self._arrays, v, b, self._curvature, self.weight, self.softmax, block, bounds,
-                first, last, product, intercepts,
-            )  # fmt: skip
+            return product_kernels.product(
+                self._data, v, b, self._curvature, self.softmax, chunks, first, last, chunk_sums
+            )
 
         self._run(work, len(product))
         total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
@@ -131,11 +130,11 @@ class NumPyPasses(Passes):
         coupled = coupled and not self.separable
         blocks, size, block = self._hessian_shape(coupled)
         squares = float(self.width * size)
-        written_out = not self.sparse or coupled
-        if not written_out:
+        as_dense = not self.sparse or coupled
+        if not as_dense:
             # numbers to be added for each row, one by one or as parts of a dense matrix
             entries = ENTRY_WORK * np.square(np.diff(self._arrays[2]), dtype=float).mean()
-            written_out = curved and entries >= squares
+            as_dense = curved and entries >= squares
             squares = min(squares, entries + self.outputs * self._row_numbers)
         bounds = self._chunk_bounds(squares * blocks, blocks * size * size, block)
         chunks = len(bounds) - 1
@@ -147,10 +146,7 @@ class NumPyPasses(Passes):
             room = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
             wave = max(threads.count(self.n_threads), int(room / (8 * blocks * size * size)))
             wave = min(wave, chunks)
-        curvature = np.empty((wave, blocks, size, size) if curved else (wave, 0, 0, 0))
-        dense = np.empty((0, 0), dtype=self.dtype) if self.sparse else self._arrays[0]
-        no_index = np.empty(0, dtype=np.int32)
-        sparse = self._arrays if self.sparse else (np.empty(0, dtype=self.dtype), no_index, no_index)
+        curvature = np.empty((wave, blocks, size, size)) if curved else None
         coef = np.ascontiguousarray(coef)
         softmax = self.softmax and not by_slope
         kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
@@ -158,16 +154,16 @@ class NumPyPasses(Passes):
         for start in range(0, chunks, wave):
             part = slice(start, start + wave)
             cut = bounds[start : start + wave + 1]
+            wave_chunks = Chunks(cut, block)
+            wave_sums = ChunkSums(gradient[part], loss=sums[part], hessian=curvature)
 
-            def work(first, last, part=part, cut=cut):
+            def work(first, last, wave_chunks=wave_chunks, wave_sums=wave_sums):
                 return hessian_kernels.hessian(
-                    kernel, dense, *sparse, self.center, coef,
-                    *self._targets, self.fit_intercept, coupled, softmax, curved, written_out,
-                    self._parameter, block, cut, first, last, gradient[part], sums[part], curvature,
-                )  # fmt: skip
+                    kernel, self._data, coef, wave_chunks, first, last, wave_sums, coupled, softmax, as_dense
+                )
 
             self._run(work, len(cut) - 1)
-            for matrix in curvature[: len(cut) - 1]:
+            for matrix in () if curvature is None else curvature[: len(cut) - 1]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
                 else:
@@ -203,32 +199,29 @@ class NumPyPasses(Passes):
             step, squares = sizes, np.concatenate([[0], np.cumsum(sizes**2)])
             place, numbers = squares[:-1].astype(np.intp), int(squares[-1])
         columns = np.concatenate(sets).astype(np.intp) if sets else np.empty(0, dtype=np.intp)
-        weight = self.weight if softmax else None
         if self.sparse:
+            block = 32
             order = np.argsort(columns, kind="stable")
             heads = np.searchsorted(columns[order], np.arange(self.features + 2)).astype(np.intp)
             owners = np.repeat(np.arange(len(sets)), sizes)[order]
             members = np.arange(size) if softmax else order
             touched = self._row_numbers * size / max(self.width, 1) + len(sets)
             # a few scattered additions weigh as much as many of the sums of a chunk
-            bounds = self._chunk_bounds(64 * touched * touched, max(2 * numbers, 1), 32)
-            one_pass = hessian_block_kernels.sparse_subset
-            fixed = (
-                *self._arrays, self._curvature, weight, softmax, coupled, heads, members, owners, starts,
-                place, step,
-            )  # fmt: skip
+            bounds = self._chunk_bounds(64 * touched * touched, max(2 * numbers, 1), block)
+            one_pass = hessian_block_kernels.sparse_block
+            chosen = heads, members, owners, starts, place, step
         else:
             block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
             bounds = self._chunk_bounds(numbers, max(numbers, 1), block)
-            one_pass = hessian_block_kernels.dense_subset
-            fixed = (
-                *self._arrays, self.center, self._curvature, weight, softmax, coupled, columns, starts, place,
-                step, block,
-            )  # fmt: skip
+            one_pass = hessian_block_kernels.dense_block
+            chosen = columns, starts, place, step
         result = np.empty((len(bounds) - 1, numbers))
+        chunks = Chunks(bounds, block)
 
         def work(first, last):
-            return one_pass(*fixed, bounds, first, last, result)
+            return one_pass(
+                self._data, self._curvature, softmax, coupled, chosen, chunks, first, last, result
+            )
 
         if numbers:
             self._run(work, len(result))
@@ -273,12 +266,7 @@ class NumPyPasses(Passes):
         work = self.n * size * (size if coupled else self.width) + size**3 // 3
         if self.n * padded > SMALL_X or work > SMALL_WORK:
             return None
-        return small_newton.steps(
-            self._kernel64, self.X, self.center,
-            *self._targets, self.fit_intercept, coupled, self._parameter, block, self.outputs, scale, ridge,
-            w,
-            curve, *rule,
-        )  # fmt: skip
+        return small_newton.steps(self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule)
 
     def _full_gram(self):
         weight = self.weight
@@ -300,35 +288,33 @@ class NumPyPasses(Passes):
         """
         factors, units = plan.coordinates
         gains, rates = np.ascontiguousarray(plan.gains), np.ascontiguousarray(plan.rates)
-        first, second = plan.moments if plan.moments is not None else (None, None)
+        steps = gains, rates, plan.curvature_bound, plan.keep_mean
+        adam = average = None
         if self.sparse and factors is None:
-            matrices = (w, plan.anchor, plan.ridge, first, second)
-            turned = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
-            bad = sgd_sparse_kernels.sparse_epoch(
-                self._kernel, *self._arrays, plan.order, plan.batch_rows, turned[0], self.fit_intercept,
-                *self._targets, self._parameter, plan.anchor_slopes, turned[1], turned[2], units[0], gains,
-                rates,
-                plan.curvature_bound, plan.keep_mean, turned[3], turned[4], *plan.decays,
-            )  # fmt: skip
-            w[:] = turned[0].T
+            matrices = (w, plan.anchor, plan.ridge)
+            by_column = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
             if plan.moments is not None:
-                first[:], second[:] = turned[3].T, turned[4].T
+                adam = (*(np.ascontiguousarray(a.T) for a in plan.moments), *plan.decays)
+            bad = sgd_sparse_kernels.sparse_epoch(
+                self._kernel, self._data, by_column[0], (plan.order, plan.batch_rows), units[0], by_column[2],
+                steps, (plan.anchor_slopes, by_column[1]), adam,
+            )  # fmt: skip
+            w[:] = by_column[0].T
+            if plan.moments is not None:
+                plan.moments[0][:], plan.moments[1][:] = adam[0].T, adam[1].T
             if plan.mean is not None:
                 mean = plan.mean
                 mean += (1.0 - np.prod(1.0 - plan.mixing)) * (w - mean)
         else:
-            no_index = np.empty(0, dtype=np.int32)
-            arrays = (np.empty((0, 0), dtype=self.dtype), *self._arrays)
-            if not self.sparse:
-                arrays = (self._arrays[0], np.empty(0, dtype=self.dtype), no_index, no_index)
+            if plan.moments is not None:
+                adam = (*plan.moments, *plan.decays)
+            if plan.mean is not None:
+                average = plan.mean, plan.mixing
             block = EPOCH_BLOCK_BYTES // (self.dtype.itemsize * (self.width + 4 * self.outputs))
+            block = max(32 if self.compiled else PYTHON_ROWS, min(block, 1024))
             bad = sgd_kernels.block_epoch(
-                self._kernel, *arrays, self.center if self.center.any() else None, plan.order,
-                plan.batch_rows, max(32 if self.compiled else PYTHON_ROWS, min(block, 1024)), w,
-                self.fit_intercept,
-                *self._targets, self._parameter, plan.anchor_slopes, plan.anchor, plan.ridge, factors, units,
-                gains, rates, plan.curvature_bound, plan.keep_mean, first, second, *plan.decays, plan.mean,
-                plan.mixing,
+                self._kernel, self._data, w, (plan.order, plan.batch_rows, block), (factors, units),
+                plan.ridge, steps, (plan.anchor_slopes, plan.anchor), adam, average,
             )  # fmt: skip
         if bad >= 0:
             raise self._bad_code(bad)
@@ -366,17 +352,15 @@ class NumPyPasses(Passes):
 
     def dual_epoch(self, state, order, *, scale, bias, overlap):
         """See `Passes.dual_epoch`."""
-        w, intercept, balance, dual = state
         block = max(1, min(DUAL_BLOCK, int(1 + (DUAL_OVERSHOOT - 1) / max(overlap, 1e-9))))
-        sums, predicted_decrease = np.zeros(self.outputs), np.zeros(self.outputs)
+        totals = np.zeros((2, self.outputs))
         bad = dual_kernels.dual_epoch(
-            self._kernel64, *self._arrays, order, block, w, intercept, balance,
-            *self._targets, self._parameter, dual, scale, bias,
-            1.0 + (block - 1) * overlap, not self.separable, sums, predicted_decrease,
+            self._kernel64, self._data, state, order, block, scale, bias, 1.0 + (block - 1) * overlap,
+            not self.separable, totals,
         )  # fmt: skip
         if bad >= 0:
             raise self._bad_code(bad)
-        return sums, predicted_decrease
+        return totals[0], totals[1]
 
     def dual_parameters(self, state):
         """See `Passes.dual_parameters`."""

@@ -1,12 +1,10 @@
-# What the passes over the rows of X share: working memory, a block of rows as a batch, sparse products.
+# What the passes over the rows of X share: chunks of rows, their sums, and products of a block of rows.
 
 from cython cimport floating as real
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport malloc
-from libc.string cimport memset
 
-from sklloss.kernels.data cimport Batch
 from sklloss.kernels.common cimport gemm, gemv
+from sklloss.kernels.data cimport Dataset
 from sklloss.kernels.products cimport current
 
 ctypedef fused index:
@@ -14,110 +12,17 @@ ctypedef fused index:
     int64_t
 
 
-cdef struct Space:
-    # working memory of one call, for blocks of up to ``rows`` rows
-    char* memory
-    void* raw
-    void* target
-    void* curvature
-    void* scratch
-    void* weight
-    double* sums
+cdef class Chunks:
+    cdef const Py_ssize_t[::1] bounds
+    cdef Py_ssize_t block
 
 
-cdef inline bint take_space(
-    Space* space, Py_ssize_t rows, Py_ssize_t outputs, Py_ssize_t size
-) noexcept nogil:
-    """Allocate for numbers of ``size`` bytes; False if there is no memory."""
-    cdef Py_ssize_t block = (rows * outputs * size + 63) // 64 * 64
-    cdef Py_ssize_t scratch = ((2 * outputs + 64) * size + 63) // 64 * 64
-    space.memory = <char*>malloc(4 * block + scratch + 2 * outputs * sizeof(double) + 64)
-    if space.memory == NULL:
-        return False
-    space.raw = space.memory
-    space.target = space.memory + block
-    space.curvature = space.memory + 2 * block
-    space.weight = space.memory + 3 * block
-    space.scratch = space.memory + 4 * block
-    space.sums = <double*>(space.memory + 4 * block + scratch)
-    return True
-
-
-cdef inline Py_ssize_t one_hot(
-    const Py_ssize_t* codes, real* target, Py_ssize_t rows, Py_ssize_t outputs
-) noexcept nogil:
-    """Write codes as rows of zeros with a one. Returns -1, or the first row whose code is out of range."""
-    cdef Py_ssize_t i
-    memset(target, 0, rows * outputs * sizeof(real))
-    for i in range(rows):
-        if <size_t>codes[i] >= <size_t>outputs:
-            return i
-        target[i * outputs + codes[i]] = 1.0
-    return -1
-
-
-cdef inline void gather_sums(const double* block, double* chunk, Py_ssize_t outputs) noexcept nogil:
-    """Add a block's sums to its chunk's, the rounding carried in the second half (Kahan)."""
-    cdef double y, t
-    cdef Py_ssize_t k
-    for k in range(outputs):
-        y = block[k] - chunk[outputs + k]
-        t = chunk[k] + y
-        chunk[outputs + k] = (t - chunk[k]) - y if t - t == 0.0 else 0.0
-        chunk[k] = t
-
-
-cdef inline void column_sums(
-    const real* x, double* total, Py_ssize_t rows, Py_ssize_t columns
-) noexcept nogil:
-    cdef Py_ssize_t i, k
-    cdef double part[8]
-    if columns == 1:
-        # several sums side by side: one would wait for itself
-        for k in range(8):
-            part[k] = 0.0
-        for i in range(0, rows - 7, 8):
-            for k in range(8):
-                part[k] += <double>x[i + k]
-        for i in range(rows // 8 * 8, rows):
-            part[0] += <double>x[i]
-        for k in range(8):
-            total[0] += part[k]
-        return
-    for i in range(rows):
-        for k in range(columns):
-            total[k] += <double>x[i * columns + k]
-
-
-cdef inline Py_ssize_t aim(
-    Batch* batch, Space* space, const real* target, const Py_ssize_t* codes, const real* weight,
-    bint weight_per_output, bint expand, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t outputs,
-) noexcept nogil:
-    """Point a batch at the rows [first, first + rows). Returns -1, or the first row with a bad code."""
-    cdef Py_ssize_t bad = -1
-    batch.raw = space.raw
-    batch.target = NULL
-    batch.codes = NULL
-    if codes == NULL and target == NULL:
-        pass
-    elif target != NULL:
-        batch.target = target + first * outputs
-    elif expand:
-        bad = one_hot(codes + first, <real*>space.target, rows, outputs)
-        batch.target = space.target
-    else:
-        batch.codes = codes + first
-    batch.weight = NULL
-    if weight != NULL:
-        batch.weight = weight + (first * outputs if weight_per_output else first)
-    batch.weight_per_output = weight_per_output
-    batch.rows = rows
-    batch.outputs = outputs
-    batch.sums = space.sums
-    batch.scratch = space.scratch
-    batch.per_sample = NULL
-    batch.curvature = NULL
-    return bad
+cdef class ChunkSums:
+    cdef double[:, :, ::1] gradient
+    cdef double[:, ::1] shift
+    cdef double[:, ::1] loss
+    cdef double[:, :, :, ::1] hessian
+    cdef void clear(self, Py_ssize_t chunk) noexcept nogil
 
 
 cdef inline void sparse_scores(
@@ -243,3 +148,56 @@ cdef inline void dense_scatter(
     if real is float:
         for i in range(<Py_ssize_t>outputs * features):
             gradient[i] += <double>part[i]
+
+
+cdef inline int line_step(Dataset data) noexcept nogil:
+    """From one row of a dense X to the next, or from one column to the next, in numbers."""
+    return <int>max(data.row_step if data.by_rows else data.column_step, 1)
+
+
+cdef inline void block_scores(
+    Dataset data, const real* coef, const real* intercept, real* raw, Py_ssize_t first, Py_ssize_t rows,
+    Py_ssize_t outputs, bint padded,
+) noexcept nogil:
+    """raw = X coef' + intercept for the rows [first, first + rows); a sparse X takes coef transposed."""
+    cdef const real* x = <const real*>data.x
+    if not data.sparse:
+        x += first * data.row_step if data.by_rows else first
+        dense_scores(
+            <real*>x, data.by_rows, line_step(data), <real*>coef, intercept, raw, <int>rows,
+            <int>data.features, <int>outputs,
+        )
+    elif data.long_index:
+        sparse_scores(
+            x, <const int64_t*>data.columns, <const int64_t*>data.row_starts + first, coef, intercept, raw,
+            rows, outputs, padded,
+        )
+    else:
+        sparse_scores(
+            x, <const int32_t*>data.columns, <const int32_t*>data.row_starts + first, coef, intercept, raw,
+            rows, outputs, padded,
+        )
+
+
+cdef inline void block_scatter(
+    Dataset data, real* raw, real* part, double* gradient, Py_ssize_t first, Py_ssize_t rows,
+    Py_ssize_t outputs, bint padded,
+) noexcept nogil:
+    """gradient += raw' X for the same rows; ``part`` holds as many numbers as the gradient of a dense X."""
+    cdef const real* x = <const real*>data.x
+    if not data.sparse:
+        x += first * data.row_step if data.by_rows else first
+        dense_scatter(
+            <real*>x, data.by_rows, line_step(data), raw, part, gradient, <int>rows, <int>data.features,
+            <int>outputs,
+        )
+    elif data.long_index:
+        sparse_scatter(
+            x, <const int64_t*>data.columns, <const int64_t*>data.row_starts + first, raw, gradient, rows,
+            outputs, padded,
+        )
+    else:
+        sparse_scatter(
+            x, <const int32_t*>data.columns, <const int32_t*>data.row_starts + first, raw, gradient, rows,
+            outputs, padded,
+        )

@@ -2,8 +2,8 @@
 
 A block is small enough to stay in cache between the two products that read it, so X comes from memory
 once per pass. Blocks belong to chunks: each chunk adds up its own gradient and loss, and the caller
-adds the chunks in their order. Chunks are cut by the shape of the problem alone, so the result has
-the same bits however many threads share them. Every function here releases the GIL for its whole range.
+adds the chunks in their order. Chunk boundaries depend on the shape of the problem alone, so the result has
+the same bits however many threads share the chunks. Every function here releases the GIL for its whole range.
 
 Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
 """
@@ -14,157 +14,110 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from sklloss.kernels.data cimport Batch, batch_kernel
+from sklloss.kernels.common cimport column_sums, gather_sums
+from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
 from sklloss.kernels.products cimport for_sparse
-from sklloss.kernels.python_loss cimport FAILED, Call, bind
 
 
-def dense_gradient(
+cdef class Chunks:
+    """Rows cut into chunks, which threads share, and these into blocks, which stay in cache.
+
+    Parameters
+    ----------
+    bounds : ndarray of intp of shape (chunks + 1,)
+        Row i of chunk c lies in [bounds[c], bounds[c + 1]).
+    block : int
+        Rows per block; the last of a chunk may have fewer.
+    """
+
+    def __init__(self, bounds, Py_ssize_t block):
+        self.bounds = bounds
+        self.block = block
+
+
+cdef class ChunkSums:
+    """What each chunk of rows adds up by itself: arrays of float64 that a pass overwrites.
+
+    Parameters
+    ----------
+    gradient : ndarray of shape (chunks, outputs, features), or for a sparse X (chunks, features, outputs)
+        Where `products.for_sparse` says so, the outputs of a feature are padded to a line of 64 bytes.
+    shift : ndarray of shape (chunks, outputs), optional
+        The gradient by the intercepts, where ``gradient`` has none.
+    loss : ndarray of shape (chunks, 2 * outputs), optional
+        Weighted losses, and what rounding left over.
+    hessian : ndarray of shape (chunks, matrices, size, size), optional
+    """
+
+    def __init__(self, gradient, shift=None, loss=None, hessian=None):
+        self.gradient = gradient
+        self.shift = shift
+        self.loss = loss
+        self.hessian = hessian
+
+    cdef void clear(self, Py_ssize_t chunk) noexcept nogil:
+        """Set the sums of a chunk to 0."""
+        memset(
+            &self.gradient[chunk, 0, 0], 0,
+            self.gradient.shape[1] * self.gradient.shape[2] * sizeof(double),
+        )
+        if self.shift is not None:
+            memset(&self.shift[chunk, 0], 0, self.shift.shape[1] * sizeof(double))
+        if self.loss is not None:
+            memset(&self.loss[chunk, 0], 0, self.loss.shape[1] * sizeof(double))
+        if self.hessian is not None:
+            memset(
+                &self.hessian[chunk, 0, 0, 0], 0,
+                self.hessian.shape[1] * self.hessian.shape[2] * self.hessian.shape[3] * sizeof(double),
+            )
+
+
+def gradient(
     loss,
-    const real[:, :] X,
+    Dataset data,
     const real[:, ::1] coef,
     const real[::1] intercept,
-    const real[:, ::1] target,
-    const Py_ssize_t[::1] codes,
-    const real[::1] weight,
-    bint weight_per_output,
-    bint expand,
-    double parameter,
-    Py_ssize_t block,
-    const Py_ssize_t[::1] bounds,
+    Chunks chunks,
     Py_ssize_t chunk_first,
     Py_ssize_t chunk_last,
-    double[:, :, ::1] gradient,
-    double[:, ::1] shift,
-    double[:, ::1] sums,
-    real[:, ::1] curvature,
+    ChunkSums sums,
+    real[:, ::1] curvature=None,
     real[:, ::1] slopes=None,
 ):
-    """Loss and gradient over the chunks [chunk_first, chunk_last) of a dense X, by rows or by columns.
+    """Loss and gradient over the chunks [chunk_first, chunk_last).
 
-    Row i of chunk c lies in [bounds[c], bounds[c + 1]); ``gradient[c]`` (outputs, features), ``shift[c]``
-    (outputs, for the intercept) and ``sums[c]`` (2 * outputs) are overwritten, and ``curvature`` (rows,
-    outputs) if it is given; so are ``slopes``, with the derivatives of rows by their scores, times weights.
-    ``weight`` holds a number per row, or per row and output. ``expand`` makes codes into 0/1 targets for a
-    loss over such. ``loss`` is a kernel's PyCapsule or a `PythonLoss`, whose
-    errors come out as they are.
+    ``loss`` is of X's dtype: a `CompiledLoss`, or a `PythonLoss`, whose errors come out as they are. For a
+    sparse X, ``coef`` is (features, outputs), padded as the gradient is: a feature is contiguous.
+    Overwritten are the chunks' gradient, shift and loss in ``sums``; ``curvature`` (rows, outputs), if it is
+    given; and ``slopes`` with the derivatives of rows by their scores, times weights.
+
     Returns -1, or the first row with a code that is out of range.
     """
     cdef batch_kernel kernel
     cdef Batch batch
     cdef Call call = bind(loss, real is float, &batch, &kernel)
-    cdef Space space
-    cdef Py_ssize_t outputs = coef.shape[0], features = coef.shape[1]
-    cdef bint by_rows = X.strides[1] == sizeof(real) and (X.strides[0] >= features * <Py_ssize_t>sizeof(real))
-    cdef Py_ssize_t step = (X.strides[0] if by_rows else X.strides[1]) // <Py_ssize_t>sizeof(real)
-    cdef real* x = <real*>&X[0, 0]
-    cdef real* w = <real*>&coef[0, 0]
-    cdef real* raw
-    cdef const real* y = &target[0, 0] if target is not None else NULL
-    cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
-    cdef const real* s = &weight[0] if weight is not None else NULL
-    cdef Py_ssize_t chunk, first, rows, bad = -1
-    cdef int ld = <int>max(step, 1)
-    cdef int p = <int>features, K = <int>outputs, m
-    cdef real* xb
-    cdef real* part = <real*>calloc(outputs * features, sizeof(real))
-    if part == NULL or not take_space(&space, block, outputs, sizeof(real)):
-        free(part)
-        raise MemoryError()
-    with nogil:
-        raw = <real*>space.raw
-        batch.parameter = parameter
-        for chunk in range(chunk_first, chunk_last):
-            memset(&gradient[chunk, 0, 0], 0, outputs * features * sizeof(double))
-            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
-            memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
-            first = bounds[chunk]
-            while first < bounds[chunk + 1]:
-                rows = min(block, bounds[chunk + 1] - first)
-                m = <int>rows
-                xb = x + (first * step if by_rows else first)
-                dense_scores(xb, by_rows, ld, w, &intercept[0], raw, m, p, K)
-                bad = aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
-                if curvature is not None:
-                    batch.curvature = &curvature[first, 0]
-                if bad < 0:
-                    bad = kernel(&batch)
-                if bad != -1:
-                    bad += first if bad >= 0 else 0
-                    break
-                if slopes is not None:
-                    memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
-                gather_sums(space.sums, &sums[chunk, 0], outputs)
-                column_sums(raw, &shift[chunk, 0], rows, outputs)
-                dense_scatter(xb, by_rows, ld, raw, part, &gradient[chunk, 0, 0], m, p, K)
-                first += rows
-            if bad != -1:
-                break
-        free(space.memory)
-        free(part)
-    if bad == FAILED:
-        call.raise_error()
-    return bad
-
-
-def sparse_gradient(
-    loss,
-    const real[::1] data,
-    const index[::1] indices,
-    const index[::1] indptr,
-    const real[:, ::1] coef,
-    const real[::1] intercept,
-    const real[:, ::1] target,
-    const Py_ssize_t[::1] codes,
-    const real[::1] weight,
-    bint weight_per_output,
-    bint expand,
-    double parameter,
-    Py_ssize_t block,
-    const Py_ssize_t[::1] bounds,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    double[:, :, ::1] gradient,
-    double[:, ::1] shift,
-    double[:, ::1] sums,
-    real[:, ::1] curvature,
-    real[:, ::1] slopes=None,
-):
-    """The same for a CSR X. ``coef`` and ``gradient[c]`` are (features, outputs): a feature is contiguous.
-
-    Where `_products.for_sparse` says so, the outputs of a feature are padded to a whole line of 64 bytes.
-    """
-    cdef batch_kernel kernel
-    cdef Batch batch
-    cdef Call call = bind(loss, real is float, &batch, &kernel)
-    cdef Space space
+    cdef Workspace work
     cdef Py_ssize_t outputs = intercept.shape[0]
     cdef bint padded = for_sparse(outputs)
-    cdef Py_ssize_t numbers = gradient.shape[1] * gradient.shape[2]
-    cdef const real* w = &coef[0, 0]
-    cdef const real* value = &data[0] if data.shape[0] else NULL
-    cdef const index* column = &indices[0] if indices.shape[0] else NULL
-    cdef real* raw
-    cdef double* g
-    cdef const real* y = &target[0, 0] if target is not None else NULL
-    cdef const Py_ssize_t* c = &codes[0] if codes is not None else NULL
-    cdef const real* s = &weight[0] if weight is not None else NULL
     cdef Py_ssize_t chunk, first, rows, bad = -1
-    if not take_space(&space, block, outputs, sizeof(real)):
+    cdef real* raw
+    cdef real* part = NULL
+    if not data.sparse:
+        part = <real*>calloc(outputs * data.features, sizeof(real))
+        if part == NULL:
+            raise MemoryError()
+    if not allocate(&work, chunks.block, outputs, real is float):
+        free(part)
         raise MemoryError()
     with nogil:
-        raw = <real*>space.raw
-        batch.parameter = parameter
+        raw = <real*>work.raw
         for chunk in range(chunk_first, chunk_last):
-            g = &gradient[chunk, 0, 0]
-            memset(g, 0, numbers * sizeof(double))
-            memset(&shift[chunk, 0], 0, outputs * sizeof(double))
-            memset(&sums[chunk, 0], 0, 2 * outputs * sizeof(double))
-            first = bounds[chunk]
-            while first < bounds[chunk + 1]:
-                rows = min(block, bounds[chunk + 1] - first)
-                sparse_scores(value, column, &indptr[first], w, &intercept[0], raw, rows, outputs, padded)
-                bad = aim(&batch, &space, y, c, s, weight_per_output, expand, first, rows, outputs)
+            sums.clear(chunk)
+            first = chunks.bounds[chunk]
+            while first < chunks.bounds[chunk + 1]:
+                rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
+                block_scores(data, &coef[0, 0], &intercept[0], raw, first, rows, outputs, padded)
+                bad = data.set_batch(&batch, &work, NULL, first, rows)
                 if curvature is not None:
                     batch.curvature = &curvature[first, 0]
                 if bad < 0:
@@ -174,13 +127,14 @@ def sparse_gradient(
                     break
                 if slopes is not None:
                     memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
-                gather_sums(space.sums, &sums[chunk, 0], outputs)
-                column_sums(raw, &shift[chunk, 0], rows, outputs)
-                sparse_scatter(value, column, &indptr[first], raw, g, rows, outputs, padded)
+                gather_sums(work.sums, &sums.loss[chunk, 0], outputs)
+                column_sums(raw, &sums.shift[chunk, 0], rows, outputs)
+                block_scatter(data, raw, part, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded)
                 first += rows
             if bad != -1:
                 break
-        free(space.memory)
+        free(work.memory)
+        free(part)
     if bad == FAILED:
         call.raise_error()
     return bad

@@ -5,15 +5,19 @@ of output k, ``starts[k] <= m < starts[k + 1]``, belongs to column ``columns[m]`
 the last feature is the intercept. Separable outputs have a matrix each, coupled ones (a softmax) share one;
 output k's own block begins at ``place[k]`` of a flat result, with rows ``step[k]`` apart. What is left is
 filled in one triangle or in the other: a number is to be added to the one that mirrors it. Blocks, chunks
-and threads are as in ``_sweep``.
+and threads are as in ``gradient.pyx``.
 """
 
 from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
-from scipy.linalg.cython_blas cimport dsyrk
 
-from sklloss.kernels.linear.gradient cimport index, real
+from cython cimport floating as real
+from libc.stdint cimport int32_t, int64_t
+
+from sklloss.kernels.common cimport add_gram
+from sklloss.kernels.data cimport Dataset
+from sklloss.kernels.linear.gradient cimport Chunks, index
 
 
 # A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes:
@@ -21,44 +25,31 @@ from sklloss.kernels.linear.gradient cimport index, real
 cdef double NEGLIGIBLE = 1e-3
 
 
-cdef inline void add_gram(
-    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h,
-    Py_ssize_t ldh,
-) noexcept nogil:
-    """h += alpha z' z, the lower triangle of a row-major h."""
-    cdef double one = 1.0
-    cdef int n = <int>width, m = <int>rows, step = <int>ldz, out = <int>ldh
-    if n > 0:
-        dsyrk(b"U", b"N", &n, &m, &alpha, <double*>z, &step, &one, h, &out)
-
-
-def dense_subset(
-    const real[:, :] X,
-    const double[::1] center,
+def dense_block(
+    Dataset data,
     const real[:, ::1] curvature,
-    const real[::1] weight,
     bint softmax,
     bint coupled,
-    const Py_ssize_t[::1] columns,
-    const Py_ssize_t[::1] starts,
-    const Py_ssize_t[::1] place,
-    const Py_ssize_t[::1] step,
-    Py_ssize_t block,
-    const Py_ssize_t[::1] bounds,
+    chosen_columns,
+    Chunks chunks,
     Py_ssize_t chunk_first,
     Py_ssize_t chunk_last,
     double[:, ::1] result,
 ):
-    """Overwrite ``result[c]`` for a range of chunks of a dense X, less ``center``.
+    """Overwrite ``result[c]`` for a range of chunks of a dense X, less its center.
 
     ``curvature`` (rows, outputs) is what a gradient pass left behind: second derivatives with their weights,
-    or the probabilities p of a ``softmax``, which ``weight`` (rows,) goes with. A row of it bends by
-    diag(p) - p p', or if outputs are not to be ``coupled`` by the diagonal of that alone, p (1 - p).
+    or the probabilities p of a ``softmax``, which the weights of rows go with. The second derivative of such
+    a row is diag(p) - p p', or if outputs are not to be ``coupled`` the diagonal of that alone, p (1 - p).
+    ``chosen_columns`` are the arrays columns, starts, place and step.
     """
-    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = X.shape[1], size = starts[outputs]
-    cdef Py_ssize_t row_step = X.strides[0] // <Py_ssize_t>sizeof(real)
-    cdef Py_ssize_t column_step = X.strides[1] // <Py_ssize_t>sizeof(real)
-    cdef const real* x = &X[0, 0]
+    cdef const Py_ssize_t[::1] columns, starts, place, step
+    columns, starts, place, step = chosen_columns
+    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = data.features, size = starts[outputs]
+    cdef Py_ssize_t row_step = data.row_step, column_step = data.column_step, block = chunks.block
+    cdef const real* x = <const real*>data.x
+    cdef const real* weight = <const real*>data.weight
+    cdef const double* center = data.center
     cdef const real* column
     cdef const Py_ssize_t* chosen
     cdef Py_ssize_t chunk, first, rows, i, k, m, wide, slopes
@@ -71,9 +62,9 @@ def dense_subset(
     with nogil:
         for chunk in range(chunk_first, chunk_last):
             memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
-            first = bounds[chunk]
-            while first < bounds[chunk + 1]:
-                rows = min(block, bounds[chunk + 1] - first)
+            first = chunks.bounds[chunk]
+            while first < chunks.bounds[chunk + 1]:
+                rows = min(block, chunks.bounds[chunk + 1] - first)
                 for k in range(outputs):
                     wide = starts[k + 1] - starts[k]
                     if wide == 0:
@@ -82,7 +73,7 @@ def dense_subset(
                         p = <double>curvature[first + i, k]
                         if softmax and not coupled:
                             p = p * (1.0 - p)
-                        if softmax and weight is not None:
+                        if softmax and weight != NULL:
                             p = p * <double>weight[first + i]
                         factor[i] = sqrt(p) if p > 0.0 else 0.0
                     chosen = &columns[starts[k]]
@@ -146,30 +137,43 @@ cdef inline void sort_by_column(
         x[j] = value
 
 
-def sparse_subset(
-    const real[::1] data,
-    const index[::1] indices,
-    const index[::1] indptr,
+def sparse_block(
+    Dataset data,
     const real[:, ::1] curvature,
-    const real[::1] weight,
     bint softmax,
     bint coupled,
-    const Py_ssize_t[::1] heads,
-    const Py_ssize_t[::1] members,
-    const Py_ssize_t[::1] owners,
-    const Py_ssize_t[::1] starts,
-    const Py_ssize_t[::1] place,
-    const Py_ssize_t[::1] step,
-    const Py_ssize_t[::1] bounds,
+    chosen_columns,
+    Chunks chunks,
     Py_ssize_t chunk_first,
     Py_ssize_t chunk_last,
     double[:, ::1] result,
 ):
     """The same for a CSR X: the products of the few parameters that a row touches.
 
-    Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a
-    softmax are numbered column by column here: ``members`` just counts.
+    ``chosen_columns`` are the arrays heads, members, owners, starts, place and step. Column j's parameters
+    are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a softmax are numbered
+    column by column here: ``members`` just counts.
     """
+    if data.long_index:
+        return _sparse_block(
+            data, <const int64_t*>data.columns, <const int64_t*>data.row_starts, curvature, softmax, coupled,
+            chosen_columns, chunks, chunk_first, chunk_last, result,
+        )
+    return _sparse_block(
+        data, <const int32_t*>data.columns, <const int32_t*>data.row_starts, curvature, softmax, coupled,
+        chosen_columns, chunks, chunk_first, chunk_last, result,
+    )
+
+
+cdef object _sparse_block(
+    Dataset dataset, const index* indices, const index* indptr, const real[:, ::1] curvature, bint softmax,
+    bint coupled, tuple chosen_columns, Chunks chunks, Py_ssize_t chunk_first, Py_ssize_t chunk_last,
+    double[:, ::1] result,
+):
+    cdef const Py_ssize_t[::1] heads, members, owners, starts, place, step
+    heads, members, owners, starts, place, step = chosen_columns
+    cdef const real* data = <const real*>dataset.x
+    cdef const real* weight = <const real*>dataset.weight
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
     cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high
     cdef Py_ssize_t tails = heads[features + 1] - heads[features]
@@ -201,7 +205,7 @@ def sparse_subset(
     with nogil:
         for chunk in range(chunk_first, chunk_last):
             memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
-            for row in range(bounds[chunk], bounds[chunk + 1]):
+            for row in range(chunks.bounds[chunk], chunks.bounds[chunk + 1]):
                 memset(until, 0, (outputs + 1) * sizeof(Py_ssize_t))
                 count = 0
                 for i in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1] + 1):
@@ -230,7 +234,7 @@ def sparse_subset(
                     sorted_found[place_of[i]] = found[i]
                     sorted_x[place_of[i]] = x[i]
                 # until[k] is now where output k ends
-                w = <double>weight[row] if softmax and weight is not None else 1.0
+                w = <double>weight[row] if softmax and weight != NULL else 1.0
                 low = 0
                 for k in range(outputs):
                     high = until[k]

@@ -16,7 +16,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-from sklloss.kernels.data cimport Batch, batch_kernel
+from sklloss.kernels.data cimport FAILED, Batch, Call, batch_kernel, bind
 from sklloss.kernels.network.types cimport (
     GELU,
     IDENTITY,
@@ -30,7 +30,6 @@ from sklloss.kernels.network.types cimport (
     Step,
     step_kernel,
 )
-from sklloss.kernels.python_loss cimport FAILED, Call, bind
 
 ACTIVATIONS = {
     "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
