@@ -391,7 +391,7 @@ def test_a_preconditioner_of_coupled_outputs_that_do_not_shift_alike_is_whole():
 @pytest.mark.parametrize("loss", [losses.HalfSquaredError(), losses.MeanSquaredError()])
 def test_the_preconditioner_of_a_quadratic_objective_is_its_hessian(loss, outputs, rng):
     X, Y = rng.normal(size=(50, 4)), rng.normal(size=(50, outputs))
-    rows = NumPyPasses(X, loss, Y, None, None, outputs, fit_intercept=True)
+    rows = NumPyPasses(Dataset(X, Y, None, None, outputs), loss, fit_intercept=True)
     objective = LinearObjective(rows, 3.0)
     objective.linearise(np.zeros(objective.shape))
     direction = rng.normal(size=objective.shape)
@@ -404,7 +404,9 @@ def test_the_preconditioner_of_a_quadratic_objective_is_its_hessian(loss, output
 def test_the_curvature_bound_is_that_of_the_loss(rng):
     def passes(loss, outputs):
         Y = rng.uniform(size=(20, outputs))
-        return NumPyPasses(rng.normal(size=(20, 2)), loss, Y, None, None, outputs, fit_intercept=True)
+        return NumPyPasses(
+            Dataset(rng.normal(size=(20, 2)), Y, None, None, outputs), loss, fit_intercept=True
+        )
 
     assert passes(losses.LogLoss(), 2).curvature_bound == 0.25
     assert passes(losses.Huber(), 2).curvature_bound == 0.5
