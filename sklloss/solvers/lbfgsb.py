@@ -1,4 +1,6 @@
-"""SciPy's L-BFGS-B for objectives without curvature to lean on: a network's loss over all rows at once."""
+"""SciPy's L-BFGS-B, for objectives without a Hessian: a network's loss over all rows at once."""
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize
@@ -8,7 +10,15 @@ from sklloss._warnings import warn
 from sklloss.arrays.threads import single_threaded_blas
 
 
-def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
+def lbfgsb(
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    parameters: np.ndarray,
+    *,
+    tol: float,
+    max_iter: int,
+    max_fun: int,
+    callback: Callable[[float, np.ndarray], bool | None] | None = None,
+) -> tuple[np.ndarray, float, int]:
     """Minimise a smooth function, with the stopping rules of scikit-learn's networks.
 
     Parameters
@@ -37,15 +47,16 @@ def lbfgsb(function, parameters, *, tol, max_iter, max_fun, callback=None):
         If the value is NaN or infinite at the end.
     """
     dtype = parameters.dtype
-    last = [np.nan]
-    ended = []
+    last: list[float] = [np.nan]
+    ended: list[bool] = []
 
-    def evaluate(w):
+    def evaluate(w: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = function(w.astype(dtype, copy=False))
         last[0] = value
         return value, gradient.astype(np.float64, copy=False)
 
-    def after_iteration(w):
+    def after_iteration(w: np.ndarray) -> None:
+        assert callback is not None
         # the last point that the line search tried is the one it took
         if callback(last[0], w.astype(dtype, copy=False)):
             ended.append(True)

@@ -1,6 +1,7 @@
-"""Learning rates that follow a course over a training of known length, as factors of the highest rate."""
+"""Learning-rate schedules over a training of known length, as factors of the highest rate."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +11,7 @@ FIRST_DIVISOR = 25.0
 LAST_DIVISOR = 1e4
 
 
-def cosine(steps, total, warmup_fraction):
+def cosine(steps: np.ndarray, total: int, warmup_fraction: float) -> np.ndarray:
     """A linear rise, then half a cosine down towards 0.
 
     Parameters
@@ -38,7 +39,7 @@ def cosine(steps, total, warmup_fraction):
     return np.where(steps < warmup, (steps + 1) / (warmup + 1), fall)
 
 
-def one_cycle(steps, total, warmup_fraction):
+def one_cycle(steps: np.ndarray, total: int, warmup_fraction: float) -> np.ndarray:
     """Half a cosine up from 1 / 25, then half a cosine down to 1 / 250000.
 
     Parameters
@@ -64,7 +65,7 @@ def one_cycle(steps, total, warmup_fraction):
     return np.where(steps < top, rise, fall)
 
 
-def _half_cosine(start, end, share):
+def _half_cosine(start: float, end: float, share: np.ndarray) -> np.ndarray:
     """From start, at share 0, to end, at share 1."""
     return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
 
@@ -73,7 +74,9 @@ def _half_cosine(start, end, share):
 SCHEDULES = {"cosine": (cosine, 0.05), "one-cycle": (one_cycle, 0.3)}
 
 
-def schedule(name, warmup_fraction=None):
+def schedule(
+    name: str, warmup_fraction: float | None = None
+) -> Callable[[np.ndarray, int], np.ndarray] | None:
     """The factors of the schedule of that name, as a function of steps and their total.
 
     Parameters
@@ -85,7 +88,7 @@ def schedule(name, warmup_fraction=None):
     Returns
     -------
     callable or None
-        None for a name that is of no schedule here.
+        None if no schedule has that name.
     """
     if name not in SCHEDULES:
         return None

@@ -1,7 +1,7 @@
 # The activations of a layer and their derivatives, included by layers.pxi.
 
 from sklloss.kernels.isa.formulas cimport logistic_parts, product_error
-from sklloss.kernels.network.types cimport GELU, LOGISTIC, RELU, SILU, TANH
+from sklloss.kernels.network.types cimport GELU, LOGISTIC, RELU, SILU, TANH, needs_slope
 
 cdef extern from *:
     """
@@ -222,7 +222,7 @@ cdef inline void backward(
                 d = delta[j] * (active[j] * (<real>1.0 - active[j]))
                 delta[j] = d
                 bias_gradient[j] += d
-        elif activation >= GELU:
+        elif needs_slope(activation):
             for j in range(width):
                 d = delta[j] * active[j]
                 delta[j] = d

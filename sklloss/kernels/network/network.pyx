@@ -25,9 +25,10 @@ from sklloss.kernels.network.types cimport (
     SILU,
     TANH,
     EpochSteps,
-    Prefetch,
     LayerKernels,
+    Prefetch,
     Step,
+    needs_slope,
     step_kernel,
 )
 
@@ -178,7 +179,7 @@ cdef class Network:
                 plan.packed[layer] = self._take(self.working, room * whole * item)
             for layer in range(1, plan.layers if backs else 0):
                 plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
-                if plan.activation >= GELU:
+                if needs_slope(plan.activation):
                     plan.slope[layer] = self._take(self.working, room * plan.widths[layer] * item)
             self.backs = backs
             self.room = room

@@ -19,8 +19,14 @@ cdef enum Activation:
     LOGISTIC = 1
     TANH = 2
     RELU = 3
-    GELU = 4      # from here on f'(z) does not follow from f(z)
+    GELU = 4
     SILU = 5
+
+
+cdef inline bint needs_slope(int activation) noexcept nogil:
+    """Whether f'(z) does not follow from f(z), so that the forward pass works it out too."""
+    return activation == GELU or activation == SILU
+
 
 # One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
 # over a batch; what is descended is (gradient + penalty * parameters) * inverse.
