@@ -1,16 +1,20 @@
 """scikit-learn's callbacks around a fit, where it has them: from 1.9 on."""
 
 import numbers
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:
 
     class CallbackSupport:
         """There are no callbacks."""
 
-    def with_callbacks(method):
-        """In place of scikit-learn's: the method itself."""
+    def _with_callbacks(method):
         return method
 
 else:
@@ -18,7 +22,7 @@ else:
     class CallbackSupport(CallbackSupportMixin):
         """scikit-learn's, which also tells whether there are callbacks: a fit without any pays for none."""
 
-        def set_callbacks(self, *callbacks):
+        def set_callbacks(self, *callbacks: Any) -> Self:
             """Set the callbacks that `fit` calls, or none.
 
             Parameters
@@ -43,6 +47,11 @@ else:
             return copy
 
 
+def with_callbacks(method: Method) -> Method:
+    """scikit-learn's decorator of `fit`, which tears callbacks down, if it has one."""
+    return _with_callbacks(method)
+
+
 class FitCallbacks:
     """The callbacks of one call of ``fit``, which `with_callbacks` decorates.
 
@@ -62,6 +71,8 @@ class FitCallbacks:
         self._root = None
         if hasattr(estimator, "_has_callbacks"):
             known = isinstance(max_steps, numbers.Integral) and max_steps > 0
+            # private by its name, but what scikit-learn's guide asks estimators with callbacks to call: there
+            # is no public way to make the context
             self._root = estimator._init_callback_context(max_subtasks=int(max_steps) if known else None)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}

@@ -2,6 +2,7 @@
 
 import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import ArrayLike
 from scipy.special import log_expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
@@ -9,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklloss import losses
 from sklloss.arrays.device import to_numpy
 from sklloss.data import check_same_device, check_X, hard_labels, on_host
+from sklloss.data.types import Array, MatrixLike
 
 
 class ClassPredictions:
@@ -22,7 +24,7 @@ class ClassPredictions:
     # the loss as it was given, if its inverse link makes the predictions
     _link = None
 
-    def decision_function(self, X):
+    def decision_function(self, X: MatrixLike) -> Array:
         """Raw scores of each row.
 
         Parameters
@@ -47,7 +49,7 @@ class ClassPredictions:
         if getattr(self, "_follows_arrays", False):
             check_same_device(self, X, self._model_array(), method)
 
-    def predict(self, X):
+    def predict(self, X: MatrixLike) -> Array:
         """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
 
         Parameters
@@ -92,7 +94,7 @@ class ClassPredictions:
             scores = xp.stack([xp.zeros_like(scores), scores], axis=1)
         return loss.predict(scores)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: MatrixLike) -> Array:
         """Probabilities.
 
         Parameters
@@ -131,7 +133,7 @@ class ClassPredictions:
             return softmax(log_expit(scores), axis=1)
         return losses.CrossEntropy().predict(_log_sigmoid(xp, scores))
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: MatrixLike) -> Array:
         """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
 
         Parameters
@@ -163,7 +165,7 @@ class ClassPredictions:
         scores = scores if self._kind == "softmax" else log_sigmoid(scores)
         return log_softmax(scores, axis=1) if xp is np else _log_softmax(xp, scores)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy. Probabilities in y count as the class (or labels) that they make likeliest.
 
         Parameters

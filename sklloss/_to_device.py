@@ -1,8 +1,10 @@
 """Fitted models that live elsewhere."""
 
 import copy
+from typing import Any, Self
 
 import numpy as np
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss.arrays.device import device_of, to_device, to_numpy, torch_device
@@ -14,7 +16,7 @@ class Movable:
     # Whether `fit` takes arrays of other namespaces as they are, and leaves what it learns beside them.
     _follows_arrays = True
 
-    def to(self, device):
+    def to(self, device: Any) -> Self:
         """A copy of the fitted estimator whose arrays live elsewhere.
 
         Parameters
@@ -57,7 +59,7 @@ class Movable:
         moved.device = None
         return moved
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: arrays of other namespaces are welcome."""
         tags = super().__sklearn_tags__()
         tags.array_api_support = True

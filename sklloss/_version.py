@@ -1,5 +1,7 @@
 """The version, and its stamp on pickled estimators."""
 
+from typing import Any
+
 from sklearn.exceptions import InconsistentVersionWarning
 
 from sklloss._warnings import warn
@@ -13,10 +15,10 @@ class VersionStamp:
     scikit-learn stamps its own classes only.
     """
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_sklloss_version": __version__}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         written_by = state.pop("_sklloss_version", "an unknown version")
         if written_by != __version__:
             warn(

@@ -1,12 +1,15 @@
 """Checks of arrays of other libraries: X where it lives, everything else brought to NumPy."""
 
+from typing import Any
+
 import numpy as np
 import sklearn
+from numpy.typing import DTypeLike
 
-from sklloss.arrays.device import device_of, to_numpy
+from sklloss.arrays.device import Device, device_of, to_numpy
 
 
-def on_host(array, name):
+def on_host(array: Any, name: str) -> Any:
     """An array of any namespace as NumPy's; what is no such array, a list or a data frame, as it is."""
     if type(array) is np.ndarray or device_of(array) is None:
         return array
@@ -14,13 +17,13 @@ def on_host(array, name):
     return to_numpy(array)
 
 
-def dtype_of(X):
+def dtype_of(X: Any) -> np.dtype[Any]:
     """The NumPy dtype of a checked X, wherever it lives."""
     device = device_of(X)
     return X.dtype if device is None else device.numpy_dtype(X)
 
 
-def check_array_X(estimator, X, device, *, reset, name="X"):
+def check_array_X(estimator: Any, X: Any, device: Device, *, reset: bool, name: str = "X") -> Any:
     """X of another namespace as `check_X` checks it: 2-D, finite, float32 or float64. It is not copied.
 
     Raises
@@ -58,7 +61,7 @@ def check_array_X(estimator, X, device, *, reset, name="X"):
     return X
 
 
-def _refuse_special_tensors(array, name, instead):
+def _refuse_special_tensors(array: Any, name: str, instead: str) -> None:
     """Refuse tensors of torch's that are not plain numbers; ``instead`` is for those that are sparse."""
     if getattr(array, "requires_grad", False):
         raise ValueError(
@@ -74,14 +77,14 @@ def _refuse_special_tensors(array, name, instead):
         raise ValueError(f"{name} is a tensor on the device meta, where there are no numbers")
 
 
-def in_dtype_there(X, device, dtype, name="X"):
+def in_dtype_there(X: Any, device: Device, dtype: DTypeLike, name: str = "X") -> Any:
     """As `in_dtype`, of an array of another namespace and dtype."""
     X = device.xp.astype(X, device.real(dtype))
     check_finite(X, device, name)
     return X
 
 
-def check_finite(X, device, name):
+def check_finite(X: Any, device: Device, name: str) -> None:
     """Raise for an array on a device that holds NaN or infinity."""
     xp = device.xp
     # A finite sum needs no second look; an infinite one may be one of large numbers.
@@ -94,7 +97,7 @@ def check_finite(X, device, name):
     )
 
 
-def check_same_device(estimator, X, model, method):
+def check_same_device(estimator: Any, X: Any, model: Any, method: str) -> None:
     """Refuse rows that live elsewhere than what was learned.
 
     Parameters
@@ -125,7 +128,7 @@ def check_same_device(estimator, X, model, method):
     )
 
 
-def check_same_device_as(X_val, origin):
+def check_same_device_as(X_val: Any, origin: Device | None) -> None:
     """Refuse validation rows that live elsewhere than X, at the `Device` ``origin``."""
     device = device_of(X_val)
     if device != origin:

@@ -3,20 +3,24 @@
 import contextlib
 import math
 import numbers
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
 from sklloss.arrays.device import device_of
 from sklloss.data.array_checks import check_array_X, dtype_of, in_dtype_there, on_host
 from sklloss.kernels.linear import gradient as gradient_kernels
+from sklloss.losses import Loss
 
 DTYPES = (np.float64, np.float32)
 
 
-def check_X(estimator, X, *, reset, name="X"):
+def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
     """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable.
 
     An array of another namespace stays there, for an estimator that follows it.
@@ -34,7 +38,7 @@ def check_X(estimator, X, *, reset, name="X"):
     return usable_layout(X)
 
 
-def _is_plain(X, estimator, reset):
+def _is_plain(X: Any, estimator: Any, reset: bool) -> bool:
     """Whether X is what `validate_data` would return: finite rows of numbers, with nothing to convert.
 
     If so, its columns are counted where they must be. What is not plain, or not right, `validate_data` sees.
@@ -55,13 +59,13 @@ def _is_plain(X, estimator, reset):
     return True
 
 
-def _sums_up(array):
+def _sums_up(array: NDArray[Any]) -> bool:
     """Whether the sum of numbers is finite: all of them are then, and if not, they still may be."""
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(np.add.reduce(array, axis=None))
 
 
-def usable_layout(X):
+def usable_layout(X: Any) -> Any:
     """X with rows or columns contiguous in memory, or CSR of which no row has an index twice."""
     if scipy.sparse.issparse(X):
         # SciPy does not look at indices when a matrix is made from them; the compiled passes trust them.
@@ -81,7 +85,7 @@ def usable_layout(X):
     return X if aligned and (rows_usable or columns_usable) else np.ascontiguousarray(X)
 
 
-def in_dtype(X, dtype, name="X"):
+def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
     """X, which is finite, in another dtype; a ValueError where that has no room for it."""
     if dtype_of(X) == dtype:
         return X
@@ -95,7 +99,7 @@ def in_dtype(X, dtype, name="X"):
     return X
 
 
-def row_major(X):
+def row_major(X: Any) -> Any:
     """X, dense or CSR, with the numbers of a row side by side: a copy if they are not.
 
     Else to take rows in any order is to read a line of cache for each number, in every epoch.
@@ -106,7 +110,7 @@ def row_major(X):
 
 
 @contextlib.contextmanager
-def _named(name):
+def _named(name: str) -> Iterator[None]:
     """Errors about 'X' that are about the validation rows say so."""
     try:
         yield
@@ -115,7 +119,9 @@ def _named(name):
         raise kind(f"{name}: {error}") from error
 
 
-def check_weight(weight, n_samples, dtype, name="sample_weight"):
+def check_weight(
+    weight: Any, n_samples: int, dtype: DTypeLike, name: str = "sample_weight"
+) -> NDArray[Any] | None:
     """Weights as an array of shape (n_samples,), or None.
 
     Raises
@@ -145,7 +151,9 @@ def check_weight(weight, n_samples, dtype, name="sample_weight"):
     return weight_in_dtype(weight, dtype, name, "X")
 
 
-def weight_in_dtype(weight, dtype, name="sample_weight", holder="the network"):
+def weight_in_dtype(
+    weight: NDArray[Any], dtype: DTypeLike, name: str = "sample_weight", holder: str = "the network"
+) -> NDArray[Any]:
     """Checked weights in the dtype of ``holder``; a ValueError where that has no room for them."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weight.astype(dtype)
@@ -154,7 +162,7 @@ def weight_in_dtype(weight, dtype, name="sample_weight", holder="the network"):
     return cast
 
 
-def check_validation_arguments(X_val, y_val, sample_weight_val):
+def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
     """True if a validation set was given whole; half of one is an error."""
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
@@ -164,7 +172,7 @@ def check_validation_arguments(X_val, y_val, sample_weight_val):
     return X_val is not None
 
 
-def target_array(y, name, n_samples):
+def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
     """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
@@ -202,7 +210,7 @@ def target_array(y, name, n_samples):
     return y
 
 
-def _finite_rows(y, name):
+def _finite_rows(y: Any, name: str) -> Any:
     """Y as it is; in a matrix of numbers, NaN and infinity are an error that names the row."""
     values = y if isinstance(y, np.ndarray) else None
     if values is not None and values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind == "f":
@@ -213,7 +221,9 @@ def _finite_rows(y, name):
     return y
 
 
-def target_in_dtype(y, dtype, loss, name="y", holder="the network"):
+def target_in_dtype(
+    y: NDArray[Any], dtype: DTypeLike, loss: Loss, name: str = "y", holder: str = "the network"
+) -> NDArray[Any]:
     """Targets (n, outputs) in the dtype of ``holder``; a ValueError where that has no room for them.
 
     Nor may they leave the loss's domain, as small numbers do that round to 0.
@@ -226,7 +236,7 @@ def target_in_dtype(y, dtype, loss, name="y", holder="the network"):
     return cast
 
 
-def _check_domain(loss, y, name):
+def _check_domain(loss: Loss, y: NDArray[Any], name: str) -> None:
     """Refuse targets outside the loss's domain, in the loss's own words, y under the user's name."""
     try:
         loss.check_values(np, y, y.shape[1])

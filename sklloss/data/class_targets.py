@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -13,6 +13,9 @@ from sklloss.data.array_checks import on_host
 from sklloss.data.checks import target_array
 from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.parameters import check_real
+from sklloss.data.types import ClassWeight
+
+Values: TypeAlias = NDArray[Any]
 
 
 def code_classes(
@@ -20,7 +23,7 @@ def code_classes(
     y: Any,
     output: str = "auto",
     *,
-    class_weight: Any = None,
+    class_weight: ClassWeight = None,
     kind: str | None = None,
     classes: NDArray[Any] | None = None,
     name: str = "y",
@@ -72,13 +75,20 @@ def code_classes(
     return _code_sigmoids(data, y, class_weight, classes, name)
 
 
-def _coded(data, kind, classes, values, codes, weight):
+def _coded(
+    data: Dataset,
+    kind: str,
+    classes: NDArray[Any],
+    values: Values | None,
+    codes: NDArray[np.intp] | None,
+    weight: Values | None,
+) -> Dataset:
     outputs = len(classes) if values is None else values.shape[1]
     labels = Labels(kind, classes)
     return replace(data, values=values, codes=codes, weight=weight, outputs=outputs, labels=labels)
 
 
-def is_label_column(y):
+def is_label_column(y: Any) -> bool:
     """Whether y is a column of labels: not of probabilities, nor a matrix."""
     y = on_host(y, "y")
     shape = np.shape(y)
@@ -88,7 +98,7 @@ def is_label_column(y):
     return y.dtype.kind != "f" or not np.isfinite(y).all() or not _is_continuous(y)
 
 
-def _refuse_fractions(y, name):
+def _refuse_fractions(y: Values, name: str) -> None:
     if y.dtype.kind != "f" or (y < 0).any() or (y > 1).any():
         return
     between = (y > 0) & (y < 1)
@@ -101,7 +111,9 @@ def _refuse_fractions(y, name):
         )
 
 
-def _code_sigmoids(data, y, class_weight, classes, name):
+def _code_sigmoids(
+    data: Dataset, y: Values, class_weight: ClassWeight, classes: Values | None, name: str
+) -> Dataset:
     if _is_continuous(y):
         outside = (y < 0) | (y > 1)
         if outside.any():
@@ -128,7 +140,9 @@ def _code_sigmoids(data, y, class_weight, classes, name):
     return _coded(data, "one-vs-rest", classes, values, None, weight)
 
 
-def _code_softmax(data, y, columns, class_weight, classes, name):
+def _code_softmax(
+    data: Dataset, y: Values, columns: Any, class_weight: ClassWeight, classes: Values | None, name: str
+) -> Dataset:
     if y.ndim == 1:
         if _is_continuous(y):
             raise ValueError(
@@ -162,7 +176,7 @@ def _code_softmax(data, y, columns, class_weight, classes, name):
     return _coded(data, "softmax", classes, np.ascontiguousarray(y, dtype=data.dtype), None, weight)
 
 
-def _named_classes(y, columns, name):
+def _named_classes(y: Values, columns: Any, name: str) -> tuple[Values, Values]:
     """Columns of probabilities and what they are called, sorted as the classes of labels would be."""
     if columns is None:
         return y, np.arange(y.shape[1])
@@ -180,7 +194,7 @@ def _named_classes(y, columns, name):
     return y[:, order], np.array([names[k] for k in order])
 
 
-def _in_class_order(y, columns, classes, name):
+def _in_class_order(y: Values, columns: Any, classes: Values, name: str) -> Values:
     """Columns of probabilities in the order of the classes, by their names where both have names."""
     known = np.asarray(classes).tolist()
     names = None if columns is None else list(columns)
@@ -193,13 +207,15 @@ def _in_class_order(y, columns, classes, name):
     return y
 
 
-def _in_label_order(y, columns, classes, name):
+def _in_label_order(y: Values, columns: Any, classes: Values | None, name: str) -> Values:
     """The same for labels that may hold together, which have names only if a stream gave them strings."""
     named = classes is not None and all(isinstance(one, str) for one in np.asarray(classes).tolist())
     return _in_class_order(y, columns, classes, name) if named else y
 
 
-def stream_classes(classes, known, class_weight):
+def stream_classes(
+    classes: ArrayLike | None, known: NDArray[Any] | None, class_weight: ClassWeight
+) -> NDArray[Any] | None:
     """The sorted classes of `partial_fit`: those that are passed, or the ones ``known`` from earlier calls.
 
     Raises
@@ -224,7 +240,7 @@ def stream_classes(classes, known, class_weight):
     return distinct
 
 
-def check_column_order(classes, y, kind):
+def check_column_order(classes: ArrayLike, y: Any, kind: str) -> None:
     """Refuse ``classes`` that are not sorted, as ``classes_`` are, where they go by the columns of y.
 
     Parameters
@@ -250,12 +266,12 @@ def check_column_order(classes, y, kind):
         )
 
 
-def _is_continuous(y):
+def _is_continuous(y: Values) -> bool:
     """Whether a vector without NaN is what scikit-learn calls continuous: it holds fractions."""
     return y.dtype.kind == "f" and bool((y != np.rint(y)).any())
 
 
-def _distinct(y):
+def _distinct(y: Values) -> tuple[Values, Values]:
     """The distinct labels, sorted, and the place of each row's label among them.
 
     Integers that are not spread far are counted, which takes a small part of the time of a sort.
@@ -275,7 +291,7 @@ def _distinct(y):
     return np.unique(y, return_inverse=True)
 
 
-def _label_codes(y, classes, name):
+def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, NDArray[np.intp]]:
     if classes is None:
         classes, codes = _distinct(y)
         if len(classes) < 2:
@@ -295,7 +311,7 @@ def _label_codes(y, classes, name):
     return classes, codes.astype(np.intp, copy=False)
 
 
-def _probability_rows(y, name):
+def _probability_rows(y: Values, name: str) -> Values:
     """2-D class probabilities in float64, or a ValueError that names the row."""
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{name} is 2-D and must hold class probabilities, got dtype {y.dtype}")
@@ -317,7 +333,15 @@ def _probability_rows(y, name):
     return y / totals[:, None]
 
 
-def _code_multilabel(data, y, columns, class_weight, kind, classes, name):
+def _code_multilabel(
+    data: Dataset,
+    y: Values,
+    columns: Any,
+    class_weight: ClassWeight,
+    kind: str | None,
+    classes: Values | None,
+    name: str,
+) -> Dataset:
     if kind not in (None, "multilabel"):
         raise ValueError(f"{name} must have shape (n,) as in training, got shape {y.shape}")
     if classes is not None and len(classes) != y.shape[1]:
@@ -346,13 +370,15 @@ def _code_multilabel(data, y, columns, class_weight, kind, classes, name):
     return _coded(data, "multilabel", classes, values, None, weight)
 
 
-def _code_binary(data, probability, classes, class_weight):
+def _code_binary(data: Dataset, probability: Values, classes: Values, class_weight: ClassWeight) -> Dataset:
     values, weight = _mix_weights(data, probability[:, None], [class_weight], classes)
     weight = weight if weight is None or weight.ndim == 1 else np.ascontiguousarray(weight[:, 0])
     return _coded(data, "binary", classes, values, None, weight)
 
 
-def _mix_weights(data, probabilities, class_weights, classes=(0, 1)):
+def _mix_weights(
+    data: Dataset, probabilities: Values, class_weights: list[Any], classes: Any = (0, 1)
+) -> tuple[Values, Values | None]:
     """Fold class weights into soft targets and weights, label by label.
 
     A row with probability y, written out as a 1 of weight y and a 0 of weight 1 - y, weighs in total
@@ -375,7 +401,9 @@ def _mix_weights(data, probabilities, class_weights, classes=(0, 1)):
     return np.ascontiguousarray(values, dtype=data.dtype), weights
 
 
-def _weigh_codes(data, codes, classes, class_weight):
+def _weigh_codes(
+    data: Dataset, codes: NDArray[np.intp], classes: Values, class_weight: ClassWeight
+) -> Values | None:
     if class_weight is None:
         return data.weight
     masses = np.bincount(codes, weights=_ones_or(data.weight, len(codes)), minlength=len(classes))
@@ -385,7 +413,7 @@ def _weigh_codes(data, codes, classes, class_weight):
     return weight
 
 
-def _class_weights(class_weight, classes, masses):
+def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> Values | None:
     """The weight of each class, or None for all 1. masses: the sample weight that each class has."""
     if class_weight is None:
         return None
@@ -409,28 +437,28 @@ def _class_weights(class_weight, classes, masses):
     )
 
 
-def _balanced(class_weight):
+def _balanced(class_weight: str) -> str:
     if class_weight != "balanced":
         raise ValueError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
     return class_weight
 
 
-def _check_some_weight(weight):
+def _check_some_weight(weight: Values) -> None:
     if not np.isfinite(weight).all():
         raise ValueError("class_weight and sample_weight multiply to a weight that is not finite")
     if not weight.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight")
 
 
-def _ones_or(weight, n):
+def _ones_or(weight: Values | None, n: int) -> Values:
     return np.ones(n) if weight is None else weight.astype(np.float64)
 
 
-def _column(values, dtype):
+def _column(values: Values, dtype: DTypeLike) -> Values:
     return np.ascontiguousarray(values[:, None], dtype=dtype)
 
 
-def scored_classes(y, n_samples, labels):
+def scored_classes(y: Any, n_samples: int, labels: Labels) -> NDArray[Any]:
     """Y as scorers take it: an array of labels, or a matrix with its columns in the order of the classes."""
     columns = getattr(y, "columns", None)
     y = target_array(y, "y", n_samples)
@@ -441,7 +469,7 @@ def scored_classes(y, n_samples, labels):
     return _in_class_order(y, columns, labels.classes, "y")
 
 
-def hard_labels(y, kind, classes):
+def hard_labels(y: Any, kind: str, classes: NDArray[Any]) -> NDArray[Any]:
     """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
     columns = getattr(y, "columns", None)
     y = on_host(y, "y")

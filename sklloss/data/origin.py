@@ -1,9 +1,11 @@
 """Where rows come from, and where they are taken in to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device, device_of, requested_device, to_device, to_numpy, transfer
 from sklloss.data.array_checks import check_finite, dtype_of
@@ -25,9 +27,9 @@ class Origin:
     """
 
     device: Device | None
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
-    def bring(self, array, device):
+    def bring(self, array: Any, device: Device | None) -> Any:
         """An array that lives on a device, which nothing else holds."""
         if device == self.device and device is not None:
             dtype = device.real(self.dtype)
@@ -36,7 +38,7 @@ class Origin:
         return to_device(array, self.device)
 
 
-def move_to_device(X, estimator, name="X"):
+def move_to_device(X: Any, estimator: Any, name: str = "X") -> tuple[Any, Origin]:
     """A checked X where the estimator's ``device`` asks for it, and its `Origin`.
 
     Without one, torch's and JAX's arrays in main memory become NumPy's, which share it, for the kernels.
@@ -46,13 +48,13 @@ def move_to_device(X, estimator, name="X"):
     return _offload(X, device, dtype, name), origin
 
 
-def _shared(X):
+def _shared(X: Any) -> NDArray[Any]:
     """An array in main memory as NumPy's in row or column order, a copy only of other orders."""
     X = to_numpy(X)
     return X if X.flags.forc else np.ascontiguousarray(X)
 
 
-def _offload(X, requested, dtype, name):
+def _offload(X: Any, requested: Any, dtype: Any, name: str) -> Any:
     """A checked X where ``requested`` asks for it, NumPy's numbers and CSR in ``dtype``; as it is for None.
 
     Raises

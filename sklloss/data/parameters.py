@@ -4,13 +4,23 @@ import contextlib
 import math
 import numbers
 import traceback
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 
 from sklloss.arrays.device import is_out_of_memory
 
 
-def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False):
+def check_real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
     """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
@@ -26,7 +36,7 @@ def check_real(name, value, low=-math.inf, high=math.inf, *, open_low=False, ope
     return float(value)
 
 
-def check_integer(name, value, low, *, infinity=False):
+def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) -> Any:
     """A whole number of at least ``low`` (or infinity, where it has a meaning)."""
     if infinity and isinstance(value, numbers.Real) and value == math.inf:
         return math.inf
@@ -37,14 +47,14 @@ def check_integer(name, value, low, *, infinity=False):
     return int(value)
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of a few strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 
 
-def check_flag(name, value):
+def check_flag(name: str, value: Any) -> bool:
     """True or False, also as NumPy's or as 0 and 1."""
     if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
         raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -54,13 +64,13 @@ def check_flag(name, value):
 class KeepState(Exception):  # noqa: N818 - not an error, but what carries one
     """Raised within `unchanged_on_error` to raise ``error`` from it, with the attributes set so far kept."""
 
-    def __init__(self, error):
+    def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
 
 
 @contextlib.contextmanager
-def unchanged_on_error(estimator):
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
     """Give an estimator back the attributes that it had, whatever ends the block early but `KeepState`.
 
     Fitted arrays are replaced and never written to, so a shallow copy holds the whole state.

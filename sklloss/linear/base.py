@@ -2,8 +2,11 @@
 
 import functools
 import numbers
+from typing import Any, Self
 
 import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 
@@ -26,6 +29,7 @@ from sklloss.data import (
     on_host,
     unchanged_on_error,
 )
+from sklloss.data.types import ClassWeight, MatrixLike
 from sklloss.linear.partial_fit import (
     STOCHASTIC,
     PartialFitMixin,
@@ -34,6 +38,7 @@ from sklloss.linear.partial_fit import (
     stochastic_options,
 )
 from sklloss.linear.predictions import LinearPredictions
+from sklloss.losses import Loss
 from sklloss.objectives.classification import (
     bind_loss,
     check_classification_loss,
@@ -72,26 +77,26 @@ class LinearClassifier(
     def __init__(
         self,
         *,
-        loss,
-        C,
-        l1_ratio,
-        dual,
-        tol,
-        fit_intercept,
-        intercept_scaling,
-        class_weight,
-        random_state,
-        solver,
-        max_iter,
-        verbose,
-        warm_start,
-        label_smoothing,
-        n_threads,
-        batch_size,
-        learning_rate_init,
-        device,
-        device_dtype,
-    ):
+        loss: str | Loss,
+        C: float,
+        l1_ratio: float,
+        dual: bool,
+        tol: float,
+        fit_intercept: bool,
+        intercept_scaling: float,
+        class_weight: ClassWeight,
+        random_state: int | RandomState | None,
+        solver: str,
+        max_iter: int,
+        verbose: int | bool,
+        warm_start: bool,
+        label_smoothing: float,
+        n_threads: int | None,
+        batch_size: int | str,
+        learning_rate_init: float | str,
+        device: Any,
+        device_dtype: str,
+    ) -> None:
         self.loss = loss
         self.C = C
         self.l1_ratio = l1_ratio
@@ -113,7 +118,16 @@ class LinearClassifier(
         self.device_dtype = device_dtype
 
     @with_callbacks
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the model.
 
         Parameters
@@ -144,59 +158,53 @@ class LinearClassifier(
         """
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks)
-
-    def _fit(self, X, y, sample_weight, X_val, y_val, sample_weight_val, callbacks):
-        loss = self._check_parameters()
-        n_threads = threads.check(self.n_threads)
-        earlier = None
-        if self.warm_start and hasattr(self, "coef_"):
-            earlier = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
-        data = check_data(self, X, y, sample_weight, self._code)
-        origin, labels = data.origin, data.labels
-        rows = self._rows(data, loss, n_threads)
-        names = [self._choose_solver(rows)]
-        objective = self._objective(rows)
-        watch = _Watch(self.verbose)
-        held_out = check_validation_data(
-            self, X_val, y_val, sample_weight_val, self._code_like(labels), data, dtype=data.dtype
-        )
-        if held_out is not None:
-            watch.validate_on(self._rows(held_out, loss, n_threads, "y_val"), held_out, objective)
-        start = self._start(objective, earlier)
-
-        def learned(w):
-            model = type(self).__new__(type(self))
-            model.fit_intercept = self.fit_intercept
-            coef = objective.rows.uncentered(objective.coef(w))
-            model._set_model(labels, self._own_link(loss), coef, origin.dtype, origin.device)
-            return vars(model)
-
-        watch.step_with(callbacks.steps("iteration", learned))
-        with threads.single_threaded_blas(), full_precision(rows.device):
-            try:
-                result = self._minimise(objective, names[0], start, watch.callback, names.append)
-            except _Stopped as stop:
-                result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
-        why = self._why_unsolved(result)
-        if why:
-            warn(
-                f"{type(self).__name__} (solver={names[-1]!r}) has not converged: {why}.",
-                ConvergenceWarning,
+            loss = self._check_parameters()
+            earlier = self._earlier_parameters()
+            data = check_data(self, X, y, sample_weight, self._code)
+            objective = self._objective(self._rows(data, loss, threads.check(self.n_threads)))
+            solvers = [self._choose_solver(objective.rows)]
+            code = self._validation_coder(data.labels)
+            held_out = check_validation_data(
+                self, X_val, y_val, sample_weight_val, code, data, dtype=data.dtype
             )
-        coef = objective.rows.uncentered(objective.coef(result.w))
-        self._set_model(labels, self._own_link(loss), coef, origin.dtype, origin.device)
-        remember_fit(self, data)
-        self.n_iter_ = to_device(result.n_iter.astype(np.int32), origin.device)
-        self.loss_ = float(result.value.sum())
-        self.loss_curve_ = result.curve
-        self.solver_ = names[-1]
-        if watch.curve is not None:
-            self.validation_loss_curve_ = watch.curve
-        elif hasattr(self, "validation_loss_curve_"):
-            del self.validation_loss_curve_
-        callbacks.end()
+            learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
+            watch = _Watch(objective, self.verbose, callbacks.steps("iteration", learned))
+            if held_out is not None:
+                watch.validate_on(held_out, self._rows(held_out, loss, objective.rows.n_threads, "y_val"))
+            start = self._start(objective, earlier)
+            # called from here, which leaves few frames between `fit` and the passes
+            minimise = self._solver(objective, solvers[0], start, watch.callback, solvers.append)
+            with threads.single_threaded_blas(), full_precision(objective.rows.device):
+                try:
+                    result = self._check_result(minimise())
+                except _Stopped as stop:
+                    result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
+            self._warn_if_unsolved(result, solvers[-1])
+            vars(self).update(learned(result.w))
+            remember_fit(self, data)
+            self.n_iter_ = to_device(result.n_iter.astype(np.int32), data.origin.device)
+            self.loss_ = float(result.value.sum())
+            self.loss_curve_ = result.curve
+            self.solver_ = solvers[-1]
+            vars(self).pop("validation_loss_curve_", None)
+            if watch.curve is not None:
+                self.validation_loss_curve_ = watch.curve
+            callbacks.end()
         return self
+
+    def _earlier_parameters(self):
+        """Coefficients and intercepts of the last fit, in NumPy, where this one starts from them."""
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        return on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
+
+    def _learned(self, w, *, objective, data, loss):
+        """The attributes that `predict` needs, of a solver's parameters ``w``."""
+        model = type(self).__new__(type(self))
+        model.fit_intercept = self.fit_intercept
+        coef = objective.rows.uncentered(objective.coef(w))
+        model._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
+        return vars(model)
 
     def _check_parameters(self):
         """Check what no argument of fit is needed for; the loss to minimise."""
@@ -230,8 +238,8 @@ class LinearClassifier(
         output = "softmax" if self._softmax else "sigmoid"
         return code_classes(data, y, output, class_weight=self.class_weight, name=name)
 
-    def _code_like(self, labels):
-        """A function that codes targets of validation rows, to which class weights do not apply."""
+    def _validation_coder(self, labels):
+        """A function that codes the targets of validation rows, to which class weights do not apply."""
         output = "softmax" if self._softmax else "sigmoid"
         return functools.partial(code_classes, output=output, kind=labels.kind, classes=labels.classes)
 
@@ -290,22 +298,34 @@ class LinearClassifier(
     def _objective(self, rows):
         return LinearObjective(rows, self.C, self.l1_ratio)
 
-    def _minimise(self, objective, solver, start, callback=None, begins=None):
-        """The solver's result, of which all numbers are finite.
+    def _solver(self, objective, name, start, callback=None, begins=None):
+        """A function without arguments that minimises the objective.
 
-        Where "auto" takes two, one after the other, ``begins`` is called with the name of each.
+        Where "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
         """
-        options, minimise = stochastic_options(self, solver), SOLVERS[solver]
-        if self._begins_by_lbfgs(objective, solver, start):
+        options, minimise = stochastic_options(self, name), SOLVERS[name]
+        if self._begins_by_lbfgs(objective, name, start):
             minimise, options = lbfgs_newton_cg, {"begins": begins}
-        result = minimise(
-            objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
+        return functools.partial(
+            minimise, objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
+
+    def _minimise(self, objective, start):
+        """The result of the solver for this objective."""
+        return self._check_result(self._solver(objective, self._choose_solver(objective.rows), start)())
+
+    def _check_result(self, result):
+        """The result of a solver; a ValueError if a number in it is not finite."""
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")
         if not np.isfinite(result.value).all():
             raise ValueError(f"the objective is not finite: {result.value.sum()}, with loss={self.loss!r}")
         return result
+
+    def _warn_if_unsolved(self, result, solver):
+        why = self._why_unsolved(result)
+        if why:
+            warn(f"{type(self).__name__} (solver={solver!r}) has not converged: {why}.", ConvergenceWarning)
 
     def _begins_by_lbfgs(self, objective, solver, start):
         """Whether "auto", which has chosen a Newton method, tries what a few steps of L-BFGS come to."""
@@ -353,27 +373,30 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 class _Watch:
-    """What happens after each iteration: a printed line, a point of the validation curve, callbacks."""
+    """What happens after each iteration: a printed line, a point of the validation curve, callbacks.
 
-    def __init__(self, verbose):
+    Attributes
+    ----------
+    callback : callable or None
+        What the solver calls, None where nothing is to happen.
+    curve : list of float or None
+        The validation loss after each iteration, if there is a validation set.
+    """
+
+    def __init__(self, objective, verbose, steps):
         self.curve = None
-        self._steps = None
-        self._values = []
-        self.callback = self._after if verbose else None
+        self._objective = objective
         self._verbose = bool(verbose)
+        self._steps = steps
+        self._values = []
+        self.callback = self._after if verbose or steps is not None else None
 
-    def validate_on(self, rows, data, objective):
+    def validate_on(self, data, rows):
+        """Let the mean loss of these rows be a curve."""
         self.curve = []
         self.callback = self._after
         self._rows = rows
-        self._objective = objective
-        self._total = rows.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
-
-    def step_with(self, steps):
-        """Call what waits for each iteration, if it is not None."""
-        if steps is not None:
-            self._steps = steps
-            self.callback = self._after
+        self._total = data.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"

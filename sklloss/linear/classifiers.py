@@ -1,6 +1,13 @@
 """The linear classifiers: what each calls its loss and how it reads y."""
 
+from typing import Any
+
+from numpy.random import RandomState
+from sklearn.utils import Tags
+
+from sklloss.data.types import ClassWeight
 from sklloss.linear.base import LinearClassifier
+from sklloss.losses import Loss
 
 __all__ = ["LogisticClassifier", "SoftmaxClassifier"]
 
@@ -133,26 +140,26 @@ class LogisticClassifier(LinearClassifier):
     def __init__(
         self,
         *,
-        loss="log_loss",
-        C=1.0,
-        l1_ratio=0.0,
-        dual=False,
-        tol=1e-4,
-        fit_intercept=True,
-        intercept_scaling=1,
-        class_weight=None,
-        random_state=None,
-        solver="auto",
-        max_iter=100,
-        verbose=0,
-        warm_start=False,
-        label_smoothing=0.0,
-        n_threads=None,
-        batch_size="auto",
-        learning_rate_init="auto",
-        device=None,
-        device_dtype="float32",
-    ):
+        loss: str | Loss = "log_loss",
+        C: float = 1.0,
+        l1_ratio: float = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: ClassWeight = None,
+        random_state: int | RandomState | None = None,
+        solver: str = "auto",
+        max_iter: int = 100,
+        verbose: int | bool = 0,
+        warm_start: bool = False,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        device: Any = None,
+        device_dtype: str = "float32",
+    ) -> None:
         super().__init__(
             loss=loss,
             C=C,
@@ -175,7 +182,7 @@ class LogisticClassifier(LinearClassifier):
             device_dtype=device_dtype,
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: a 2-D y of labels is welcome too."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -311,26 +318,26 @@ class SoftmaxClassifier(LinearClassifier):
     def __init__(
         self,
         *,
-        loss="cross_entropy",
-        C=1.0,
-        l1_ratio=0.0,
-        dual=False,
-        tol=1e-4,
-        fit_intercept=True,
-        intercept_scaling=1,
-        class_weight=None,
-        random_state=None,
-        solver="auto",
-        max_iter=100,
-        verbose=0,
-        warm_start=False,
-        label_smoothing=0.0,
-        n_threads=None,
-        batch_size="auto",
-        learning_rate_init="auto",
-        device=None,
-        device_dtype="float32",
-    ):
+        loss: str | Loss = "cross_entropy",
+        C: float = 1.0,
+        l1_ratio: float = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: ClassWeight = None,
+        random_state: int | RandomState | None = None,
+        solver: str = "auto",
+        max_iter: int = 100,
+        verbose: int | bool = 0,
+        warm_start: bool = False,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        device: Any = None,
+        device_dtype: str = "float32",
+    ) -> None:
         super().__init__(
             loss=loss,
             C=C,

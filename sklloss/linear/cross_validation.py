@@ -1,7 +1,16 @@
 """The linear classifiers that choose their penalty by cross-validation."""
 
+from collections.abc import Callable
+from typing import Any
+
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
+from sklearn.utils import Tags
+
+from sklloss.data.types import ClassWeight
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.linear.cross_validation_base import LinearClassifierCV
+from sklloss.losses import Loss
 
 __all__ = ["LogisticClassifierCV", "SoftmaxClassifierCV"]
 
@@ -123,25 +132,25 @@ class LogisticClassifierCV(LinearClassifierCV):
     def __init__(
         self,
         *,
-        loss="log_loss",
-        Cs=10,
-        l1_ratios=(0.0,),
-        fit_intercept=True,
-        cv=None,
-        dual=False,
-        scoring=None,
-        solver="auto",
-        tol=1e-4,
-        max_iter=100,
-        class_weight=None,
-        n_jobs=None,
-        verbose=0,
-        refit=True,
-        intercept_scaling=1,
-        random_state=None,
-        label_smoothing=0.0,
-        n_threads=None,
-    ):
+        loss: str | Loss = "log_loss",
+        Cs: int | ArrayLike = 10,
+        l1_ratios: ArrayLike = (0.0,),
+        fit_intercept: bool = True,
+        cv: Any = None,
+        dual: bool = False,
+        scoring: str | Callable[..., float] | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        class_weight: ClassWeight = None,
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+        refit: bool = True,
+        intercept_scaling: float = 1,
+        random_state: int | RandomState | None = None,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+    ) -> None:
         super().__init__(
             loss=loss,
             Cs=Cs,
@@ -163,7 +172,7 @@ class LogisticClassifierCV(LinearClassifierCV):
             n_threads=n_threads,
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: a 2-D y of labels is welcome too."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -285,25 +294,25 @@ class SoftmaxClassifierCV(LinearClassifierCV):
     def __init__(
         self,
         *,
-        loss="cross_entropy",
-        Cs=10,
-        l1_ratios=(0.0,),
-        fit_intercept=True,
-        cv=None,
-        dual=False,
-        scoring=None,
-        solver="auto",
-        tol=1e-4,
-        max_iter=100,
-        class_weight=None,
-        n_jobs=None,
-        verbose=0,
-        refit=True,
-        intercept_scaling=1,
-        random_state=None,
-        label_smoothing=0.0,
-        n_threads=None,
-    ):
+        loss: str | Loss = "cross_entropy",
+        Cs: int | ArrayLike = 10,
+        l1_ratios: ArrayLike = (0.0,),
+        fit_intercept: bool = True,
+        cv: Any = None,
+        dual: bool = False,
+        scoring: str | Callable[..., float] | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        class_weight: ClassWeight = None,
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+        refit: bool = True,
+        intercept_scaling: float = 1,
+        random_state: int | RandomState | None = None,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+    ) -> None:
         super().__init__(
             loss=loss,
             Cs=Cs,

@@ -3,11 +3,14 @@
 import copy
 import dataclasses
 import numbers
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
 import scipy.sparse
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -29,8 +32,10 @@ from sklloss.data import (
     scored_classes,
     unchanged_on_error,
 )
+from sklloss.data.types import ClassWeight, MatrixLike
 from sklloss.linear.predictions import LinearPredictions
 from sklloss.linear.scores import fold_scorer, scorer_of
+from sklloss.losses import Loss
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
 
@@ -53,25 +58,25 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
     def __init__(
         self,
         *,
-        loss,
-        Cs,
-        l1_ratios,
-        fit_intercept,
-        cv,
-        dual,
-        scoring,
-        solver,
-        tol,
-        max_iter,
-        class_weight,
-        n_jobs,
-        verbose,
-        refit,
-        intercept_scaling,
-        random_state,
-        label_smoothing,
-        n_threads,
-    ):
+        loss: str | Loss,
+        Cs: int | ArrayLike,
+        l1_ratios: ArrayLike,
+        fit_intercept: bool,
+        cv: Any,
+        dual: bool,
+        scoring: str | Callable[..., float] | None,
+        solver: str,
+        tol: float,
+        max_iter: int,
+        class_weight: ClassWeight,
+        n_jobs: int | None,
+        verbose: int | bool,
+        refit: bool,
+        intercept_scaling: float,
+        random_state: int | RandomState | None,
+        label_smoothing: float,
+        n_threads: int | None,
+    ) -> None:
         self.loss = loss
         self.Cs = Cs
         self.l1_ratios = l1_ratios
@@ -91,7 +96,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         self.label_smoothing = label_smoothing
         self.n_threads = n_threads
 
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(
+        self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None, **params: Any
+    ) -> Self:
         """Choose the penalty by cross-validation and fit the model with it.
 
         Parameters
@@ -185,7 +192,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         near = self.coefs_paths_[:, best[1], best[0]].mean(axis=0, dtype=np.float64)
         features = rows.features
         start = model._start(objective, (near[:, :features], near[:, -1]))
-        result = model._minimise(objective, model._choose_solver(rows), start)
+        result = model._minimise(objective, start)
         why = model._why_unsolved(result)
         if why:
             unsolved.append(f"the last one, at C={self.C_:g}: {why}")
@@ -270,7 +277,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             )
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weight))
 
-    def score(self, X, y, sample_weight=None, **params):
+    def score(
+        self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None, **params: Any
+    ) -> float:
         """Score by ``scoring``: by default the accuracy.
 
         Parameters
@@ -293,7 +302,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         routed = self._route("score", **params)
         return float(scorer(self, X, y, **routed.scorer.score))
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """What goes where: to the splitter in `fit`, to the scorer in `fit` and in `score`.
 
         Returns
@@ -387,20 +396,18 @@ class _Fold:
                     raise RuntimeError("this fit was interrupted")
                 yield model._objective(rows)
 
-        def minimise(objective, w):
-            return model._minimise(objective, model._choose_solver(rows), w)
-
         model.C = Cs[0]
         start = np.zeros(model._objective(rows).shape)
         if model.l1_ratio > 0:
-            return follow_path(objectives(), start, minimise, smooth=False)
+            return follow_path(objectives(), start, model._minimise, smooth=False)
         solver = model._choose_solver(rows)
         size = rows.width if rows.separable else rows.outputs * rows.width
         if solver not in KEEP_HESSIAN or size > LARGEST_KEPT_HESSIAN:
-            return follow_path(objectives(), start, minimise)
+            return follow_path(objectives(), start, model._minimise)
         return newton_path(
-            objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver]
-        )
+            objectives(), start, model._minimise,
+            tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver],
+        )  # fmt: skip
 
 
 def _best(scores):

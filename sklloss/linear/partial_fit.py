@@ -1,6 +1,9 @@
 """What the linear classifiers add for their stochastic solvers: their options, and `partial_fit`."""
 
+from typing import Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
@@ -18,6 +21,7 @@ from sklloss.data import (
     stream_classes,
     unchanged_on_error,
 )
+from sklloss.data.types import MatrixLike
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
@@ -90,7 +94,13 @@ class PartialFitMixin:
     """`partial_fit` for a linear classifier."""
 
     @available_if(has_no_l1)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Learn from more rows: one pass over them in mini-batches.
 
         Available with every ``solver``, without an L1 penalty. "adam" takes Adam's steps, any other takes

@@ -1,6 +1,7 @@
 """What a fitted linear classifier says of rows: scores, classes, probabilities."""
 
 import numpy as np
+from sklearn.utils import Tags
 
 from sklloss._class_predictions import ClassPredictions
 from sklloss.arrays.device import device_of, full_precision, to_device
@@ -43,7 +44,7 @@ class LinearPredictions(ClassPredictions):
                 scores = X @ coef.T + intercept
         return scores[:, 0] if self._kind == "binary" else scores
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: sparse input is welcome."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

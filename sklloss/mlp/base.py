@@ -3,13 +3,13 @@
 import functools
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport
@@ -184,7 +184,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         """An array that lives where the model does."""
         return self.coefs_[0]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """The state of a pickle or copy, for which the optimiser's is brought to NumPy."""
         state = super().__getstate__()
         return state | {"_optimizer": state_on_host(state["_optimizer"])} if "_optimizer" in state else state
@@ -521,7 +521,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             out[first : first + BLOCK] = part
         return out
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

@@ -1,10 +1,15 @@
 """The multi-layer perceptrons: what each calls its loss and how it reads y."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -19,6 +24,8 @@ from sklloss.data import (
     on_host,
     unchanged_on_error,
 )
+from sklloss.data.types import Array, MatrixLike
+from sklloss.losses import Loss
 from sklloss.mlp.base import BaseMLP, is_stochastic, output_activation
 from sklloss.mlp.classification import BaseMLPClassifier
 
@@ -264,7 +271,16 @@ class MLPClassifier(BaseMLPClassifier):
         self.device_dtype = device_dtype
 
     @with_callbacks
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train the network.
 
         Parameters
@@ -302,7 +318,13 @@ class MLPClassifier(BaseMLPClassifier):
             return self._train(optimizer, **data, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
-    def partial_fit(self, X, y, sample_weight=None, classes=None):
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
         """Train for one epoch over the given rows, going on from where the last call left off.
 
         Parameters
@@ -332,7 +354,7 @@ class MLPClassifier(BaseMLPClassifier):
             data = self._stream_data(X, y, sample_weight, classes, first)
             return self._train(optimizer, **data, first=first, incremental=True)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
@@ -519,36 +541,36 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss="squared_error",
-        hidden_layer_sizes=(100,),
-        activation="relu",
+        loss: str | Loss = "squared_error",
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
         *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        warmup_fraction=None,
-        n_threads=None,
-        device=None,
-        device_dtype="float32",
-    ):
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: int | bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool | str | Callable[..., float] = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        warmup_fraction: float | None = None,
+        n_threads: int | None = None,
+        device: Any = None,
+        device_dtype: str = "float32",
+    ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -579,7 +601,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.device_dtype = device_dtype
 
     @with_callbacks
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train the network.
 
         Parameters
@@ -611,7 +642,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return self._train(optimizer, data, held_out, first=first, callbacks=callbacks)
 
     @available_if(is_stochastic)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch over the given rows, going on from where the last call left off.
 
         Parameters
@@ -634,7 +665,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             self._link = self.loss
             return self._train(optimizer, data, first=first, incremental=True)
 
-    def predict(self, X):
+    def predict(self, X: MatrixLike) -> Array:
         """Predicted values.
 
         Parameters
@@ -650,7 +681,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         values = self._of_outputs(lambda raw: losses.get(self._link).predict(raw), X)
         return values[:, 0] if values.shape[1] == 1 else values
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
         """R², the share of the variance of y that is predicted.
 
         Parameters
