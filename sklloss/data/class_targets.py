@@ -70,7 +70,7 @@ def code_classes(
         return _code_softmax(data, y, columns, class_weight, classes, name)
     if y.ndim == 2:
         return _code_multilabel(data, y, columns, class_weight, kind, classes, name)
-    if kind == "multilabel":
+    if kind == "multilabel" and classes is not None:
         raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
     return _code_sigmoids(data, y, class_weight, classes, name)
 
@@ -162,8 +162,8 @@ def _code_softmax(
     else:
         y = _in_class_order(y, columns, classes, name)
     weight = data.weight
-    class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
-    if class_weights is not None:
+    if class_weight is not None:
+        class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
         # A row written out once per class weighs class weight times probability there: in total the
         # mixture m of the class weights, at the probabilities c_k y_k / m.
         shares = y * class_weights
@@ -209,8 +209,9 @@ def _in_class_order(y: Values, columns: Any, classes: Values, name: str) -> Valu
 
 def _in_label_order(y: Values, columns: Any, classes: Values | None, name: str) -> Values:
     """The same for labels that may hold together, which have names only if a stream gave them strings."""
-    named = classes is not None and all(isinstance(one, str) for one in np.asarray(classes).tolist())
-    return _in_class_order(y, columns, classes, name) if named else y
+    if classes is None or not all(isinstance(one, str) for one in np.asarray(classes).tolist()):
+        return y
+    return _in_class_order(y, columns, classes, name)
 
 
 def stream_classes(
@@ -391,8 +392,9 @@ def _mix_weights(
     weights = np.empty_like(values)
     for k, class_weight in enumerate(class_weights):
         y = probabilities[:, k]
-        pair = _class_weights(class_weight, classes, np.array([base @ (1 - y), base @ y]))
-        zero, one = (1.0, 1.0) if pair is None else pair
+        zero = one = 1.0
+        if class_weight is not None:
+            zero, one = _class_weights(class_weight, classes, np.array([base @ (1 - y), base @ y]))
         mixture = y * one + (1 - y) * zero
         values[:, k] = np.divide(y * one, mixture, out=y.copy(), where=mixture > 0)
         weights[:, k] = mixture * base
@@ -413,10 +415,8 @@ def _weigh_codes(
     return weight
 
 
-def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> Values | None:
-    """The weight of each class, or None for all 1. masses: the sample weight that each class has."""
-    if class_weight is None:
-        return None
+def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> Values:
+    """The weight of each class. masses: the sample weight that each class has."""
     if isinstance(class_weight, str):
         _balanced(class_weight)
         with np.errstate(divide="ignore"):
