@@ -204,7 +204,7 @@ def test_a_stream_goes_on_without_the_device_that_it_began_on(solver, rows):
 def test_assume_finite_leaves_out_the_search_for_nan_and_no_check_of_a_cast(model, rows, monkeypatch):
     X, y = rows
     looked = []
-    monkeypatch.setattr("sklloss.data.array_checks.check_finite", lambda *given: looked.append(given))
+    monkeypatch.setattr("sklloss.data.checks.check_finite", lambda *given: looked.append(given))
     with sklearn.config_context(assume_finite=True):
         clone(model).fit(X, y)
         assert not looked

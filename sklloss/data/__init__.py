@@ -4,8 +4,16 @@ What leaves this room is trusted by everything below: shapes agree, numbers are 
 negative, codes are in range, and X, targets and weights share one dtype.
 """
 
-from sklloss.data.array_checks import check_same_device, dtype_of, on_host
-from sklloss.data.checks import check_weight, check_X, in_dtype, row_major, usable_layout
+from sklloss.data.checks import (
+    check_same_device,
+    check_weight,
+    check_X,
+    dtype_of,
+    in_dtype,
+    on_host,
+    row_major,
+    usable_layout,
+)
 from sklloss.data.class_targets import (
     check_column_order,
     code_classes,

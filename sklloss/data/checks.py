@@ -1,4 +1,4 @@
-"""Checks of X, weights and validation sets, and of targets as arrays."""
+"""Checks of X, weights, targets and validation sets, of NumPy or of any other array namespace."""
 
 import contextlib
 import math
@@ -8,28 +8,42 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import sklearn
 from numpy.typing import DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
-from sklloss.arrays.device import device_of
-from sklloss.data.array_checks import check_array_X, dtype_of, in_dtype_there, on_host
+from sklloss.arrays.device import Device, device_of, to_numpy
 from sklloss.kernels.linear import gradient as gradient_kernels
 from sklloss.losses import Loss
 
 DTYPES = (np.float64, np.float32)
 
 
-def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
-    """X as a float32 or float64 array, or as CSR; not copied where its dtype and layout are usable.
+def on_host(array: Any, name: str) -> Any:
+    """An array of another namespace as a NumPy array; lists, data frames and SciPy matrices as they are."""
+    if type(array) is np.ndarray or device_of(array) is None:
+        return array
+    _refuse_special_tensors(array, name, "pass {}.to_dense()")
+    return to_numpy(array)
 
-    An array of another namespace stays there, for an estimator that follows it.
+
+def dtype_of(X: Any) -> np.dtype[Any]:
+    """The NumPy dtype of a checked X, wherever it lives."""
+    device = device_of(X)
+    return X.dtype if device is None else device.numpy_dtype(X)
+
+
+def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
+    """Check X: a float32 or float64 array, or CSR; not copied if its dtype and layout are usable.
+
+    An array of another namespace stays in it if the estimator computes there.
     """
-    if _is_plain(X, estimator, reset):
+    if _needs_no_conversion(X, estimator, reset):
         return X
     device = device_of(X) if getattr(estimator, "_follows_arrays", False) else None
     if device is not None:
-        return check_array_X(estimator, X, device, reset=reset, name=name)
+        return _check_array(estimator, X, device, reset=reset, name=name)
     if name == "X":
         X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=DTYPES)
     else:
@@ -38,10 +52,11 @@ def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
     return usable_layout(X)
 
 
-def _is_plain(X: Any, estimator: Any, reset: bool) -> bool:
-    """Whether X is what `validate_data` would return: finite rows of numbers, with nothing to convert.
+def _needs_no_conversion(X: Any, estimator: Any, reset: bool) -> bool:
+    """Whether `validate_data` would return X as it is, found out in a fraction of its time.
 
-    If so, its columns are counted where they must be. What is not plain, or not right, `validate_data` sees.
+    If so, ``n_features_in_`` is set where ``reset`` asks for it. `validate_data` handles all else and words
+    the errors.
     """
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in DTYPES or not X.size:
         return False
@@ -49,7 +64,7 @@ def _is_plain(X: Any, estimator: Any, reset: bool) -> bool:
         return False
     if not reset and X.shape[1] != estimator.n_features_in_:
         return False
-    if not _sums_up(X):
+    if not _has_finite_sum(X):
         try:
             assert_all_finite(X)
         except ValueError:
@@ -59,20 +74,87 @@ def _is_plain(X: Any, estimator: Any, reset: bool) -> bool:
     return True
 
 
-def _sums_up(array: NDArray[Any]) -> bool:
-    """Whether the sum of numbers is finite: all of them are then, and if not, they still may be."""
+def _has_finite_sum(array: NDArray[Any]) -> bool:
+    """Whether the sum is finite, which proves every number finite; the converse does not hold."""
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(np.add.reduce(array, axis=None))
 
 
+def _check_array(estimator: Any, X: Any, device: Device, *, reset: bool, name: str = "X") -> Any:
+    """Check an array of another namespace as `check_X` does: 2-D, finite, float32 or float64; no copy.
+
+    Messages are scikit-learn's where it has the same check.
+    """
+    _refuse_special_tensors(X, name, "sparse rows are taken as a SciPy CSR matrix, which device= moves")
+    if device.numpy_dtype(X) is None:
+        raise TypeError(
+            f"{name} must be float32 or float64 unless it is a NumPy array, got {X.dtype}: convert it "
+            f"with {'X.to(torch.float32)' if device.is_torch else 'xp.astype(X, xp.float32)'}"
+        )
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: {name} must have shape "
+            f"(n_samples, n_features), got {tuple(X.shape)}"
+        )
+    n, features = X.shape
+    for count, what in ((n, "sample(s)"), (features, "feature(s)")):
+        if count == 0:
+            raise ValueError(
+                f"Found array with 0 {what} (shape={tuple(X.shape)}) while a minimum of 1 is required."
+            )
+    if not reset and features != estimator.n_features_in_:
+        raise ValueError(
+            f"{name} has {features} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+    if not sklearn.get_config()["assume_finite"]:
+        check_finite(X, device, name)
+    if reset:
+        estimator.n_features_in_ = features
+        vars(estimator).pop("feature_names_in_", None)
+    return X
+
+
+def _refuse_special_tensors(array: Any, name: str, instead: str) -> None:
+    """Refuse torch tensors that require grad, are nested or sparse, or hold no numbers.
+
+    ``instead`` says what to pass in place of a sparse one.
+    """
+    if getattr(array, "requires_grad", False):
+        raise ValueError(
+            f"{name} requires grad, and no gradient flows through an estimator: pass {name}.detach()"
+        )
+    if getattr(array, "is_nested", False):
+        raise TypeError(
+            f"{name} is a nested tensor, whose rows differ in length: pass one that is not nested"
+        )
+    if str(getattr(array, "layout", "torch.strided")) != "torch.strided":
+        raise TypeError(f"{name} is a tensor of layout {array.layout}: {instead.format(name)}")
+    if getattr(array, "is_meta", False):
+        raise ValueError(f"{name} is a tensor on the device meta, which holds no numbers")
+
+
+def check_finite(X: Any, device: Device, name: str) -> None:
+    """Raise for an array on a device that holds NaN or infinity."""
+    xp = device.xp
+    # A finite sum proves every number finite; a sum that is not may be an overflow of finite numbers.
+    if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):
+        return
+    if bool(xp.any(xp.isnan(X))):
+        raise ValueError(f"Input {name} contains NaN.")
+    raise ValueError(
+        f"Input {name} contains infinity or a value too large for dtype('{device.numpy_dtype(X).name}')."
+    )
+
+
 def usable_layout(X: Any) -> Any:
-    """X with rows or columns contiguous in memory, or CSR of which no row has an index twice."""
+    """X with contiguous rows or columns, or CSR without duplicate entries; copied only if it is not so."""
     if scipy.sparse.issparse(X):
-        # SciPy does not look at indices when a matrix is made from them; the compiled passes trust them.
+        # SciPy builds a matrix without checking its indices, and the compiled passes trust them.
         X.check_format(full_check=True)
         index = np.result_type(X.indices, X.indptr)
         parts = (part.astype(index, copy=False) for part in (X.indices, X.indptr))
-        # in which order they come does not matter
+        # Duplicates matter to the compiled passes, the order of the indices does not.
         if not X.has_canonical_format and gradient_kernels.repeats(*parts, X.shape[1]):
             X = X.copy()
             X.sum_duplicates()
@@ -86,12 +168,14 @@ def usable_layout(X: Any) -> Any:
 
 
 def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
-    """X, which is finite, in another dtype; a ValueError where that has no room for it."""
+    """Cast X, which is finite; a ValueError if a number overflows."""
     if dtype_of(X) == dtype:
         return X
     device = device_of(X)
     if device is not None:
-        return in_dtype_there(X, device, dtype, name)
+        X = device.xp.astype(X, device.real(dtype))
+        check_finite(X, device, name)
+        return X
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -100,9 +184,9 @@ def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
 
 
 def row_major(X: Any) -> Any:
-    """X, dense or CSR, with the numbers of a row side by side: a copy if they are not.
+    """X, dense or CSR, with contiguous rows; a copy if they are not.
 
-    Else to take rows in any order is to read a line of cache for each number, in every epoch.
+    Taking rows of a column-major X in random order would read one cache line per number.
     """
     if scipy.sparse.issparse(X) or X.strides[1] == X.itemsize:
         return X
@@ -111,12 +195,52 @@ def row_major(X: Any) -> Any:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors about 'X' that are about the validation rows say so."""
+    """Put the name of the validation rows before errors that scikit-learn raises about 'X'."""
     try:
         yield
     except (ValueError, TypeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{name}: {error}") from error
+
+
+def check_same_device(estimator: Any, X: Any, model: Any, method: str) -> None:
+    """Refuse rows on another device, or of another namespace, than what the estimator has learned.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like
+        As the user passed it.
+    model : array
+        Something that the estimator has learned.
+    method : str
+        The name of the method that was called.
+
+    Raises
+    ------
+    ValueError
+        Worded as in scikit-learn.
+    """
+    device, fitted = device_of(X), device_of(model)
+    if device == fitted:
+        return
+    name = type(estimator).__name__
+    target = "'numpy'" if device is None else "X"
+    raise ValueError(
+        f"Inputs passed to {name}.{method}() must use the same namespace and the same device as those passed "
+        f"to fit(). fit() was given {fitted or 'numpy'}, {method}() {device or 'numpy'}. Move X, or copy "
+        f"the model to where X lives: estimator.to({target})"
+    )
+
+
+def check_same_device_as(X_val: Any, origin: Device | None) -> None:
+    """Refuse validation rows on another device, or of another namespace, than ``origin``, where X was."""
+    device = device_of(X_val)
+    if device != origin:
+        raise ValueError(
+            f"X and X_val must have the same namespace and device: X is {origin or 'numpy'}, "
+            f"X_val {device or 'numpy'}"
+        )
 
 
 def check_weight(
@@ -154,7 +278,7 @@ def check_weight(
 def weight_in_dtype(
     weight: NDArray[Any], dtype: DTypeLike, name: str = "sample_weight", holder: str = "the network"
 ) -> NDArray[Any]:
-    """Checked weights in the dtype of ``holder``; a ValueError where that has no room for them."""
+    """Cast checked weights to the dtype of ``holder``; a ValueError if they overflow or all underflow."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weight.astype(dtype)
     if not np.isfinite(cast).all() or not cast.any():
@@ -163,7 +287,7 @@ def weight_in_dtype(
 
 
 def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
-    """True if a validation set was given whole; half of one is an error."""
+    """Whether there is a validation set; a ValueError if only part of one was given."""
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} is given without {missing}")
@@ -173,12 +297,12 @@ def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -
 
 
 def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
-    """Y without NaN as a 1-D or 2-D array of n_samples numbers or labels; a sparse matrix is made dense."""
+    """Y, free of NaN, as a 1-D or 2-D array of n_samples numbers or labels; a sparse y becomes dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
     y = on_host(y, name)
     if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf" and len(y) == n_samples:
-        if y.dtype.kind == "f" and not _sums_up(y):
+        if y.dtype.kind == "f" and not _has_finite_sum(y):
             assert_all_finite(y, input_name=name)
         return y
     if scipy.sparse.issparse(y):
@@ -204,14 +328,14 @@ def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
     if y.ndim == 2 and y.shape[1] == 1:
         return column_or_1d(y, warn=True)
     if y.ndim == 2 and y.dtype == object:
-        # columns of several types of numbers
+        # A data frame whose columns have different numeric types.
         with contextlib.suppress(TypeError, ValueError):
             y = y.astype(np.float64)
     return y
 
 
 def _finite_rows(y: Any, name: str) -> Any:
-    """Y as it is; in a matrix of numbers, NaN and infinity are an error that names the row."""
+    """Return y; NaN or infinity in a matrix of numbers is an error that names the row."""
     values = y if isinstance(y, np.ndarray) else None
     if values is not None and values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind == "f":
         bad = ~np.isfinite(values)
@@ -224,9 +348,9 @@ def _finite_rows(y: Any, name: str) -> Any:
 def target_in_dtype(
     y: NDArray[Any], dtype: DTypeLike, loss: Loss, name: str = "y", holder: str = "the network"
 ) -> NDArray[Any]:
-    """Targets (n, outputs) in the dtype of ``holder``; a ValueError where that has no room for them.
+    """Cast targets (n, outputs) to the dtype of ``holder``; a ValueError if one overflows.
 
-    Nor may they leave the loss's domain, as small numbers do that round to 0.
+    It is also one if a target leaves the loss's domain, as a small number does that rounds to 0.
     """
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(y, dtype=dtype)
@@ -237,7 +361,7 @@ def target_in_dtype(
 
 
 def _check_domain(loss: Loss, y: NDArray[Any], name: str) -> None:
-    """Refuse targets outside the loss's domain, in the loss's own words, y under the user's name."""
+    """Refuse targets outside the domain of the loss, with its message and the user's name for y."""
     try:
         loss.check_values(np, y, y.shape[1])
     except ValueError as error:

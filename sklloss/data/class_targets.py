@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklloss.data.array_checks import on_host
-from sklloss.data.checks import target_array
+from sklloss.data.checks import on_host, target_array
 from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.parameters import check_real
 from sklloss.data.types import ClassWeight

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklloss.arrays.device import Device, device_of, to_numpy
-from sklloss.data.array_checks import check_same_device, check_same_device_as, dtype_of
 from sklloss.data.checks import (
+    check_same_device,
+    check_same_device_as,
     check_validation_arguments,
     check_weight,
     check_X,
+    dtype_of,
     in_dtype,
     target_in_dtype,
     weight_in_dtype,

@@ -8,8 +8,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device, device_of, requested_device, to_device, to_numpy, transfer
-from sklloss.data.array_checks import check_finite, dtype_of
-from sklloss.data.checks import in_dtype
+from sklloss.data.checks import check_finite, dtype_of, in_dtype
 
 # What an estimator's ``device_dtype`` may be.
 DEVICE_DTYPES = ("float32", "float64")

@@ -187,7 +187,7 @@ def test_a_validation_set_and_a_warm_start_live_there_too(other_device, rng):
     np.testing.assert_allclose(other.validation_loss_curve_, model.validation_loss_curve_, rtol=1e-6)
     steps = int(other_device.get(other.n_iter_)[0])
     assert int(other_device.get(other.fit(other_device.put(X), other_device.put(y)).n_iter_)[0]) < steps
-    with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
+    with pytest.raises(ValueError, match="X and X_val must have the same namespace and device"):
         model.fit(X, y, **validation)
 
 

@@ -316,9 +316,9 @@ def test_rows_of_another_device_than_fit_are_refused(other_device, rng):
         model.partial_fit(X, y)
     with pytest.raises(ValueError, match=r"MLPRegressor\.partial_fit\(\) must use the same namespace"):
         values.partial_fit(other_device.put(X), X[:, 0])
-    with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
+    with pytest.raises(ValueError, match="X and X_val must have the same namespace and device"):
         regressor().fit(other_device.put(X), X[:, 0], X_val=X, y_val=X[:, 0])
-    with pytest.raises(ValueError, match="X and X_val must be of one namespace"):
+    with pytest.raises(ValueError, match="X and X_val must have the same namespace and device"):
         classifier().fit(X, y, X_val=other_device.put(X), y_val=y)
 
 
