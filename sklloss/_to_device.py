@@ -7,7 +7,8 @@ import numpy as np
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.arrays.device import device_of, to_device, to_numpy, torch_device
+from sklloss.arrays.device import device_of, torch_device
+from sklloss.arrays.transfer import to_device, to_numpy
 
 
 class Movable:

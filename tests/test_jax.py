@@ -63,7 +63,7 @@ def test_elsewhere_what_needs_no_writing_works_and_the_rest_is_named(model, rows
     there = jax.numpy.asarray(X)
     other = clone(model).set_params(random_state=0)
     if model.solver in ("sgd", "adam") or hasattr(model, "hidden_layer_sizes"):
-        with pytest.raises(TypeError, match="write to arrays, and JAX's allow no writing: pass NumPy's or"):
+        with pytest.raises(TypeError, match="write to arrays, and JAX arrays are immutable: pass NumPy or"):
             other.fit(there, y)
         assert not hasattr(other, "n_features_in_")
     else:

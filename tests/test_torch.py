@@ -8,7 +8,8 @@ from array_api_compat import array_namespace
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.arrays.device import full_precision, requested_device
+from sklloss.arrays.device import requested_device
+from sklloss.arrays.transfer import full_precision
 from sklloss.data import move_to_device
 
 torch = pytest.importorskip("torch")
@@ -137,9 +138,9 @@ def test_tensors_without_numbers_of_their_own_are_named(model, rows):
         model.fit(X, torch.asarray(y).to_sparse())
     with pytest.raises(TypeError, match="^X is a nested tensor"):
         model.fit(torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged), y[:2])
-    with pytest.raises(ValueError, match="device='meta' holds no numbers"):
+    with pytest.raises(ValueError, match="device='meta' stores no values"):
         clone(model).set_params(device="meta").fit(X.numpy(), y)
-    with pytest.raises(ValueError, match="device='meta' holds no numbers"):
+    with pytest.raises(ValueError, match="device='meta' stores no values"):
         model.fit(X, y).to("meta")
     with pytest.raises(TypeError, match="device must be 'numpy', the name.*got torch.float32"):
         model.to(torch.float32)

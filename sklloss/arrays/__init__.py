@@ -1,1 +1,1 @@
-"""Where arrays live and how work on them is shared out: NumPy's and the kernels, or another library's."""
+"""Devices and threads: where arrays live, how they are moved, and how work on them is divided."""

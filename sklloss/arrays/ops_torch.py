@@ -1,7 +1,7 @@
-"""Operations over torch's tensors that are faster than those of the array API.
+"""Operations on torch tensors that are faster than those of the array API.
 
-`TorchOps` is what networks compute with. `in_place` has the two commonest losses, the formulas' numbers for a
-third of the work.
+`TorchOps` is what networks compute with. `in_place` computes the two most common losses in a third of the
+time that their formulas take.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from typing import Any
+from typing import Any, Protocol
 
 from sklloss.arrays.device import Device
 from sklloss.arrays.ops import AdamSteps, Array, Ops, SGDSteps
-from sklloss.losses import CrossEntropy, LogLoss
+from sklloss.losses import CrossEntropy, LogLoss, Loss
 
-# Steps taken, as the fused Adam counts them, after which no bias is left to correct.
+# The step count passed to the fused Adam: so large that its bias correction has no effect.
 UNBIASED = 1e30
 
 
 class TorchOps(Ops):
-    """`Ops` over torch's tensors: in place, and with fewer passes over memory."""
+    """`Ops` on torch tensors: in place, with fewer passes over memory."""
 
     def __init__(self, device: Device, itemsize: int) -> None:
         super().__init__(device, itemsize)
         self._torch = importlib.import_module("torch")
-        # Without erfc there is the polynomial.
+        # Other devices may lack erfc; they use the polynomial of `Ops`.
         self._has_erfc = device.native.type in ("cpu", "cuda")
-        # Whether the device has Adam as one kernel; None until it was tried.
+        # Whether the device has a fused Adam kernel; None until the first step has tried it.
         self._has_fused_adam: bool | None = None
         self._step_count: Any = None
 
@@ -63,7 +63,7 @@ class TorchOps(Ops):
         array.mul_(factor)
 
     def adam(self, parameters: Array, gradient: Array, rate: float, steps: AdamSteps) -> None:
-        """See `Ops.adam`. One kernel does it all where the device has that."""
+        """See `Ops.adam`. A single fused kernel where the device has one."""
         if self._has_fused_adam is None:
             self._has_fused_adam = self._try_fused_adam(parameters, gradient, rate, steps)
             if self._has_fused_adam:
@@ -76,7 +76,7 @@ class TorchOps(Ops):
         parameters.addcdiv_(steps.first, steps.second.sqrt().add_(steps.epsilon), value=-rate)
 
     def _try_fused_adam(self, parameters: Array, gradient: Array, rate: float, steps: AdamSteps) -> bool:
-        """Take the first step by the fused kernel; whether the device has it."""
+        """Try to take the first step with the fused kernel; returns whether the device has it."""
         torch = self._torch
         self._step_count = torch.full((), UNBIASED, dtype=torch.float32, device=parameters.device)
         self._adam = importlib.import_module("torch.optim.adam").adam
@@ -129,7 +129,7 @@ class TorchOps(Ops):
 
     def relu_gradient(self, delta: Array, active: Array) -> Array:
         """See `Ops.relu_gradient`."""
-        # 0 or 1, in a tenth of the time that a mask takes
+        # The sign is 0 or 1, and takes a tenth of the time of a mask.
         return delta.mul_(self._torch.sign(active))
 
     def tanh(self, z: Array) -> Array:
@@ -141,8 +141,15 @@ class TorchOps(Ops):
         return z.sigmoid_()
 
 
-def in_place(device, loss):
-    """The loss as a function of a batch, or None where there is nothing better than its formula.
+class BatchLoss(Protocol):
+    """A loss over a batch of tensors."""
+
+    def __call__(self, y: Array, raw: Array, with_curvature: bool, /) -> tuple[Array, Array, Array | None]:
+        """Losses of the rows, gradient and curvature; see `in_place`."""
+
+
+def in_place(device: Device, loss: Loss) -> BatchLoss | None:
+    """The loss as a function of a batch, or None if nothing is faster than its formula.
 
     Parameters
     ----------
@@ -151,59 +158,69 @@ def in_place(device, loss):
 
     Returns
     -------
-    function of (y, raw, curved)
-        It gives what `Loss.formula` and, if ``curved``, `Loss.curvature` do: losses, gradient, and second
-        derivatives or None. Of a softmax the last are the probabilities. ``raw`` is overwritten. An infinite
-        score counts as the largest finite one: a loss that the formula calls infinite is that large.
+    function of (y, raw, with_curvature), or None
+        It returns what `Loss.formula` and, if ``with_curvature``, `Loss.curvature` return: losses, gradient,
+        and second derivatives or None. For a softmax the latter are the probabilities. ``raw`` is
+        overwritten. An infinite score counts as the largest finite one, so a loss that the formula makes
+        infinite is that large.
     """
-    own = {CrossEntropy.kernel: _cross_entropy, LogLoss.kernel: _log_loss}.get(loss.kernel)
-    if own is None or not device.is_torch:
+    if not device.is_torch:
         return None
-    return functools.partial(own, importlib.import_module("torch"), loss.label_smoothing)
+    torch = importlib.import_module("torch")
+    # The exact class: a subclass may state another formula.
+    if type(loss) is CrossEntropy:
+        return functools.partial(_cross_entropy, torch, loss.label_smoothing)
+    if type(loss) is LogLoss:
+        return functools.partial(_log_loss, torch, loss.label_smoothing)
+    return None
 
 
-def _cross_entropy(torch, smoothing, y, raw, curved):
+def _cross_entropy(
+    torch: Any, smoothing: float, y: Array, raw: Array, with_curvature: bool, /
+) -> tuple[Array, Array, Array | None]:
     largest = torch.finfo(raw.dtype).max
     top, first = torch.max(raw.clamp_(-largest, largest), 1, keepdim=True)
-    ahead = raw.sub_(top).clamp_(min=-largest)
+    difference = raw.sub_(top).clamp_(min=-largest)
     spread = smoothing / raw.shape[1]
     if y.ndim == 2:
         y = y * (1.0 - smoothing) + spread if smoothing else y
-        cost = (y * ahead).sum(1)
+        cost = (y * difference).sum(1)
     else:
-        at = y[:, None]
-        own = torch.gather(ahead, 1, at)
-        cost = own[:, 0]
+        codes = y[:, None]
+        at_code = torch.gather(difference, 1, codes)
+        cost = at_code[:, 0]
         if smoothing:
-            cost = (1.0 - smoothing) * cost + spread * ahead.sum(1)
-    e = ahead.exp_()
-    # all but the largest: next to its 1 they would lose digits
+            cost = (1.0 - smoothing) * cost + spread * difference.sum(1)
+    e = difference.exp_()
+    # The sum without the largest term, which is 1: added to it, small terms would lose digits.
     rest = e.scatter_(1, first, 0.0).sum(1, keepdim=True)
     total = 1.0 + rest
     p = e.scatter_(1, first, 1.0).div_(total)
     value = torch.log1p(rest)[:, 0] - cost
     if y.ndim == 2:
-        return value, p - y, p if curved else None
-    bend = p.clone() if curved else None
-    # At the code, p - 1 is minus the probability of all others: the sum keeps its digits, p - 1 would not.
-    others = torch.where(own == 0.0, rest, total - own.exp_())
-    gradient = p.scatter_(1, at, others.div_(total).neg_())
+        return value, p - y, p if with_curvature else None
+    curvature = p.clone() if with_curvature else None
+    # At the code, p - 1 is minus the probability of all other classes; summed, it keeps its digits.
+    others = torch.where(at_code == 0.0, rest, total - at_code.exp_())
+    gradient = p.scatter_(1, codes, others.div_(total).neg_())
     if smoothing:
-        gradient.sub_(spread).scatter_add_(1, at, torch.full_like(own, smoothing))
-    return value, gradient, bend
+        gradient.sub_(spread).scatter_add_(1, codes, torch.full_like(at_code, smoothing))
+    return value, gradient, curvature
 
 
-def _log_loss(torch, smoothing, y, raw, curved):
+def _log_loss(
+    torch: Any, smoothing: float, y: Array, raw: Array, with_curvature: bool, /
+) -> tuple[Array, Array, Array | None]:
     largest = torch.finfo(raw.dtype).max
     size = torch.abs(raw.clamp_(-largest, largest))
     above = (raw >= 0).to(raw.dtype)
-    # What the label has against the score. Of a smoothed label 1 - y would lose digits, of the label not.
+    # The weight of the less likely label. It is smoothed here: 1 minus a smoothed label loses digits.
     against = (above - y).abs_()
     if smoothing:
         against.mul_(1.0 - smoothing).add_(0.5 * smoothing)
     e = torch.exp(-size)
     value = size.mul_(against).add_(torch.log1p(e))
     total = 1.0 + e
-    short = e.div_(total)  # what the probability of the likelier side lacks
-    bend = short / total if curved else None
-    return value, above.mul_(2.0).sub_(1.0).mul_(against.sub_(short)), bend
+    small = e.div_(total)  # the probability of the less likely label
+    curvature = small / total if with_curvature else None
+    return value, above.mul_(2.0).sub_(1.0).mul_(against.sub_(small)), curvature

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklloss.arrays.device import Device, device_of, to_numpy
+from sklloss.arrays.device import Device, device_of
+from sklloss.arrays.transfer import to_numpy
 from sklloss.data.checks import (
     check_same_device,
     check_same_device_as,

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from sklloss.arrays.device import Device, device_of, requested_device, to_device, to_numpy, transfer
+from sklloss.arrays.device import Device, device_of, requested_device
+from sklloss.arrays.transfer import to_device, to_numpy, transfer
 from sklloss.data.checks import check_finite, dtype_of, in_dtype
 
 # What an estimator's ``device_dtype`` may be.

@@ -16,7 +16,7 @@ from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
 from sklloss._warnings import warn
 from sklloss.arrays import threads
-from sklloss.arrays.device import full_precision, to_device
+from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
     DEVICE_DTYPES,
     check_choice,

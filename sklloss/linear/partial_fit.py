@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from sklloss.arrays import threads
-from sklloss.arrays.device import full_precision, to_device
+from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
     check_column_order,
     check_integer,

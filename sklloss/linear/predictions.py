@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.utils import Tags
 
 from sklloss._class_predictions import ClassPredictions
-from sklloss.arrays.device import device_of, full_precision, to_device
+from sklloss.arrays.device import device_of
+from sklloss.arrays.transfer import full_precision, to_device
 
 
 class LinearPredictions(ClassPredictions):

@@ -7,7 +7,7 @@ from sklearn.base import ClassifierMixin
 
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
-from sklloss.arrays.device import to_device
+from sklloss.arrays.transfer import to_device
 from sklloss.data import (
     check_choice,
     check_column_order,

@@ -4,7 +4,6 @@ import numpy as np
 from scipy.linalg import lapack
 
 from sklloss.arrays.ops import adam
-from sklloss.arrays.torch_rows import TakenRows
 
 # Bytes of rows that are gathered at a time, for as many batches as they make.
 GATHER_BYTES = 1 << 25
@@ -201,7 +200,7 @@ class _SparseBlocks(_Blocks):
         return 4 * passes.X.nnz / max(1, passes.n)
 
     def _take(self, order, at):
-        self._X = TakenRows(self._passes.X, order, at)
+        self._X = self._passes.X.gather_rows(order, at)
 
     def _look(self):
         self._part = self._X.rows(self._first, self._last)

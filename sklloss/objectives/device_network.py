@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklloss.arrays.device import Device, check_writable, device_of, full_precision
+from sklloss.arrays.device import Device, check_writable, device_of
 from sklloss.arrays.ops import Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
+from sklloss.arrays.transfer import full_precision
 from sklloss.losses import Loss, _batches
 from sklloss.objectives.device_layers import GradientBuffer, Layers
 from sklloss.objectives.network import NetworkObjective

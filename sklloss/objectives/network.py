@@ -19,9 +19,10 @@ from numpy.typing import DTypeLike
 
 from sklloss import kernels
 from sklloss.arrays import threads
-from sklloss.arrays.device import Device, to_numpy
+from sklloss.arrays.device import Device
 from sklloss.arrays.ops import Array, Steps
 from sklloss.arrays.threads import single_threaded_blas
+from sklloss.arrays.transfer import to_numpy
 from sklloss.kernels.network import network as network_kernels
 from sklloss.kernels.network.network import Rows
 from sklloss.losses import Loss

@@ -125,3 +125,12 @@ def test_other_losses_and_other_namespaces_keep_their_formulas(strict):
         taken = in_place(there, losses.get(name)) is not None
         assert taken == (name in ("log_loss", "cross_entropy"))
     assert in_place(strict, CrossEntropy()) is None
+
+
+def test_a_subclass_keeps_its_own_formula():
+    class Doubled(CrossEntropy):
+        def formula(self, xp, y, raw):
+            value, gradient = super().formula(xp, y, raw)
+            return 2.0 * value, lambda: 2.0 * gradient()
+
+    assert in_place(device_of(torch.zeros(1)), Doubled()) is None

@@ -8,7 +8,8 @@ import scipy.sparse
 from array_api_compat import array_namespace
 
 from sklloss import losses
-from sklloss.arrays.device import Device, transfer
+from sklloss.arrays.device import Device
+from sklloss.arrays.transfer import transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
 from sklloss.data import Dataset
 from sklloss.objectives.device_passes import DevicePasses
