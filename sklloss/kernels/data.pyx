@@ -191,8 +191,9 @@ cdef inline void copy_rows(
 cdef class Dataset:
     """X, targets and weights, made once per fit for all passes over the rows.
 
-    Shapes and dtypes are trusted: they are checked where the data comes in. Class codes and the indices of
-    rows are read unchecked here; the loss kernel, or the expansion into 0/1 targets, checks each code.
+    Values are trusted, and so are the indices of a CSR matrix: they are checked where the data comes in.
+    Class codes and the indices of rows are read unchecked here; the loss kernel, or the expansion into 0/1
+    targets, checks each code.
 
     Parameters
     ----------
@@ -242,14 +243,20 @@ cdef class Dataset:
                 self.row_step, self.column_step = doubles.strides[0] // size, doubles.strides[1] // size
             self.by_rows = self.column_step == 1 and self.row_step >= self.features
         if target is not None:
+            check_shape(target, (self.rows, outputs), "target")
             target = target.reshape(-1)
             self.target = numbers(target, self.single)
         if codes is not None:
+            check_shape(codes, (self.rows,), "codes")
             labels = codes
             self.codes = &labels[0]
         self.expand = expand
         if weight is not None:
             self.weight_per_output = weight.ndim == 2
+            if self.weight_per_output:
+                check_shape(weight, (self.rows, outputs), "weight")
+            else:
+                check_shape(weight, (self.rows,), "weight")
             weight = weight.reshape(-1)
             self.weight = numbers(weight, self.single)
         if center is not None:
@@ -321,6 +328,12 @@ cdef class Dataset:
             copy_rows(<const float*>source, per_row, order, first, rows, <double*>out)
         else:
             copy_rows(<const double*>source, per_row, order, first, rows, <double*>out)
+
+
+cdef int check_shape(array, tuple shape, name) except -1:
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return 0
 
 
 cdef const void* numbers(array, bint single) except? NULL:

@@ -3,6 +3,7 @@
 import functools
 import numbers
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -279,8 +280,9 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         epochs = len(history.loss_curve)
         if epochs and watched.kind and given:
             self._compare_start(history, validate(parameters)[1])
-        X = row_major(bound.X) if optimizer is not None and data.device is None else bound.X
-        rows = objective.rows(X, bound.values, bound.weight, bound.codes)
+        if optimizer is not None and data.device is None:
+            bound = replace(bound, X=row_major(bound.X))
+        rows = objective.rows(bound)
         # What training leaves that ends early: with early stopping its best weights; after Ctrl-C those of
         # the last epoch, for a warm start to go on from.
         hooks = {
@@ -449,7 +451,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             objective = self._objective(
                 objective.device, objective.widths, self.activation, objective.dtype, loss_val
             )
-        rows = objective.rows(X, held_out.values, weight, held_out.codes)
+        rows = objective.rows(held_out)
         weights = {} if weight is None else {"sample_weight": weight}
         # metrics are NumPy's: scorers are given its rows, and a model that answers them where it is trained
         host = held_out.on_host() if scorer is not None else None

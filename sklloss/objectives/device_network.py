@@ -13,6 +13,7 @@ from sklloss.arrays.device import Device, check_writable, device_of
 from sklloss.arrays.ops import Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
 from sklloss.arrays.transfer import full_precision
+from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _batches
 from sklloss.objectives.device_layers import GradientBuffer, Layers
 from sklloss.objectives.network import NetworkObjective
@@ -100,15 +101,9 @@ class DeviceNetworkObjective(NetworkObjective):
 
     # Passes -----------------------------------------------------------------------------------------
 
-    def rows(
-        self,
-        X: Array,
-        target: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-        codes: np.ndarray | None = None,
-    ) -> DeviceNetworkRows:
+    def rows(self, data: Dataset) -> DeviceNetworkRows:
         """See `NetworkObjective.rows`; targets are NumPy arrays, and are copied to the device."""
-        return DeviceNetworkRows(self.device, X, target, weight, codes, self.dtype)
+        return DeviceNetworkRows(self.device, data)
 
     def epoch(
         self,
@@ -119,7 +114,7 @@ class DeviceNetworkObjective(NetworkObjective):
         steps: Steps,
     ) -> float:
         """See `NetworkObjective.epoch`."""
-        n = rows.n if order is None else len(order)
+        n = rows.rows if order is None else len(order)
         batch_size = min(batch_size, n)
         shares, sums = self._shares(rows, order, np.arange(0, n, batch_size))
         total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
@@ -150,7 +145,7 @@ class DeviceNetworkObjective(NetworkObjective):
         with self.running():
             total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
             self._add_loss(rows, self.put(parameters), total, None)
-            return total.result() / rows.n
+            return total.result() / rows.rows
 
     def value_and_gradient(self, rows: DeviceNetworkRows, parameters: Array) -> tuple[float, np.ndarray]:
         """See `NetworkObjective.value_and_gradient`."""
@@ -162,8 +157,8 @@ class DeviceNetworkObjective(NetworkObjective):
             )
             self._add_loss(rows, parameters, total, gradient)
             if self.alpha:
-                self._add_penalty(parameters, gradient, self.alpha / rows.total_weight, total, rows.n)
-            return total.result() / rows.n, self.device.get(gradient)
+                self._add_penalty(parameters, gradient, self.alpha / rows.total_weight, total, rows.rows)
+            return total.result() / rows.rows, self.device.get(gradient)
 
     def predict(self, X: Array, parameters: Array) -> Array:
         """See `NetworkObjective.predict`; NumPy's scores for rows of NumPy's."""
@@ -173,7 +168,7 @@ class DeviceNetworkObjective(NetworkObjective):
         parts = []
         with self.running():
             coefs, intercepts = self._layers.unpack(self.put(parameters))
-            rows = None if on_host else self.rows(X)
+            rows = None if on_host else self.rows(Dataset(X))
             for first in range(0, n, step):
                 last = min(first + step, n)
                 if rows is None:
@@ -203,7 +198,7 @@ class DeviceNetworkObjective(NetworkObjective):
 
         The former is None where all rows of a batch count alike.
         """
-        n = rows.n if order is None else len(order)
+        n = rows.rows if order is None else len(order)
         counts = np.diff(starts, append=n)
         if rows.weight is None:
             return None, counts
@@ -244,7 +239,7 @@ class DeviceNetworkObjective(NetworkObjective):
     ) -> None:
         """Add the mean loss of all rows, times their number; add its gradient to ``out`` if there is one."""
         assert self._loss is not None
-        n, layers = rows.n, self._layers
+        n, layers = rows.rows, self._layers
         coefs, intercepts = layers.unpack(parameters)
         shares = self._shares(rows, None, np.array([0]))[0]
         uniform_share = 1.0 / (n * self._parts)
@@ -280,40 +275,29 @@ class DeviceNetworkRows:
     Parameters
     ----------
     device : Device
-    X : array of shape (n, features) or TorchCSR
-    target, weight, codes
-        As `sklloss.kernels.network.network.Rows` takes them, in NumPy.
-    dtype : NumPy dtype
-        That of X.
+    data : Dataset
+        Whose X is on the device.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        X: Array,
-        target: np.ndarray | None,
-        weight: np.ndarray | None,
-        codes: np.ndarray | None,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._device, self._X = device, X
-        self.n, features = X.shape
-        self.row_bytes = features * dtype.itemsize
+    def __init__(self, device: Device, data: Dataset) -> None:
+        self._device, self._X = device, data.X
+        self.rows, features = data.X.shape
+        self.row_bytes = features * data.dtype.itemsize
         self.targets: Array | None = None
-        if codes is not None:
-            self.targets = device.put(codes, np.int64)
-        elif target is not None:
-            self.targets = device.put(target, dtype)
-        self.weight = weight
-        self.has_zero_weights = weight is not None and not weight.all()
-        self._sparse = hasattr(X, "dense_rows")
+        if data.codes is not None:
+            self.targets = device.put(data.codes, np.int64)
+        elif data.values is not None:
+            self.targets = device.put(data.values, data.dtype)
+        self.weight = data.weight
+        self.has_zero_weights = data.weight is not None and not data.weight.all()
+        self._sparse = hasattr(data.X, "dense_rows")
 
     @property
     def total_weight(self) -> float:
         """The sum of the weights of all rows; a row's is the mean of those of its outputs."""
         if self.weight is None:
-            return float(self.n)
-        return float(self.weight.reshape(self.n, -1).mean(axis=1, dtype=np.float64).sum())
+            return float(self.rows)
+        return float(self.weight.reshape(self.rows, -1).mean(axis=1, dtype=np.float64).sum())
 
     def index(self, order: np.ndarray) -> Array:
         """Row numbers on the device."""

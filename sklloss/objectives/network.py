@@ -23,8 +23,9 @@ from sklloss.arrays.device import Device
 from sklloss.arrays.ops import Array, Steps
 from sklloss.arrays.threads import single_threaded_blas
 from sklloss.arrays.transfer import to_numpy
+from sklloss.data.dataset import Dataset
+from sklloss.kernels import data as data_kernels
 from sklloss.kernels.network import network as network_kernels
-from sklloss.kernels.network.network import Rows
 from sklloss.losses import Loss
 
 ACTIVATIONS = tuple(network_kernels.ACTIVATIONS)
@@ -97,14 +98,8 @@ class NetworkObjective(abc.ABC):
         """The context that epochs run in."""
 
     @abc.abstractmethod
-    def rows(
-        self,
-        X: Array,
-        target: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-        codes: np.ndarray | None = None,
-    ) -> Any:
-        """Rows of X with their targets, ready for passes; X is not copied."""
+    def rows(self, data: Dataset) -> Any:
+        """The data in the form that passes read, wherever they are; X is not copied."""
 
     @abc.abstractmethod
     def epoch(
@@ -212,35 +207,36 @@ class NumpyNetworkObjective(NetworkObjective):
         """BLAS held to one thread."""
         return single_threaded_blas()
 
-    def rows(
-        self,
-        X: Array,
-        target: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-        codes: np.ndarray | None = None,
-    ) -> Rows:
+    def rows(self, data: Dataset) -> data_kernels.Dataset:
         """See `NetworkObjective.rows`; nothing is copied."""
-        return Rows(X, target, weight, codes)
+        return data_kernels.Dataset(data.X, data.values, data.codes, data.weight, outputs=data.outputs)
 
     def epoch(
-        self, rows: Rows, order: np.ndarray | None, batch_size: int, parameters: Array, steps: Steps
+        self,
+        rows: data_kernels.Dataset,
+        order: np.ndarray | None,
+        batch_size: int,
+        parameters: Array,
+        steps: Steps,
     ) -> float:
         """See `NetworkObjective.epoch`."""
         return self._share(
             batch_size, self._network.epoch, rows, order, batch_size, parameters, steps, self.alpha
         )
 
-    def loss(self, rows: Rows, parameters: Array) -> float:
+    def loss(self, rows: data_kernels.Dataset, parameters: Array) -> float:
         """See `NetworkObjective.loss`."""
         with single_threaded_blas():
-            total, weights = self._share(rows.n, self._network.loss_and_gradient, rows, parameters)
+            total, weights = self._share(rows.rows, self._network.loss_and_gradient, rows, parameters)
         return total / weights
 
-    def value_and_gradient(self, rows: Rows, parameters: Array) -> tuple[float, np.ndarray]:
+    def value_and_gradient(self, rows: data_kernels.Dataset, parameters: Array) -> tuple[float, np.ndarray]:
         """See `NetworkObjective.value_and_gradient`."""
         gradient = np.empty_like(parameters)
         with single_threaded_blas():
-            total, weights = self._share(rows.n, self._network.loss_and_gradient, rows, parameters, gradient)
+            total, weights = self._share(
+                rows.rows, self._network.loss_and_gradient, rows, parameters, gradient
+            )
         coefs = parameters[: self.coefs]
         gradient[: self.coefs] += self.alpha * coefs
         gradient /= weights
@@ -253,18 +249,19 @@ class NumpyNetworkObjective(NetworkObjective):
         sparse = hasattr(X, "indptr")
         with single_threaded_blas():
             if X.dtype == self.dtype and not sparse:
-                return self._scores(Rows(X), parameters)
+                return self._scores(X, parameters)
             # Another dtype or width of indices is converted block by block.
             scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
             numbers_per_row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
             step = max(64, CONVERTED_NUMBERS // numbers_per_row)
             for first in range(0, n, step):
-                block = Rows(X[first : first + step].astype(self.dtype, copy=False))
+                block = X[first : first + step].astype(self.dtype, copy=False)
                 scores[first : first + step] = self._scores(block, parameters)
             return scores
 
-    def _scores(self, rows: Rows, parameters: Array) -> np.ndarray:
-        return self._share(rows.n, self._network.predict, rows, parameters)
+    def _scores(self, X: Array, parameters: Array) -> np.ndarray:
+        rows = data_kernels.Dataset(X, outputs=self.widths[-1])
+        return self._share(rows.rows, self._network.predict, rows, parameters)
 
     def _share(self, batch_rows: int, run: Callable[..., Any], *arguments: Any) -> Any:
         """Call a pass over batches of so many rows, with threads to help it where that pays."""

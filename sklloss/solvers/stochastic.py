@@ -198,7 +198,7 @@ def train(
     best = objective.copy(parameters) if options.early_stopping else parameters
     n, callbacks = len(order), options.callbacks
     batches = -(-n // options.batch_size)
-    gather = _order_matters(order, rows.n, options)
+    gather = _order_matters(order, rows.rows, options)
     with objective.running():
         for epoch in range(1, options.max_iter + 1):
             if callbacks is not None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 import threadpoolctl
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklloss import LogisticClassifier, MLPRegressor, SoftmaxClassifier, losses
+from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier, losses
 from sklloss.data import (
     Dataset,
     check_data,
@@ -527,16 +528,27 @@ def test_a_number_is_a_weight_for_every_row():
 
 
 @pytest.mark.parametrize("spoil", ["index", "pointer"])
-@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs"])
-def test_a_sparse_matrix_that_points_outside_itself_is_an_error(solver, spoil):
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticClassifier(solver="newton-cholesky"),
+        LogisticClassifier(solver="newton-cg"),
+        LogisticClassifier(solver="lbfgs"),
+        MLPClassifier(hidden_layer_sizes=4, max_iter=1),
+        MLPClassifier(hidden_layer_sizes=4, max_iter=1, solver="lbfgs"),
+    ],
+    ids=lambda model: f"{type(model).__name__}-{model.solver}",
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_sparse_matrix_that_points_outside_itself_is_an_error(model, spoil):
     X = scipy.sparse.csr_matrix((np.ones(4), [0, 1, 2, 0], [0, 1, 2, 3, 4]), shape=(4, 3))
-    model = LogisticClassifier(solver=solver).fit(X, [0, 1, 0, 1])
+    model = clone(model).fit(X, [0, 1, 0, 1])
     if spoil == "index":
         X.indices[3] = 20_000_000
     else:
         X.indptr[2] = 50_000_000
     with pytest.raises(ValueError, match="ind"):
-        LogisticClassifier(solver=solver).fit(X, [0, 1, 0, 1])
+        clone(model).fit(X, [0, 1, 0, 1])
     with pytest.raises(ValueError, match="ind"):
         model.predict(X)
 

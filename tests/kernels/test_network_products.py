@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from rows import compiled
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps
@@ -89,9 +90,9 @@ def test_a_step_beside_the_products_goes_down_the_gradient(build, rows, blocks, 
     X, target = rng.standard_normal((rows, 120)), rng.standard_normal((rows, 3))
     start = rng.standard_normal(net.size) / 10
     gradient, parameters = np.empty(net.size), start.copy()
-    loss, _ = net.loss_and_gradient(network_kernels.Rows(X, target), start, gradient)
+    loss, _ = net.loss_and_gradient(compiled(X, target), start, gradient)
     mean = net.epoch(
-        network_kernels.Rows(X, target), None, rows, parameters,
+        compiled(X, target), None, rows, parameters,
         SGDSteps(np.full(1, 0.1), np.zeros(net.size)), penalty=0.7,
     )  # fmt: skip
     gradient[: net.coefs] += 0.7 * start[: net.coefs]
@@ -116,6 +117,6 @@ def test_rows_that_are_fetched_ahead_are_those_of_the_order(layout, dtype, rng):
         parameters = np.linspace(-0.1, 0.1, net.size).astype(dtype)
         first, second = np.zeros(net.size, dtype), np.zeros(net.size, dtype)
         steps = AdamSteps(np.full(4, 0.01), first, second, beta_1=0.9, beta_2=0.99, epsilon=1e-8)
-        loss = net.epoch(network_kernels.Rows(*rows), sequence, 200, parameters, steps, penalty=0.3)
+        loss = net.epoch(compiled(*rows), sequence, 200, parameters, steps, penalty=0.3)
         results.append((loss, parameters.tobytes()))
     assert results[0] == results[1]

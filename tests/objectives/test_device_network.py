@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from rows import dataset
 
 from sklloss import losses
 from sklloss.arrays.device import device_of
@@ -39,7 +40,10 @@ def both(other_device, activation, dtype, loss, X, alpha=0.1, **rest):
     one = NumpyNetworkObjective(WIDTHS, activation, dtype, loss, alpha)
     other = DeviceNetworkObjective(WIDTHS, activation, dtype, other_device, loss, alpha)
     start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), dtype)
-    rows = one.rows(X, **rest), other.rows(other_device.put(X), **rest)
+    rows = (
+        one.rows(dataset(X, **rest, outputs=WIDTHS[-1])),
+        other.rows(dataset(other_device.put(X), **rest, outputs=WIDTHS[-1])),
+    )
     return (one, other), rows, (start.copy(), other.put(start))
 
 
@@ -51,8 +55,8 @@ def assert_epochs_agree(objectives, rows, parameters, optimizer, dtype, epochs=2
         one.start(objective.size, dtype)
         one.move_to(objective)
     for epoch in range(epochs):
-        order = rng.permutation(rows[0].n)[3:] if epoch % 2 == 0 else None
-        batches = -(-(rows[0].n if order is None else len(order)) // batch_size)
+        order = rng.permutation(rows[0].rows)[3:] if epoch % 2 == 0 else None
+        batches = -(-(rows[0].rows if order is None else len(order)) // batch_size)
         values = [
             objective.epoch(own, order, batch_size, start, one.steps(batches))
             for objective, own, start, one in zip(objectives, rows, parameters, optimizers, strict=True)
@@ -126,7 +130,9 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
         weight = rng.uniform(0.1, 2.0, 30)
         objective = DeviceNetworkObjective(WIDTHS, activation, np.float64, device_of(X), loss)
         start = initial_parameters(WIDTHS, activation, np.random.RandomState(0), np.float64)
-        value, gradient = objective.value_and_gradient(objective.rows(X, weight=weight, **y), start)
+        value, gradient = objective.value_and_gradient(
+            objective.rows(dataset(X, weight=weight, **y, outputs=WIDTHS[-1])), start
+        )
         coefs, intercepts = objective.unpack(start)
         leaves = [part.requires_grad_() for part in (*coefs, *intercepts)]
         z = X
@@ -188,7 +194,7 @@ def test_an_epoch_waits_for_the_device_once_however_many_batches_it_has(rng, mon
         weight = rng.uniform(0.0, 1.0, 96).astype(np.float32)
         weight[3] = 0.0
         objective = DeviceNetworkObjective(WIDTHS, "relu", np.float32, device_of(X), loss, 0.1)
-        rows = objective.rows(X, weight=weight, **y)
+        rows = objective.rows(dataset(X, weight=weight, **y, outputs=WIDTHS[-1]))
         parameters = objective.put(initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float32))
         optimizer.start(objective.size, np.float32)
         optimizer.move_to(objective)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rows import dataset
 
 from sklloss import losses
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, pack, unpack
@@ -31,7 +32,7 @@ def test_the_gradient_equals_finite_differences(activation, depth, loss, outputs
     X, y, weight = problem(rng, outputs, name=loss)
     widths = (5, *depth, outputs)
     objective = NumpyNetworkObjective(widths, activation, np.float64, losses.get(loss), alpha=0.7)
-    rows = objective.rows(X, y, weight)
+    rows = objective.rows(dataset(X, y, weight))
     parameters = parameters_of(widths, rng)
     gradient = objective.value_and_gradient(rows, parameters)[1]
     h = 1e-6
@@ -53,7 +54,7 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
     alpha = 0.3
     objective = NumpyNetworkObjective(widths, activation, dtype, losses.get(loss), alpha)
     parameters = parameters_of(widths, rng, dtype)
-    value, gradient = objective.value_and_gradient(objective.rows(X, y, weight), parameters)
+    value, gradient = objective.value_and_gradient(objective.rows(dataset(X, y, weight)), parameters)
     function = {
         "identity": lambda z: z,
         "relu": torch.relu,
@@ -84,7 +85,7 @@ def test_a_network_without_a_hidden_layer_is_the_linear_model(rng):
     X, y, weight = problem(rng, 2)
     objective = NumpyNetworkObjective((5, 2), "relu", np.float64, losses.get("squared_error"), alpha=2.0)
     parameters = rng.standard_normal(12)
-    value, gradient = objective.value_and_gradient(objective.rows(X, y, weight), parameters)
+    value, gradient = objective.value_and_gradient(objective.rows(dataset(X, y, weight)), parameters)
     coef = parameters[:10].reshape(5, 2)
     error = X @ coef + parameters[10:] - y
     loss = 0.5 * (weight @ error**2).mean() / weight.sum()
@@ -99,7 +100,9 @@ def test_the_loss_without_penalty_is_the_loss_objects_own(rng):
         objective = NumpyNetworkObjective((5, 4, 1), "tanh", np.float64, losses.get(name), alpha=5.0)
         parameters = parameters_of((5, 4, 1), rng)
         expected = losses.get(name)(y, objective.predict(X, parameters), weight)
-        assert objective.loss(objective.rows(X, y, weight), parameters) == pytest.approx(expected, rel=1e-12)
+        assert objective.loss(objective.rows(dataset(X, y, weight)), parameters) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_rows_of_another_dtype_are_predicted_in_the_networks(rng):

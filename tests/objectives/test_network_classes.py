@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rows import dataset
 
 from sklloss import losses
 from sklloss.arrays.ops import SGDSteps
@@ -105,7 +106,9 @@ def test_value_and_gradient_equal_torch(activation, depth, case, dtype, rng):
     objective = NumpyNetworkObjective(widths, activation, dtype, loss, alpha)
     size = initial_parameters(widths, "relu", np.random.RandomState(0), dtype).size
     parameters = rng.uniform(-0.9, 0.9, size).astype(dtype)
-    value, gradient = objective.value_and_gradient(objective.rows(X, weight=weight, **target), parameters)
+    value, gradient = objective.value_and_gradient(
+        objective.rows(dataset(X, weight=weight, **target, outputs=widths[-1])), parameters
+    )
 
     coefs, intercepts = (
         [torch.tensor(part.astype(np.float64), requires_grad=True) for part in parts]
@@ -141,7 +144,7 @@ def test_the_same_weight_for_each_output_is_a_weight_of_the_row(rows, gathered, 
         objective = NumpyNetworkObjective((5, 9, K), "tanh", dtype, losses.LogLoss(), 0.1)
         parameters = initial_parameters((5, 9, K), "tanh", np.random.RandomState(0), dtype)
         value = objective.epoch(
-            objective.rows(X, y, one), order, rows // 2 - 1, parameters,
+            objective.rows(dataset(X, y, one)), order, rows // 2 - 1, parameters,
             SGDSteps(np.full(3, 0.1), np.zeros_like(parameters), momentum=0.9),
         )  # fmt: skip
         ended.append((value, parameters))
@@ -153,4 +156,4 @@ def test_weights_of_another_shape_are_refused(rng):
     objective = NumpyNetworkObjective((5, K), "tanh", np.float64, losses.LogLoss())
     for shape in ((39,), (40, K + 1), (39, K)):
         with pytest.raises(ValueError, match="weight must have shape"):
-            objective.rows(np.zeros((40, 5)), np.zeros((40, K)), np.ones(shape))
+            objective.rows(dataset(np.zeros((40, 5)), np.zeros((40, K)), np.ones(shape)))

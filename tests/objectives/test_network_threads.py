@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse
+from rows import dataset
 
 from sklloss import losses
 from sklloss.arrays import threads
@@ -43,7 +44,9 @@ def test_training_gives_the_same_bits_for_any_number_of_threads(kind, optimizer,
         order = np.random.RandomState(1).permutation(300).astype(np.intp)
         with single_threaded_blas():
             curve = [
-                objective.epoch(objective.rows(X, y, weight), order, 130, parameters, optimizer.steps(3))
+                objective.epoch(
+                    objective.rows(dataset(X, y, weight)), order, 130, parameters, optimizer.steps(3)
+                )
                 for _ in range(3)
             ]
         results.append((curve, parameters.tobytes(), optimizer.state["first"].tobytes()))
@@ -57,7 +60,7 @@ def test_gradients_and_predictions_give_the_same_bits_for_any_number_of_threads(
     results = []
     for n_threads in (1, 2, 7):
         objective = NumpyNetworkObjective(WIDTHS, "tanh", np.float64, losses.get(loss), n_threads=n_threads)
-        rows = objective.rows(X, y, weight)
+        rows = objective.rows(dataset(X, y, weight))
         value, gradient = objective.value_and_gradient(rows, parameters)
         results.append(
             (value, gradient.tobytes(), objective.loss(rows, parameters),
@@ -77,7 +80,7 @@ def test_small_networks_ask_for_no_thread(rng, monkeypatch):
     parameters = initial_parameters((203, 20, 3), "relu", np.random.RandomState(0), np.float32)
     optimizer = Adam()
     optimizer.start(objective.size, np.float32)
-    objective.epoch(objective.rows(X, y), None, 32, parameters, optimizer.steps(2))
+    objective.epoch(objective.rows(dataset(X, y)), None, 32, parameters, optimizer.steps(2))
 
 
 def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
@@ -89,7 +92,7 @@ def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
         NumpyNetworkObjective(WIDTHS, "relu", np.float64, losses.get("squared_error"), n_threads=n)
         for n in (1, 3)
     ]
-    values = [o.value_and_gradient(o.rows(X, y), parameters) for o in values]
+    values = [o.value_and_gradient(o.rows(dataset(X, y)), parameters) for o in values]
     assert values[0][0] == values[1][0]
     np.testing.assert_array_equal(values[0][1], values[1][1])
 
@@ -106,7 +109,7 @@ def test_an_error_in_a_loss_ends_the_helpers_too(rng):
     parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
     for _ in range(3):
         with pytest.raises(LookupError, match="no such target"):
-            objective.value_and_gradient(objective.rows(X, y), parameters)
+            objective.value_and_gradient(objective.rows(dataset(X, y)), parameters)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
@@ -122,7 +125,7 @@ def test_ctrl_c_ends_a_long_epoch_of_a_large_network(n_threads, rng):
     optimizer.start(objective.size, np.float32)
     # some hours of work, if nothing stopped it
     order = np.tile(np.arange(64, dtype=np.intp), 200_000)
-    rows = objective.rows(X, y)
+    rows = objective.rows(dataset(X, y))
     objective.epoch(rows, order[:128], 64, parameters, optimizer.steps(2))
     main = threading.main_thread().ident
     timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rows import dataset
 
 from sklloss import losses
 from sklloss.objectives.network import NumpyNetworkObjective, unpack
@@ -18,7 +19,7 @@ def trained(optimizer, epochs, dtype=np.float64, alpha=0.0):
     start = rng.uniform(-1, 1, objective.size).astype(dtype)
     parameters = start.copy()
     optimizer.start(objective.size, dtype)
-    rows = objective.rows(X, y)
+    rows = objective.rows(dataset(X, y))
     for _ in range(epochs):
         objective.epoch(rows, None, 8, parameters, optimizer.steps(3))
     return start, X, y, parameters
@@ -57,7 +58,7 @@ def test_adamw_equals_a_plain_loop():
     expected, m, v, t = start.copy(), 0.0, 0.0, 0
     for _ in range(3):
         for first in range(0, 20, 8):
-            rows = objective.rows(X[first : first + 8], y[first : first + 8])
+            rows = objective.rows(dataset(X[first : first + 8], y[first : first + 8]))
             gradient = objective.value_and_gradient(rows, expected)[1]
             t += 1
             m = 0.8 * m + 0.2 * gradient

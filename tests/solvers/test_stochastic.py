@@ -5,6 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
+from rows import dataset
 from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import losses
@@ -37,7 +38,7 @@ class Quadratic:
 
 
 class FiveRows:
-    n = 5
+    rows = 5
 
 
 def run(curve, optimizer=None, order=range(5), **kwargs):
@@ -61,7 +62,7 @@ def linear(rng, dtype=np.float64):
         error = X[0] @ p[:3] + p[3] - 1
         return np.append(error * X[0] + 0.5 * p[:3], error)
 
-    return objective, objective.rows(X, y), parameters, gradient
+    return objective, objective.rows(dataset(X, y)), parameters, gradient
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

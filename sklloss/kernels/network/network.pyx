@@ -6,17 +6,14 @@ allocates memory or meets a Python object; every so often it asks whether the us
 """
 
 import numpy as np
-import scipy.sparse
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating as real
-from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
-from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-from sklloss.kernels.data cimport FAILED, Batch, Call, batch_kernel, bind
+from sklloss.kernels.common cimport check_signals, gemm
+from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, batch_kernel, bind
 from sklloss.kernels.network.types cimport (
     GELU,
     IDENTITY,
@@ -27,6 +24,7 @@ from sklloss.kernels.network.types cimport (
     EpochSteps,
     LayerKernels,
     Prefetch,
+    SparseRows,
     Step,
     needs_slope,
     step_kernel,
@@ -39,7 +37,32 @@ ACTIVATIONS = {
 include "work_sharing.pxi"
 include "pieces.pxi"
 include "passes.pxi"
-include "rows.pxi"
+
+
+cdef const void* matrix(array, bint single, Py_ssize_t rows, Py_ssize_t columns, name) except? NULL:
+    """The address of a C-contiguous (rows, columns) array of the right dtype."""
+    cdef const float[:, ::1] floats
+    cdef const double[:, ::1] doubles
+    if array.shape != (rows, columns):
+        raise ValueError(f"{name} must have shape {(rows, columns)}, got {array.shape}")
+    if single:
+        floats = array
+        return &floats[0, 0]
+    doubles = array
+    return &doubles[0, 0]
+
+
+cdef void* vector(array, bint single, Py_ssize_t size, name) except? NULL:
+    """The address of a writable, contiguous array of that many numbers of the right dtype."""
+    cdef float[::1] floats
+    cdef double[::1] doubles
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape {(size,)}, got {array.shape}")
+    if single:
+        floats = array
+        return &floats[0]
+    doubles = array
+    return &doubles[0]
 
 
 cdef const LayerKernels* layers_of(capsule) except NULL:
@@ -129,8 +152,9 @@ cdef class Network:
         plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
-        plan.batch.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
-        plan.batch.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
+        plan.buffers.single = self.single
+        plan.buffers.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
+        plan.buffers.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
         self.has_loss = loss is not None
         if loss is not None:
             self.call = bind(loss, self.single, &plan.batch, &plan.loss)
@@ -153,7 +177,7 @@ cdef class Network:
         cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
         return <char*>((address + 63) & ~<size_t>63)
 
-    cdef int _reserve(self, Rows rows, Py_ssize_t count, bint ordered, bint gradient) except -1:
+    cdef int _reserve(self, Dataset data, Py_ssize_t count, bint ordered, bint gradient) except -1:
         """Working memory for batches of up to ``count`` rows; nothing to do if it is there.
 
         What says that some memory is there is set after it, so that an error in between leaves nothing wrong.
@@ -161,12 +185,19 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef Py_ssize_t layer, item = self.dtype.itemsize
         cdef Py_ssize_t outputs = plan.batch.outputs
-        cdef Py_ssize_t block = self.block(rows.table.sparse)
+        cdef Py_ssize_t block = self.block(data.sparse)
         cdef Py_ssize_t most = min(block, max(count, 1))
         cdef Py_ssize_t room = max(self.room, most)
         cdef Py_ssize_t panel = plan.kernels.panel, whole
         cdef bint backs = self.backs or gradient
         plan.block = block
+        plan.input.sparse = data.sparse
+        plan.input.x = data.x
+        plan.input.row_step = data.row_step
+        plan.input.column_step = data.column_step
+        plan.input.columns = data.columns
+        plan.input.row_starts = data.row_starts
+        plan.input.long_index = data.long_index
         if plan.gradient == NULL and gradient:
             plan.gradient = self._take(self.memory, plan.size * item)
         if room > self.room or backs != self.backs:
@@ -183,7 +214,7 @@ cdef class Network:
                     plan.slope[layer] = self._take(self.working, room * plan.widths[layer] * item)
             self.backs = backs
             self.room = room
-        if most > self.copied and must_copy(&rows.table, ordered, plan.widths[0]):
+        if most > self.copied and must_copy(&plan.input, ordered, plan.widths[0]):
             self.copied = 0
             self.copies = []
             plan.active[0] = self._take(self.copies, most * plan.widths[0] * item)
@@ -191,9 +222,9 @@ cdef class Network:
         if ordered and count > self.gathered:
             self.gathered = 0
             self.targets = []
-            plan.target = self._take(self.targets, count * outputs * item)
-            plan.weight = self._take(self.targets, count * outputs * item)
-            plan.codes = <Py_ssize_t*>self._take(self.targets, count * sizeof(Py_ssize_t))
+            plan.buffers.target = self._take(self.targets, count * outputs * item)
+            plan.buffers.weight = self._take(self.targets, count * outputs * item)
+            plan.buffers.codes = <Py_ssize_t*>self._take(self.targets, count * sizeof(Py_ssize_t))
             self.gathered = count
         if not plan.additive and count > max(self.scored, block):
             self.scored = 0
@@ -202,19 +233,19 @@ cdef class Network:
             self.scored = count
         return 0
 
-    cdef int _check(self, Rows rows, bint targets) except -1:
-        if rows.single != self.single:
-            raise ValueError(f"X is {rows.dtype}, the network is {self.dtype}")
-        if rows.features != self.widths[0]:
-            raise ValueError(f"X has {rows.features} columns, the network takes {self.widths[0]}")
+    cdef int _check(self, Dataset data, bint targets) except -1:
+        if data.single != self.single:
+            raise ValueError(f"X is {data.arrays[0].dtype}, the network is {self.dtype}")
+        if data.features != self.widths[0]:
+            raise ValueError(f"X has {data.features} columns, the network takes {self.widths[0]}")
         if not targets:
             return 0
         if not self.has_loss:
             raise ValueError("this network was made without a loss")
-        if rows.table.target == NULL and rows.table.codes == NULL:
+        if data.target == NULL and data.codes == NULL:
             raise ValueError("the rows have no targets")
-        if rows.table.target != NULL and rows.outputs != self.plan.batch.outputs:
-            raise ValueError(f"the target has {rows.outputs} columns, the network {self.plan.batch.outputs}")
+        if data.outputs != self.plan.batch.outputs:
+            raise ValueError(f"the target has {data.outputs} columns, the network {self.plan.batch.outputs}")
         return 0
 
     def divisible(self, Py_ssize_t rows):
@@ -262,7 +293,7 @@ cdef class Network:
 
     def epoch(
         self,
-        Rows rows,
+        Dataset data,
         const Py_ssize_t[::1] order,
         Py_ssize_t batch_rows,
         parameters,
@@ -273,7 +304,7 @@ cdef class Network:
 
         Parameters
         ----------
-        rows : Rows
+        data : Dataset of sklloss.kernels.data
         order : array of intp, or None for the rows as they lie
         batch_rows : int
             Rows per batch; the last may be shorter.
@@ -292,40 +323,36 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef Step step
         cdef EpochSteps course
-        cdef const Py_ssize_t* start = NULL
-        cdef Py_ssize_t n = rows.n, i
+        cdef Py_ssize_t n = data.rows, i
         cdef double result
-        self._check(rows, True)
+        self._check(data, True)
         if order is not None:
             n = order.shape[0]
             for i in range(n):
-                if not 0 <= order[i] < rows.n:
-                    raise ValueError(f"order has {order[i]}, but there are {rows.n} rows")
+                if not 0 <= order[i] < data.rows:
+                    raise ValueError(f"order has {order[i]}, but there are {data.rows} rows")
         if n < 1 or batch_rows < 1:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         memset(&step, 0, sizeof(Step))
         self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &course, &step)
-        if order is not None:
-            start = &order[0]
         batch_rows = min(batch_rows, n)
-        self._reserve(rows, batch_rows, order is not None, True)
+        self._reserve(data, batch_rows, order is not None, True)
         step.parameters = vector(parameters, self.single, plan.size, "parameters")
         step.gradient = plan.gradient
         step.size = plan.size
         step.penalised = plan.coefs
         step.penalty = penalty
+        plan.at_hand.order = &order[0] if order is not None else NULL
+        plan.at_hand.parameters = step.parameters
+        plan.at_hand.take_step = course.kernel
         self._begin()
         try:
             if self.single:
                 with nogil:
-                    result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, &course, <float*>NULL
-                    )
+                    result = run_epoch(plan, data, n, batch_rows, &step, &course, <float*>NULL)
             else:
                 with nogil:
-                    result = run_epoch(
-                        plan, &rows.table, start, n, batch_rows, &step, &course, <double*>NULL
-                    )
+                    result = run_epoch(plan, data, n, batch_rows, &step, &course, <double*>NULL)
         finally:
             self._finish()
         return result
@@ -361,12 +388,12 @@ cdef class Network:
             raise ValueError(f"there is a kernel for the steps of 'adam' and 'sgd', not {steps.kernel!r}")
         return 0
 
-    def loss_and_gradient(self, Rows rows, parameters, gradient=None):
+    def loss_and_gradient(self, Dataset data, parameters, gradient=None):
         """The loss summed by weight over all rows, and the sum of the weights.
 
         Parameters
         ----------
-        rows : Rows
+        data : Dataset of sklloss.kernels.data
         parameters : array of shape (size,)
         gradient : array of shape (size,), optional
             Filled with the gradient of that sum.
@@ -378,53 +405,47 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef double loss = 0.0, weights = 0.0
         cdef bint wanted = gradient is not None
-        cdef void* p
         cdef void* out = NULL
-        self._check(rows, True)
-        self._reserve(rows, rows.n, False, wanted)
-        p = vector(parameters, self.single, plan.size, "parameters")
+        self._check(data, True)
+        self._reserve(data, data.rows, False, wanted)
+        plan.at_hand.order = NULL
+        plan.at_hand.parameters = vector(parameters, self.single, plan.size, "parameters")
         if wanted:
             out = vector(gradient, self.single, plan.size, "gradient")
-        if rows.n == 0:
+        if data.rows == 0:
             raise ValueError("there are no rows")
         self._begin()
         try:
             if self.single:
                 with nogil:
-                    run_batch(
-                        plan, &rows.table, NULL, 0, rows.n, <const float*>p, wanted, NULL, NULL, &loss,
-                        &weights,
-                    )
+                    run_batch(plan, data, 0, data.rows, wanted, NULL, &loss, &weights, <float*>NULL)
             else:
                 with nogil:
-                    run_batch(
-                        plan, &rows.table, NULL, 0, rows.n, <const double*>p, wanted, NULL, NULL, &loss,
-                        &weights,
-                    )
+                    run_batch(plan, data, 0, data.rows, wanted, NULL, &loss, &weights, <double*>NULL)
         finally:
             self._finish()
         if wanted:
             memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
         return loss, weights
 
-    def predict(self, Rows rows, parameters):
+    def predict(self, Dataset data, parameters):
         """Raw scores of shape (n, outputs)."""
         cdef Plan* plan = &self.plan
-        cdef void* p
         cdef void* scores
-        self._check(rows, False)
-        self._reserve(rows, rows.n, False, False)
-        out = np.empty((rows.n, self.plan.batch.outputs), dtype=self.dtype)
-        p = vector(parameters, self.single, plan.size, "parameters")
+        self._check(data, False)
+        self._reserve(data, data.rows, False, False)
+        out = np.empty((data.rows, self.plan.batch.outputs), dtype=self.dtype)
+        plan.at_hand.order = NULL
+        plan.at_hand.parameters = vector(parameters, self.single, plan.size, "parameters")
         scores = vector(out.reshape(-1), self.single, out.size, "out")
         self._begin()
         try:
             if self.single:
                 with nogil:
-                    run_predict(plan, &rows.table, rows.n, <const float*>p, <float*>scores)
+                    run_predict(plan, data.rows, <float*>scores)
             else:
                 with nogil:
-                    run_predict(plan, &rows.table, rows.n, <const double*>p, <double*>scores)
+                    run_predict(plan, data.rows, <double*>scores)
         finally:
             self._finish()
         return out

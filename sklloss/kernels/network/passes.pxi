@@ -1,64 +1,33 @@
 # The passes of a network over a batch of rows, included by network/network.pyx.
 
-cdef double PATIENCE = 2e8       # multiplications between two looks at Ctrl-C: some 20 ms
 cdef size_t CACHE = 4 << 20      # bytes of activations in a block of rows
 
 cdef enum:
     LEAST_ROWS = 128             # of a block
 
 
-cdef bint must_copy(const Table* table, bint ordered, Py_ssize_t features) noexcept nogil:
+cdef bint must_copy(const Input* data, bint ordered, Py_ssize_t features) noexcept nogil:
     """Whether rows are to be copied so that they lie one after the other, as BLAS wants them."""
     # apart: rows that do not overlap, and a step that is an int
-    cdef bint apart = table.row_step >= features and table.row_step <= 2147483647
-    return not table.sparse and (ordered or table.column_step != 1 or not apart)
+    cdef bint apart = data.row_step >= features and data.row_step <= 2147483647
+    return not data.sparse and (ordered or data.column_step != 1 or not apart)
 
 
 cdef void take_rows(Plan* plan, real* unused) noexcept nogil:
     """Point plan.x at the block of rows, copied where they do not lie one after the other."""
     cdef const Work* work = &plan.at_hand
-    cdef const Table* table = work.table
+    cdef const Input* data = &plan.input
     cdef Py_ssize_t features = plan.widths[0]
-    if table.sparse:
+    if data.sparse:
         return
-    if not must_copy(table, work.order != NULL, features):
-        plan.x = <const real*>table.x + work.first * table.row_step
-        plan.x_step = table.row_step
+    if not must_copy(data, work.order != NULL, features):
+        plan.x = <const real*>data.x + work.first * data.row_step
+        plan.x_step = data.row_step
         return
     plan.x = plan.active[0]
     plan.x_step = features
     # a number from memory takes as long as some 40 multiplications
     run_step(plan, GATHER, 0, pieces_of(40.0 * work.rows * features, work.rows), <real*>NULL)
-
-
-cdef void take_targets(
-    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, real* unused
-) noexcept nogil:
-    """Point plan.batch at the targets and weights of a batch, gathered likewise."""
-    cdef Py_ssize_t outputs = plan.widths[plan.layers]
-    cdef Py_ssize_t i, j
-    cdef const real* y = <const real*>table.target
-    cdef const real* w = <const real*>table.weight
-    cdef real* target = <real*>plan.target
-    cdef real* weight = <real*>plan.weight
-    plan.batch.weight_per_output = table.weight_per_output
-    if order == NULL:
-        plan.batch.target = y + first * outputs if y != NULL else NULL
-        plan.batch.weight = w + first * table.weights if w != NULL else NULL
-        plan.batch.codes = table.codes + first if table.codes != NULL else NULL
-        return
-    plan.batch.target = target if y != NULL else NULL
-    plan.batch.weight = weight if w != NULL else NULL
-    plan.batch.codes = plan.codes if table.codes != NULL else NULL
-    for i in range(rows):
-        if y != NULL:
-            for j in range(outputs):
-                target[i * outputs + j] = y[order[first + i] * outputs + j]
-        else:
-            plan.codes[i] = table.codes[order[first + i]]
-        if w != NULL:
-            for j in range(table.weights):
-                weight[i * table.weights + j] = w[order[first + i] * table.weights + j]
 
 
 cdef void forward(Plan* plan, real* unused) noexcept nogil:
@@ -69,7 +38,7 @@ cdef void forward(Plan* plan, real* unused) noexcept nogil:
         inputs = plan.widths[layer]
         outputs = plan.widths[layer + 1]
         pieces = 1
-        if outputs > 1 and not (layer == 0 and plan.at_hand.table.sparse):
+        if outputs > 1 and not (layer == 0 and plan.input.sparse):
             pieces = pieces_of(<double>plan.at_hand.rows * inputs * outputs, outputs)
         run_step(plan, FORWARD, layer, pieces, <real*>NULL)
 
@@ -77,11 +46,11 @@ cdef void forward(Plan* plan, real* unused) noexcept nogil:
 cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
     """Add the gradient of the block that went forward last, and take the step if there is one to take."""
     cdef const Work* work = &plan.at_hand
-    cdef const Table* table = work.table
+    cdef const Input* data = &plan.input
     cdef real* gradient = <real*>plan.gradient
     cdef const real* coef
     cdef Py_ssize_t rows = work.rows, last = plan.layers - 1, layer, inputs, outputs, pieces = 0
-    cdef bint cut_up = False
+    cdef SparseRows csr
     if work.fresh:
         memset(gradient + plan.coefs, 0, (plan.size - plan.coefs) * sizeof(real))
     plan.delta[plan.layers] = delta
@@ -99,7 +68,7 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
             if work.fresh:
                 memset(gradient + plan.coef_at[layer], 0, inputs * sizeof(real))
             coef = <const real*>work.parameters + plan.coef_at[layer]
-            if layer or not table.sparse:
+            if layer or not data.sparse:
                 plan.kernels.backward_one(
                     plan.active[layer] if layer else plan.x, inputs if layer else plan.x_step,
                     plan.delta[layer + 1], coef, gradient + plan.coef_at[layer],
@@ -107,13 +76,11 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
                 )
         if layer:
             run_step(plan, DELTA, layer, pieces_of(<double>rows * inputs * outputs, inputs), <real*>NULL)
-    if table.sparse:
+    if data.sparse:
         if work.fresh:
             memset(gradient, 0, plan.widths[0] * plan.widths[1] * sizeof(real))
-        plan.kernels.sparse_backward(
-            table.x, table.columns, table.starts, work.order + work.first if work.order != NULL else NULL,
-            work.first, rows, plan.delta[1], plan.widths[1], gradient,
-        )
+        csr = sparse_rows(plan)
+        plan.kernels.sparse_backward(&csr, plan.delta[1], plan.widths[1], gradient)
     for layer in range(plan.layers):
         inputs = plan.widths[layer]
         plan.pieces[layer] = pieces_of((<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs)
@@ -149,46 +116,34 @@ cdef int run_loss(
     return 0
 
 
-cdef inline int look_up(Plan* plan, Py_ssize_t rows) except -1 nogil:
-    """After some 20 ms of work, let a pending Ctrl-C raise KeyboardInterrupt."""
-    plan.work += rows * plan.row_work
-    if plan.work > PATIENCE:
-        plan.work = 0.0
-        with gil:
-            PyErr_CheckSignals()
-    return 0
-
-
 cdef int run_batch(
-    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t count,
-    const real* parameters, bint gradient, Step* step, step_kernel take_step, double* loss, double* weights,
+    Plan* plan, Dataset data, Py_ssize_t first, Py_ssize_t count, bint gradient, Step* step, double* loss,
+    double* weights, real* unused,
 ) except -1 nogil:
     """The loss of a batch summed by weight, the sum of its weights, and in plan.gradient its gradient.
 
-    With a step, which changes the parameters, the loss holds the penalty too.
+    The order, the parameters and the optimiser's kernel are in plan.at_hand. With a step, which changes the
+    parameters, the loss holds the penalty too.
     """
     cdef Py_ssize_t outputs = plan.widths[plan.layers]
-    cdef Py_ssize_t done, rows, i, layer
+    cdef Py_ssize_t done, rows, i, layer, per_row
     cdef const real* weight
     cdef real* raw = <real*>plan.raw
     cdef Work* work = &plan.at_hand
     cdef bint whole = not plan.additive and count > plan.block
     cdef bint again
     loss[0] = 0.0
-    take_targets(plan, table, order, first, count, <real*>NULL)
+    data.set_batch(&plan.batch, &plan.buffers, work.order, first, count)
+    per_row = outputs if plan.batch.weight_per_output else 1
     weight = <const real*>plan.batch.weight
     weights[0] = <double>count
     if weight != NULL:
         weights[0] = 0.0
-        for i in range(count * table.weights):
+        for i in range(count * per_row):
             weights[0] += <double>weight[i]
-        weights[0] /= <double>table.weights
+        weights[0] /= <double>per_row
     if step != NULL:
         step.inverse = 1.0 / weights[0]
-    work.table = table
-    work.order = order
-    work.parameters = parameters
-    work.take_step = take_step
     # A loss that is not additive wants the scores of all blocks before any of them goes backward.
     for again in range(2 if whole and gradient else 1):
         done = 0
@@ -209,7 +164,8 @@ cdef int run_batch(
             elif work.keeps:
                 backward(plan, plan.active[plan.layers], <real*>NULL)
             done += rows
-            look_up(plan, rows)
+            plan.work += rows * plan.row_work
+            check_signals(&plan.work)
         if whole and not again:
             run_loss(plan, 0, count, raw, loss, <real*>NULL)
     if step != NULL and step.penalty != 0.0:
@@ -220,11 +176,10 @@ cdef int run_batch(
 
 
 cdef double run_epoch(
-    Plan* plan, const Table* table, const Py_ssize_t* order, Py_ssize_t n, Py_ssize_t batch_rows,
-    Step* step, const EpochSteps* course, real* unused,
+    Plan* plan, Dataset data, Py_ssize_t n, Py_ssize_t batch_rows, Step* step, const EpochSteps* course,
+    real* unused,
 ) except? -1.0 nogil:
     """One step for each batch; the loss before each step, averaged by rows."""
-    cdef real* parameters = <real*>step.parameters
     cdef double total = 0.0, loss, weights
     cdef Py_ssize_t first = 0, count, b = 0
     while first < n:
@@ -233,22 +188,18 @@ cdef double run_epoch(
         plan.at_hand.next_first = first + count
         plan.at_hand.next_rows = min(batch_rows, n - first - count)
         step.weight_decay = course.weight_decays[b] if course.weight_decays != NULL else 0.0
-        run_batch(plan, table, order, first, count, parameters, True, step, course.kernel, &loss, &weights)
+        run_batch(plan, data, first, count, True, step, &loss, &weights, unused)
         total += loss / weights * <double>count
         b += 1
         first += count
     return total / <double>n
 
 
-cdef int run_predict(
-    Plan* plan, const Table* table, Py_ssize_t n, const real* parameters, real* out
-) except -1 nogil:
+cdef int run_predict(Plan* plan, Py_ssize_t n, real* out) except -1 nogil:
+    """Raw scores of the first n rows."""
     cdef Py_ssize_t outputs = plan.widths[plan.layers]
     cdef Py_ssize_t done = 0, rows
     cdef Work* work = &plan.at_hand
-    work.table = table
-    work.order = NULL
-    work.parameters = parameters
     work.keeps = False
     while done < n:
         rows = min(plan.block, n - done)
@@ -257,5 +208,6 @@ cdef int run_predict(
         forward(plan, <real*>NULL)
         memcpy(out + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
         done += rows
-        look_up(plan, rows)
+        plan.work += rows * plan.row_work
+        check_signals(&plan.work)
     return 0

@@ -1,18 +1,14 @@
 # The steps of a pass over a block of rows, each cut into pieces, included by network/network.pyx.
 
-cdef struct Table:
-    # the rows of X with their targets
+cdef struct Input:
+    # X of the dataset that is read, for threads that cannot hold the dataset itself
     bint sparse
     const void* x                # dense values, or those of CSR
     Py_ssize_t row_step          # in numbers
     Py_ssize_t column_step
-    const int32_t* columns
-    const int64_t* starts
-    const void* target           # (n, outputs), or NULL
-    const Py_ssize_t* codes      # (n,), where target is NULL
-    const void* weight           # (n, weights), or NULL
-    Py_ssize_t weights
-    bint weight_per_output
+    const void* columns
+    const void* row_starts
+    bint long_index
 
 
 cdef enum Kind:
@@ -27,8 +23,7 @@ cdef struct Work:
     Kind kind
     Py_ssize_t pieces
     Py_ssize_t layer
-    const Table* table
-    const Py_ssize_t* order
+    const Py_ssize_t* order      # of all rows of the epoch, or NULL
     Py_ssize_t first             # the rows [first, first + rows), by way of the order if there is one
     Py_ssize_t rows
     const void* parameters
@@ -62,34 +57,29 @@ cdef struct Plan:
     Py_ssize_t* pieces           # layers: of the gradient of each matrix
     double* squares              # layers * MOST_PIECES: of the weights before the step
     void* gradient
-    void* target                 # of a gathered batch
-    void* weight
-    Py_ssize_t* codes
+    Workspace buffers            # targets, weights and codes of a gathered batch
     void* raw                    # scores of a whole batch, for a loss that is not additive
     const void* x                # what the forward pass read
     Py_ssize_t x_step
     Batch batch
+    Input input
     Work at_hand
     bint helped                  # there may be helpers
     Team team
 
 
-cdef inline void gemm(
-    char* ta, char* tb, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    const real* a, Py_ssize_t lda, const real* b, Py_ssize_t ldb, real beta, real* c, Py_ssize_t ldc,
-) noexcept nogil:
-    """c = op(a) op(b) + beta c, all in C order: to BLAS, the product of the transposes."""
-    cdef int rows = <int>n, columns = <int>m, inner = <int>k
-    cdef int step_a = <int>lda, step_b = <int>ldb, step_c = <int>ldc
-    cdef real one = 1.0
-    if real is double:
-        dgemm(
-            tb, ta, &rows, &columns, &inner, &one, <double*>b, &step_b, <double*>a, &step_a, &beta, c, &step_c
-        )
-    else:
-        sgemm(
-            tb, ta, &rows, &columns, &inner, &one, <float*>b, &step_b, <float*>a, &step_a, &beta, c, &step_c
-        )
+cdef inline SparseRows sparse_rows(const Plan* plan) noexcept nogil:
+    """The rows of a CSR matrix in the block at hand."""
+    cdef const Work* work = &plan.at_hand
+    cdef SparseRows rows
+    rows.values = plan.input.x
+    rows.columns = plan.input.columns
+    rows.row_starts = plan.input.row_starts
+    rows.long_index = plan.input.long_index
+    rows.order = work.order + work.first if work.order != NULL else NULL
+    rows.first = work.first
+    rows.rows = work.rows
+    return rows
 
 
 cdef inline bint own_product(Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
@@ -100,7 +90,7 @@ cdef inline bint own_product(Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize
 
 cdef inline bint own_outer(Plan* plan, Py_ssize_t layer) noexcept nogil:
     """Whether the gradient by a matrix of weights is a product of our own."""
-    if layer == 0 and plan.at_hand.table.sparse:
+    if layer == 0 and plan.input.sparse:
         return False
     return own_product(plan, plan.at_hand.rows, plan.widths[layer + 1], plan.widths[layer])
 
@@ -113,15 +103,16 @@ cdef inline void product(
     if own_product(plan, rows, n, k):
         plan.kernels.product(a, lda, b, k if transposed else ldc, transposed, c, ldc, rows, n, k)
     elif transposed:
-        gemm("N", "T", rows, n, k, a, lda, b, k, <real>0.0, c, ldc)
+        # BLAS has matrices by columns: to it, this is the product of the transposes
+        gemm(b"T", b"N", n, rows, k, <real*>b, k, <real*>a, lda, <real>0.0, c, ldc)
     else:
-        gemm("N", "N", rows, n, k, a, lda, b, ldc, <real>0.0, c, ldc)
+        gemm(b"N", b"N", n, rows, k, <real*>b, ldc, <real*>a, lda, <real>0.0, c, ldc)
 
 
 cdef void gather_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil:
     """Copy some of the rows of the block to where they lie one after the other."""
     cdef const Work* work = &plan.at_hand
-    cdef const Table* table = work.table
+    cdef const Input* data = &plan.input
     cdef Py_ssize_t features = plan.widths[0]
     cdef Py_ssize_t i, j, row
     cdef Py_ssize_t low = cut(work.rows, piece, work.pieces)
@@ -130,20 +121,21 @@ cdef void gather_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogi
     cdef real* out = <real*>plan.active[0] + low * features
     for i in range(low, high):
         row = work.order[work.first + i] if work.order != NULL else work.first + i
-        line = <const real*>table.x + row * table.row_step
-        if table.column_step == 1:
+        line = <const real*>data.x + row * data.row_step
+        if data.column_step == 1:
             memcpy(out, line, features * sizeof(real))
         else:
             for j in range(features):
-                out[j] = line[j * table.column_step]
+                out[j] = line[j * data.column_step]
         out += features
 
 
 cdef void forward_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nogil:
     """Some units of a layer, for all rows of the block."""
     cdef const Work* work = &plan.at_hand
-    cdef const Table* table = work.table
+    cdef const Input* data = &plan.input
     cdef const LayerKernels* kernels = plan.kernels
+    cdef SparseRows csr
     cdef Py_ssize_t layer = work.layer, rows = work.rows, i
     cdef Py_ssize_t inputs = plan.widths[layer], outputs = plan.widths[layer + 1]
     cdef Py_ssize_t low = cut(outputs, piece, work.pieces)
@@ -155,11 +147,9 @@ cdef void forward_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept nog
     cdef real* z = <real*>plan.active[layer + 1] + low
     cdef real* slope = <real*>plan.slope[layer + 1] if work.keeps else NULL
     cdef int activation = plan.activation if layer + 1 < plan.layers else IDENTITY
-    if layer == 0 and table.sparse:
-        kernels.sparse_forward(
-            table.x, table.columns, table.starts, work.order + work.first if work.order != NULL else NULL,
-            work.first, rows, coef, outputs, z,
-        )
+    if layer == 0 and data.sparse:
+        csr = sparse_rows(plan)
+        kernels.sparse_forward(&csr, coef, outputs, z)
     elif outputs == 1:
         kernels.forward_one(x, step, coef, z, rows, inputs)
     else:
@@ -216,18 +206,18 @@ cdef void plan_prefetch(
 ) noexcept nogil:
     """Have the rows of X that come next fetched, some of them beside each tile of a piece of the gradient."""
     cdef const Work* work = &plan.at_hand
-    cdef const Table* table = work.table
+    cdef const Input* data = &plan.input
     cdef Py_ssize_t rows, first, outputs = plan.widths[1]
     prefetch.size = plan.widths[0] * sizeof(real)
     # as much as the cache holds beside the rest
     rows = min(work.next_rows, min(plan.block, <Py_ssize_t>PREFETCH_BYTES // prefetch.size))
-    if work.order == NULL or table.column_step != 1:
+    if work.order == NULL or data.column_step != 1:
         return
     first = rows * piece // plan.pieces[0]
-    prefetch.rows = <const char*>table.x
+    prefetch.rows = <const char*>data.x
     prefetch.order = work.order + work.next_first + first
     prefetch.left = rows * (piece + 1) // plan.pieces[0] - first
-    prefetch.step = table.row_step * sizeof(real)
+    prefetch.step = data.row_step * sizeof(real)
     tiles *= (outputs + plan.kernels.panel - 1) // plan.kernels.panel
     prefetch.lines = 1 + prefetch.left * ((prefetch.size + 63) // 64) // tiles
 
@@ -294,12 +284,11 @@ cdef void gradient_piece(Plan* plan, Py_ssize_t piece, real* unused) noexcept no
     if own_outer(plan, layer):
         own_gradient(plan, layer, piece, &plan.squares[slot], <real*>NULL)
         return
-    if outputs != 1 and not (layer == 0 and work.table.sparse):
+    if outputs != 1 and not (layer == 0 and plan.input.sparse):
         gemm(
-            "T", "N", high - low, outputs, work.rows,
-            (<const real*>plan.active[layer] if layer else <const real*>plan.x) + low,
-            inputs if layer else plan.x_step, <const real*>plan.delta[layer + 1], outputs,
-            <real>(not work.fresh), <real*>plan.gradient + at, outputs,
+            b"N", b"T", outputs, high - low, work.rows, <real*>plan.delta[layer + 1], outputs,
+            (<real*>plan.active[layer] if layer else <real*>plan.x) + low,
+            inputs if layer else plan.x_step, <real>(not work.fresh), <real*>plan.gradient + at, outputs,
         )
     if work.step != NULL:
         step_range(plan, work.step, at, at + (high - low) * outputs, &plan.squares[slot], <real*>NULL)

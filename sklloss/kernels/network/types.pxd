@@ -1,8 +1,6 @@
 # What the training loop of network/network.pyx and the kernels of layers.pxi share. One structure of function
 # pointers per dtype and build, so that the loop is compiled once and the arithmetic once per instruction set.
 
-from libc.stdint cimport int32_t, int64_t
-
 cdef extern from "prefetch.h":
     ctypedef struct Prefetch "sklloss_prefetch":
         const void* same_shape[3]
@@ -71,6 +69,17 @@ cdef struct EpochSteps:
     const double* rates
     const double* weight_decays  # or NULL
 
+# Rows of a CSR matrix
+cdef struct SparseRows:
+    const void* values
+    const void* columns
+    const void* row_starts
+    bint long_index              # columns and row_starts have 64 bits, else 32
+    const Py_ssize_t* order      # the numbers of the rows, or NULL for those from first on
+    Py_ssize_t first
+    Py_ssize_t rows
+
+
 cdef struct LayerKernels:
     # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
     void (*activate)(
@@ -82,15 +91,13 @@ cdef struct LayerKernels:
         void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width,
         int activation
     ) noexcept nogil
-    # out = x @ coef for CSR rows; row r of the batch is rows_at[r], or first + r where rows_at is NULL
+    # out = x @ coef
     void (*sparse_forward)(
-        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
-        Py_ssize_t first, Py_ssize_t rows, const void* coef, Py_ssize_t width, void* out
+        const SparseRows* x, const void* coef, Py_ssize_t width, void* out
     ) noexcept nogil
     # gradient += x.T @ delta
     void (*sparse_backward)(
-        const void* values, const int32_t* columns, const int64_t* starts, const Py_ssize_t* rows_at,
-        Py_ssize_t first, Py_ssize_t rows, const void* delta, Py_ssize_t width, void* gradient
+        const SparseRows* x, const void* delta, Py_ssize_t width, void* gradient
     ) noexcept nogil
     # out = x @ coef for one output
     void (*forward_one)(
