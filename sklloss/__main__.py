@@ -15,15 +15,19 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn, Self, TextIO, TypeAlias
 
 WIDTH = 80
 SEARCHES = 3  # of a problem on which neither side takes longer than
 SHORT = 5.0  # seconds
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a command that Ctrl-C ended
+
+# A row of the table: its columns by name.
+Row: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,19 @@ class Problem:
     fixed: Mapping[str, Any]  # parameters that both are given
 
     @property
-    def regression(self):
+    def regression(self) -> bool:
         return self.ours.endswith("Regressor")
 
     @property
-    def score_name(self):
+    def score_name(self) -> str:
         return "R^2" if self.regression else "accuracy"
 
     @property
-    def loss_name(self):
+    def loss_name(self) -> str:
         return "MSE" if self.regression else "log loss"
 
 
-def _powers_of_ten(low, high, step):
+def _powers_of_ten(low: int, high: int, step: float) -> list[float]:
     return [10.0 ** (exponent / 10) for exponent in range(10 * low, 10 * high + 1, int(10 * step))]
 
 
@@ -87,26 +91,26 @@ class Interrupts:
     on with the next. So the signal is remembered, and `check` raises it again between two fits.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = False
-        self._previous = None
+        self._previous: Any = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         # A process started to ignore SIGINT goes on ignoring it; only the main thread may set handlers.
         with contextlib.suppress(ValueError):
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._previous = signal.signal(signal.SIGINT, self._handle)
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
 
-    def _handle(self, signum, frame):
+    def _handle(self, signum: int, frame: FrameType | None) -> NoReturn:
         self.seen = True
         raise KeyboardInterrupt
 
-    def check(self):
+    def check(self) -> None:
         if self.seen:
             raise KeyboardInterrupt
 
@@ -114,45 +118,45 @@ class Interrupts:
 class Progress:
     """What is being fitted and for how long: in place on a terminal, else a line now and then."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.in_place = stream.isatty()
         self.pause = 0.1 if self.in_place else 3.0  # seconds between two reports
         self.began = time.perf_counter()
 
-    def start(self, label, fits):
+    def start(self, label: str, fits: int) -> None:
         self.label, self.fits, self.done = label, fits, 0
         self.started = self.reported = time.perf_counter()
         self._say(f"{label}: {fits} fits")
 
-    def step(self):
+    def step(self) -> None:
         self.done += 1
         now = time.perf_counter()
         if now - self.reported >= self.pause:
             self.reported = now
             self._say(f"{self.label}: fit {self.done} of {self.fits}, {now - self.started:.1f} s")
 
-    def finish(self, seconds):
+    def finish(self, seconds: float) -> None:
         self._say(f"{self.label}: {seconds:.2f} s")
         if self.in_place:
             print(file=self.stream)
 
-    def clear(self):
+    def clear(self) -> None:
         """Leave the line that is written in place, so that the next print starts on a fresh one."""
         if self.in_place:
             print("\r" + " " * (WIDTH - 1) + "\r", end="", file=self.stream, flush=True)
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         return time.perf_counter() - self.began
 
-    def _say(self, text):
+    def _say(self, text: str) -> None:
         if self.in_place:
             print("\r" + text[: WIDTH - 1].ljust(WIDTH - 1), end="", file=self.stream, flush=True)
         else:
             print(text, file=self.stream, flush=True)
 
 
-def load(problem):
+def load(problem: Problem) -> list[Any]:
     """X_train, X_test, y_train, y_test of a problem, the same for both sides."""
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
@@ -162,7 +166,7 @@ def load(problem):
     return train_test_split(X, y, test_size=0.25, random_state=0, stratify=stratify)
 
 
-def build(problem, estimator_class):
+def build(problem: Problem, estimator_class: type[Any]) -> tuple[Any, str]:
     """The pipeline to tune, and the prefix that its parameters have in the search."""
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import Pipeline
@@ -174,7 +178,9 @@ def build(problem, estimator_class):
     return model, "model__"
 
 
-def search(problem, model, prefix, quick, scoring):
+def search(
+    problem: Problem, model: Any, prefix: str, quick: bool, scoring: Callable[..., float]
+) -> tuple[Any, int]:
     """The grid search that both sides go through, and how many fits it makes."""
     from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 
@@ -194,7 +200,7 @@ def search(problem, model, prefix, quick, scoring):
     return tuner, candidates * folds.get_n_splits()
 
 
-def held_out(problem, model, X, y):
+def held_out(problem: Problem, model: Any, X: Any, y: Any) -> tuple[float, float]:
     """Score and loss on rows that the search has not seen."""
     from sklearn import metrics
 
@@ -205,7 +211,7 @@ def held_out(problem, model, X, y):
     return metrics.accuracy_score(y, model.predict(X)), loss
 
 
-def objective(problem, model, best, X, y):
+def objective(problem: Problem, model: Any, best: Mapping[str, Any], X: Any, y: Any) -> float | None:
     """What training the refitted model minimised, at its end: lower is nearer to the optimum.
 
     None for a network, whose optimum nobody knows.
@@ -218,7 +224,16 @@ def objective(problem, model, best, X, y):
     return float(best["C"] * loss + 0.5 * (model.named_steps["model"].coef_ ** 2).sum())
 
 
-def tune(problem, library, estimator_class, data, quick, progress, interrupts, turn=1):
+def tune(
+    problem: Problem,
+    library: str,
+    estimator_class: type[Any],
+    data: Sequence[Any],
+    quick: bool,
+    progress: Progress,
+    interrupts: Interrupts,
+    turn: int = 1,
+) -> Row:
     """Tune one side of a problem and score it: one row of the table."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import get_scorer
@@ -226,7 +241,7 @@ def tune(problem, library, estimator_class, data, quick, progress, interrupts, t
     X_train, X_test, y_train, y_test = data
     scorer = get_scorer("neg_mean_squared_error" if problem.regression else "neg_log_loss")
 
-    def scoring(model, X, y):
+    def scoring(model: Any, X: Any, y: Any) -> float:
         interrupts.check()
         progress.step()
         return scorer(model, X, y)
@@ -269,7 +284,7 @@ def tune(problem, library, estimator_class, data, quick, progress, interrupts, t
     }
 
 
-def compare(problem, quick, progress, interrupts):
+def compare(problem: Problem, quick: bool, progress: Progress, interrupts: Interrupts) -> list[Row]:
     """Both sides of a problem, ours first; each gets `ratio`, scikit-learn's seconds over its own."""
     import importlib
 
@@ -295,15 +310,15 @@ def compare(problem, quick, progress, interrupts):
     return rows
 
 
-def _number(value):
+def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 
-def _setting(name, value):
+def _setting(name: str, value: Any) -> str:
     return f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
 
 
-def format_table(rows):
+def format_table(rows: Sequence[Row]) -> str:
     """The rows of `compare` as text of at most 80 columns.
 
     One block per dataset; under each estimator stand the parameters that the search chose.
@@ -331,7 +346,7 @@ def format_table(rows):
     return "\n".join(lines)
 
 
-def _notes(threads):
+def _notes(threads: int) -> str:
     """What the figures mean, for a reader who sees only the table."""
     import sklearn
 
@@ -351,7 +366,7 @@ def _notes(threads):
     )
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sklloss",
         description="Tune pipelines on data that ships with scikit-learn, once with sklloss and once with "
@@ -373,7 +388,7 @@ def _parser():
     return parser
 
 
-def _parse(argv):
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.threads < 0:
@@ -386,7 +401,7 @@ def _parse(argv):
     return options
 
 
-def _run(options, progress, interrupts):
+def _run(options: argparse.Namespace, progress: Progress, interrupts: Interrupts) -> None:
     from threadpoolctl import threadpool_limits
 
     names = list(dict.fromkeys(options.only or PROBLEMS))

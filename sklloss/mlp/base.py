@@ -421,7 +421,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             return callbacks.end(parameters)
 
         return lbfgsb(
-            lambda parameters: objective.value_and_gradient(rows, parameters), parameters,
+            functools.partial(objective.value_and_gradient, rows), parameters,
             tol=self.tol, max_iter=int(self.max_iter), max_fun=int(self.max_fun), callback=record,
         )  # fmt: skip
 

@@ -1,24 +1,28 @@
 """A learning rate for a network: the range test, and its plot."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state, resample
 
 from sklloss.arrays.device import device_of
 from sklloss.data import check_integer, check_real, check_weight
+from sklloss.data.types import MatrixLike
 from sklloss.mlp.base import STOCHASTIC, BaseMLP
 
 __all__ = ["LearningRateFinderDisplay", "LearningRateSearch", "find_learning_rate"]
 
-# Most rows that the loss is looked at on after each step.
+# Most rows on which the loss is evaluated after each step.
 JUDGED_ROWS = 2048
-# The test ends when this share of what had been gained is lost again, once the gain is more than noise.
+# The test ends when the loss rises above its lowest value by this share of its fall, and by at least NOISE
+# times the loss at the start.
 LOST = 0.5
 NOISE = 0.05
-# Losses that are averaged for one of the smoothed curve.
+# Number of neighbouring losses averaged for the smoothed curve.
 WINDOW = 5
 
 
@@ -38,25 +42,34 @@ class LearningRateSearch:
         A rate to train with; None if the loss fell at none of them.
     """
 
-    rates: np.ndarray
-    losses: np.ndarray
-    smoothed_losses: np.ndarray
+    rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    smoothed_losses: NDArray[np.float64]
     suggestion: float | None
 
 
-def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, highest=10.0, n_steps=120):
-    """Try rising learning rates on one training, and suggest one to train with.
+def find_learning_rate(
+    estimator: BaseMLP,
+    X: MatrixLike,
+    y: MatrixLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    lowest: float = 1e-7,
+    highest: float = 10.0,
+    n_steps: int = 120,
+) -> LearningRateSearch:
+    """Run a learning rate range test and suggest a rate to train with.
 
-    A new network takes ``n_steps`` steps, of one batch each, while the rate rises by the same factor from
-    step to step. At low rates the loss stays; then it falls, ever faster; in the end training blows up,
-    where the test ends. The suggestion is the middle, on the logarithmic scale, between the rate at which the
-    loss falls fastest and the one at which it is lowest.
+    A new network takes ``n_steps`` steps, of one batch each, at rates that grow geometrically. At low rates
+    the loss hardly changes, then it falls faster and faster, and finally training diverges, which ends the
+    test. The suggestion is the geometric mean of the rate at which the loss falls fastest and the rate at
+    which it is lowest.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        With a stochastic solver. It is left as it is, and need not be fitted; of its parameters, those
-        that say when training ends and how the rate changes are not used.
+        With a stochastic solver. It is not changed and need not be fitted. The parameters that stop
+        training and schedule the rate are ignored.
     X, y, sample_weight
         As `fit` takes them.
     lowest, highest : float, default=1e-7, 10
@@ -70,9 +83,9 @@ def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, high
 
     Notes
     -----
-    The loss is that of the training rows, of 2048 of them drawn at random where there are more (of those with
-    a weight above 0), so it has no noise from batch to batch. The test ends where half of what had been
-    gained is lost again. The same integer ``random_state`` of the estimator gives the same result.
+    The loss is evaluated on the training rows, or on 2048 drawn at random from those with positive weight if
+    there are more, so that it is free of noise from batch to batch. The test ends when the loss has risen
+    again by half of its fall. An integer ``random_state`` of the estimator makes the result reproducible.
 
     References
     ----------
@@ -108,8 +121,10 @@ def find_learning_rate(estimator, X, y, sample_weight=None, *, lowest=1e-7, high
     return test.result()
 
 
-def _judged_rows(probe, X, y, sample_weight):
-    """The rows, with their weights, that the loss is looked at on: some of those that weigh anything."""
+def _judged_rows(
+    probe: BaseMLP, X: Any, y: Any, sample_weight: ArrayLike | None
+) -> tuple[Any, Any, ArrayLike | None]:
+    """The rows on which the loss is evaluated, and their weights: a sample of those with a positive one."""
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     if n <= JUDGED_ROWS or y is None:
         return X, y, sample_weight
@@ -125,8 +140,8 @@ def _judged_rows(probe, X, y, sample_weight):
     return _take(X, rows), _take(y, rows), None if weight is None else weight[rows]
 
 
-def _take(data, rows):
-    """Some rows of an array, of any namespace, a data frame, a sparse matrix or a list."""
+def _take(data: Any, rows: NDArray[np.intp]) -> Any:
+    """The given rows of an array of any namespace, a data frame, a sparse matrix or a list."""
     device = device_of(data)
     if device is not None:
         return device.xp.take(data, device.put(rows, np.int64), axis=0)
@@ -138,13 +153,22 @@ def _take(data, rows):
 
 
 class _RangeTest:
-    """In place of `sklloss.solvers.stochastic.train`: a step with each of the rates."""
+    """Stands in for `sklloss.solvers.stochastic.train`, and takes one step at each rate."""
 
-    def __init__(self, rates):
+    def __init__(self, rates: NDArray[np.float64]) -> None:
         self.rates = rates
-        self.losses = []
+        self.losses: list[float] = []
 
-    def __call__(self, objective, optimizer, rows, order, parameters, history, options):
+    def __call__(
+        self,
+        objective: Any,
+        optimizer: Any,
+        rows: Any,
+        order: Any,
+        parameters: Any,
+        history: Any,
+        options: Any,
+    ) -> tuple[Any, int]:
         with objective.running():
             start = best = options.validate(parameters)[0]
             batch_at = len(order)
@@ -165,14 +189,14 @@ class _RangeTest:
         history.loss_curve.append(best)
         return parameters, 1
 
-    def result(self):
-        """The rates up to the end of the test, their losses, and a suggestion."""
+    def result(self) -> LearningRateSearch:
+        """The rates that were tried, their losses, and a suggestion."""
         losses = np.array(self.losses)
         n = len(losses)
         if n < WINDOW:
             raise ValueError(
-                f"training blows up at learning rates from lowest={self.rates[0]:.3g} on: try a smaller one, "
-                "or bring the columns of X (in a regression y too) to a common scale, "
+                f"training diverges at all learning rates from lowest={self.rates[0]:.3g} on: try a "
+                "smaller one, or bring the columns of X (in a regression y too) to a common scale, "
                 "such as with StandardScaler"
             )
         sums = np.convolve(losses, np.ones(WINDOW), mode="same")
@@ -180,7 +204,7 @@ class _RangeTest:
         low = int(np.argmin(smoothed))
         suggestion = None
         if low > 0:
-            # what is lost again at the end may be in the averages, but not in the fall before the lowest
+            # Averages at the end may include the blow-up, so only the fall before the lowest one counts.
             steepest = int(np.argmin(np.diff(smoothed[: low + 1])))
             suggestion = float(np.sqrt(self.rates[steepest] * self.rates[low]))
         return LearningRateSearch(self.rates[:n].copy(), losses, smoothed, suggestion)
@@ -212,13 +236,29 @@ class LearningRateFinderDisplay:
     >>> display = LearningRateFinderDisplay.from_estimator(MLPRegressor(), X, y)  # doctest: +SKIP
     """
 
-    def __init__(self, search):
+    ax_: Any
+    figure_: Any
+    line_: Any
+    points_: Any
+    suggestion_line_: Any
+
+    def __init__(self, search: LearningRateSearch) -> None:
         self.search = search
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, sample_weight=None, *, lowest=1e-7, highest=10.0, n_steps=120, ax=None, **kwargs
-    ):
+        cls,
+        estimator: BaseMLP,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        lowest: float = 1e-7,
+        highest: float = 10.0,
+        n_steps: int = 120,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
         """Run `find_learning_rate` and plot what it found.
 
         Parameters
@@ -234,13 +274,13 @@ class LearningRateFinderDisplay:
         -------
         LearningRateFinderDisplay
         """
-        _pyplot()  # before the work
+        _pyplot()  # fail before the training if matplotlib is missing
         search = find_learning_rate(
             estimator, X, y, sample_weight, lowest=lowest, highest=highest, n_steps=n_steps
         )
         return cls(search).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the losses over the rates, which have a logarithmic axis.
 
         Parameters
@@ -272,7 +312,7 @@ class LearningRateFinderDisplay:
         return self
 
 
-def _pyplot():
+def _pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:

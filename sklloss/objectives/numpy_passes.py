@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -98,12 +99,11 @@ class NumPyPasses(Passes):
             curvature = self._curvature
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(gradient, intercepts, sums)
 
-        def work(first, last):
-            return gradient_kernels.gradient(
-                self._kernel, self._data, w, b, chunks, first, last, chunk_sums, curvature, slopes
-            )
-
-        self._run(work, len(gradient))
+        work = functools.partial(
+            gradient_kernels.gradient, self._kernel, self._data, w, b, chunks,
+            sums=chunk_sums, curvature=curvature, slopes=slopes,
+        )  # fmt: skip
+        self._check_codes(threads.share(work, len(gradient), self.n_threads))
         return self._total(sums), self._join(gradient, intercepts)
 
     def product(self, direction):
@@ -114,12 +114,10 @@ class NumPyPasses(Passes):
         intercepts = np.empty((len(product), self.outputs))
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
 
-        def work(first, last):
-            return product_kernels.product(
-                self._data, v, b, self._curvature, self.softmax, chunks, first, last, chunk_sums
-            )
-
-        self._run(work, len(product))
+        work = functools.partial(
+            product_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
+        )
+        self._check_codes(threads.share(work, len(product), self.n_threads))
         total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
         return self._join(product, intercepts, total)
 
@@ -154,15 +152,12 @@ class NumPyPasses(Passes):
         for start in range(0, chunks, wave):
             part = slice(start, start + wave)
             cut = bounds[start : start + wave + 1]
-            wave_chunks = Chunks(cut, block)
-            wave_sums = ChunkSums(gradient[part], loss=sums[part], hessian=curvature)
-
-            def work(first, last, wave_chunks=wave_chunks, wave_sums=wave_sums):
-                return hessian_kernels.hessian(
-                    kernel, self._data, coef, wave_chunks, first, last, wave_sums, coupled, softmax, as_dense
-                )
-
-            self._run(work, len(cut) - 1)
+            work = functools.partial(
+                hessian_kernels.hessian, kernel, self._data, coef, Chunks(cut, block),
+                sums=ChunkSums(gradient[part], loss=sums[part], hessian=curvature),
+                coupled=coupled, softmax=softmax, as_dense=as_dense,
+            )  # fmt: skip
+            self._check_codes(threads.share(work, len(cut) - 1, self.n_threads))
             for matrix in () if curvature is None else curvature[: len(cut) - 1]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
@@ -216,15 +211,12 @@ class NumPyPasses(Passes):
             one_pass = hessian_block_kernels.dense_block
             chosen = columns, starts, place, step
         result = np.empty((len(bounds) - 1, numbers))
-        chunks = Chunks(bounds, block)
-
-        def work(first, last):
-            return one_pass(
-                self._data, self._curvature, softmax, coupled, chosen, chunks, first, last, result
-            )
-
+        work = functools.partial(
+            one_pass, self._data, self._curvature, softmax, coupled, chosen, Chunks(bounds, block),
+            result=result,
+        )  # fmt: skip
         if numbers:
-            self._run(work, len(result))
+            self._check_codes(threads.share(work, len(result), self.n_threads))
         total = result[0] if len(result) == 1 else result.sum(axis=0)
         if not softmax:
             shapes = zip(place, sizes, strict=True)
@@ -473,10 +465,11 @@ class NumPyPasses(Passes):
         cuts[1:-1] = cuts[1:-1] // 32 * 32
         return cuts
 
-    def _run(self, work, chunks):
-        for bad in threads.share(work, chunks, self.n_threads):
-            if bad >= 0:
-                raise self._bad_code(bad)
+    def _check_codes(self, found):
+        """Raise if a pass met a class code out of range: ``found`` has its row, or -1, for each thread."""
+        for row in found:
+            if row >= 0:
+                raise self._bad_code(row)
 
 
 def _symmetric(matrix):
