@@ -62,6 +62,8 @@ class Loss:
         Whether adding one number to all outputs of a row changes nothing, as with a softmax.
     ``kernel``
         The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
+    ``inverse_link_name``
+        scikit-learn's name for the inverse link ("logistic", "exp"), or None where it has none.
     ``name``
         What `losses.get` knows it by, or None.
 
@@ -73,6 +75,7 @@ class Loss:
     """
 
     name: ClassVar[str | None] = None
+    inverse_link_name: ClassVar[str | None] = None
     kernel: ClassVar[str | None] = None
     target: ClassVar[str] = "values"
     reduction: ClassVar[str] = "mean"

@@ -38,6 +38,7 @@ class Poisson(Loss):
 
     name: ClassVar[str] = "poisson"
     kernel: ClassVar[str] = "poisson"
+    inverse_link_name: ClassVar[str] = "exp"
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -92,6 +93,7 @@ class Gamma(Loss):
 
     name: ClassVar[str] = "gamma"
     kernel: ClassVar[str] = "gamma"
+    inverse_link_name: ClassVar[str] = "exp"
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

@@ -59,6 +59,7 @@ class Focal(Loss):
 
     name: ClassVar[str] = "focal"
     kernel: ClassVar[str] = "focal"
+    inverse_link_name: ClassVar[str] = "logistic"
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
     convex: ClassVar[bool] = False

@@ -43,6 +43,7 @@ class LogLoss(Loss):
 
     name: ClassVar[str] = "log_loss"
     kernel: ClassVar[str] = "log_loss"
+    inverse_link_name: ClassVar[str] = "logistic"
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
 

@@ -540,6 +540,4 @@ def output_activation(loss):
     """scikit-learn's name for the loss's inverse link, the loss's own where scikit-learn has none."""
     if type(loss).inverse_link is losses.Loss.inverse_link:
         return "identity"
-    return {"poisson": "exp", "gamma": "exp", "log_loss": "logistic", "focal": "logistic"}.get(
-        loss.name, type(loss).__name__
-    )
+    return loss.inverse_link_name or type(loss).__name__
