@@ -24,6 +24,7 @@ its median                                            finite                `Abs
 a quantile; two of them bound an interval             finite                `Quantile`
 a count or a rate                                     finite, >= 0          `Poisson`
 an amount whose spread grows with it                  finite, > 0           `Gamma`
+such an amount, often 0                               finite, >= 0          `Tweedie`
 ====================================================  ====================  ================================
 
 Formulas
@@ -52,12 +53,13 @@ loss                     formula                                gradient by z   
 `LogCosh`                log(cosh(d))                           tanh(d)                     identity  c b
 `Poisson`                p - y z                                p - y                       log       c
 `Gamma`                  z + y / p                              1 - y / p                   log       c
+`Tweedie`                p**a / a + y p**-b / b                 p**a - y p**-b              log       c
 =======================  =====================================  ==========================  ========  =====
 
-c: convex in z. b: robust, the gradient is bounded. g is gamma, t the quantile, N the number of rows times
-outputs and ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)``. `Loss.predict` applies the inverse of the
-link: the sigmoid for the logit, exp for the logarithm. A softmax takes all scores of a row. Each class names
-its source.
+c: convex in z. b: robust, the gradient is bounded. g is gamma, t the quantile, a = 2 - power, b = power - 1,
+N the number of rows times outputs and ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)``. `Loss.predict`
+applies the inverse of the link: the sigmoid for the logit, exp for the logarithm. A softmax takes all scores
+of a row. Each class names its source.
 
 ``loss(y, raw, sample_weight=None)`` is the weighted mean over rows. A row of the log losses costs the sum
 over its outputs, a row of the regression losses the mean. ``loss.gradient`` is the derivative of that mean,
@@ -101,14 +103,14 @@ probabilities instead of scores. `Loss` says how to write one's own, which every
 
 >>> losses.names()  # doctest: +NORMALIZE_WHITESPACE
 ['absolute_error', 'cross_entropy', 'focal', 'gamma', 'huber', 'log_cosh', 'log_loss', 'mean_squared_error',
- 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error']
+ 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error', 'tweedie']
 >>> losses.get("cross_entropy") == losses.CrossEntropy(label_smoothing=0)
 True
 """
 
 from sklloss.losses._base import Loss
 from sklloss.losses._cross_entropy import CrossEntropy
-from sklloss.losses._exponential_family import Gamma, Poisson
+from sklloss.losses._exponential_family import Gamma, Poisson, Tweedie
 from sklloss.losses._focal import Focal, SoftmaxFocal
 from sklloss.losses._information import cross_entropy, entropy, kl_divergence
 from sklloss.losses._log_loss import LogLoss
@@ -131,6 +133,7 @@ __all__ = [
     "Quantile",
     "RootMeanSquaredError",
     "SoftmaxFocal",
+    "Tweedie",
     "cross_entropy",
     "entropy",
     "get",

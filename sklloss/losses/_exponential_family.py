@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sklloss.losses import _checks
-from sklloss.losses._base import Loss
+from sklloss.losses._base import Loss, number
 from sklloss.losses._registry import register
 
 
@@ -113,6 +113,100 @@ class Gamma(Loss):
         """See `Loss.check_values`: y is finite and greater than 0."""
         super().check_values(xp, y, outputs)
         _checks.above_zero(xp, y, "Gamma")
+
+
+@register
+@dataclass(frozen=True)
+class Tweedie(Loss):
+    """The Tweedie loss of amounts of which many are 0, such as claims.
+
+    With a = 2 - power and b = power - 1 it is ``exp(a raw) / a + y exp(-b raw) / b``, its gradient
+    ``exp(a raw) - y exp(-b raw)``: half the Tweedie deviance of the mean exp(raw) without the term that holds
+    y alone, as scikit-learn's `TweedieRegressor` with its log link trains. Never negative. Averaged over
+    outputs and rows.
+
+    Parameters
+    ----------
+    power : float in (1, 2), default=1.5
+        The variance of y is proportional to its mean raised to this power: towards 1 as in `Poisson`, towards
+        2 as in `Gamma`.
+
+    Notes
+    -----
+    y_true is finite and not negative and has the shape of raw, (n,) or (n, T). `predict` gives exp(raw): the
+    link is the logarithm. Convex, not robust. The second derivative is ``a exp(a raw) + b y exp(-b raw)``.
+    At raw = inf the loss is infinite. At raw = -inf it is 0 where y is 0, else infinite.
+
+    References
+    ----------
+    B. Jorgensen, "Exponential dispersion models", Journal of the Royal Statistical Society B 49, 1987.
+
+    Examples
+    --------
+    >>> from sklloss.losses import Tweedie
+    >>> Tweedie(power=1.5)([0.0, 3.0], [0.0, 0.0])
+    5.0
+    >>> Tweedie(power=1.5).gradient([0.0, 3.0], [0.0, 0.0]).tolist()
+    [0.5, -1.0]
+    """
+
+    power: float = 1.5
+
+    name: ClassVar[str] = "tweedie"
+    kernel: ClassVar[str] = "tweedie"
+    inverse_link_name: ClassVar[str] = "exp"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "power", number(self.power, "power", "in (1, 2)", lambda x: 1.0 < x < 2.0))
+
+    @property
+    def kernel_parameter(self) -> float:
+        """The power."""
+        return self.power
+
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
+        """See `Loss.formula`."""
+        grown, shrunk = self._terms(xp, y, raw)
+        value = grown / (2.0 - self.power) + shrunk / (self.power - 1.0)
+        return value, lambda: grown - shrunk
+
+    def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
+        """``a exp(a raw) + b y exp(-b raw)``; see `Loss.curvature`."""
+        grown, shrunk = self._terms(xp, y, raw)
+        return (2.0 - self.power) * grown + (self.power - 1.0) * shrunk
+
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
+        """exp(raw)."""
+        return xp.exp(raw)
+
+    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
+        """See `Loss.check_values`: y is finite and not negative."""
+        super().check_values(xp, y, outputs)
+        _checks.not_below_zero(xp, y, "Tweedie")
+
+    def _terms(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
+        """``exp(a raw)`` and ``y exp(-b raw)``."""
+        # Not 0 * inf.
+        behind = xp.where(y == 0, 0.0, raw)
+        return (
+            _exp_of_product(xp, 1.0, 2.0 - self.power, raw),
+            _exp_of_product(xp, y, 1.0 - self.power, behind),
+        )
+
+
+def _exp_of_product(xp: Any, factor: Any, exponent: float, raw: Any) -> Any:
+    """``factor exp(exponent raw)``, of which the rounding of the product takes no digits.
+
+    raw is cut at 1/64 and the exponent at 1/256: the product of the heads is exact, and the rest small. The
+    exponential is taken in two halves: the result overflows only where it is itself too large.
+    """
+    coarse = round(exponent * 256) / 256
+    near = xp.abs(raw) < 10000.0
+    z = xp.where(near, raw, 0.0)
+    head = xp.round(z * 64.0) / 64.0
+    rest = xp.exp((exponent - coarse) * head + exponent * (z - head))
+    half = xp.exp(0.5 * xp.where(near, coarse * head, exponent * raw))
+    return factor * half * rest * half
 
 
 def _ratio(xp: Any, y: Any, raw: Any) -> Any:

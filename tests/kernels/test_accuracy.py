@@ -150,6 +150,7 @@ PARAMETER = {
     "log_cosh": 0.0,
     "poisson": 0.0,
     "gamma": 0.0,
+    "tweedie": 1.5,
     "focal": 2.0,
     "softmax_focal": 2.0,
 }
@@ -265,6 +266,10 @@ def exact_value_loss(name, z, y, a):
         e, linear = np.exp(z), y * z
         larger = np.maximum(np.maximum(e, np.abs(linear)), np.abs(e - linear))
         return e - linear, e - y, e, larger, np.maximum(e, y)
+    if name == "tweedie":
+        grown, shrunk = np.exp((2 - a) * z), y * np.exp((1 - a) * z)
+        value, bend = grown / (2 - a) + shrunk / (a - 1), (2 - a) * grown + (a - 1) * shrunk
+        return value, grown - shrunk, bend, None, np.maximum(grown, shrunk)
     ratio = y * np.exp(-z)
     larger = np.maximum(np.maximum(np.abs(z), ratio), np.abs(z + ratio))
     return z + ratio, 1 - ratio, ratio, larger, np.maximum(ratio, 1)
@@ -276,7 +281,7 @@ def value_cases(name, parameter, dtype):
     rng = np.random.default_rng(5)
     z = score_sweep(dtype, 20_000)
     n = z.size
-    if name in ("poisson", "gamma"):
+    if name in ("poisson", "gamma", "tweedie"):
         near = np.exp(np.clip(z.astype(float), -80, 80)) * rng.uniform(0.5, 2, n)
         targets = [rng.integers(1, 6, n), near, np.exp(rng.uniform(-20, 20, n))]
     else:
@@ -301,6 +306,9 @@ def value_cases(name, parameter, dtype):
         ("log_cosh", 0.0),
         ("poisson", 0.0),
         ("gamma", 0.0),
+        ("tweedie", 1.5),
+        ("tweedie", 1.1),
+        ("tweedie", 1.9),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)

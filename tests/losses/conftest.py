@@ -11,10 +11,11 @@ VARIANTS = {
     "cross_entropy": [{"label_smoothing": 0.1}],
     "huber": [{"delta": 0.1}],
     "quantile": [{"quantile": 0.1}, {"quantile": 0.9}],
+    "tweedie": [{"power": 1.1}, {"power": 1.9}],
     "focal": [{"gamma": 0.0}, {"gamma": 0.5}, {"gamma": 1.0}, {"gamma": 5.0}],
 }
 # The range of y, where it is not what ``target`` says.
-POSITIVE = {"poisson", "gamma"}
+POSITIVE = {"poisson", "gamma", "tweedie"}
 
 
 def variants(name):

@@ -77,6 +77,12 @@ def gamma(loss, y, z):
     return z + ratio, 1 - ratio, max(ratio, abs(z)), max(ratio, 1)
 
 
+def tweedie(loss, y, z):
+    a, b = 2 - mpf(loss.power), mpf(loss.power) - 1
+    grown, shrunk = mp.exp(a * z), y * mp.exp(-b * z)
+    return grown / a + shrunk / b, grown - shrunk, 0, max(grown, shrunk)
+
+
 # One output: loss, derivative, and of what size a ULP of each is taken at least (the largest term of a sum
 # that cancels). Losses of a difference get y = 0 and raw - y. A new separable loss needs a line here.
 SEPARABLE = {
@@ -90,6 +96,7 @@ SEPARABLE = {
     "poisson": poisson,
     "quantile": quantile,
     "squared_error": squared_error(mpf(1) / 2),
+    "tweedie": tweedie,
 }
 
 
@@ -219,7 +226,7 @@ def separable_cases(loss, dtype):
         z = z[np.abs(z) < np.sqrt(info.max) / 4]
     if loss.target == "probabilities":
         targets = [np.full(z.size, t) for t in (0.0, 1.0)] + [rng.random(z.size)]
-    elif name in ("poisson", "gamma"):
+    elif name in ("poisson", "gamma", "tweedie"):
         # The last: near the minimum.
         matching = np.exp(np.clip(z, -80, 80) + rng.normal(size=z.size))
         targets = [np.full(z.size, 1e-3 if name == "gamma" else 0.0), np.full(z.size, 2.5), matching]
@@ -227,7 +234,7 @@ def separable_cases(loss, dtype):
         targets = [np.full(z.size, t) for t in (0.0, -3.5)] + [z + rng.normal(size=z.size)]
     y = np.concatenate(targets).astype(dtype)
     z = np.concatenate([z] * len(targets))
-    difference = loss.target == "values" and name not in ("poisson", "gamma")
+    difference = loss.target == "values" and name not in ("poisson", "gamma", "tweedie")
     with np.errstate(over="ignore"):
         pairs = [(0.0, d) for d in z - y] if difference else zip(y, z)
     found = [SEPARABLE[name](loss, mpf(float(t)), mpf(float(x))) for t, x in pairs]
@@ -244,7 +251,7 @@ def separable_cases(loss, dtype):
 def formula_bound(loss):
     """In ULP: what NumPy's functions and a few roundings make of each formula; a power multiplies them."""
     focal = 5.0 + 2.5 * getattr(loss, "gamma", 0.0)
-    return {"focal": focal, "gamma": 6.0, "log_cosh": 5.0}.get(loss.name, 3.0)
+    return {"focal": focal, "gamma": 6.0, "log_cosh": 5.0, "tweedie": 8.0}.get(loss.name, 3.0)
 
 
 @pytest.mark.usefixtures("each_build")

@@ -115,6 +115,12 @@ BAD = {
         ValueError,
         "y_true must be finite; row 1 has inf",
     ),
+    "negative claim": (
+        losses.Tweedie(),
+        ([1, 0, -2], Z),
+        ValueError,
+        "Tweedie needs y_true >= 0; row 2 has -2",
+    ),
     "no amount": (losses.Gamma(), ([1, 0, 2], Z), ValueError, "Gamma needs y_true > 0; row 1 has 0"),
     "negative amount": (
         losses.Gamma(),
@@ -173,6 +179,7 @@ OUTSIDE = {
     (losses.CrossEntropy, "label_smoothing", "in [0, 1)"): (-0.1, 1.0, 2, np.nan, np.inf),
     (losses.Huber, "delta", "finite and greater than 0"): (0.0, -1, np.nan, np.inf, -np.inf),
     (losses.Quantile, "quantile", "in (0, 1)"): (0.0, 1.0, -0.5, 50, np.nan),
+    (losses.Tweedie, "power", "in (1, 2)"): (1.0, 2.0, 0, 3.5, np.nan),
     (losses.Focal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
     (losses.SoftmaxFocal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
 }
@@ -187,10 +194,11 @@ def test_a_parameter_outside_its_range_is_refused_at_construction(case):
     for value in ("a", "0.5", None, [0.1, 0.2], 1j):
         with pytest.raises(TypeError, match=re.escape(f"{name} must be a number {allowed}, got {value!r}")):
             kind(**{name: value})
-    good = kind(**{name: np.float32(0.5)})
+    inside = 1.25 if kind is losses.Tweedie else 0.5
+    good = kind(**{name: np.float32(inside)})
     assert type(getattr(good, name)) is float
-    assert good == kind(**{name: 0.5})
-    assert good.kernel_parameter == 0.5
+    assert good == kind(**{name: inside})
+    assert good.kernel_parameter == inside
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -104,6 +104,16 @@ def test_poisson_and_gamma_far_out_are_their_largest_term(dtype):
     np.testing.assert_allclose(rows, [top, 1e20, INF], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("power", [1.1, 1.5, 1.9])
+def test_tweedie_at_infinite_and_largest_scores(power, dtype):
+    loss, top = losses.Tweedie(power), np.finfo(dtype).max
+    raw, y = np.array([INF, INF, -INF, -INF, top, -top, -top], dtype), np.array([0, 2, 0, 2, 2, 0, 2.0])
+    assert loss.per_sample(y, raw).tolist() == [INF, INF, 0, INF, INF, 0, INF]
+    assert loss.gradient(y, raw).tolist() == [INF, INF, 0, -INF, INF, 0, -INF]
+    assert np.isnan(loss.per_sample(y, np.full_like(raw, np.nan))).all()
+
+
 def test_gammas_quotient_does_not_overflow_before_it_must():
     # exp(710) is beyond float64, exp(90) beyond float32
     value, slope = losses.Gamma().value_and_gradient([1e-300], np.array([-710.0]))

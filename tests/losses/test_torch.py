@@ -156,6 +156,10 @@ def test_robust_and_count_losses_are_those_of_torch(batches):
         (losses.LogCosh(), lambda raw, y: torch.log(torch.cosh(raw - y)).mean()),
         (losses.Quantile(0.2), lambda raw, y: torch.maximum(0.2 * (y - raw), 0.8 * (raw - y)).mean()),
         (losses.Gamma(), lambda raw, y: (raw + y / torch.exp(raw)).mean()),
+        (
+            losses.Tweedie(1.3),
+            lambda raw, y: (torch.exp(0.7 * raw) / 0.7 + y * torch.exp(-0.3 * raw) / 0.3).mean(),
+        ),
     ]
     for loss, theirs in pairs:
         for form in batches.forms(loss):

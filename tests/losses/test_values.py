@@ -234,11 +234,12 @@ def test_robust_and_count_losses_are_what_their_names_say():
         losses.LogCosh(): np.log(np.cosh(d)),
         losses.Poisson(): np.exp(raw) - y * raw,
         losses.Gamma(): raw + y / np.exp(raw),
+        losses.Tweedie(1.3): np.exp(0.7 * raw) / 0.7 + y * np.exp(-0.3 * raw) / 0.3,
     }
     for loss, expected in rows.items():
         np.testing.assert_allclose(loss.per_sample(y, raw), expected, rtol=1e-13, atol=1e-16)
     assert losses.Quantile(0.5)(y, raw) == pytest.approx(losses.AbsoluteError()(y, raw) / 2, rel=1e-15)
-    for loss in (losses.Poisson(), losses.Gamma()):
+    for loss in (losses.Poisson(), losses.Gamma(), losses.Tweedie()):
         np.testing.assert_allclose(loss.predict(raw), np.exp(raw), rtol=1e-15)
         # least where the prediction is the target
         np.testing.assert_allclose(loss.gradient(y, np.log(y)), np.zeros(4), atol=1e-15)
@@ -252,6 +253,7 @@ def test_the_best_constant_is_the_mean_the_median_or_the_quantile(rng):
         losses.Quantile(0.9): np.sort(y)[899],
         losses.Poisson(): np.log(y.mean()),
         losses.Gamma(): np.log(y.mean()),
+        losses.Tweedie(1.2): np.log(y.mean()),
     }
     for loss, constant in best.items():
         least = loss(y, np.full(999, constant))
@@ -325,6 +327,7 @@ def test_the_registry_knows_losses_by_name():
         "log_cosh": losses.LogCosh,
         "poisson": losses.Poisson,
         "gamma": losses.Gamma,
+        "tweedie": losses.Tweedie,
         "focal": losses.Focal,
     }
     for name, kind in expected.items():

@@ -35,7 +35,7 @@ def data(name, n=120, outputs=None, dtype=np.float64):
     mean = X @ rng.normal(size=(4, outputs or 1)) / 3
     if name == "poisson":
         y = rng.poisson(np.exp(mean))
-    elif name == "gamma":
+    elif name in ("gamma", "tweedie"):
         y = rng.gamma(2.0, np.exp(mean) / 2)
     else:
         y = mean + 0.3 * rng.standard_t(2, size=mean.shape)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import PoissonRegressor, Ridge
+from sklearn.linear_model import PoissonRegressor, Ridge, TweedieRegressor
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier, losses
 
@@ -106,3 +106,12 @@ def test_a_regressor_on_counts_is_poisson_regression():
     expected = PoissonRegressor(alpha=1 / (C * len(y)), tol=1e-10, max_iter=1000).fit(X, y)
     ours = network(MLPRegressor, loss="poisson").fit(X, y)
     np.testing.assert_allclose(ours.predict(X), expected.predict(X), **NEAR)
+
+
+def test_a_regressor_on_claims_is_tweedie_regression():
+    X, scores, _ = data()
+    rng = np.random.default_rng(1)
+    y = rng.gamma(2.0, np.exp(scores[:, 0] / 2)) * rng.integers(0, 2, len(X))
+    expected = TweedieRegressor(power=1.3, link="log", alpha=1 / (C * len(y)), tol=1e-10, max_iter=1000)
+    ours = network(MLPRegressor, loss=losses.Tweedie(power=1.3)).fit(X, y)
+    np.testing.assert_allclose(ours.predict(X), expected.fit(X, y).predict(X), **NEAR)

@@ -10,6 +10,7 @@ from sklloss.kernels.isa.formulas cimport (
     power_of_two,
     real,
     signed,
+    two_product,
     two_sum,
 )
 
@@ -243,3 +244,82 @@ cdef inline real gamma(real* z, real y, double parameter, bint wide, real* curva
         z[0] = (<real>1.0 - w) - low * first
     curvature[0] = w
     return value
+
+
+cdef inline double exp_of_product(
+    double a, double z, bint wide, double* low, double* first, double* last,
+) noexcept nogil:
+    """exp(a z) in the parts of exp_scaled, for |a| <= 1; what rounding takes from a z is put back."""
+    cdef double x, rest, one
+    two_product(a, z, &x, &rest)
+    if wide:
+        # Beyond, the result is infinite or 0; infinity has no low part.
+        rest = rest if -1400.0 < x and x < 1400.0 else 0.0
+    one = exp_scaled(x, wide, low, first, last)
+    low[0] = low[0] + one * rest
+    return one
+
+
+cdef inline real tweedie(real* z, real y, double parameter, bint wide, real* curvature) noexcept nogil:
+    """exp(a z) / a + y exp(-b z) / b for a = 2 - power and b = power - 1, power in (1, 2) the parameter.
+
+    The derivatives are exp(a z) - y exp(-b z) and a exp(a z) + b y exp(-b z). At z = -inf the loss is 0 for
+    y = 0, else infinite. In double for both dtypes, a and b being exact; quotients and products are in two
+    parts, so that the terms are rounded only where they are added.
+
+    Error: 1.1 ULP, derivative 1.1 ULP of the larger term, second derivative 2 ULP, for a y that is no
+    subnormal number.
+    """
+    cdef double a = 2.0 - parameter, b = parameter - 1.0
+    cdef double inverse_a = 1.0 / a, inverse_b = 1.0 / b
+    cdef double target = y, x = z[0]
+    cdef double first, last, one, low, q, q_low, t, t_low
+    cdef double grown, grown_low, grown_value, shrunk, shrunk_low, shrunk_value, rest, second_low
+    one = exp_of_product(a, x, wide, &low, &first, &last)
+    q = one * inverse_a
+    two_product(q, a, &t, &t_low)
+    q_low = (((one - t) - t_low) + low) * inverse_a
+    grown = one * first
+    grown_low = low * first
+    grown_value = q * first
+    rest = q_low * first
+    if wide:
+        grown = grown * last
+        grown_low = grown_low * last
+        grown_value = grown_value * last
+        rest = rest * last
+    one = exp_of_product(-b, x, wide, &low, &first, &last)
+    two_product(target, one, &t, &t_low)
+    low = low * target + t_low
+    one = t
+    q = one * inverse_b
+    two_product(q, b, &t, &t_low)
+    q_low = (((one - t) - t_low) + low) * inverse_b
+    shrunk = one * first
+    shrunk_low = low * first
+    shrunk_value = q * first
+    q_low = q_low * first
+    if wide:
+        shrunk = shrunk * last
+        shrunk_low = shrunk_low * last
+        shrunk_value = shrunk_value * last
+        q_low = q_low * last
+        # 0 * inf is NaN
+        if target == 0.0 and x == x:
+            shrunk = 0.0
+            shrunk_low = 0.0
+            shrunk_value = 0.0
+            q_low = 0.0
+    rest = rest + q_low
+    two_sum(grown_value, shrunk_value, &t, &q)
+    rest = rest + q
+    two_sum(grown, -shrunk, &one, &q)
+    low = (grown_low - shrunk_low) + q
+    second_low = a * grown_low + b * shrunk_low
+    if wide:
+        rest = rest if rest - rest == 0.0 else 0.0
+        low = low if low - low == 0.0 else 0.0
+        second_low = second_low if second_low - second_low == 0.0 else 0.0
+    curvature[0] = <real>((a * grown + b * shrunk) + second_low)
+    z[0] = <real>(one + low)
+    return <real>(t + rest)
