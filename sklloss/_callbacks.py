@@ -12,7 +12,7 @@ try:
 except ImportError:
 
     class CallbackSupport:
-        """There are no callbacks."""
+        """Stands in where scikit-learn has no callbacks."""
 
     def _with_callbacks(method):
         return method
@@ -20,7 +20,7 @@ except ImportError:
 else:
 
     class CallbackSupport(CallbackSupportMixin):
-        """scikit-learn's, which also tells whether there are callbacks: a fit without any pays for none."""
+        """scikit-learn's mixin, which also records whether any callback is set."""
 
         def set_callbacks(self, *callbacks: Any) -> Self:
             """Set the callbacks that `fit` calls, or none.
@@ -78,9 +78,9 @@ class FitCallbacks:
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
 
     def steps(self, name, attributes):
-        """What the solver calls around each step: ``begin()``, ``end(parameters)``; None if nobody waits.
+        """An object whose ``begin()`` and ``end(parameters)`` the solver calls around each step, or None.
 
-        ``attributes`` gives, for the solver's parameters, what predicting with them needs.
+        ``attributes`` maps the solver's parameters to the fitted attributes that predictions need.
         """
         if self._root is None:
             return None
@@ -88,7 +88,7 @@ class FitCallbacks:
         return _Steps(self._root, name, self._data, attributes)
 
     def end(self):
-        """The fit is complete; its attributes are set."""
+        """Tell the callbacks that the fit is complete and its attributes are set."""
         if self._root is not None:
             self._root.call_on_fit_task_end(**self._data, reconstruction_attributes={})
 
@@ -103,8 +103,8 @@ class _Steps:
         self._step.call_on_fit_task_begin(**self._data)
 
     def end(self, parameters):
-        """Whether a callback asks for the end of training."""
-        # worked out only for a callback that wants to predict
+        """Whether a callback stops the training."""
+        # Evaluated only for a callback that makes predictions.
         return self._step.call_on_fit_task_end(
             **self._data, reconstruction_attributes=lambda: self._attributes(parameters)
         )

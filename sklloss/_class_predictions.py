@@ -1,4 +1,4 @@
-"""What a fitted classifier says of rows, given raw scores: classes, probabilities, accuracy."""
+"""Predictions of a fitted classifier from raw scores: classes, probabilities, accuracy."""
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -16,12 +16,12 @@ from sklloss.data.types import Array, MatrixLike
 class ClassPredictions:
     """Mixin: predictions of a model whose `_raw` gives scores of shape (n, outputs), or (n,) if "binary".
 
-    They are of the scores' namespace, on their device.
+    Predictions have the namespace and the device of the scores.
     """
 
-    # what the outputs are: see ClassTarget
+    # What the outputs are: see `sklloss.data.Labels`.
     _kind = None
-    # the loss as it was given, if its inverse link makes the predictions
+    # The ``loss`` parameter if its inverse link gives the probabilities, else None.
     _link = None
 
     def decision_function(self, X: MatrixLike) -> Array:
@@ -40,11 +40,11 @@ class ClassPredictions:
         return self._of_scores(lambda scores: scores, X)
 
     def _of_scores(self, function, X):
-        """What a function makes of the scores of rows, row by row."""
+        """Apply a function that works row by row to the scores of X."""
         return function(self._raw(check_X(self, X, reset=False)))
 
     def _check_ready(self, X, method):
-        """Raise where there is no model yet, or where it lives elsewhere than the rows of X."""
+        """Raise if the model is not fitted, or if X has another namespace or device."""
         check_is_fitted(self)
         if getattr(self, "_follows_arrays", False):
             check_same_device(self, X, self._model_array(), method)
@@ -64,19 +64,19 @@ class ClassPredictions:
         return self._of_scores(self._decide, X)
 
     def _decide(self, scores):
-        """What `predict` says of rows with these scores."""
+        """The predictions of `predict` for these scores."""
         choice = self._choose(scores)
         if self._kind == "multilabel":
             return choice
         if type(choice) is np.ndarray:
             return self.classes_[choice]
         if type(self.classes_) is np.ndarray:
-            # labels that only NumPy can hold
+            # Strings and objects exist in NumPy alone.
             return self.classes_[to_numpy(choice)]
         return array_namespace(choice).take(self.classes_, choice, axis=0)
 
     def _choose(self, scores):
-        """The place of each row's class in ``classes_``, or its 0/1 row of labels."""
+        """The index of each row's class in ``classes_``, or its 0/1 row of labels."""
         middle = 0.0
         if self._link is not None:
             scores, middle = self._values(scores), 0.5
@@ -87,7 +87,7 @@ class ClassPredictions:
         return xp.argmax(scores, axis=1)
 
     def _values(self, scores):
-        """What the loss's inverse link makes of scores; of 0 and z, if it couples those of two classes."""
+        """The loss's inverse link of the scores, or of (0, z) if it couples the outputs of two classes."""
         loss = losses.get(self._link)
         if self._kind == "binary" and not loss.separable:
             xp = _namespace(scores)
@@ -105,14 +105,14 @@ class ClassPredictions:
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
             Rows sum to 1, except that a multi-label model's labels are independent. One-vs-rest
-            probabilities are divided by their sum. They are sigmoids, or a softmax, of the scores, or
-            for a loss with an inverse link of its own what that says, kept within [0, 1].
+            probabilities are divided by their sum. Probabilities are sigmoids or a softmax of the scores; a
+            loss that defines its own inverse link gives them by that link, clipped to [0, 1].
         """
         self._check_ready(X, "predict_proba")
         return self._of_scores(self._probabilities, X)
 
     def _probabilities(self, scores):
-        """What `predict_proba` says of rows with these scores."""
+        """The probabilities of `predict_proba` for these scores."""
         xp = _namespace(scores)
         if self._link is not None:
             p = xp.clip(self._values(scores), 0.0, 1.0)
@@ -152,7 +152,7 @@ class ClassPredictions:
         return self._of_scores(self._log_probabilities, X)
 
     def _log_probabilities(self, scores):
-        """What `predict_log_proba` says of rows with these scores, without a link of the loss's own."""
+        """The logarithms of `predict_log_proba`, unless the loss has its own inverse link."""
         xp = _namespace(scores)
 
         def log_sigmoid(scores):
@@ -166,7 +166,7 @@ class ClassPredictions:
         return log_softmax(scores, axis=1) if xp is np else _log_softmax(xp, scores)
 
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy. Probabilities in y count as the class (or labels) that they make likeliest.
+        """Accuracy. Probabilities in y count as the most likely class, or labels.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class ClassPredictions:
         return float(accuracy_score(labels, predicted, sample_weight=weight))
 
     def _labels(self):
-        """``classes_`` as NumPy's."""
+        """``classes_`` as a NumPy array."""
         return on_host(self.classes_, "classes_")
 
 
@@ -195,12 +195,12 @@ def _namespace(array):
 
 
 def _log_sigmoid(xp, scores):
-    """-log(1 + exp(-z)): of a negative z it is z and what a positive one has."""
+    """Compute -log(1 + exp(-z)), written as min(z, 0) - log1p(exp(-abs(z))) so that nothing overflows."""
     return xp.where(scores < 0, scores, 0.0) - xp.log1p(xp.exp(-xp.abs(scores)))
 
 
 def _log_softmax(xp, scores):
-    """Scores z less the logarithm of the sum of exp(z), by way of the largest z."""
+    """Compute z - log(sum(exp(z))), shifted by the largest z so that nothing overflows."""
     top = xp.max(scores, axis=1, keepdims=True)
     scores = scores - top
     return scores - xp.log(xp.sum(xp.exp(scores), axis=1, keepdims=True))

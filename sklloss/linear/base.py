@@ -1,4 +1,4 @@
-"""What the linear classifiers share: parameters and fit. The numerics are in the rooms below."""
+"""The base class of the linear classifiers: parameters and fit. Objectives and solvers do the numerics."""
 
 import functools
 import numbers
@@ -63,16 +63,16 @@ SOLVERS = {
 
 NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 
-# "auto" takes newton-cholesky up to this many parameters of a problem: its Hessian has their square.
+# "auto" takes newton-cholesky up to this many parameters per problem: the Hessian has that number squared.
 LARGEST_HESSIAN = 200
-# Several of them cost more than passes for gradients from so many parameters on.
+# From this many parameters per problem on, the Hessians of several problems cost more than gradient passes.
 LARGE_HESSIANS = 64
 
 
 class LinearClassifier(
     CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
 ):
-    """What the linear classifiers share."""
+    """The base class of the linear classifiers."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class LinearClassifier(
             if held_out is not None:
                 watch.validate_on(held_out, self._rows(held_out, loss, objective.rows.n_threads, "y_val"))
             start = self._start(objective, earlier)
-            # called from here, which leaves few frames between `fit` and the passes
+            # Called here rather than in a method, to keep the stack between `fit` and the passes short.
             minimise = self._solver(objective, solvers[0], start, watch.callback, solvers.append)
             with threads.single_threaded_blas(), full_precision(objective.rows.device):
                 try:
@@ -207,7 +207,7 @@ class LinearClassifier(
         return vars(model)
 
     def _check_parameters(self):
-        """Check what no argument of fit is needed for; the loss to minimise."""
+        """Check the parameters, and return the loss to minimise."""
         loss = losses.get(self.loss)
         smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
@@ -215,12 +215,12 @@ class LinearClassifier(
         check_real("l1_ratio", self.l1_ratio, 0, 1)
         if check_flag("dual", self.dual):
             raise ValueError(
-                f"dual={self.dual!r} is for solver='liblinear', which is not here; use dual=False"
+                f"dual={self.dual!r} is for solver='liblinear', which sklloss does not have; use dual=False"
             )
         if self.intercept_scaling != 1:
             raise ValueError(
-                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which is not here; "
-                "the intercept is not penalised, leave it at 1"
+                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which sklloss does "
+                "not have; the intercept is not penalised, leave it at 1"
             )
         check_real("tol", self.tol, 0)
         check_integer("max_iter", self.max_iter, 0)
@@ -266,7 +266,7 @@ class LinearClassifier(
         start[:, :features] = coef
         if self.fit_intercept:
             start[:, -1] = intercept
-        # rounding along the common shift of a softmax would add up from fit to fit
+        # Rounding errors along the common shift of a softmax would accumulate from fit to fit.
         return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
 
     def _choose_solver(self, rows):
@@ -328,14 +328,14 @@ class LinearClassifier(
             warn(f"{type(self).__name__} (solver={solver!r}) has not converged: {why}.", ConvergenceWarning)
 
     def _begins_by_lbfgs(self, objective, solver, start):
-        """Whether "auto", which has chosen a Newton method, tries what a few steps of L-BFGS come to."""
+        """Whether "auto", having chosen a Newton method, starts it with a few steps of L-BFGS."""
         heavy = solver == "newton-cg"
         if solver == "newton-cholesky":
             heavy = objective.problems > 1 and objective.size >= LARGE_HESSIANS
         return self.solver == "auto" and heavy and objective.suits_lbfgs and not start.any()
 
     def _why_unsolved(self, result):
-        """Why the result is not within ``tol`` of an optimum, and what to do about it; None if it is."""
+        """Why the solver has not converged, and what to do about it; None if it has."""
         if result.vanished.any() and np.isfinite(self.C):
             return "an output has rows of one class only, and no finite intercept is large enough for it"
         if result.vanished.any():
@@ -353,19 +353,19 @@ class LinearClassifier(
         return "it found no further step. Scale the features, or increase tol"
 
     def _own_link(self, loss):
-        """The loss as it was given if its inverse link makes the predictions, else None."""
+        """The ``loss`` parameter if its inverse link gives the probabilities, else None."""
         return self.loss if has_own_link(loss, softmax=self._softmax) else None
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
-    """A callback asks for the end of the fit: where the solver is."""
+    """Raised when a callback stops the fit, with the state of the solver."""
 
     def __init__(self, iteration, w, value, values):
         super().__init__()
         self._state = iteration, w.copy(), value.copy(), values
 
     def result(self, at_start):
-        """The result of a solver that ended here by itself."""
+        """The state as if the solver had stopped here by itself."""
         iteration, w, value, values = self._state
         problems = len(w)
         done = np.ones(problems, dtype=bool)
@@ -373,12 +373,12 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 class _Watch:
-    """What happens after each iteration: a printed line, a point of the validation curve, callbacks.
+    """Prints, records the validation loss and calls the callbacks after each iteration.
 
     Attributes
     ----------
     callback : callable or None
-        What the solver calls, None where nothing is to happen.
+        Called by the solver; None if there is nothing to do.
     curve : list of float or None
         The validation loss after each iteration, if there is a validation set.
     """
@@ -392,7 +392,7 @@ class _Watch:
         self.callback = self._after if verbose or steps is not None else None
 
     def validate_on(self, data, rows):
-        """Let the mean loss of these rows be a curve."""
+        """Record the mean loss of these rows."""
         self.curve = []
         self.callback = self._after
         self._rows = rows

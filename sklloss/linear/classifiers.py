@@ -1,4 +1,4 @@
-"""The linear classifiers: what each calls its loss and how it reads y."""
+"""The linear classifiers."""
 
 from typing import Any
 
@@ -35,37 +35,26 @@ class LogisticClassifier(LinearClassifier):
         its second derivative (`Loss.curvature`).
         Without a penalty, at ``C=numpy.inf``, it means nothing.
     dual : bool, default=False
-        Only False: the dual is for a solver that is not here.
+        Only False is allowed; the parameter exists for compatibility with scikit-learn.
     tol : float, default=1e-4
-        Accuracy, the same for every solver: the fit ends where the objective is estimated to be
-        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
+        Accuracy, the same for every solver: the fit stops when the objective is estimated to be within a
+        relative ``tol**2`` of its optimum, or when rounding prevents further progress.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     intercept_scaling : float, default=1
-        Only 1: it has a meaning for a solver that is not here.
+        Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     class_weight : dict, "balanced", list of these or None, default=None
         Weights by class label; "balanced" makes every class weigh the same in total. With one-vs-rest
         it balances each class against its rest, and a multi-label y may have a list with an entry
         (over 0 and 1) for each label. Soft labels count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
-        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
+        Shuffles the rows for "sgd", "adam" and `partial_fit`. The other solvers are deterministic.
     solver : str, default="auto"
-        One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
-        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
-        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
-        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
-        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
-        "newton-cholesky" for up to 200 parameters per output, else "newton-cg", where the loss is convex and
-        states its second derivative (`Loss.curvature`), and "lbfgs" for any other. With a dense X of up to
-        2048 columns and 2 million or more rows times parameters, a fit from 0 of more than 200 parameters
-        per output, or 64 of several outputs, begins by "lbfgs", and "newton-cg" goes on after 30 iterations;
-        ``solver_`` says which ran last. "lbfgs" takes every loss, but wants a smooth one: at the kinks of
-        "absolute_error" and "quantile" it may stop early. "proximal-newton" is the one for an L1 penalty, and
-        then what "auto" takes. "sgd" and "adam", which "auto" never takes, step after each mini-batch, by the
-        batch's gradient corrected by the last one of all rows (variance reduction), preconditioned; they take
-        every loss too.
+        "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam". "auto" chooses by
+        the loss, the penalty and the size of the problem; the notes compare the solvers.
     max_iter : int, default=100
-        Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
+        Maximum number of iterations, or of epochs for "sgd" and "adam". Reaching it gives a
+        ConvergenceWarning.
     verbose : int, default=0
         Positive to print the objective after each iteration.
     warm_start : bool, default=False
@@ -74,7 +63,7 @@ class LogisticClassifier(LinearClassifier):
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``, for any loss.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
-        Fits have the same bits for any value.
+        The results are bitwise the same for any number.
     batch_size : int or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
         in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
@@ -85,9 +74,9 @@ class LogisticClassifier(LinearClassifier):
         an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
         `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
-        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
-        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
+        None computes where X is. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data frames and
+        CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes with the
+        compiled kernels, on tensors too; a ``torch.device`` always computes with PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.
@@ -103,8 +92,8 @@ class LogisticClassifier(LinearClassifier):
     loss_ : float
         The final objective, penalty included. Not after `partial_fit`, nor are the curves.
     loss_curve_ : list of float
-        The objective at the start of the iterations and after each. What comes before them, where many
-        rows or a wide sparse X are led near the optimum first, is not in it.
+        The objective at the start and after each iteration. Preliminary work is not included: a start from a
+        sample of the rows, or by dual coordinate ascent.
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str
@@ -125,6 +114,26 @@ class LogisticClassifier(LinearClassifier):
     (multi-label); or probabilities in [0, 1], (n,) for the second class or (n, L) for each label. With a loss
     that is linear in y, as the log and focal losses are, a soft label y is the same as two rows, labelled 1
     and 0, with weights y and 1 - y.
+
+    The solvers:
+
+    =================  ====================================================================================
+    "newton-cholesky"  Newton's method with the full Hessian: few passes over X, each costly if parameters
+                       are many. "auto" takes it up to 200 parameters that are coupled (the columns of X;
+                       for a softmax, times the classes).
+    "newton-cg"        Newton's method by preconditioned conjugate gradients: more passes, each cheap.
+                       "auto" takes it above 200 parameters. If X is sparse with more than 2048 columns and
+                       C is not too large, it starts from dual coordinate ascent.
+    "lbfgs"            Preconditioned L-BFGS, for any loss; it may stop early at the kinks of
+                       "absolute_error" and "quantile". "auto" takes it for a loss that is not convex or
+                       states no second derivative (`Loss.curvature`), and for the first 30 iterations
+                       before "newton-cg" if X is dense with at most 2048 columns, rows times columns times
+                       outputs are 2 million or more, outputs are independent with more than 200 parameters
+                       each (several outputs: 64 or more), and the fit starts from 0.
+    "proximal-newton"  For an L1 penalty. The loss must be convex and state its second derivative.
+    "sgd", "adam"      Preconditioned mini-batch steps with variance reduction, for any loss. "auto" never
+                       takes them.
+    =================  ====================================================================================
 
     Examples
     --------
@@ -213,34 +222,27 @@ class SoftmaxClassifier(LinearClassifier):
         output by output, is convex and states its second derivative.
         Without a penalty, at ``C=numpy.inf``, it means nothing.
     dual : bool, default=False
-        Only False: the dual is for a solver that is not here.
+        Only False is allowed; the parameter exists for compatibility with scikit-learn.
     tol : float, default=1e-4
-        Accuracy, the same for every solver: the fit ends where the objective is estimated to be
-        within ``tol**2``, relatively, of its optimum, or where rounding hides what is left.
+        Accuracy, the same for every solver: the fit stops when the objective is estimated to be within a
+        relative ``tol**2`` of its optimum, or when rounding prevents further progress.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     intercept_scaling : float, default=1
-        Only 1: it has a meaning for a solver that is not here.
+        Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     class_weight : dict, "balanced" or None, default=None
         Weights by class label; "balanced" makes every class weigh the same in total. Soft labels
         count as the mixture that they are.
     random_state : int, RandomState instance or None, default=None
-        For "sgd", "adam" and `partial_fit`: the order of the rows. Other solvers do without.
+        Shuffles the rows for "sgd", "adam" and `partial_fit`. The other solvers are deterministic.
     solver : str, default="auto"
-        One of "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" and "adam".
-        "newton-cholesky" builds the Hessian: a few passes over X, each expensive in the number of parameters.
-        "newton-cg" takes Newton steps too, by conjugate gradients, with cheap passes. "lbfgs" takes many
-        cheap passes. The last two are preconditioned, and where X is sparse and wide and C not so large that
-        rows outweigh the penalty by much, dual ascent row by row gives "newton-cg" its start. "auto" takes
-        "newton-cholesky" for up to 200 parameters (classes times features), else "newton-cg", where the loss
-        is a cross-entropy (or costs output by output, is convex and states its second derivative), and
-        "lbfgs" for any other; a loss output by output begins as in `LogisticClassifier`. ``solver_`` says
-        which ran last. "lbfgs" takes every loss, but wants a smooth one.
-        "proximal-newton" is the one for an L1 penalty, and then what "auto" takes. "sgd" and "adam", which
-        "auto" never takes, step after each mini-batch, by the batch's gradient corrected by the last one of
-        all rows (variance reduction), preconditioned; they take every loss too.
+        "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam". "auto" chooses by
+        the loss, the penalty and the size of the problem; the notes of `LogisticClassifier` compare the
+        solvers. A loss other than the cross-entropy that couples the outputs is for "lbfgs", "sgd" and
+        "adam".
     max_iter : int, default=100
-        Most iterations of the solver, for "sgd" and "adam" epochs; reaching it is a ConvergenceWarning.
+        Maximum number of iterations, or of epochs for "sgd" and "adam". Reaching it gives a
+        ConvergenceWarning.
     verbose : int, default=0
         Positive to print the objective after each iteration.
     warm_start : bool, default=False
@@ -249,7 +251,7 @@ class SoftmaxClassifier(LinearClassifier):
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
-        Fits have the same bits for any value.
+        The results are bitwise the same for any number.
     batch_size : int or "auto", default="auto"
         For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
         in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
@@ -260,9 +262,9 @@ class SoftmaxClassifier(LinearClassifier):
         an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
         `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
-        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back. "cpu" is where NumPy lives, and tensors in
-        main memory are taken as NumPy's; a ``torch.device`` has PyTorch compute in any case.
+        None computes where X is. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data frames and
+        CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes with the
+        compiled kernels, on tensors too; a ``torch.device`` always computes with PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
         What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
         float32.
@@ -280,8 +282,8 @@ class SoftmaxClassifier(LinearClassifier):
     loss_ : float
         The final objective, penalty included. Not after `partial_fit`, nor are the curves.
     loss_curve_ : list of float
-        The objective at the start of the iterations and after each. What comes before them, where many
-        rows or a wide sparse X are led near the optimum first, is not in it.
+        The objective at the start and after each iteration. Preliminary work is not included: a start from a
+        sample of the rows, or by dual coordinate ascent.
     validation_loss_curve_ : list of float
         The mean loss on the validation set after each iteration, if there was one.
     solver_ : str

@@ -1,4 +1,4 @@
-"""What the linear classifiers add for their stochastic solvers: their options, and `partial_fit`."""
+"""The stochastic solvers of the linear classifiers: their options, and `partial_fit`."""
 
 from typing import Self
 
@@ -30,7 +30,7 @@ STOCHASTIC = {"sgd": sgd, "adam": adam}
 
 
 def check_stochastic(estimator):
-    """Check what only the stochastic solvers and `partial_fit` use."""
+    """Check the parameters that only the stochastic solvers and `partial_fit` use."""
     for name, check in (("batch_size", _check_batch_size), ("learning_rate_init", _check_rate)):
         value = getattr(estimator, name)
         if isinstance(value, str):
@@ -54,7 +54,7 @@ def _check_rate(name, value):
 
 
 def stochastic_options(estimator, solver):
-    """The further arguments of a solver: none but for the stochastic ones."""
+    """The additional arguments of a stochastic solver; none for the others."""
     if solver not in STOCHASTIC:
         return {}
     return {**_options(estimator), "random_state": check_random_state(estimator.random_state)}
@@ -68,7 +68,7 @@ def _options(estimator):
 
 
 def remember_fit(estimator, data):
-    """What a fit leaves to `partial_fit`: the number of rows that it saw, and the sum of their weights."""
+    """Record for `partial_fit` how many rows a fit has seen, and the sum of their weights."""
     n = data.n
     estimator.t_, estimator._weight_seen = n, float(n)
     if data.weight is not None:
@@ -79,7 +79,7 @@ def remember_fit(estimator, data):
 
 
 def _precise(part):
-    """A part of a stream's state as it was before a device without float64 had it."""
+    """Part of a stream's state in float64 again, which a device may have reduced to float32."""
     return part.astype(np.float64) if isinstance(part, np.ndarray) else part
 
 
@@ -103,10 +103,10 @@ class PartialFitMixin:
     ) -> Self:
         """Learn from more rows: one pass over them in mini-batches.
 
-        Available with every ``solver``, without an L1 penalty. "adam" takes Adam's steps, any other takes
-        plain ones, which on streams of small pieces get further; both with ``batch_size`` and
-        ``learning_rate_init``. Goes on from the last `partial_fit`, or from where a `fit` by any solver
-        ended.
+        Available with every ``solver``, without an L1 penalty. With ``solver="adam"`` the steps are Adam's,
+        else those of SGD, which do better on streams of small batches; both use ``batch_size`` and
+        ``learning_rate_init``. Training continues from the last `partial_fit`, or from a `fit` by any
+        solver.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class PartialFitMixin:
         rows = self._rows(data, loss, threads.count(self.n_threads))
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
-            # a model that has been moved takes its stream along
+            # `to` has moved the stream with the model.
             stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
@@ -191,7 +191,7 @@ class PartialFitMixin:
         return self
 
     def _stream_coder(self, classes, first):
-        """A function that codes targets: like the first call's or the fit's in what its outputs are."""
+        """A function that codes targets for the outputs that the first call, or the fit, had."""
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
 
         def code(data, y, name):

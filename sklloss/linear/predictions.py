@@ -1,4 +1,4 @@
-"""What a fitted linear classifier says of rows: scores, classes, probabilities."""
+"""Predictions of a fitted linear classifier."""
 
 import numpy as np
 from sklearn.utils import Tags
@@ -11,7 +11,7 @@ from sklloss.arrays.transfer import full_precision, to_device
 class LinearPredictions(ClassPredictions):
     """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
 
-    # whether the outputs are the classes of one softmax; else they are independent
+    # Whether the outputs are the classes of one softmax rather than independent sigmoids.
     _softmax = None
 
     def _set_model(self, labels, link, coef, dtype, device=None):

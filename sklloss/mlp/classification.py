@@ -1,4 +1,4 @@
-"""What is the classifier's own in a network: targets, losses that fit them, accuracy. No numerics."""
+"""What `MLPClassifier` adds to `BaseMLP`: class targets, the losses for them, and accuracy."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         return {"data": data, "held_out": held_out, "unweighted": unweighted}
 
     def _stream_data(self, X, y, sample_weight, classes, first):
-        """The same for `partial_fit`."""
+        """The training data of `partial_fit`, as `_fit_data` returns those of `fit`."""
         known = stream_classes(classes, None if first else self._labels(), self.class_weight)
         if known is None and is_label_column(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
