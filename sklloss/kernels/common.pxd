@@ -44,7 +44,11 @@ cdef inline double adam_step(
     double gradient, double* first, double* second, double decay, double decay_second, double rate,
     double epsilon,
 ) noexcept nogil:
-    """The step to go against a number's gradient; its moments are updated."""
+    """The step to go against a number's gradient; its moments are updated.
+
+    The kernel of networks in isa/layers.pxi.tp squares the gradient first: to share one formula would change
+    the last bits of either.
+    """
     first[0] = decay * first[0] + (1.0 - decay) * gradient
     second[0] = decay_second * second[0] + (1.0 - decay_second) * gradient * gradient
     return rate * first[0] / (sqrt(second[0]) + epsilon)

@@ -25,14 +25,14 @@ from sklloss.arrays.threads import single_threaded_blas
 from sklloss.arrays.transfer import to_numpy
 from sklloss.data.dataset import Dataset
 from sklloss.kernels import data as data_kernels
-from sklloss.kernels.network import network as network_kernels
+from sklloss.kernels.network import network as network_kernels  # type: ignore[attr-defined]
 from sklloss.losses import Loss
 
 ACTIVATIONS = tuple(network_kernels.ACTIVATIONS)
 
 # Numbers that are converted to another dtype at a time, so that the copy stays small.
 CONVERTED_NUMBERS = 1 << 18
-# More threads than this gain nothing, as a step is cut into at most 8 pieces.
+# More threads than this gain nothing, as a step is split into at most 8 tasks.
 MAX_THREADS = 8
 
 
@@ -68,14 +68,14 @@ class NetworkObjective(abc.ABC):
 
     @abc.abstractmethod
     def put(self, array: Array) -> Array:
-        """An array of any namespace where parameters live and in their dtype, to be written to.
+        """A writable array on the device of the parameters and in their dtype, from one of any namespace.
 
         It may be the same array.
         """
 
     @abc.abstractmethod
     def get(self, array: Array) -> np.ndarray:
-        """An array that lives where parameters do as NumPy's."""
+        """A NumPy array from one on the device of the parameters."""
 
     @abc.abstractmethod
     def copy(self, array: Array) -> Array:
@@ -112,7 +112,7 @@ class NetworkObjective(abc.ABC):
         rows : object
             From `rows`.
         order : ndarray of intp or None
-            The rows of the epoch, batch after batch; None for all of them as they lie.
+            The rows of the epoch, batch after batch; None for all of them in the order of X.
         batch_size : int
             Rows per batch; the last batch may be shorter.
         parameters : array of shape (size,)
@@ -135,7 +135,7 @@ class NetworkObjective(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, X: Array, parameters: Array) -> Array:
-        """Raw scores of shape (n, outputs), worked out in blocks of rows."""
+        """Raw scores of shape (n, outputs), computed in blocks of rows."""
 
 
 class NumpyNetworkObjective(NetworkObjective):
@@ -264,14 +264,14 @@ class NumpyNetworkObjective(NetworkObjective):
         return self._share(rows.rows, self._network.predict, rows, parameters)
 
     def _share(self, batch_rows: int, run: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a pass over batches of so many rows, with threads to help it where that pays."""
-        if not self._network.divisible(batch_rows):
+        """Call a pass over batches of that many rows, with helper threads where that pays."""
+        if not self._network.can_share_work(batch_rows):
             return run(*arguments)
         if self._threads is None:
             self._threads = min(threads.count(self._n_threads), MAX_THREADS)
         if self._threads == 1:
             return run(*arguments)
-        self._network.gather()
+        self._network.invite_helpers()
         # The caller takes the pass itself out of this list. A helper that starts late finds it empty: its job
         # must not keep the rows alive.
         passes = [functools.partial(run, *arguments)]

@@ -5,7 +5,7 @@
    other is read number by number where it lies. Twelve (AVX-512) or six rows of two vectors are summed in registers.
 
    A number of the result is one sum in the order of k, fused multiply and add: it does not depend on how
-   a product is cut into pieces. Without fused multiply and add, or without the vectors of the GNU dialect,
+   a product is split into tasks. Without fused multiply and add, or without the vectors of the GNU dialect,
    SKLLOSS_PANEL is 0, and BLAS serves. */
 
 #ifndef SKLLOSS_GEMM_H

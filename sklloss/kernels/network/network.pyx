@@ -2,7 +2,7 @@
 
 Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases.
 A batch is worked through in blocks of rows that stay in cache, and no loop over batches holds the GIL,
-allocates memory or meets a Python object; every so often it asks whether the user pressed Ctrl-C.
+allocates memory or touches a Python object; Ctrl-C is checked for about every 20 ms.
 """
 
 import numpy as np
@@ -35,11 +35,11 @@ ACTIVATIONS = {
 }
 
 include "work_sharing.pxi"
-include "pieces.pxi"
+include "tasks.pxi"
 include "passes.pxi"
 
 
-cdef const void* matrix(array, bint single, Py_ssize_t rows, Py_ssize_t columns, name) except? NULL:
+cdef const void* matrix_address(array, bint single, Py_ssize_t rows, Py_ssize_t columns, name) except? NULL:
     """The address of a C-contiguous (rows, columns) array of the right dtype."""
     cdef const float[:, ::1] floats
     cdef const double[:, ::1] doubles
@@ -52,7 +52,7 @@ cdef const void* matrix(array, bint single, Py_ssize_t rows, Py_ssize_t columns,
     return &doubles[0, 0]
 
 
-cdef void* vector(array, bint single, Py_ssize_t size, name) except? NULL:
+cdef void* vector_address(array, bint single, Py_ssize_t size, name) except? NULL:
     """The address of a writable, contiguous array of that many numbers of the right dtype."""
     cdef float[::1] floats
     cdef double[::1] doubles
@@ -72,8 +72,8 @@ cdef const LayerKernels* layers_of(capsule) except NULL:
 cdef class Network:
     """A fully connected network with a loss on top, and the memory that it works in.
 
-    One instance serves one thread at a time. Others may call `help` meanwhile, if `gather` was called before:
-    they take over pieces of large steps, which change no bit of the result.
+    One thread at a time runs a pass. If `invite_helpers` was called before, other threads may call `help`
+    meanwhile: they take over tasks of large steps, which change no bit of the result.
 
     Parameters
     ----------
@@ -103,12 +103,12 @@ cdef class Network:
     cdef object dtype
     cdef bint single
     cdef bint has_loss
-    # for how many rows there is memory: to work in, for copies of X, of targets, for scores
-    cdef Py_ssize_t room
-    cdef Py_ssize_t copied
-    cdef Py_ssize_t gathered
-    cdef Py_ssize_t scored
-    cdef bint backs
+    # rows for which memory is allocated: working memory, copies of X, copies of targets, scores
+    cdef Py_ssize_t working_rows
+    cdef Py_ssize_t copied_rows
+    cdef Py_ssize_t gathered_rows
+    cdef Py_ssize_t scored_rows
+    cdef bint trains
     cdef readonly tuple widths
 
     def __init__(
@@ -130,9 +130,9 @@ cdef class Network:
         plan.kernels = layers_of(layers)
         plan.activation = ACTIVATIONS[activation]
         plan.layers = len(self.widths) - 1
-        plan.widths = <Py_ssize_t*>self._take(self.memory, (plan.layers + 1) * sizeof(Py_ssize_t))
-        plan.coef_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
-        plan.bias_at = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.widths = <Py_ssize_t*>self._allocate(self.memory, (plan.layers + 1) * sizeof(Py_ssize_t))
+        plan.coef_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.bias_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
         for layer in range(plan.layers + 1):
             plan.widths[layer] = self.widths[layer]
         for layer in range(plan.layers):
@@ -144,17 +144,19 @@ cdef class Network:
             plan.bias_at[layer] = at
             at += plan.widths[layer + 1]
         plan.size = at
-        plan.active = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.slope = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.delta = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.packed = <void**>self._take(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.pieces = <Py_ssize_t*>self._take(self.memory, plan.layers * sizeof(Py_ssize_t))
-        plan.squares = <double*>self._take(self.memory, plan.layers * MOST_PIECES * sizeof(double))
+        plan.active = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.slope = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.delta = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.packed = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
+        plan.tasks = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_TASKS * sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.buffers.single = self.single
-        plan.buffers.sums = <double*>self._take(self.memory, 2 * plan.batch.outputs * sizeof(double))
-        plan.buffers.scratch = self._take(self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize)
+        plan.buffers.sums = <double*>self._allocate(self.memory, 2 * plan.batch.outputs * sizeof(double))
+        plan.buffers.scratch = self._allocate(
+            self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize
+        )
         self.has_loss = loss is not None
         if loss is not None:
             self.call = bind(loss, self.single, &plan.batch, &plan.loss)
@@ -170,26 +172,26 @@ cdef class Network:
         """How many weights there are."""
         return self.plan.coefs
 
-    cdef char* _take(self, list store, size_t size) except NULL:
-        """Zeroed memory on a cache line of its own, as long-lived as the list that it is put into."""
+    cdef char* _allocate(self, list store, size_t size) except NULL:
+        """Zeroed memory, aligned to a cache line, that lives as long as the list it is appended to."""
         block = bytearray(size + 64)
         store.append(block)
         cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
         return <char*>((address + 63) & ~<size_t>63)
 
     cdef int _reserve(self, Dataset data, Py_ssize_t count, bint ordered, bint gradient) except -1:
-        """Working memory for batches of up to ``count`` rows; nothing to do if it is there.
+        """Allocate working memory for batches of up to ``count`` rows, unless it exists.
 
-        What says that some memory is there is set after it, so that an error in between leaves nothing wrong.
+        Sizes are recorded after their memory is allocated, so that a MemoryError leaves a consistent state.
         """
         cdef Plan* plan = &self.plan
         cdef Py_ssize_t layer, item = self.dtype.itemsize
         cdef Py_ssize_t outputs = plan.batch.outputs
         cdef Py_ssize_t block = self.block(data.sparse)
         cdef Py_ssize_t most = min(block, max(count, 1))
-        cdef Py_ssize_t room = max(self.room, most)
+        cdef Py_ssize_t working_rows = max(self.working_rows, most)
         cdef Py_ssize_t panel = plan.kernels.panel, whole
-        cdef bint backs = self.backs or gradient
+        cdef bint trains = self.trains or gradient
         plan.block = block
         plan.input.sparse = data.sparse
         plan.input.x = data.x
@@ -199,38 +201,38 @@ cdef class Network:
         plan.input.row_starts = data.row_starts
         plan.input.long_index = data.long_index
         if plan.gradient == NULL and gradient:
-            plan.gradient = self._take(self.memory, plan.size * item)
-        if room > self.room or backs != self.backs:
-            self.room = 0
+            plan.gradient = self._allocate(self.memory, plan.size * item)
+        if working_rows > self.working_rows or trains != self.trains:
+            self.working_rows = 0
             self.working = []
             for layer in range(1, plan.layers + 1):
-                plan.active[layer] = self._take(self.working, room * plan.widths[layer] * item)
-            for layer in range(1, plan.layers + 1 if backs and panel else 0):
+                plan.active[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
+            for layer in range(1, plan.layers + 1 if trains and panel else 0):
                 whole = (plan.widths[layer] + panel - 1) // panel * panel
-                plan.packed[layer] = self._take(self.working, room * whole * item)
-            for layer in range(1, plan.layers if backs else 0):
-                plan.delta[layer] = self._take(self.working, room * plan.widths[layer] * item)
+                plan.packed[layer] = self._allocate(self.working, working_rows * whole * item)
+            for layer in range(1, plan.layers if trains else 0):
+                plan.delta[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
                 if needs_slope(plan.activation):
-                    plan.slope[layer] = self._take(self.working, room * plan.widths[layer] * item)
-            self.backs = backs
-            self.room = room
-        if most > self.copied and must_copy(&plan.input, ordered, plan.widths[0]):
-            self.copied = 0
+                    plan.slope[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
+            self.trains = trains
+            self.working_rows = working_rows
+        if most > self.copied_rows and must_copy(&plan.input, ordered, plan.widths[0]):
+            self.copied_rows = 0
             self.copies = []
-            plan.active[0] = self._take(self.copies, most * plan.widths[0] * item)
-            self.copied = most
-        if ordered and count > self.gathered:
-            self.gathered = 0
+            plan.active[0] = self._allocate(self.copies, most * plan.widths[0] * item)
+            self.copied_rows = most
+        if ordered and count > self.gathered_rows:
+            self.gathered_rows = 0
             self.targets = []
-            plan.buffers.target = self._take(self.targets, count * outputs * item)
-            plan.buffers.weight = self._take(self.targets, count * outputs * item)
-            plan.buffers.codes = <Py_ssize_t*>self._take(self.targets, count * sizeof(Py_ssize_t))
-            self.gathered = count
-        if not plan.additive and count > max(self.scored, block):
-            self.scored = 0
+            plan.buffers.target = self._allocate(self.targets, count * outputs * item)
+            plan.buffers.weight = self._allocate(self.targets, count * outputs * item)
+            plan.buffers.codes = <Py_ssize_t*>self._allocate(self.targets, count * sizeof(Py_ssize_t))
+            self.gathered_rows = count
+        if not plan.additive and count > max(self.scored_rows, block):
+            self.scored_rows = 0
             self.scores = []
-            plan.raw = self._take(self.scores, count * outputs * item)
-            self.scored = count
+            plan.raw = self._allocate(self.scores, count * outputs * item)
+            self.scored_rows = count
         return 0
 
     cdef int _check(self, Dataset data, bint targets) except -1:
@@ -248,48 +250,49 @@ cdef class Network:
             raise ValueError(f"the target has {data.outputs} columns, the network {self.plan.batch.outputs}")
         return 0
 
-    def divisible(self, Py_ssize_t rows):
-        """Whether a pass over batches of so many rows has steps large enough to be cut into pieces."""
+    def can_share_work(self, Py_ssize_t rows):
+        """Whether batches of this many rows have steps large enough to be split among threads."""
         cdef Py_ssize_t layer
         cdef double most = 0.0
         cdef Plan* plan = &self.plan
         for layer in range(plan.layers):
             if plan.widths[layer + 1] > 1:
                 most = max(most, <double>plan.widths[layer] * <double>plan.widths[layer + 1])
-        return bool(HAS_TEAM) and most * min(rows, self.block(False)) >= LEAST
+        return bool(CAN_SHARE_WORK) and most * min(rows, self.block(False)) >= MIN_SHARED_WORK
 
-    def gather(self):
-        """Have the next pass share its steps with threads that call `help`."""
-        set_state(&self.plan.team, WAITING)
-        self.plan.helped = True
+    def invite_helpers(self):
+        """Let threads that call `help` share the steps of the next pass."""
+        set_state(&self.plan.work_sharing, WAITING)
+        self.plan.has_helpers = True
 
     def help(self):
-        """Work on the pass that another thread runs, until it ends; leave if none begins soon."""
+        """Work on the pass of another thread until it ends; return if none begins within some 20 ms."""
         cdef Plan* plan = &self.plan
         if self.single:
             with nogil:
-                help_out(plan, <float*>NULL)
+                run_helper(plan, <float*>NULL)
         else:
             with nogil:
-                help_out(plan, <double*>NULL)
+                run_helper(plan, <double*>NULL)
 
     cdef void _begin(self) noexcept:
-        set_state(&self.plan.team, RUNNING)
+        set_state(&self.plan.work_sharing, RUNNING)
 
-    cdef void _finish(self) noexcept:
-        set_state(&self.plan.team, OVER)
-        self.plan.helped = False
+    cdef void _end(self) noexcept:
+        set_state(&self.plan.work_sharing, ENDED)
+        self.plan.has_helpers = False
 
     cpdef Py_ssize_t block(self, bint sparse) noexcept:
-        """Rows that are worked on at a time, so that what a pass makes of them stays in cache.
+        """Rows per block, so that the activations of a block stay in cache.
 
-        Not fewer than it takes to make up for reading and writing the gradient once for each block.
+        There are at least enough rows to outweigh reading and writing the gradient once per block.
         """
         cdef Py_ssize_t layer, total = 0
-        # rows of CSR are read where they are
+        # rows of a CSR matrix are not copied
         for layer in range(1 if sparse else 0, self.plan.layers + 1):
             total += self.plan.widths[layer]
-        return max(LEAST_ROWS, min(1024, <Py_ssize_t>CACHE // (<Py_ssize_t>self.dtype.itemsize * total)))
+        total *= <Py_ssize_t>self.dtype.itemsize
+        return max(MIN_BLOCK_ROWS, min(1024, <Py_ssize_t>MAX_BLOCK_BYTES // total))
 
     def epoch(
         self,
@@ -305,15 +308,15 @@ cdef class Network:
         Parameters
         ----------
         data : Dataset of sklloss.kernels.data
-        order : array of intp, or None for the rows as they lie
+        order : array of intp, or None for the rows in the order of X
         batch_rows : int
             Rows per batch; the last may be shorter.
         parameters : array of shape (size,)
         steps : AdamSteps or SGDSteps of sklloss.arrays.ops
             One for each batch.
         penalty : float
-            alpha / 2 times the sum of squared weights enters the loss of each batch, over the sum of its
-            sample weights.
+            alpha: each batch's loss gains alpha / 2 times the sum of squared weights, divided by the sum of
+            the batch's sample weights.
 
         Returns
         -------
@@ -322,7 +325,7 @@ cdef class Network:
         """
         cdef Plan* plan = &self.plan
         cdef Step step
-        cdef EpochSteps course
+        cdef EpochSteps epoch_steps
         cdef Py_ssize_t n = data.rows, i
         cdef double result
         self._check(data, True)
@@ -334,41 +337,41 @@ cdef class Network:
         if n < 1 or batch_rows < 1:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         memset(&step, 0, sizeof(Step))
-        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &course, &step)
+        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &epoch_steps, &step)
         batch_rows = min(batch_rows, n)
         self._reserve(data, batch_rows, order is not None, True)
-        step.parameters = vector(parameters, self.single, plan.size, "parameters")
+        step.parameters = vector_address(parameters, self.single, plan.size, "parameters")
         step.gradient = plan.gradient
         step.size = plan.size
         step.penalised = plan.coefs
         step.penalty = penalty
-        plan.at_hand.order = &order[0] if order is not None else NULL
-        plan.at_hand.parameters = step.parameters
-        plan.at_hand.take_step = course.kernel
+        plan.current.order = &order[0] if order is not None else NULL
+        plan.current.parameters = step.parameters
+        plan.current.take_step = epoch_steps.kernel
         self._begin()
         try:
             if self.single:
                 with nogil:
-                    result = run_epoch(plan, data, n, batch_rows, &step, &course, <float*>NULL)
+                    result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps, <float*>NULL)
             else:
                 with nogil:
-                    result = run_epoch(plan, data, n, batch_rows, &step, &course, <double*>NULL)
+                    result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps, <double*>NULL)
         finally:
-            self._finish()
+            self._end()
         return result
 
-    cdef int _read_steps(self, steps, Py_ssize_t batches, EpochSteps* course, Step* step) except -1:
-        """What is alike in all steps of an epoch, and what changes from one to the next."""
+    cdef int _read_steps(self, steps, Py_ssize_t batches, EpochSteps* epoch_steps, Step* step) except -1:
+        """Read what all steps of an epoch share into ``step``, and what differs into ``epoch_steps``."""
         cdef const double[::1] rates = steps.rates
         cdef const double[::1] decays
         if rates.shape[0] != batches:
             raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
-        course.rates = &rates[0]
-        course.weight_decays = NULL
+        epoch_steps.rates = &rates[0]
+        epoch_steps.weight_decays = NULL
         if steps.kernel == "adam":
-            course.kernel = self.plan.kernels.adam
-            step.first = vector(steps.first, self.single, self.plan.size, "first")
-            step.second = vector(steps.second, self.single, self.plan.size, "second")
+            epoch_steps.kernel = self.plan.kernels.adam
+            step.first = vector_address(steps.first, self.single, self.plan.size, "first")
+            step.second = vector_address(steps.second, self.single, self.plan.size, "second")
             step.decay = steps.beta_1
             step.decay_second = steps.beta_2
             step.epsilon = steps.epsilon
@@ -378,10 +381,10 @@ cdef class Network:
                     raise ValueError(
                         f"weight_decays must hold one number for each batch, got {decays.shape[0]}"
                     )
-                course.weight_decays = &decays[0]
+                epoch_steps.weight_decays = &decays[0]
         elif steps.kernel == "sgd":
-            course.kernel = self.plan.kernels.sgd
-            step.first = vector(steps.velocity, self.single, self.plan.size, "velocity")
+            epoch_steps.kernel = self.plan.kernels.sgd
+            step.first = vector_address(steps.velocity, self.single, self.plan.size, "velocity")
             step.decay = steps.momentum
             step.nesterov = steps.nesterov
         else:
@@ -408,10 +411,10 @@ cdef class Network:
         cdef void* out = NULL
         self._check(data, True)
         self._reserve(data, data.rows, False, wanted)
-        plan.at_hand.order = NULL
-        plan.at_hand.parameters = vector(parameters, self.single, plan.size, "parameters")
+        plan.current.order = NULL
+        plan.current.parameters = vector_address(parameters, self.single, plan.size, "parameters")
         if wanted:
-            out = vector(gradient, self.single, plan.size, "gradient")
+            out = vector_address(gradient, self.single, plan.size, "gradient")
         if data.rows == 0:
             raise ValueError("there are no rows")
         self._begin()
@@ -423,7 +426,7 @@ cdef class Network:
                 with nogil:
                     run_batch(plan, data, 0, data.rows, wanted, NULL, &loss, &weights, <double*>NULL)
         finally:
-            self._finish()
+            self._end()
         if wanted:
             memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
         return loss, weights
@@ -435,9 +438,9 @@ cdef class Network:
         self._check(data, False)
         self._reserve(data, data.rows, False, False)
         out = np.empty((data.rows, self.plan.batch.outputs), dtype=self.dtype)
-        plan.at_hand.order = NULL
-        plan.at_hand.parameters = vector(parameters, self.single, plan.size, "parameters")
-        scores = vector(out.reshape(-1), self.single, out.size, "out")
+        plan.current.order = NULL
+        plan.current.parameters = vector_address(parameters, self.single, plan.size, "parameters")
+        scores = vector_address(out.reshape(-1), self.single, out.size, "out")
         self._begin()
         try:
             if self.single:
@@ -447,7 +450,7 @@ cdef class Network:
                 with nogil:
                     run_predict(plan, data.rows, <double*>scores)
         finally:
-            self._finish()
+            self._end()
         return out
 
 
@@ -456,28 +459,28 @@ def apply_layer(layers, z, bias, activation, slope=None):
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = z.dtype == np.float32
     kernels.activate(
-        <void*>matrix(z, single, z.shape[0], z.shape[1], "z"),
-        NULL if slope is None else <void*>matrix(slope, single, z.shape[0], z.shape[1], "slope"),
-        vector(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
+        <void*>matrix_address(z, single, z.shape[0], z.shape[1], "z"),
+        NULL if slope is None else <void*>matrix_address(slope, single, z.shape[0], z.shape[1], "slope"),
+        vector_address(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
     )
 
 
 def has_products(layers):
-    """Whether a build of the kernels has products of matrices of its own."""
+    """Whether a build of the kernels has its own matrix products, instead of BLAS."""
     return layers_of(layers).panel != 0
 
 
 def multiply(layers, a, b, bint transposed=False):
-    """a @ b, or a @ b.T if transposed, by a build's own product: for tests."""
+    """a @ b, or a @ b.T if transposed, by the matrix product of a build: for tests."""
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = a.dtype == np.float32
     if kernels.panel == 0:
-        raise ValueError("this build has no products")
+        raise ValueError("this build has no matrix products")
     out = np.empty((a.shape[0], b.shape[0 if transposed else 1]), a.dtype)
     kernels.product(
-        matrix(a, single, a.shape[0], a.shape[1], "a"), a.shape[1],
-        matrix(b, single, b.shape[0], b.shape[1], "b"), b.shape[1], transposed,
-        <void*>matrix(out, single, out.shape[0], out.shape[1], "out"), out.shape[1], out.shape[0],
+        matrix_address(a, single, a.shape[0], a.shape[1], "a"), a.shape[1],
+        matrix_address(b, single, b.shape[0], b.shape[1], "b"), b.shape[1], transposed,
+        <void*>matrix_address(out, single, out.shape[0], out.shape[1], "out"), out.shape[1], out.shape[0],
         out.shape[1], a.shape[1],
     )
     return out
@@ -489,17 +492,17 @@ def multiply_outer(layers, a, b, out=None):
     cdef bint single = a.dtype == np.float32, add = out is not None
     cdef Py_ssize_t panel = kernels.panel
     if panel == 0:
-        raise ValueError("this build has no products")
+        raise ValueError("this build has no matrix products")
     packed = np.empty((len(b), (b.shape[1] + panel - 1) // panel * panel), a.dtype)
     out = np.empty((a.shape[1], b.shape[1]), a.dtype) if out is None else out.copy()
     kernels.pack(
-        matrix(b, single, len(b), b.shape[1], "b"), b.shape[1], len(b), b.shape[1],
-        <void*>matrix(packed, single, len(b), packed.shape[1], "packed"),
+        matrix_address(b, single, len(b), b.shape[1], "b"), b.shape[1], len(b), b.shape[1],
+        <void*>matrix_address(packed, single, len(b), packed.shape[1], "packed"),
     )
     kernels.outer(
-        matrix(a, single, len(a), a.shape[1], "a"), a.shape[1],
-        matrix(packed, single, len(b), packed.shape[1], "packed"),
-        <void*>matrix(out, single, a.shape[1], b.shape[1], "out"), b.shape[1], a.shape[1], b.shape[1], len(a),
-        add, NULL,
+        matrix_address(a, single, len(a), a.shape[1], "a"), a.shape[1],
+        matrix_address(packed, single, len(b), packed.shape[1], "packed"),
+        <void*>matrix_address(out, single, a.shape[1], b.shape[1], "out"), b.shape[1], a.shape[1], b.shape[1],
+        len(a), add, NULL,
     )
     return out

@@ -1,21 +1,21 @@
 # The passes of a network over a batch of rows, included by network/network.pyx.
 
-cdef size_t CACHE = 4 << 20      # bytes of activations in a block of rows
+cdef size_t MAX_BLOCK_BYTES = 4 << 20  # bytes of activations in a block of rows
 
 cdef enum:
-    LEAST_ROWS = 128             # of a block
+    MIN_BLOCK_ROWS = 128            # of a block
 
 
 cdef bint must_copy(const Input* data, bint ordered, Py_ssize_t features) noexcept nogil:
-    """Whether rows are to be copied so that they lie one after the other, as BLAS wants them."""
-    # apart: rows that do not overlap, and a step that is an int
-    cdef bint apart = data.row_step >= features and data.row_step <= 2147483647
-    return not data.sparse and (ordered or data.column_step != 1 or not apart)
+    """Whether rows must be copied to contiguous memory, as BLAS requires."""
+    # BLAS's leading dimension: rows do not overlap, and the step is an int
+    cdef bint leading_dimension_fits = data.row_step >= features and data.row_step <= 2147483647
+    return not data.sparse and (ordered or data.column_step != 1 or not leading_dimension_fits)
 
 
 cdef void take_rows(Plan* plan, real* unused) noexcept nogil:
-    """Point plan.x at the block of rows, copied where they do not lie one after the other."""
-    cdef const Work* work = &plan.at_hand
+    """Point plan.x at the block of rows, or at a copy if they are not contiguous."""
+    cdef const Work* work = &plan.current
     cdef const Input* data = &plan.input
     cdef Py_ssize_t features = plan.widths[0]
     if data.sparse:
@@ -26,46 +26,46 @@ cdef void take_rows(Plan* plan, real* unused) noexcept nogil:
         return
     plan.x = plan.active[0]
     plan.x_step = features
-    # a number from memory takes as long as some 40 multiplications
-    run_step(plan, GATHER, 0, pieces_of(40.0 * work.rows * features, work.rows), <real*>NULL)
+    # reading a number from memory takes about as long as 40 multiplications
+    run_step(plan, GATHER, 0, task_count(40.0 * work.rows * features, work.rows), <real*>NULL)
 
 
 cdef void forward(Plan* plan, real* unused) noexcept nogil:
-    """Fill the outputs of each layer for the block at hand; those of the last are the raw scores."""
-    cdef Py_ssize_t layer, inputs, outputs, pieces
+    """Fill the outputs of each layer for the current block; those of the last are the raw scores."""
+    cdef Py_ssize_t layer, inputs, outputs, tasks
     take_rows(plan, <real*>NULL)
     for layer in range(plan.layers):
         inputs = plan.widths[layer]
         outputs = plan.widths[layer + 1]
-        pieces = 1
+        tasks = 1
         if outputs > 1 and not (layer == 0 and plan.input.sparse):
-            pieces = pieces_of(<double>plan.at_hand.rows * inputs * outputs, outputs)
-        run_step(plan, FORWARD, layer, pieces, <real*>NULL)
+            tasks = task_count(<double>plan.current.rows * inputs * outputs, outputs)
+        run_step(plan, FORWARD, layer, tasks, <real*>NULL)
 
 
 cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
-    """Add the gradient of the block that went forward last, and take the step if there is one to take."""
-    cdef const Work* work = &plan.at_hand
+    """Add the gradient of the block after its forward pass; after the last block, take the optimiser step."""
+    cdef const Work* work = &plan.current
     cdef const Input* data = &plan.input
     cdef real* gradient = <real*>plan.gradient
     cdef const real* coef
-    cdef Py_ssize_t rows = work.rows, last = plan.layers - 1, layer, inputs, outputs, pieces = 0
+    cdef Py_ssize_t rows = work.rows, last = plan.layers - 1, layer, inputs, outputs, tasks = 0
     cdef SparseRows csr
-    if work.fresh:
+    if work.first_block:
         memset(gradient + plan.coefs, 0, (plan.size - plan.coefs) * sizeof(real))
     plan.delta[plan.layers] = delta
     plan.kernels.backward(
         delta, plan.active[plan.layers], gradient + plan.bias_at[last], rows, plan.widths[plan.layers],
         IDENTITY,
     )
-    if own_outer(plan, last):
+    if use_tiled_outer(plan, last):
         outputs = plan.widths[plan.layers]
         plan.kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])
     for layer in range(last, -1, -1):
         inputs = plan.widths[layer]
         outputs = plan.widths[layer + 1]
         if outputs == 1:
-            if work.fresh:
+            if work.first_block:
                 memset(gradient + plan.coef_at[layer], 0, inputs * sizeof(real))
             coef = <const real*>work.parameters + plan.coef_at[layer]
             if layer or not data.sparse:
@@ -75,17 +75,17 @@ cdef void backward(Plan* plan, void* delta, real* unused) noexcept nogil:
                     plan.delta[layer] if layer else NULL, rows, inputs,
                 )
         if layer:
-            run_step(plan, DELTA, layer, pieces_of(<double>rows * inputs * outputs, inputs), <real*>NULL)
+            run_step(plan, DELTA, layer, task_count(<double>rows * inputs * outputs, inputs), <real*>NULL)
     if data.sparse:
-        if work.fresh:
+        if work.first_block:
             memset(gradient, 0, plan.widths[0] * plan.widths[1] * sizeof(real))
         csr = sparse_rows(plan)
         plan.kernels.sparse_backward(&csr, plan.delta[1], plan.widths[1], gradient)
     for layer in range(plan.layers):
         inputs = plan.widths[layer]
-        plan.pieces[layer] = pieces_of((<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs)
-        pieces += plan.pieces[layer]
-    run_step(plan, GRADIENT, 0, pieces, <real*>NULL)
+        plan.tasks[layer] = task_count((<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs)
+        tasks += plan.tasks[layer]
+    run_step(plan, GRADIENT, 0, tasks, <real*>NULL)
     if work.step != NULL:
         work.take_step(work.step, plan.coefs, plan.size)
 
@@ -122,14 +122,14 @@ cdef int run_batch(
 ) except -1 nogil:
     """The loss of a batch summed by weight, the sum of its weights, and in plan.gradient its gradient.
 
-    The order, the parameters and the optimiser's kernel are in plan.at_hand. With a step, which changes the
-    parameters, the loss holds the penalty too.
+    The order, the parameters and the optimiser's kernel are in plan.current. With a step, which changes the
+    parameters, the loss includes the penalty.
     """
     cdef Py_ssize_t outputs = plan.widths[plan.layers]
     cdef Py_ssize_t done, rows, i, layer, per_row
     cdef const real* weight
     cdef real* raw = <real*>plan.raw
-    cdef Work* work = &plan.at_hand
+    cdef Work* work = &plan.current
     cdef bint whole = not plan.additive and count > plan.block
     cdef bint again
     loss[0] = 0.0
@@ -144,24 +144,24 @@ cdef int run_batch(
         weights[0] /= <double>per_row
     if step != NULL:
         step.inverse = 1.0 / weights[0]
-    # A loss that is not additive wants the scores of all blocks before any of them goes backward.
+    # A loss that is not additive needs the scores of all blocks before the first backward pass.
     for again in range(2 if whole and gradient else 1):
         done = 0
         while done < count:
             rows = min(plan.block, count - done)
             work.first = first + done
             work.rows = rows
-            work.keeps = gradient and (again or not whole)
-            work.fresh = done == 0
+            work.training = gradient and (again or not whole)
+            work.first_block = done == 0
             work.step = step if done + rows == count else NULL
             forward(plan, <real*>NULL)
             if not whole:
                 run_loss(plan, done, rows, plan.active[plan.layers], loss, <real*>NULL)
             elif not again:
                 memcpy(raw + done * outputs, plan.active[plan.layers], rows * outputs * sizeof(real))
-            if work.keeps and whole:
+            if work.training and whole:
                 backward(plan, raw + done * outputs, <real*>NULL)
-            elif work.keeps:
+            elif work.training:
                 backward(plan, plan.active[plan.layers], <real*>NULL)
             done += rows
             plan.work += rows * plan.row_work
@@ -170,24 +170,24 @@ cdef int run_batch(
             run_loss(plan, 0, count, raw, loss, <real*>NULL)
     if step != NULL and step.penalty != 0.0:
         for layer in range(plan.layers):
-            for i in range(plan.pieces[layer]):
-                loss[0] += 0.5 * step.penalty * plan.squares[layer * MOST_PIECES + i]
+            for i in range(plan.tasks[layer]):
+                loss[0] += 0.5 * step.penalty * plan.squares[layer * MAX_TASKS + i]
     return 0
 
 
 cdef double run_epoch(
-    Plan* plan, Dataset data, Py_ssize_t n, Py_ssize_t batch_rows, Step* step, const EpochSteps* course,
+    Plan* plan, Dataset data, Py_ssize_t n, Py_ssize_t batch_rows, Step* step, const EpochSteps* epoch_steps,
     real* unused,
 ) except? -1.0 nogil:
-    """One step for each batch; the loss before each step, averaged by rows."""
+    """Take one step per batch; return the mean over rows of the loss before each step."""
     cdef double total = 0.0, loss, weights
     cdef Py_ssize_t first = 0, count, b = 0
     while first < n:
         count = min(batch_rows, n - first)
-        step.rate = course.rates[b]
-        plan.at_hand.next_first = first + count
-        plan.at_hand.next_rows = min(batch_rows, n - first - count)
-        step.weight_decay = course.weight_decays[b] if course.weight_decays != NULL else 0.0
+        step.rate = epoch_steps.rates[b]
+        plan.current.next_first = first + count
+        plan.current.next_rows = min(batch_rows, n - first - count)
+        step.weight_decay = epoch_steps.weight_decays[b] if epoch_steps.weight_decays != NULL else 0.0
         run_batch(plan, data, first, count, True, step, &loss, &weights, unused)
         total += loss / weights * <double>count
         b += 1
@@ -199,8 +199,8 @@ cdef int run_predict(Plan* plan, Py_ssize_t n, real* out) except -1 nogil:
     """Raw scores of the first n rows."""
     cdef Py_ssize_t outputs = plan.widths[plan.layers]
     cdef Py_ssize_t done = 0, rows
-    cdef Work* work = &plan.at_hand
-    work.keeps = False
+    cdef Work* work = &plan.current
+    work.training = False
     while done < n:
         rows = min(plan.block, n - done)
         work.first = done

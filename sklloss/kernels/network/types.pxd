@@ -111,7 +111,7 @@ cdef struct LayerKernels:
     # Numbers in the row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS
     # serves.
     Py_ssize_t panel
-    Py_ssize_t tall
+    Py_ssize_t tile_rows
     product_kernel product
     pack_kernel pack
     outer_kernel outer
