@@ -325,6 +325,15 @@ def _silu(ops: Ops, z: Array, keep: bool) -> tuple[Array, Array]:
     return z * p, slope
 
 
+def _elu(ops: Ops, z: Array, keep: bool) -> tuple[Array, Array]:
+    active = ops.xp.where(z < 0.0, ops.xp.expm1(ops.at_most(z, 0.0)), z)
+    return active, active
+
+
+def _elu_gradient(ops: Ops, delta: Array, active: Array) -> Array:
+    return ops.multiply(delta, 1.0 + ops.at_most(active, 0.0))
+
+
 def _slope_gradient(ops: Ops, delta: Array, slope: Array) -> Array:
     """For activations whose derivative is worked out with them."""
     return ops.multiply(delta, slope)
@@ -338,6 +347,7 @@ ACTIVATIONS = {
     "relu": Activation(_relu, _relu_gradient),
     "gelu": Activation(_gelu, _slope_gradient),
     "silu": Activation(_silu, _slope_gradient),
+    "elu": Activation(_elu, _elu_gradient),
 }
 
 

@@ -42,7 +42,7 @@ class MLPClassifier(BaseMLPClassifier):
     ----------
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer; empty for a linear model.
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="relu"
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu", "elu"}, default="relu"
         Of the hidden layers.
     solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
         "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which
@@ -377,7 +377,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         [0, 1] and predicts ``sigmoid(raw)``.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
         Units of each hidden layer; empty for a linear model.
-    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu"}, default="relu"
+    activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu", "elu"}, default="relu"
         Of the hidden layers.
     solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
         "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which

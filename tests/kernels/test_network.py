@@ -38,6 +38,7 @@ def forward(X, parameters, widths, activation):
         "logistic": lambda z: 1 / (1 + np.exp(-z)),
         "gelu": lambda z: z * scipy.special.ndtr(z),
         "silu": lambda z: z * scipy.special.expit(z),
+        "elu": lambda z: np.where(z < 0, np.expm1(np.minimum(z, 0)), z),
     }
     shapes = list(itertools.pairwise(widths))
     at, bias = 0, sum(a * b for a, b in shapes)
@@ -54,13 +55,14 @@ EXACT = {
     "logistic": lambda z: 1 / (1 + mpmath.exp(-z)),
     "gelu": lambda z: z * mpmath.erfc(-z / mpmath.sqrt(2)) / 2,
     "silu": lambda z: z / (1 + mpmath.exp(-z)),
+    "elu": lambda z: z if z > 0 else mpmath.expm1(z),
 }
 
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3), ("gelu", 3.8), ("silu", 2.1)]
+    ("activation", "bound"), [("tanh", 2.6), ("logistic", 1.3), ("gelu", 3.8), ("silu", 2.1), ("elu", 1.1)]
 )
 def test_activations_stay_within_their_stated_bound_over_the_whole_range(
     build, dtype, activation, bound, rng
@@ -111,7 +113,7 @@ def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtyp
 def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
     z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
     network_kernels.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
-    limits = {"identity": (np.inf, -np.inf), "tanh": (1, -1), "logistic": (1, 0)}
+    limits = {"identity": (np.inf, -np.inf), "tanh": (1, -1), "logistic": (1, 0), "elu": (np.inf, -1)}
     assert tuple(z[0, :2]) == limits.get(activation, (np.inf, 0))
     assert np.isnan(z[0, 2])
 

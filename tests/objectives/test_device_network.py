@@ -123,6 +123,7 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
     functions = {
         "identity": lambda z: z, "logistic": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu,
         "gelu": torch.nn.functional.gelu, "silu": torch.nn.functional.silu,
+        "elu": torch.nn.functional.elu,
     }  # fmt: skip
     X = torch.asarray(rng.standard_normal((30, WIDTHS[0])))
     for loss in (losses.get("huber"), losses.get("root_mean_squared_error"), losses.CrossEntropy()):
@@ -146,7 +147,7 @@ def test_the_gradient_is_that_of_torchs_autograd(activation, rng):
         np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "silu", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "silu", "elu", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_far_inputs_of_an_activation_give_its_limits(other_device, activation, dtype):
     z = np.array([[-np.inf], [-1e30], [-500.0], [-0.0], [500.0], [1e30]], dtype=dtype)
@@ -155,7 +156,7 @@ def test_far_inputs_of_an_activation_give_its_limits(other_device, activation, d
         objective.predict(other_device.put(z), np.array([1.0, 1.0, 0.0, 0.0], dtype=dtype))
     )[:, 0]
     at_zero = 0.5 if activation == "logistic" else 0.0
-    low = -1.0 if activation == "tanh" else 0.0
+    low = -1.0 if activation in ("tanh", "elu") else 0.0
     high = [1.0, 1.0] if activation in ("logistic", "tanh") else [500.0, 1e30]
     np.testing.assert_allclose(raw, np.array([low, low, low, at_zero, *high], dtype), atol=1e-30)
 

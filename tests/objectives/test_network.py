@@ -62,6 +62,7 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
         "logistic": torch.sigmoid,
         "gelu": torch.nn.functional.gelu,
         "silu": torch.nn.functional.silu,
+        "elu": torch.nn.functional.elu,
     }[activation]
     coefs, intercepts = (
         [torch.tensor(part.astype(np.float64), requires_grad=True) for part in parts]

@@ -100,6 +100,7 @@ def test_value_and_gradient_equal_torch(activation, depth, case, dtype, rng):
         "logistic": torch.sigmoid,
         "gelu": torch.nn.functional.gelu,
         "silu": torch.nn.functional.silu,
+        "elu": torch.nn.functional.elu,
     }[activation]
     loss, formula, X, target, y, weight = problem(case, rng, dtype)
     widths, alpha = (5, *depth, y.shape[1]), 0.3

@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from sklloss.kernels.common cimport check_signals, gemm
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, batch_kernel, bind
 from sklloss.kernels.network.types cimport (
+    ELU,
     GELU,
     IDENTITY,
     LOGISTIC,
@@ -32,6 +33,7 @@ from sklloss.kernels.network.types cimport (
 
 ACTIVATIONS = {
     "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
+    "elu": ELU,
 }
 
 include "work_sharing.pxi"

@@ -19,6 +19,7 @@ cdef enum Activation:
     RELU = 3
     GELU = 4
     SILU = 5
+    ELU = 6
 
 
 cdef inline bint needs_slope(int activation) noexcept nogil:
