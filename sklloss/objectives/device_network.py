@@ -18,9 +18,9 @@ from sklloss.losses import Loss, _batches
 from sklloss.objectives.device_layers import GradientBuffer, Layers
 from sklloss.objectives.network import NetworkObjective
 
-# Bytes of rows that are gathered at a time, in as many whole batches.
+# Bytes of rows gathered at once, rounded down to whole batches.
 GATHER_BYTES = 1 << 24
-# Bytes of what a pass over all rows makes at a time.
+# Bytes of activations held at once in a pass over all rows.
 PASS_BYTES = 1 << 26
 
 
@@ -57,7 +57,7 @@ class DeviceNetworkObjective(NetworkObjective):
         self._ops = ops_for(device, self.dtype.itemsize)
         self._layers = Layers(self._ops, self.widths, activation)
         self._wide = device.real(device.wide)
-        # The equal parts that the loss of a row is split into.
+        # The number of outputs over which the loss of a row is averaged.
         by_output = loss is not None and loss.additive and loss.separable and loss.reduction == "mean"
         self._parts = self.widths[-1] if by_output else 1
 
@@ -161,7 +161,7 @@ class DeviceNetworkObjective(NetworkObjective):
             return total.result() / rows.rows, self.device.get(gradient)
 
     def predict(self, X: Array, parameters: Array) -> Array:
-        """See `NetworkObjective.predict`; NumPy's scores for rows of NumPy's."""
+        """See `NetworkObjective.predict`; scores are a NumPy array if X is one."""
         on_host = device_of(X) is None
         n = X.shape[0]
         step = max(64, PASS_BYTES // (self.dtype.itemsize * sum(self.widths)))
@@ -194,9 +194,9 @@ class DeviceNetworkObjective(NetworkObjective):
     def _shares(
         self, rows: DeviceNetworkRows, order: np.ndarray | None, starts: np.ndarray
     ) -> tuple[Array | None, np.ndarray]:
-        """By what each row's loss enters the mean of its batch, on the device, and the batches' weights.
+        """Each row's share in the mean loss of its batch, on the device, and the total weight of each batch.
 
-        The former is None where all rows of a batch count alike.
+        The shares are None if all rows of a batch have the same.
         """
         n = rows.rows if order is None else len(order)
         counts = np.diff(starts, append=n)
@@ -268,15 +268,15 @@ class DeviceNetworkObjective(NetworkObjective):
 
 
 class DeviceNetworkRows:
-    """Rows of X on a device, with their targets beside them.
+    """Rows of X on a device, with their targets on the same device.
 
-    Weights stay NumPy's, for the sums over batches.
+    Weights stay NumPy arrays, as the sums over batches are computed by NumPy.
 
     Parameters
     ----------
     device : Device
     data : Dataset
-        Whose X is on the device.
+        Its X must be on the device.
     """
 
     def __init__(self, device: Device, data: Dataset) -> None:
@@ -306,9 +306,9 @@ class DeviceNetworkRows:
     def block(
         self, first: int, last: int, index: Array | None = None, order: np.ndarray | None = None
     ) -> tuple[Array, Array]:
-        """X and the targets of the rows [first, last), or of that part of an order.
+        """X and the targets of the rows [first, last), or of the rows order[first:last].
 
-        ``index`` is `index` of the order.
+        ``index`` is what the method `index` made of the order.
         """
         xp, y = self._device.xp, self.targets
         if index is None:
@@ -342,7 +342,7 @@ class _LossSum:
         self._sum: Array | None = None
         self._values: list[Array] = []
         self._shares: list[Any] = []
-        # Of the noted values: rows in a batch, and whether all of them count alike.
+        # Of the recorded values: rows per batch, and whether all rows have the same share.
         self._kind: tuple[int, bool] | None = None
         self._scalars: list[tuple[Array, float]] = []
 
@@ -360,7 +360,7 @@ class _LossSum:
         self._scalars.append((value, factor))
 
     def flush(self) -> None:
-        """Sum up what has been noted."""
+        """Add the recorded values to the sum."""
         xp = self._xp
         if self._kind is not None:
             count, uniform = self._kind
@@ -387,7 +387,7 @@ class _LossSum:
         self._sum = part if self._sum is None else self._sum + part
 
     def result(self) -> float:
-        """The sum, for which the device is waited for."""
+        """The sum as a number; this waits for the device."""
         self.flush()
         assert self._sum is not None
         return float(self._sum)
