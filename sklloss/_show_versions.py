@@ -68,7 +68,7 @@ def _kernels():
     from sklloss import kernels
 
     usable = kernels.available()
-    on_this_cpu = kernels.cpu.supported()
+    on_this_cpu = kernels.dispatch.supported()
     yield "in use", f"{kernels.chosen} ({kernels.reason})"
     for build in kernels.BUILDS:
         if build in usable:

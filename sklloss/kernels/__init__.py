@@ -1,6 +1,6 @@
 """Compiled loss kernels, one build per instruction set, chosen here at import.
 
-``get(name, dtype)`` gives a kernel as a capsule, which `evaluate` and the sweeps call.
+``get(name, dtype)`` returns a kernel as a capsule, which `evaluate` and the passes over X call.
 """
 
 import importlib
@@ -9,14 +9,14 @@ import os
 
 import numpy as np
 
-if importlib.util.find_spec("sklloss.kernels.cpu") is None:
+if importlib.util.find_spec("sklloss.kernels.dispatch") is None:
     raise ImportError(
         f"{os.path.dirname(os.path.dirname(__file__))} holds sklloss's sources without compiled kernels: "
         "start Python in another folder to use the installed sklloss, or run `pip install --editable .` "
         "beside it"
     )
 
-from sklloss.kernels import cpu, products
+from sklloss.kernels import dispatch
 from sklloss.kernels.data import evaluate
 
 __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
@@ -30,7 +30,7 @@ def _installed(build):
 
 def available():
     """The builds that are installed and that this CPU can run, best first."""
-    return [build for build in cpu.supported() if _installed(build)]
+    return [build for build in dispatch.supported() if _installed(build)]
 
 
 def table_of(build):
@@ -50,7 +50,7 @@ def _choose():
                 f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}"
             )
         return forced, "SKLLOSS_CPU asks for it"
-    missing = [build for build in cpu.supported() if build not in usable]
+    missing = [build for build in dispatch.supported() if build not in usable]
     if missing:
         return usable[0], f"the best that was built; the compiler could not build {', '.join(missing)}"
     return usable[0], "the best that this CPU has"
@@ -58,8 +58,8 @@ def _choose():
 
 chosen, reason = _choose()
 _table = table_of(chosen)
-_names = {np.dtype(name): name for _, name in _table}  # `dtype.name` takes its time
-products.use(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
+_names = {np.dtype(name): name for _, name in _table}  # faster than `dtype.name`
+dispatch.use_products(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
 
 
 def get(name, dtype):

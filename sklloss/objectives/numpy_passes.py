@@ -13,7 +13,7 @@ from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data import Dataset
 from sklloss.kernels import data as data_kernels
-from sklloss.kernels import products
+from sklloss.kernels import dispatch
 from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear import dual as dual_kernels
 from sklloss.kernels.linear import gradient as gradient_kernels
@@ -338,7 +338,7 @@ class NumPyPasses(Passes):
 
     def dual_state(self):
         """See `Passes.dual_state`."""
-        w = np.zeros((self.features, products.padded(self.outputs, 8)))
+        w = np.zeros((self.features, dispatch.padded(self.outputs, 8)))
         dual = np.zeros((self.n, self.outputs), dtype=self.dtype)
         return w, np.zeros(self.outputs), np.zeros(self.outputs), dual
 
@@ -399,7 +399,7 @@ class NumPyPasses(Passes):
     def _split(self, coef):
         """Coefficients and intercepts in X's dtype, as the passes want them."""
         if self.sparse:
-            width = products.padded(self.outputs, self.dtype.itemsize)
+            width = dispatch.padded(self.outputs, self.dtype.itemsize)
             w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
             gradient_kernels.by_feature(coef, w)
         else:
@@ -432,7 +432,7 @@ class NumPyPasses(Passes):
     def _gradient_buffer(self, chunks):
         """Where chunks add up their gradients, as the passes want it."""
         if self.sparse:
-            shape = (chunks, self.features, products.padded(self.outputs, 8))
+            shape = (chunks, self.features, dispatch.padded(self.outputs, 8))
             return self._buffer("gradient", np.empty, shape, np.float64)
         return np.empty((chunks, self.outputs, self.features))
 

@@ -10,7 +10,7 @@ from libc.stdlib cimport free, realloc
 from sklloss.kernels.common cimport check_signals
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
 from sklloss.kernels.linear.gradient cimport index, sparse_scatter, sparse_scores
-from sklloss.kernels.products cimport for_sparse
+from sklloss.kernels.dispatch cimport for_sparse
 
 cdef extern from *:
     """

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from sklloss.kernels.common cimport gemm, gemv
 from sklloss.kernels.data cimport Dataset
-from sklloss.kernels.products cimport current
+from sklloss.kernels.dispatch cimport current
 
 ctypedef fused index:
     int32_t

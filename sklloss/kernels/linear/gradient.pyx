@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from sklloss.kernels.common cimport column_sums, gather_sums
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
-from sklloss.kernels.products cimport for_sparse
+from sklloss.kernels.dispatch cimport for_sparse
 
 
 cdef class Chunks:
@@ -41,7 +41,7 @@ cdef class ChunkSums:
     Parameters
     ----------
     gradient : ndarray of shape (chunks, outputs, features), or for a sparse X (chunks, features, outputs)
-        Where `products.for_sparse` says so, the outputs of a feature are padded to a line of 64 bytes.
+        Where `dispatch.for_sparse` says so, the outputs of a feature are padded to a line of 64 bytes.
     shift : ndarray of shape (chunks, outputs), optional
         The gradient by the intercepts, where ``gradient`` has none.
     loss : ndarray of shape (chunks, 2 * outputs), optional

@@ -14,7 +14,7 @@ from libc.string cimport memset
 from sklloss.kernels.common cimport add_gram, gather_sums, gemm
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
 from sklloss.kernels.linear.gradient cimport Chunks, ChunkSums, has_products, index
-from sklloss.kernels.products cimport current
+from sklloss.kernels.dispatch cimport current
 
 
 cdef inline void load_sparse(

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from sklloss.kernels.common cimport column_sums
 from sklloss.kernels.data cimport Dataset
 from sklloss.kernels.linear.gradient cimport Chunks, ChunkSums, block_scatter, block_scores
-from sklloss.kernels.products cimport for_sparse
+from sklloss.kernels.dispatch cimport for_sparse
 
 
 cdef inline void apply_curvature(

@@ -10,7 +10,7 @@ from sklloss.kernels.common cimport gather_sums, gemm
 from sklloss.kernels.data cimport Batch, Dataset, Workspace, allocate, batch_kernel, bind
 from sklloss.kernels.linear.gradient cimport has_products
 from sklloss.kernels.linear.hessian cimport add_curvature, load_dense
-from sklloss.kernels.products cimport current
+from sklloss.kernels.dispatch cimport current
 
 
 cdef struct Problem:

@@ -1,9 +1,14 @@
-"""What this CPU can run. Built for the baseline, so that it imports everywhere."""
+"""What depends on the CPU: the builds it can run, and the matrix products of the build in use.
+
+Compiled without flags for an instruction set, so that it imports on every CPU.
+"""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer
 
 cdef extern from *:
     """
     #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
-    /* __builtin_cpu_supports asks the operating system too: it must save the wide registers. */
+    /* __builtin_cpu_supports also checks that the operating system saves the wide registers. */
     static int sklloss_has_avx2(void) {
         __builtin_cpu_init();
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
@@ -32,3 +37,20 @@ def supported():
         names.append("avx2")
     names.append("baseline")
     return names
+
+
+def use_products(capsule):
+    """Make every pass over X call the products of a build, given as the capsule of its ``products()``."""
+    global current
+    current = (<Products*>PyCapsule_GetPointer(capsule, "sklloss.products"))[0]
+
+
+cdef bint for_sparse(Py_ssize_t outputs) noexcept nogil:
+    """Whether the products in use take CSR rows with this number of outputs."""
+    return current.lanes_f64 > 0 and 2 <= outputs <= 32
+
+
+def padded(Py_ssize_t outputs, Py_ssize_t size):
+    """Numbers of ``size`` bytes per feature in a sparse pass: one per output, padded to whole cache lines."""
+    cdef Py_ssize_t line = 64 // size
+    return (outputs + line - 1) // line * line if for_sparse(outputs) else outputs
