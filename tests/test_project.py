@@ -1,6 +1,7 @@
 """What the project says of itself is true: dependencies, tools, and the paths that its pages name."""
 
 import ast
+import importlib.util
 import re
 import sys
 import tomllib
@@ -55,3 +56,17 @@ def test_every_path_that_a_page_names_exists(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:sklloss|tests|benchmarks)/[\w./*-]*[\w*/]", text))
     assert [path for path in sorted(named) if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+@pytest.mark.exhaustive
+def test_the_python_code_of_the_readme_runs():
+    if not (ROOT / "README.md").is_file():
+        pytest.skip("not a clone")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 10
+    has_torch = importlib.util.find_spec("torch") is not None
+    namespace = {"__name__": "readme"}  # each block builds on those before it
+    for block in blocks:
+        if has_torch or not re.search(r"\btorch\b|\bdevice\b", block):
+            exec(compile(block, "README.md", "exec"), namespace)
