@@ -1,11 +1,11 @@
-"""Splitters that stratify soft targets: rows of class probabilities go by the class they make likeliest.
+"""Splitters that stratify soft targets: a row of class probabilities counts as its most likely class.
 
-scikit-learn's stratified splitters refuse such rows, and ``cv=5`` gives them folds that are neither shuffled
-nor stratified. The splitters here are scikit-learn's own, with the target coded before it reaches them.
+scikit-learn's stratified splitters reject such targets, and ``cv=5`` gives them folds that are neither
+shuffled nor stratified. The splitters here code the target, then delegate to scikit-learn's.
 
-Of scikit-learn's tools, `cross_val_predict` with ``method="predict_proba"`` is not for soft y: it codes the
-columns of y as labels before it fits. `cross_validate` with ``return_estimator=True, return_indices=True``
-gives the models and the rows to predict.
+scikit-learn's `cross_val_predict` with ``method="predict_proba"`` does not support soft targets: it codes the
+columns of y as labels before it fits. Use `cross_validate` with ``return_estimator=True,
+return_indices=True``, which returns the models and the rows to predict.
 
 >>> import numpy as np
 >>> from sklloss.model_selection import StratifiedSoftKFold
@@ -16,26 +16,33 @@ gives the models and the rows to predict.
 [0 1] [2 3]
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, StratifiedShuffleSplit
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
 from sklloss.data import Dataset, code_classes
+from sklloss.data.types import MatrixLike
 
 __all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
 
 
 class _SoftStrata:
-    """Codes y, then lets the scikit-learn splitter to its right split."""
+    """Mixin that codes y, then calls the scikit-learn splitter after it in the MRO."""
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: MatrixLike, y: MatrixLike, groups: object = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Generate indices to split data into training and test set.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Only its number of rows counts.
+            Only its number of rows is used.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels, probabilities of the second of two classes, or rows of class probabilities.
         groups : object, default=None
@@ -49,17 +56,19 @@ class _SoftStrata:
         Raises
         ------
         ValueError
-            If y has rows that are not class probabilities: multi-label rows, for which
-            `sklearn.model_selection.KFold` is there.
+            If y has rows that are not class probabilities, such as multi-label rows. Use
+            `sklearn.model_selection.KFold` for those.
         """
-        return super().split(X, _strata(y), groups)
+        splits: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]
+        splits = super().split(X, _strata(y), groups)  # type: ignore[misc]
+        return splits
 
 
-class StratifiedSoftKFold(_SoftStrata, StratifiedKFold):
-    """K folds with the same share of each class, for soft and for hard targets.
+class StratifiedSoftKFold(_SoftStrata, StratifiedKFold):  # type: ignore[misc]
+    """K folds with the same proportion of each class, for soft and hard targets.
 
-    A row of class probabilities counts as the class that it makes likeliest, the first one where several
-    are. Hard labels, and one-hot rows made of them, give the folds of
+    A row of class probabilities counts as its most likely class, the first of several equally likely ones.
+    Hard labels, and one-hot rows made from them, give the folds of
     `sklearn.model_selection.StratifiedKFold`.
 
     Parameters
@@ -67,20 +76,20 @@ class StratifiedSoftKFold(_SoftStrata, StratifiedKFold):
     n_splits : int, default=5
         Number of folds, at least 2.
     shuffle : bool, default=False
-        Whether to shuffle each class's rows before they are put into folds.
+        Whether to shuffle the rows of each class before dividing them into folds.
     random_state : int, RandomState instance or None, default=None
-        With ``shuffle=True``, what determines the order of the rows.
+        The source of randomness if ``shuffle=True``.
 
     See Also
     --------
-    RepeatedStratifiedSoftKFold : The same, several times.
+    RepeatedStratifiedSoftKFold : The same, repeated.
     StratifiedSoftShuffleSplit : Random test sets of a given size.
 
     Notes
     -----
     y may be labels of any dtype (n,), probabilities of the second of two classes (n,), which count as that
     class above 0.5, or class probabilities (n, K) in an array or a DataFrame, not negative and with rows
-    that sum to 1. Multi-label rows are refused, since one class does not describe them.
+    that sum to 1. Multi-label rows are rejected: no single class describes them.
 
     Examples
     --------
@@ -98,7 +107,7 @@ class StratifiedSoftKFold(_SoftStrata, StratifiedKFold):
     """
 
 
-class RepeatedStratifiedSoftKFold(_SoftStrata, RepeatedStratifiedKFold):
+class RepeatedStratifiedSoftKFold(_SoftStrata, RepeatedStratifiedKFold):  # type: ignore[misc]
     """`StratifiedSoftKFold` repeated, shuffled differently each time.
 
     Parameters
@@ -108,40 +117,40 @@ class RepeatedStratifiedSoftKFold(_SoftStrata, RepeatedStratifiedKFold):
     n_repeats : int, default=10
         Number of repetitions.
     random_state : int, RandomState instance or None, default=None
-        What determines the shuffles.
+        The source of randomness.
 
     See Also
     --------
-    StratifiedSoftKFold : The targets that are taken, and how they are stratified.
+    StratifiedSoftKFold : Accepted targets, and how they are stratified.
     """
 
 
-class StratifiedSoftShuffleSplit(_SoftStrata, StratifiedShuffleSplit):
-    """Random splits with the same share of each class, for soft and for hard targets.
+class StratifiedSoftShuffleSplit(_SoftStrata, StratifiedShuffleSplit):  # type: ignore[misc]
+    """Random splits with the same proportion of each class, for soft and hard targets.
 
     Parameters
     ----------
     n_splits : int, default=10
         Number of splits.
     test_size : float, int or None, default=None
-        Share or number of test rows; None takes what ``train_size`` leaves, or a tenth.
+        Fraction or number of test rows; None is the complement of ``train_size``, or a tenth.
     train_size : float, int or None, default=None
-        Share or number of training rows; None takes what ``test_size`` leaves.
+        Fraction or number of training rows; None is the complement of ``test_size``.
     random_state : int, RandomState instance or None, default=None
-        What determines the splits.
+        The source of randomness.
 
     See Also
     --------
-    StratifiedSoftKFold : The targets that are taken, and how they are stratified.
+    StratifiedSoftKFold : Accepted targets, and how they are stratified.
     """
 
 
-def _strata(y):
-    """The class of each row: labels as they are, codes of the likeliest class for probabilities."""
+def _strata(y: Any) -> NDArray[Any]:
+    """The class of each row: labels unchanged, for probabilities the code of the most likely class."""
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
         try:
-            rows = code_classes(Dataset(np.empty((shape[0], 0))), y, "softmax").values
+            rows: Any = code_classes(Dataset(np.empty((shape[0], 0))), y, "softmax").values
         except ValueError as error:
             hint = "Rows that are not class probabilities have no class to stratify by: use KFold for them"
             raise ValueError(f"{error}. {hint}") from None

@@ -45,13 +45,13 @@ class TorchCSR:
     def __init__(self, X: Any, device: Device) -> None:
         self.device = device
         self.shape: tuple[int, int] = X.shape
-        self.nnz = X.nnz
+        self.nnz: int = X.nnz
         self._host = X
         self._check_device()
         self._starts: Indices = X.indptr
         self._by_rows = self._put(X, X.dtype)
         self._matrix = csr_tensor(*self._by_rows, X.shape)
-        self.dtype = self._matrix.dtype
+        self.dtype: Any = self._matrix.dtype
 
     @property
     def host(self) -> Any:

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sklloss.arrays.device import Device
+
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -72,8 +74,9 @@ class ArrayVectors:
 
     resident = True
 
-    def __init__(self, device: Any) -> None:
-        self.device, self.xp = device, device.xp
+    def __init__(self, device: Device) -> None:
+        self.device: Device = device
+        self.xp: Any = device.xp
         # The last mask, here and on the device: most calls repeat it.
         self._mask: Mask | None = None
         self._mask_there: Any = None

@@ -1,32 +1,33 @@
-"""Metrics and scorers for targets that scikit-learn's turn away: soft, one-hot and multi-label y.
+"""Metrics and scorers for targets that scikit-learn's reject: soft, one-hot and multi-label y.
 
-A scorer is what ``scoring=`` takes, in `cross_val_score`, `cross_validate`, `GridSearchCV`,
-`permutation_importance` and so on; several go there as a dict. Greater is better, so losses are negated.
-The function beside it works on arrays. With y the target and p the predicted probabilities, a row costs:
+Pass a scorer, or a dict of several, as ``scoring`` to `cross_val_score`, `cross_validate`, `GridSearchCV`,
+`permutation_importance` and so on. Greater is better, so losses are negated. The function next to each scorer
+works on arrays. With y the target and p the predicted probabilities:
 
 ======================  =========================  =====================================================
-scorer                  function                   of one row
+scorer                  function                   loss (or score) of one row
 ======================  =========================  =====================================================
 `neg_cross_entropy`     `cross_entropy_loss`       -sum_k y_k log p_k, over classes
 `neg_kl_divergence`     `kl_divergence_loss`       sum_k y_k log(y_k / p_k), over classes
 `neg_log_loss`          `log_loss`                 -sum_l y_l log p_l + (1 - y_l) log(1 - p_l), over labels
 `neg_brier_score`       `brier_score_loss`         sum_k (y_k - p_k)**2, over classes or labels; half of it
                                                    for two classes
-`argmax_accuracy`       `argmax_accuracy_score`    1 if the predicted class (or every label) is y's likeliest
+`argmax_accuracy`       `argmax_accuracy_score`    1 if the predicted class (or every label) is the
+                                                   most likely in y
 ======================  =========================  =====================================================
 
 and a metric is the mean over rows, weighted by ``sample_weight``.
 
 Targets: over classes, y is labels (n,) of any dtype, class probabilities (n, K), one-hot included, whose rows
-sum to 1, or probabilities of the second of two classes (n,). The estimator's ``classes_`` say which column
-is which class, and a DataFrame's columns are found by their names. Over labels, y is 0/1 or probabilities,
-(n,) or (n, L).
+sum to 1, or probabilities of the second of two classes (n,). Columns are in the order of the estimator's
+``classes_``; those of a DataFrame are matched by name. Over labels, y is 0/1 or probabilities, (n,) or
+(n, L).
 
-Scorers take log-probabilities from ``predict_log_proba`` where the estimator has it, else logarithms of
-``predict_proba``. Nothing is clipped: a certain wrong answer of an estimator of this package costs its logit,
-and a probability of 0 for what is true costs infinity. A label that training did not have is a ValueError,
-as there is no probability to judge: stratify the folds (`sklloss.model_selection.StratifiedSoftKFold`), or
-give y as class probabilities, whose columns name every class.
+Scorers use ``predict_log_proba`` where the estimator has it, else logarithms of ``predict_proba``. Nothing
+is clipped: a confident wrong prediction of an estimator of this package costs its logit, and a probability of
+0 for the true class costs infinity. A label that is missing from the training rows raises a ValueError, since
+no probability was predicted for it: stratify the folds (`sklloss.model_selection.StratifiedSoftKFold`), or
+pass y as class probabilities with a column for every class.
 
 >>> from sklearn.datasets import load_iris
 >>> from sklearn.model_selection import cross_val_score

@@ -1,19 +1,22 @@
-"""Targets and predictions as checked arrays, and what each row costs."""
+"""Targets and predictions as checked arrays, and the loss of each row."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
 from sklloss.data import Dataset, check_weight, code_classes
 
-# Predictions of classes must sum to 1 this closely, or they are not what the estimator's user takes them for.
+# How far from 1 the predicted class probabilities of a row may sum before they are refused.
 SUM_TOLERANCE = 1e-3
-# What averages of probabilities may come out above 1.
+# How far above 1 rounding may put a probability, such as an average of several.
 ROUNDING = 1e-6
 
 
-def mean(rows, sample_weight):
-    """The weighted mean over rows; a row of weight 0 is left out, whatever it costs."""
+def mean(rows: NDArray[Any], sample_weight: Any) -> float:
+    """The weighted mean over rows; a row of weight 0 is left out, whatever its loss."""
     weight = check_weight(sample_weight, len(rows), np.float64)
     if weight is None:
         return float(np.mean(rows))
@@ -24,59 +27,59 @@ def mean(rows, sample_weight):
 # Rows ---------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(y, log_prob):
-    """``-sum_k y_k log p_k`` of each row; a class that y excludes costs nothing, even at p = 0."""
+def cross_entropy(y: NDArray[Any], log_prob: NDArray[Any]) -> NDArray[Any]:
+    """``-sum_k y_k log p_k`` of each row; a class with y_k = 0 contributes 0, even at p_k = 0."""
     return -_expected(y, log_prob).sum(axis=1)
 
 
-def kl_divergence(y, log_prob):
+def kl_divergence(y: NDArray[Any], log_prob: NDArray[Any]) -> NDArray[Any]:
     """``sum_k y_k log(y_k / p_k)`` of each row, exactly 0 where the two are equal."""
     with np.errstate(divide="ignore"):
         return _expected(y, np.log(y) - np.where(y > 0, log_prob, 0.0)).sum(axis=1)
 
 
-def log_loss(y, log_one, log_zero):
+def log_loss(y: NDArray[Any], log_one: NDArray[Any], log_zero: NDArray[Any]) -> NDArray[Any]:
     """``-sum_l y_l log p_l + (1 - y_l) log(1 - p_l)`` of each row."""
     return -(_expected(y, log_one) + _expected(1 - y, log_zero)).sum(axis=1)
 
 
-def brier(y, prob):
+def brier(y: NDArray[Any], prob: NDArray[Any]) -> NDArray[Any]:
     """The squared error of each row."""
     return ((y - prob) ** 2).sum(axis=1)
 
 
-def class_brier(y, prob):
-    """The squared error over classes; of two classes, the same for both, it counts one."""
+def class_brier(y: NDArray[Any], prob: NDArray[Any]) -> NDArray[Any]:
+    """The squared error over classes. Of two classes, whose errors are equal, only one counts."""
     return brier(y, prob) if y.shape[1] != 2 else (y[:, 1] - prob[:, 1]) ** 2
 
 
-def log(prob):
+def log(prob: NDArray[Any]) -> NDArray[Any]:
     """The logarithm, minus infinity at 0."""
     with np.errstate(divide="ignore"):
         return np.log(prob)
 
 
-def _expected(y, values):
+def _expected(y: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     return np.multiply(y, values, out=np.zeros_like(y), where=y > 0)
 
 
 # Targets ------------------------------------------------------------------------------------------------
 
 
-def is_one_dimensional(y):
-    """Whether y has one number or label for each row."""
+def is_one_dimensional(y: Any) -> bool:
+    """Whether y has a single number or label for each row."""
     shape = np.shape(y)
     return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
 
 
-def is_probability(y):
-    """Whether a one-dimensional y states probabilities instead of labels."""
+def is_probability(y: Any) -> bool:
+    """Whether a one-dimensional y holds probabilities, not labels."""
     y = np.asarray(y).reshape(-1)
     return y.dtype.kind == "f" and type_of_target(y, input_name="y_true") == "continuous"
 
 
-def class_target(y, classes, n):
-    """Class probabilities (n, K) of a target of any kind."""
+def class_target(y: Any, classes: NDArray[Any], n: int) -> NDArray[Any]:
+    """A target of any kind as class probabilities (n, K)."""
     check_consistent_length(y, np.empty(n))
     one_dimensional = is_one_dimensional(y)
     if not one_dimensional and np.shape(y)[1:] != (len(classes),):
@@ -87,27 +90,30 @@ def class_target(y, classes, n):
     else:
         target = code_classes(rows, y, "softmax", classes=classes, name="y_true")
     if target.codes is not None:
-        rows = np.zeros((n, len(classes)))
-        rows[np.arange(n), target.codes] = 1.0
-        return rows
-    rows = target.values
-    return np.column_stack([1 - rows[:, 0], rows[:, 0]]) if rows.shape[1] == 1 else rows
+        one_hot = np.zeros((n, len(classes)))
+        one_hot[np.arange(n), target.codes] = 1.0
+        return one_hot
+    values = target.values
+    assert values is not None  # what has no codes has values
+    return np.column_stack([1 - values[:, 0], values[:, 0]]) if values.shape[1] == 1 else values
 
 
-def label_target(y, outputs, n):
-    """Probabilities (n, L) of independent labels."""
+def label_target(y: Any, outputs: int, n: int) -> NDArray[Any]:
+    """A multi-label target as probabilities (n, L)."""
     check_consistent_length(y, np.empty(n))
     labels = np.arange(outputs)
-    return code_classes(_rows(n), y, "sigmoid", kind="multilabel", classes=labels, name="y_true").values
+    target = code_classes(_rows(n), y, "sigmoid", kind="multilabel", classes=labels, name="y_true")
+    assert target.values is not None  # labels have no codes
+    return target.values
 
 
-def _rows(n):
-    """Rows for targets that are coded in float64, without features."""
+def _rows(n: int) -> Dataset:
+    """A Dataset of n rows without features, whose targets are coded in float64."""
     return Dataset(np.empty((n, 0)))
 
 
-def sorted_classes(classes):
-    """Classes as an array, if they are in the order that labels are coded by."""
+def sorted_classes(classes: Any) -> NDArray[Any]:
+    """Classes as an array; a ValueError unless they are sorted, the order in which labels are coded."""
     classes = np.asarray(classes)
     if classes.ndim != 1 or not (classes[:-1] < classes[1:]).all():
         raise ValueError(
@@ -117,7 +123,7 @@ def sorted_classes(classes):
     return classes
 
 
-def column_names(frame):
+def column_names(frame: Any) -> list[str] | None:
     """The column names of a DataFrame if they are strings, else None."""
     names = getattr(frame, "columns", None)
     names = None if names is None else list(names)
@@ -127,8 +133,8 @@ def column_names(frame):
 # Predictions --------------------------------------------------------------------------------------------
 
 
-def class_probabilities(y_true, y_prob, classes):
-    """Checked probabilities (n, K), and the sorted classes of their columns."""
+def class_probabilities(y_true: Any, y_prob: Any, classes: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked probabilities (n, K) and the sorted classes of their columns."""
     names = column_names(y_prob)
     prob = check_array(y_prob, ensure_2d=False, dtype=np.float64, input_name="y_prob")
     if prob.ndim == 1 or prob.shape[1] == 1:
@@ -149,7 +155,7 @@ def class_probabilities(y_true, y_prob, classes):
     return prob, classes
 
 
-def _classes_in(y_true, K):
+def _classes_in(y_true: Any, K: int) -> NDArray[Any]:
     if not is_one_dimensional(y_true):
         names = column_names(y_true)
         return np.arange(K) if names is None else sorted_classes(sorted(names))
@@ -163,8 +169,8 @@ def _classes_in(y_true, K):
     return found
 
 
-def label_probabilities(y_prob, classes=None):
-    """P(1) and P(0) of independent labels, (n, L) each, from a matrix or from a list of one (n, 2) each."""
+def label_probabilities(y_prob: Any, classes: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """P(1) and P(0) of independent labels, each (n, L), from a matrix or from a list of (n, 2) matrices."""
     if isinstance(y_prob, list) and np.ndim(y_prob[0]) == 2:
         pairs = [
             label_pair(rows, None if classes is None else classes[k], 0.0) for k, rows in enumerate(y_prob)
@@ -177,26 +183,27 @@ def label_probabilities(y_prob, classes=None):
     return one, zero
 
 
-def label_pair(rows, classes, absent):
-    """The columns of classes 1 and 0 in a multi-output classifier's answer for one label."""
+def label_pair(rows: Any, classes: Any, absent: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The columns of classes 1 and 0 in a multi-output classifier's prediction of one label."""
     rows = np.asarray(rows, dtype=np.float64)
     known = [0, 1] if classes is None else np.asarray(classes).tolist()
     if rows.shape[1] != len(known) or not set(known) <= {0, 1}:
         raise ValueError(f"a multi-label target has labels 0 and 1, but an output has the classes {known}")
     missing = np.full(len(rows), absent)
-    return tuple(rows[:, known.index(k)] if k in known else missing for k in (1, 0))
+    one, zero = (rows[:, known.index(k)] if k in known else missing for k in (1, 0))
+    return one, zero
 
 
-def check_unit_interval(prob):
-    """Raise, naming the row, for what is no probability."""
+def check_unit_interval(prob: NDArray[Any]) -> None:
+    """Raise a ValueError naming the first row with a number that is not a probability."""
     bad = ~((prob >= 0) & (prob <= 1 + ROUNDING)).all(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(f"probabilities must be in [0, 1]; row {row} of the predictions is {prob[row]}")
 
 
-def check_sums(prob):
-    """Raise, naming the row, for class probabilities that do not sum to 1."""
+def check_sums(prob: NDArray[Any]) -> None:
+    """Raise a ValueError naming the first row of class probabilities that does not sum to 1."""
     totals = prob.sum(axis=1)
     bad = ~(np.abs(totals - 1) <= SUM_TOLERANCE)
     if bad.any():
@@ -207,16 +214,16 @@ def check_sums(prob):
         )
 
 
-def check_columns(prob, classes):
-    """Raise if the columns are not one for each class."""
+def check_columns(prob: NDArray[Any], classes: NDArray[Any]) -> None:
+    """Raise a ValueError unless there is one column for each class."""
     if prob.shape[1] != len(classes):
         raise ValueError(
             f"the predictions have {prob.shape[1]} columns, but there are {len(classes)} classes"
         )
 
 
-def check_two(classes):
-    """Raise if there are more classes than the log loss has."""
+def check_two(classes: NDArray[Any]) -> None:
+    """Raise a ValueError unless there are two classes."""
     if len(classes) != 2:
         raise ValueError(
             f"the log loss is for two classes or independent labels, there are {len(classes)} classes; use "

@@ -1,19 +1,29 @@
-"""Scorers: what an estimator predicts, handed to the metrics."""
+"""Scorers: metrics of an estimator's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit
 from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
+from sklloss.data.types import MatrixLike
 from sklloss.metrics import _rows
 from sklloss.metrics._functions import argmax_accuracy_score
+
+# score(estimator, X, y_true, sample_weight)
+ScoreFunction: TypeAlias = Callable[[Any, Any, Any, Any], float]
 
 
 class _Scorer:
     """A scorer, ``scorer(estimator, X, y_true, sample_weight=None)``: greater is better.
 
-    It is immutable, so that it can stand in the module for everybody, and equal to its copies and pickles.
+    It is immutable, so that all users of the module can share it, and equal to its copies and pickles.
 
     Parameters
     ----------
@@ -22,13 +32,15 @@ class _Scorer:
     score : callable
         ``score(estimator, X, y_true, sample_weight)``.
     request : bool, str or None
-        What metadata routing is asked to do with ``sample_weight``.
+        The metadata request for ``sample_weight``.
     """
 
-    def __init__(self, name, score, request=None):
+    def __init__(self, name: str, score: ScoreFunction, request: bool | str | None = None) -> None:
         self._fields = (name, score, request)
 
-    def __call__(self, estimator, X, y_true, sample_weight=None):
+    def __call__(
+        self, estimator: Any, X: MatrixLike, y_true: MatrixLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Score a fitted estimator.
 
         Parameters
@@ -37,7 +49,7 @@ class _Scorer:
             A fitted classifier, or a pipeline or search that ends in one.
         X : array-like, DataFrame or sparse matrix of shape (n_samples, n_features)
         y_true : array-like
-            Targets, hard or soft, see the module.
+            Hard or soft targets; see `sklloss.metrics`.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -46,17 +58,17 @@ class _Scorer:
         """
         return self._fields[1](estimator, X, y_true, sample_weight)
 
-    def set_score_request(self, *, sample_weight=None):
-        """A scorer like this one that states what metadata routing shall do with ``sample_weight``.
+    def set_score_request(self, *, sample_weight: bool | str | None = None) -> _Scorer:
+        """A copy of this scorer with a metadata request for ``sample_weight``.
 
-        Unlike scikit-learn's own scorers, which change in place, this one is shared by all who import it
-        and stays as it is: use what is returned.
+        Unlike scikit-learn's scorers, which change in place, this one is shared by everything that imports
+        it and stays unchanged: use the returned scorer.
 
         Parameters
         ----------
         sample_weight : bool, str or None
-            True to be given it, False not to be, None for an error when it is passed, or the name that it
-            is passed under.
+            True to request it, False to ignore it, None for an error if it is passed, or the name under
+            which it is passed.
 
         Returns
         -------
@@ -69,11 +81,11 @@ class _Scorer:
             )
         name, score, _ = self._fields
         scorer = _Scorer(name, score, sample_weight)
-        scorer.get_metadata_routing()  # raises for what is no request
+        scorer.get_metadata_routing()  # raises for an invalid request
         return scorer
 
-    def get_metadata_routing(self):
-        """What metadata routing shall do with ``sample_weight``.
+    def get_metadata_routing(self) -> MetadataRequest:
+        """The metadata request for ``sample_weight``.
 
         Returns
         -------
@@ -83,33 +95,33 @@ class _Scorer:
         request.score.add_request(param="sample_weight", alias=self._fields[2])
         return request
 
-    def _accept_sample_weight(self):
-        # GridSearchCV asks this of each scorer in a dict before it passes weights on without routing.
+    def _accept_sample_weight(self) -> bool:
+        # GridSearchCV asks this of each scorer in a dict before it passes weights without routing.
         return True
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> _Scorer:
         return self
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self._fields == other._fields if isinstance(other, _Scorer) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._fields)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         name, _, request = self._fields
         return name if request is None else f"{name}.set_score_request(sample_weight={request!r})"
 
 
-def _score_cross_entropy(estimator, X, y_true, sample_weight):
+def _score_cross_entropy(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     return -_rows.mean(_rows.cross_entropy(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
 
 
-def _score_kl_divergence(estimator, X, y_true, sample_weight):
+def _score_kl_divergence(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     return -_rows.mean(_rows.kl_divergence(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
 
 
-def _score_log_loss(estimator, X, y_true, sample_weight):
+def _score_log_loss(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     if _rows.is_one_dimensional(y_true):
         _rows.check_two(_classes(estimator))
         return _score_cross_entropy(estimator, X, y_true, sample_weight)
@@ -118,9 +130,9 @@ def _score_log_loss(estimator, X, y_true, sample_weight):
     return -_rows.mean(_rows.log_loss(y, one, zero), sample_weight)
 
 
-def _score_brier(estimator, X, y_true, sample_weight):
+def _score_brier(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     prob, _ = _predict(estimator, X, "predict_proba")
-    # Only the shape of predictions tells two classes from two labels, whatever the values of y are.
+    # Only the shape of the predictions distinguishes two classes from two labels; the values of y do not.
     if _rows.is_one_dimensional(y_true) or not (isinstance(prob, list) or _predicts_labels(estimator, X)):
         prob, classes = _rows.class_probabilities(y_true, prob, _classes(estimator))
         return -_rows.mean(
@@ -130,51 +142,53 @@ def _score_brier(estimator, X, y_true, sample_weight):
     return -_rows.mean(_rows.brier(_rows.label_target(y_true, one.shape[1], len(one)), one), sample_weight)
 
 
-def _score_argmax(estimator, X, y_true, sample_weight):
+def _score_argmax(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     y_pred, _ = _predict(estimator, X, "predict")
     classes = _classes(estimator) if len(np.shape(y_pred)) == 1 else None
     return argmax_accuracy_score(y_true, y_pred, sample_weight=sample_weight, classes=classes)
 
 
-neg_cross_entropy = _Scorer("neg_cross_entropy", _score_cross_entropy)
-neg_kl_divergence = _Scorer("neg_kl_divergence", _score_kl_divergence)
-neg_log_loss = _Scorer("neg_log_loss", _score_log_loss)
-neg_brier_score = _Scorer("neg_brier_score", _score_brier)
-argmax_accuracy = _Scorer("argmax_accuracy", _score_argmax)
+neg_cross_entropy: _Scorer = _Scorer("neg_cross_entropy", _score_cross_entropy)
+neg_kl_divergence: _Scorer = _Scorer("neg_kl_divergence", _score_kl_divergence)
+neg_log_loss: _Scorer = _Scorer("neg_log_loss", _score_log_loss)
+neg_brier_score: _Scorer = _Scorer("neg_brier_score", _score_brier)
+argmax_accuracy: _Scorer = _Scorer("argmax_accuracy", _score_argmax)
 
 
-# What estimators predict --------------------------------------------------------------------------------
+# Predictions of estimators --------------------------------------------------------------------------------
 
 
-def _predict(estimator, X, *methods):
-    """The answer of the first method that the estimator has, and that method's name."""
+def _predict(estimator: Any, X: Any, *methods: str) -> tuple[Any, str]:
+    """The result of the first of the methods that the estimator has, and that method's name."""
     for method in methods:
         predict = getattr(estimator, method, None)
         if predict is not None:
-            # log(0) is the answer here, not an accident
+            # log(0) is a valid result here, not an error.
             with np.errstate(divide="ignore"):
                 return predict(X), method
-    raise TypeError(f"this scorer needs {' or '.join(methods)}, which {type(estimator).__name__} has not")
+    raise TypeError(
+        f"this scorer needs {' or '.join(methods)}, which {type(estimator).__name__} does not have"
+    )
 
 
-def _classes(estimator):
+def _classes(estimator: Any) -> NDArray[Any]:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         check_is_fitted(estimator)
-        raise TypeError(f"this scorer needs classes_, which {type(estimator).__name__} has not")
+        raise TypeError(f"this scorer needs classes_, which {type(estimator).__name__} does not have")
     if isinstance(classes, list):
         raise ValueError(
-            f"{type(estimator).__name__} predicts several outputs and not one class: for 0/1 rows of labels "
+            f"{type(estimator).__name__} predicts several outputs, not one class: for rows of 0/1 labels "
             "use neg_log_loss, neg_brier_score or argmax_accuracy with a y of shape (n, L)"
         )
     return _rows.sorted_classes(classes)
 
 
-def _predicts_labels(estimator, X):
+def _predicts_labels(estimator: Any, X: Any) -> bool:
     return len(np.shape(_predict(estimator, X, "predict")[0])) == 2
 
 
-def _class_log_probabilities(estimator, X, y_true):
+def _class_log_probabilities(estimator: Any, X: Any, y_true: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """The target (n, K) and the logarithms of its predicted probabilities."""
     classes = _classes(estimator)
     values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
@@ -187,10 +201,10 @@ def _class_log_probabilities(estimator, X, y_true):
     return _rows.class_target(y_true, classes, len(prob)), log_prob
 
 
-def _label_log_probabilities(estimator, X):
-    """Log P(1) and log P(0) of independent labels, (n, L) each."""
+def _label_log_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Log P(1) and log P(0) of independent labels, each (n, L)."""
     values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
-    classes = getattr(estimator, "classes_", None)
+    classes: Any = getattr(estimator, "classes_", None)
     if method == "predict_proba":
         one, zero = _rows.label_probabilities(values, classes)
         return _rows.log(one), _rows.log(zero)
@@ -204,7 +218,8 @@ def _label_log_probabilities(estimator, X):
     _rows.check_unit_interval(np.exp(one))
     with np.errstate(divide="ignore"):
         zero = np.log(-np.expm1(np.minimum(one, 0.0)))
-    # log P(1) = -exp(-logit) for a large logit: where that underflows, log P(0) = -logit is lost in it.
+    # For a large logit, log P(1) = -exp(-logit): where that underflows, it no longer determines log P(0) =
+    # -logit.
     lost = values > -np.finfo(values.dtype).smallest_normal / np.finfo(values.dtype).eps
     logits = _logits(estimator, X, one) if lost.any() else None
     if logits is not None:
@@ -212,8 +227,8 @@ def _label_log_probabilities(estimator, X):
     return one, zero
 
 
-def _logits(estimator, X, log_one):
-    """The decision function in float64 if it is the logits that the probabilities come from, else None."""
+def _logits(estimator: Any, X: Any, log_one: NDArray[Any]) -> NDArray[Any] | None:
+    """The decision function in float64 if it holds the logits of the probabilities, else None."""
     if not hasattr(estimator, "decision_function"):
         return None
     logits = np.asarray(estimator.decision_function(X), dtype=np.float64)
