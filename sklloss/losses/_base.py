@@ -1,4 +1,4 @@
-"""The base of all losses: one formula in, value, gradient, checks and kernels out."""
+"""The base class of losses: derives value, gradient, checks and kernel calls from one formula."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -386,10 +386,7 @@ class Loss:
     _link_in_place: ClassVar[Any] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """A kernel, a second derivative and what is stated of it belong to the formula beside them.
-
-        A subclass that states another formula inherits none of them.
-        """
+        """Drop inherited kernels and second derivatives from a subclass that defines another formula."""
         super().__init_subclass__(**options)
         own = vars(cls)
         restated = "formula" in own or "mean_formula" in own
@@ -407,7 +404,7 @@ class Loss:
             cls._link_in_place = None
 
     def _rows(self, xp: Any, value: Any) -> Any:
-        """The loss of each row, in float64 where the device has it, from what `formula` gives."""
+        """The loss of each row from the value of `formula`, in float64 if the device supports it."""
         wide = _checks.widest(xp, value)
         if value.ndim == 1:
             return xp.astype(value, wide)
@@ -421,10 +418,10 @@ class Loss:
             )
 
     def _accept(self, y_true: Any, raw: Any, sample_weight: Any) -> tuple[Any, Any, Any, Any]:
-        """Check everything; y_true comes back in raw's dtype (codes as int64), weights scaled."""
+        """Check all arguments; returns y_true in raw's dtype (codes as int64) and scaled weights."""
         xp, raw = _checks.raw_scores(raw)
         self._check_outputs(raw)
-        # The order of a sum must not depend on the memory layout.
+        # The order of summation must not depend on the memory layout.
         raw = np.ascontiguousarray(raw) if xp is np else raw
         y = _checks.beside(xp, raw, y_true, "y_true")
         if self.target == "classes":
@@ -464,7 +461,7 @@ class Loss:
     def _run_kernel(self, y: Any, raw: Any, weight: Any, wanted: str = "mean") -> Any:
         n = raw.shape[0]
         shape = (n, -1)
-        # The kernel works in place, so it gets a copy.
+        # The kernel overwrites its scores.
         scores = np.array(raw, order="C", copy=True).reshape(shape)
         target = {}
         if self.target == "classes" and y.ndim == 1:
@@ -478,7 +475,7 @@ class Loss:
         value = self.evaluate_batch(scores, **target, weight=weight)
         total = float(n) if weight is None else float(np.sum(weight, dtype=np.float64))
         if value == np.inf:
-            # The sum overflowed, or the loss is infinite: the formula takes the mean without the sum.
+            # The sum overflowed, or the loss is infinite: the formula computes the mean without the sum.
             with _quiet(np):
                 value = float(self.mean_formula(np, y, raw, weight, with_gradient=False)[0])
         else:
@@ -489,17 +486,17 @@ class Loss:
 
 
 def as_column(row_values: Any, raw: Any) -> Any:
-    """Values by row, shaped to meet raw."""
+    """One value per row, shaped to broadcast against raw."""
     return row_values[:, None] if raw.ndim == 2 else row_values
 
 
 def _quiet(xp: Any) -> AbstractContextManager[Any]:
-    """Overflow to infinity and its NaN are results here, not accidents: NumPy need not warn of them."""
+    """A context in which NumPy does not warn of overflow and NaN, which are valid results here."""
     return np.errstate(all="ignore") if xp is np else nullcontext()
 
 
 def number(value: Any, name: str, allowed: str, accept: Callable[[float], bool]) -> float:
-    """A parameter as a float; ``allowed`` says in words, ``accept`` by a function, which ones there are."""
+    """A parameter as a float if ``accept`` holds of it; ``allowed`` describes the condition in errors."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError

@@ -1,4 +1,4 @@
-"""One NumPy batch of a loss without a kernel, in place, as a kernel would do it."""
+"""Evaluation of a NumPy batch in place, for losses without a kernel."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def evaluate(
     curvature: Any = None,
     sums: Any = None,
 ) -> float:
-    """See `Loss.evaluate_batch`. All of it from `Loss.formula`, `Loss.curvature` and `Loss.mean_formula`."""
+    """See `Loss.evaluate_batch`; uses `Loss.formula`, `Loss.curvature` and `Loss.mean_formula` only."""
     y = target if codes is None else codes
     by_output = weight is not None and weight.ndim == 2
     if not loss.separable and (by_output or curvature is not None):
@@ -24,7 +24,7 @@ def evaluate(
     with np.errstate(all="ignore"):
         second = None
         if curvature is not None:
-            # Before raw becomes the gradient.
+            # Before raw is overwritten with the gradient.
             second = loss.curvature(np, y, raw)
             if second is None:
                 raise ValueError(f"{type(loss).__name__} has no kernel and states no curvature")
@@ -52,7 +52,7 @@ def evaluate(
             value = np.where(factor if value.ndim == 2 else weight, value, 0.0)
             value = value * (factor if value.ndim == 2 else weight)
             factor = factor / parts
-            # Left-out rows may hold anything: inf * 0 would be NaN.
+            # Rows of weight 0 may hold any value: inf * 0 would be NaN.
             raw[...] = np.where(kept, gradient * factor, 0.0)
             if second is not None:
                 curvature[...] = np.where(kept, second * factor, 0.0)
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def stated(loss: Any, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
-    """What `Loss.formula` gives: the value, and the gradient or a function that returns it."""
+    """Checked results of `Loss.formula`: the value, and the gradient or a function that returns it."""
     result = loss.formula(xp, y, raw)
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"{len(result)} things" if isinstance(result, tuple) else f"a {type(result).__name__}"
@@ -78,14 +78,14 @@ def stated(loss: Any, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
 
 
 def gradient_of(loss: Any, xp: Any, gradient: Any, raw: Any) -> Any:
-    """The gradient that `Loss.formula` gave, called where it is a function."""
+    """The checked gradient of `Loss.formula`, called first if it is a function."""
     gradient = gradient() if callable(gradient) else gradient
     check(loss, xp, "gradient of formula", gradient, raw.shape)
     return gradient
 
 
 def check(loss: Any, xp: Any, what: str, array: Any, shape: Any) -> None:
-    """Raise unless an array that a loss gave has the shape it must have, and real numbers."""
+    """Raise an error unless an array returned by a loss has the given shape and a real dtype."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or not xp.isdtype(dtype, ("bool", "integral", "real floating")):
         got = f"a {type(array).__name__}" if dtype is None else f"dtype {dtype}"
@@ -97,7 +97,7 @@ def check(loss: Any, xp: Any, what: str, array: Any, shape: Any) -> None:
 
 
 def _whole(loss: Any, y: Any, raw: Any, weight: Any) -> float:
-    """A loss that is not a mean over rows: its value times the sum of weights."""
+    """The value of a loss that is not a mean over rows, times the sum of weights."""
     total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
     if total == 0.0:
         raw[...] = 0.0

@@ -1,7 +1,7 @@
-"""What a loss accepts: namespace, dtype, shape and values, checked before anything is computed.
+"""Checks of the arguments of a loss: namespace, dtype, shape and values.
 
-Every error names the argument. Values are looked at in one reduction, so that arrays on a device are
-waited for once; the offending row is searched only when there is one.
+Every error names the argument. Values are checked in a single reduction, so that the host waits for a device
+only once; the offending row is searched for only if the check fails.
 """
 
 from functools import lru_cache
@@ -14,14 +14,14 @@ _REAL = ("bool", "integral", "real floating")
 
 
 def namespace(array: Any) -> Any:
-    """The array API namespace of an array; NumPy's own for what is or becomes a NumPy array."""
+    """The array API namespace of an array; ``numpy`` for NumPy arrays and whatever converts to one."""
     if is_array_api_obj(array) and not is_numpy_array(array):
         return array_namespace(array)
     return np
 
 
 def numpy_array(array: Any, name: str) -> Any:
-    """A NumPy array in this machine's byte order; the name stands in the error about a ragged list."""
+    """A NumPy array in native byte order; ``name`` is what the error about a ragged list calls it."""
     try:
         array = np.asarray(array)
     except (TypeError, ValueError) as error:
@@ -50,9 +50,9 @@ def raw_scores(raw: Any) -> tuple[Any, Any]:
 
 
 def beside(xp: Any, raw: Any, array: Any, name: str, other: str = "raw") -> Any:
-    """The array under that name, as an array of real numbers in the namespace and on the device of raw.
+    """An array of real numbers in the namespace and on the device of raw, or an error.
 
-    ``other`` is what messages call raw.
+    ``name`` and ``other`` are what messages call the array and raw.
     """
     own = namespace(array)
     if own is not xp:
@@ -75,7 +75,7 @@ def _whole(xp: Any, array: Any) -> bool:
 
 
 def _comparable(xp: Any, array: Any) -> Any:
-    """The array, booleans as numbers: a strict namespace does not order them."""
+    """The array with booleans as integers, since a strict namespace cannot compare booleans."""
     return xp.astype(array, xp.uint8) if xp.isdtype(array.dtype, "bool") else array
 
 
@@ -95,7 +95,7 @@ def _worst(array: Any, bad: Any, row: int) -> Any:
 
 
 def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -> None:
-    """Refuse shapes that differ: nothing is ever broadcast."""
+    """Raise a ValueError if shapes differ: losses never broadcast."""
     if tuple(array.shape) != tuple(raw.shape):
         raise ValueError(
             f"{name} and {other} must have one shape; {name} has {tuple(array.shape)}, "
@@ -104,7 +104,7 @@ def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -
 
 
 def not_empty(raw: Any) -> None:
-    """Refuse an empty batch, whose mean is not defined."""
+    """Raise a ValueError for an empty batch, whose mean is undefined."""
     if raw.shape[0] == 0:
         raise ValueError("y_true and raw have no rows: the mean of no losses is not defined")
 
@@ -121,7 +121,7 @@ def probabilities(xp: Any, y: Any) -> None:
 
 
 def finite(xp: Any, y: Any, note: str = "") -> None:
-    """Refuse NaN and infinity."""
+    """Raise a ValueError for NaN or infinity."""
     bad = ~xp.isfinite(y)
     if bool(xp.any(bad)):
         row = _first(xp, bad)
@@ -129,12 +129,12 @@ def finite(xp: Any, y: Any, note: str = "") -> None:
 
 
 def not_below_zero(xp: Any, y: Any, who: str) -> None:
-    """Refuse negative values."""
+    """Raise a ValueError for negative values."""
     _positive(xp, y, _comparable(xp, y) < 0, f"{who} needs y_true >= 0")
 
 
 def above_zero(xp: Any, y: Any, who: str) -> None:
-    """Refuse zero and negative values."""
+    """Raise a ValueError for zero or negative values."""
     _positive(xp, y, _comparable(xp, y) <= 0, f"{who} needs y_true > 0")
 
 
@@ -145,7 +145,7 @@ def _positive(xp: Any, y: Any, bad: Any, message: str) -> None:
 
 
 def codes(xp: Any, y: Any, outputs: int) -> None:
-    """Refuse codes outside [0, outputs)."""
+    """Raise a ValueError for codes outside [0, outputs)."""
     numbers = _comparable(xp, y)
     bad = (numbers < 0) | (numbers >= outputs)
     if bool(xp.any(bad)):
@@ -154,9 +154,9 @@ def codes(xp: Any, y: Any, outputs: int) -> None:
 
 
 def probability_rows(xp: Any, y: Any) -> None:
-    """Refuse rows that are not finite and non-negative with sum 1.
+    """Raise a ValueError for rows that are not finite and non-negative with sum 1.
 
-    The sum may miss 1 by the square root of the dtype's machine epsilon: 1.5e-8 in float64, 3.5e-4 in
+    The sum may differ from 1 by the square root of the dtype's machine epsilon: 1.5e-8 in float64, 3.5e-4 in
     float32.
     """
     if _whole(xp, y):
@@ -180,7 +180,7 @@ def probability_rows(xp: Any, y: Any) -> None:
 
 
 def class_target(xp: Any, y: Any, raw: Any) -> None:
-    """Refuse what is neither class codes (n,) nor probability rows of raw's shape. Looks at no value."""
+    """Raise an error unless y has the shape of class codes or of class probabilities. Reads no values."""
     n, outputs = raw.shape
     if y.ndim == 1 and y.shape[0] == n:
         if not _whole(xp, y):
@@ -198,7 +198,7 @@ def class_target(xp: Any, y: Any, raw: Any) -> None:
 def weights(xp: Any, weight: Any, raw: Any) -> Any:
     """Row weights in raw's dtype, scaled so that the largest is 1 (NumPy: in [0.5, 1), exactly).
 
-    A mean does not depend on the scale, and so scaled neither a weighted loss nor the sum overflows.
+    The scale does not change a mean; scaled like this, neither a weighted loss nor the sum overflows.
     """
     n = raw.shape[0]
     if tuple(weight.shape) != (n,):
@@ -230,7 +230,7 @@ def _has_float64(xp: Any, where: Any) -> bool:
 
 
 def widest(xp: Any, array: Any) -> Any:
-    """float64 if the array's device has it, else its own dtype: what sums are carried in."""
+    """The dtype of sums: float64 if the array's device supports it, else the array's dtype."""
     if xp is np or array.dtype == xp.float64 or _has_float64(xp, device(array)):
         return xp.float64
     return array.dtype

@@ -84,7 +84,7 @@ class CrossEntropy(Loss):
                 value = value + xp.sum(spread * behind, axis=1)
         else:
             y = y * keep + spread if spread else y
-            # 0 * inf is NaN: a class without probability costs nothing, however far behind.
+            # A class of probability 0 contributes 0 however low its score; 0 * inf would be NaN.
             value = value + xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
 
         def gradient() -> Any:
@@ -94,7 +94,7 @@ class CrossEntropy(Loss):
             own = one_hot(xp, y, raw)
             if spread:
                 return e / total - xp.where(own, xp.full_like(raw, keep + spread), spread)
-            # At the code, p - 1 is minus the probability of all others: S keeps its digits, p - 1 would not.
+            # At the code, p - 1 is minus the probability of all other classes; from S it keeps its digits.
             others = xp.where(behind == 0, rest, total - e)
             return xp.where(own, -others, e) / total
 
@@ -121,8 +121,8 @@ def softmax(xp: Any, raw: Any) -> Any:
 
 
 def softmax_in_place(scores: Any) -> None:
-    """The same of C-contiguous NumPy scores, by the kernel."""
-    # The kernel's curvature is the probabilities. Any code will do.
+    """Replace C-contiguous NumPy scores (n, K) by class probabilities, using the kernel."""
+    # The kernel returns the probabilities as curvature; the codes do not matter.
     codes = np.zeros(scores.shape[0], dtype=np.intp)
     p = np.empty_like(scores)
     kernels.evaluate(kernels.get("cross_entropy", scores.dtype), scores, codes=codes, curvature=p)
@@ -130,13 +130,13 @@ def softmax_in_place(scores: Any) -> None:
 
 
 def one_hot(xp: Any, codes: Any, raw: Any) -> Any:
-    """Where the code of a row stands, as booleans of raw's shape."""
+    """A boolean array of raw's shape, true at the code of each row."""
     classes = xp.arange(raw.shape[1], dtype=codes.dtype, device=device(raw))
     return codes[:, None] == classes[None, :]
 
 
 def at_codes(xp: Any, array: Any, codes: Any) -> Any:
-    """The entry of each row (n, K) that its code names, of shape (n,)."""
+    """The entry at the code of each row of an (n, K) array, of shape (n,)."""
     if hasattr(xp, "take_along_axis"):  # not in the oldest namespaces
         return xp.take_along_axis(array, codes[:, None], axis=1)[:, 0]
     n, K = array.shape
@@ -163,7 +163,7 @@ def parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
 def centred(xp: Any, behind: Any, p: Any, direction: Any) -> Any:
     """``v - sum_k p_k v_k`` for a direction v.
 
-    Taken from where the largest score stands: where p is near 1 the difference keeps its digits.
+    v is first shifted to 0 at the largest score, so that the difference keeps its digits where p is near 1.
     """
     at_top = behind == 0
     ties = xp.sum(xp.astype(at_top, p.dtype), axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Losses of positive quantities, whose logarithm is modelled: raw is log of the prediction."""
+"""Losses of positive quantities with a log link: raw is the logarithm of the prediction."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -43,7 +43,7 @@ class Poisson(Loss):
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         mean = xp.exp(raw)
-        # Not inf - inf, and not 0 * inf.
+        # Avoids inf - inf and 0 * inf.
         alone = xp.isinf(mean) | ((y == 0) & xp.isinf(raw))
         return mean - y * xp.where(alone, 0.0, raw), lambda: mean - y
 
@@ -98,7 +98,7 @@ class Gamma(Loss):
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         ratio = _ratio(xp, y, raw)
-        # Not -inf + inf.
+        # Avoids -inf + inf.
         return xp.where(xp.isinf(ratio), 0.0, raw) + ratio, lambda: 1.0 - ratio
 
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:

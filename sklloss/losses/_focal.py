@@ -83,7 +83,7 @@ class Focal(Loss):
         above, size, small, large, rest = _sides(xp, raw)
         side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
         right, wrong = _power(xp, small, self.gamma), _power(xp, large, self.gamma)
-        # 0 * inf is NaN: a side without probability costs nothing, however large the score.
+        # A label of probability 0 contributes 0 however large the score; 0 * inf would be NaN.
         far = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
         def gradient() -> Any:
@@ -104,7 +104,7 @@ class Focal(Loss):
         side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
         right = large * _power(xp, small, g) * (g * (g * large - small) * rest + (2.0 * g + 1.0) * small)
         surprise = rest + xp.where(xp.isinf(size), 0.0, size)
-        # small * surprise first: it is small where a large surprise times gamma would overflow.
+        # small * surprise first: it is small even where gamma times a large surprise would overflow.
         far = g * (g * small - large) * (small * surprise) + (2.0 * g + 1.0) * large * small
         return side * right + against * _power(xp, large, g) * far
 
@@ -202,19 +202,19 @@ class SoftmaxFocal(Loss):
         total = 1.0 + rest
         if y.ndim == 2:
             p, other = _chances(xp, e, rest)
-            # 0 * inf is NaN: a class without probability costs nothing, however far behind.
+            # A class of probability 0 contributes 0 however low its score; 0 * inf would be NaN.
             surprise = xp.log1p(rest) + xp.where((y == 0) & xp.isinf(behind), 0.0, behind)
             power = _power(xp, other, self.gamma)
 
             def gradient() -> Any:
                 part = y * _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
                 whole = xp.sum(part, axis=1, keepdims=True)
-                # p times the whole, less its part: so the entry of a class of probability 1 keeps its digits.
+                # p * whole - part, rearranged so that the entry of a class with p near 1 keeps its digits.
                 return p * (whole - part) - part * other
 
             return xp.sum(y * power * surprise, axis=1), gradient
 
-        # Codes: what is wanted of a row stands in one column.
+        # With codes, only one column of each row is needed.
         behind, own = at_codes(xp, behind, y)[:, None], at_codes(xp, e, y)[:, None]
         p, other = _chances(xp, own, rest)
         surprise = xp.log1p(rest) + behind
@@ -259,13 +259,13 @@ def _exponent(gamma: float) -> float:
 
 
 def _coded(y_true: Any, raw: Any) -> Any:
-    """Whether targets (n,) stand beside raw (n, K), K >= 2: class codes."""
+    """Whether targets are class codes: y_true (n,) with raw (n, K), K >= 2."""
     y, scores = _shape(y_true), _shape(raw)
     return len(y) == 1 and len(scores) == 2 and scores[1] >= 2
 
 
 def _shape(array: Any) -> Any:
-    """The shape of anything that becomes an array; of a list, as deep as its first entry is."""
+    """The shape of anything convertible to an array; for a list, judged by its first entry."""
     shape = getattr(array, "shape", None)
     if shape is not None:
         return tuple(shape)
@@ -274,15 +274,15 @@ def _shape(array: Any) -> Any:
             return (len(array), *np.shape(array[0])) if array else (0,)
         return np.shape(array)
     except (TypeError, ValueError):
-        # No array at all: the checks say so.
+        # Not an array: the checks raise the error.
         return ()
 
 
 def _power(xp: Any, x: Any, gamma: float) -> Any:
     """The power of an x in [0, 1].
 
-    Below gamma = 2 its first or second derivative at 0 is infinite. What it is multiplied by is no larger
-    than x there, so a floor under x changes no result and keeps the derivatives finite.
+    For gamma < 2 its first or second derivative is infinite at 0. Its factor is at most x there, so a lower
+    bound on x changes no result and keeps the derivatives finite.
     """
     if gamma == 0.0:
         return xp.ones_like(x)
@@ -308,9 +308,9 @@ def _sides(xp: Any, raw: Any) -> tuple[Any, ...]:
 def _chances(xp: Any, e: Any, rest: Any) -> Any:
     """The probabilities p of some classes, and 1 - p without cancellation."""
     total = 1.0 + rest
-    # As in _sides.
+    # A constant where e underflowed, as in _sides.
     p = xp.where(e == 0, 0.0, e / total)
-    # Beyond 1/2 the class is the largest, alone, and all others together are the rest.
+    # A class with p > 1/2 is the only largest one, so all the others add up to the rest.
     return p, xp.where(p > 0.5, rest / total, 1.0 - p)
 
 

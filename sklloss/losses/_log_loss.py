@@ -64,17 +64,17 @@ class LogLoss(Loss):
         """See `Loss.formula`."""
         not_y = 1.0 - y
         if self.label_smoothing:
-            # Each by itself: 1 - y of a smoothed y near 1 would lose digits.
+            # Smoothed separately: 1 - y loses digits for a smoothed y near 1.
             keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
             y, not_y = y * keep + spread, not_y * keep + spread
         above, size, e = signed_parts(xp, raw)
         against = pick(above, not_y, y)
-        # 0 * inf is NaN: a side without probability costs nothing, however large the score.
+        # A label of probability 0 contributes 0 however large the score; 0 * inf would be NaN.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
         def gradient() -> Any:
             p, q = _sides(above, e)
-            # p - y, but exact to the last digits also where p is near a certain y.
+            # p - y, without cancellation where p is near y = 0 or y = 1.
             return not_y * p - y * q
 
         return xp.log1p(e) + cost, gradient
@@ -100,7 +100,7 @@ def sigmoid(xp: Any, raw: Any) -> Any:
 
 
 def sigmoid_in_place(scores: Any) -> None:
-    """The same of C-contiguous NumPy scores (n, outputs), by the kernel."""
+    """Replace C-contiguous NumPy scores (n, outputs) by probabilities, using the kernel."""
     # The gradient at y = 0 is the probability.
     kernels.evaluate(kernels.get("log_loss", scores.dtype), scores, target=np.zeros_like(scores))
 
@@ -119,7 +119,7 @@ def signed_parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
 def pick(above: Any, this: Any, other: Any) -> Any:
     """One of two finite arrays: ``this`` where above is 1, ``other`` where it is 0.
 
-    Exact, and on a processor faster than ``where``, which guesses at every element.
+    Exact, and on a CPU faster than ``where``, which branches at every element.
     """
     return above * this + (1.0 - above) * other
 

@@ -1,4 +1,4 @@
-"""Losses of an error d = raw - y that grow linearly, so that an outlier pulls no harder than others."""
+"""Losses that grow linearly in the error d = raw - y, so that the gradient of an outlier is bounded."""
 
 from dataclasses import dataclass
 from math import log
@@ -90,7 +90,7 @@ class Huber(Loss):
         """See `Loss.formula`."""
         d = raw - y
         cut = xp.where(d > self.delta, self.delta, xp.where(d < -self.delta, -self.delta, d))
-        # Both cases at once: d * (d / 2) inside, delta * (|d| - delta / 2) outside.
+        # Covers both cases: d * (d / 2) inside, delta * (|d| - delta / 2) outside.
         return cut * (d - 0.5 * cut), cut
 
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
@@ -145,7 +145,7 @@ class Quantile(Loss):
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
-        # 0 * d: 0 where they meet, but NaN of NaN.
+        # 0 * d is 0 where d = 0 and NaN where d is NaN.
         slope = xp.where(d > 0, 1.0 - self.quantile, xp.where(d < 0, -self.quantile, 0.0 * d))
         return slope * d, slope
 

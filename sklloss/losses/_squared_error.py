@@ -111,7 +111,7 @@ class RootMeanSquaredError(Loss):
         wide = _checks.widest(xp, raw)
         d = xp.astype(raw, wide) - xp.astype(y, wide)
         if weight is not None:
-            # A row that is left out may hold anything.
+            # Rows of weight 0 may hold any value.
             d = xp.where(as_column(weight != 0, raw), d, 0.0)
         largest = xp.max(xp.abs(d))
         exact = largest == 0
@@ -130,7 +130,7 @@ class RootMeanSquaredError(Loss):
             rows = rows * share
             share = as_column(share, raw)
         mean = xp.sum(rows) / (total * parts)
-        # The root's derivative at 0 is infinite, so 0 is never under it.
+        # The square root has no finite derivative at 0, so its argument is never 0.
         root = xp.sqrt(xp.where(exact, 1.0, mean))
         value = xp.where(exact, 0.0, root * unit)
         if not with_gradient:
