@@ -6,8 +6,10 @@ import numpy as np
 
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
 from sklloss.objectives.linear_dual import DualAscent
+from sklloss.objectives.linear_stochastic import MiniBatches, StreamBatches
 from sklloss.objectives.preconditioners import (
     TOO_LARGE,
+    WIDEST_BLOCKS,
     BlockSolver,
     DiagonalSolver,
     ShiftSolver,
@@ -28,8 +30,6 @@ LARGE = 1 << 21
 LARGEST_SUBSET = 3072
 SUBSET_WORK = 200
 SUBSET_SMALL = 4e9
-# Up to this many columns it is worth having one such factor for each output, made anew at each point.
-WIDEST_BLOCKS = 256
 # Up to this share of the curvature, a penalty does not hold a shift of all outputs.
 FAINT = 1e-10
 
@@ -242,6 +242,14 @@ class LinearObjective:
         """A `DualAscent`; None where it does not serve, or a preconditioner knows how columns correlate."""
         return DualAscent.of(self) if self.rows.width > WIDEST_GRAM else None
 
+    def mini_batches(self, batch_size=None):
+        """Mini-batches with reduced variance; None chooses their size."""
+        return MiniBatches(self, batch_size)
+
+    def stream_batches(self, batch_size=None):
+        """Mini-batches of rows that are the latest of a stream; None chooses their size."""
+        return StreamBatches(self, batch_size)
+
     def linearise(self, w):
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
         sums, gradient = self.rows.value_and_gradient(
@@ -446,12 +454,3 @@ class LinearObjective:
             return sums, gradient
         penalty_gradient = self._ridge_on_device * w
         return sums + 0.5 * self.vectors.dot(penalty_gradient, w), gradient + penalty_gradient
-
-
-def coordinates_of(curvature, objective):
-    """The coordinates of a matrix for each output (lower triangles), or of one diagonal."""
-    if curvature.ndim == 3:
-        return BlockSolver(curvature, objective.small_ridge).coordinates()
-    if not np.isfinite(curvature).all():
-        raise ValueError(TOO_LARGE)
-    return DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()

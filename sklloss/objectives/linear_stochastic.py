@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklloss.objectives.linear import WIDEST_BLOCKS, coordinates_of
 from sklloss.objectives.passes import EpochPlan
+from sklloss.objectives.preconditioners import WIDEST_BLOCKS, coordinates_of
 
 # Up to this many columns a CSR matrix is worked on in dense blocks of rows, with a whole matrix of curvature.
 WIDEST_DENSE_BLOCKS = 128
@@ -37,6 +37,8 @@ class MiniBatches:
     ----------
     Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
     """
+
+    decays = DECAYS
 
     def __init__(self, objective, batch_rows=None):
         rows = objective.rows
@@ -88,8 +90,8 @@ class MiniBatches:
         """What `renew` costs, in epochs."""
         return max(1, self.objective.rows.width // 24)
 
-    def settle(self, w):
-        """The best shift of all outputs alike, where the loss does not see it: that of the least penalty."""
+    def without_shift(self, w):
+        """The parameters less their mean over outputs, if the loss ignores it: that lowers the penalty."""
         coef = self.objective.coef(w)
         return (coef - coef.mean(axis=0)).reshape(w.shape) if self._keep_mean else w
 
@@ -102,10 +104,11 @@ class MiniBatches:
         self._anchor = gradient * objective.scale
         return objective.with_penalty(w, sums, gradient)
 
-    def towards(self, gradient):
-        """The gradient in the coordinates, in which it is about the step to the optimum, by its square root.
+    def newton_decrement(self, gradient):
+        """The Newton decrement by the approximate curvature, and the root mean square of Newton's step.
 
-        Returns the sums of squares (problems,), twice what the objective may fall, and sizes per coordinate.
+        The decrement, twice the fall that the curvature predicts, is the squared norm of the gradient in the
+        coordinates. There gradient and Newton step are the same. Both results have shape (problems,).
         """
         decrease = np.einsum("bi,bi->b", gradient, self._solve(gradient))
         return decrease, np.sqrt(np.maximum(decrease, 0.0) / self.objective.size)
@@ -143,6 +146,8 @@ class StreamBatches:
     batch_rows : int or None
         None chooses.
     """
+
+    decays = DECAYS
 
     def __init__(self, objective, batch_rows=None):
         rows = objective.rows
@@ -189,7 +194,7 @@ class StreamBatches:
             np.einsum("bii->bi", curvature)[:] += self._ridge
         else:
             curvature += self._ridge[0]
-        return coordinates_of(curvature, self.objective)
+        return coordinates_of(curvature, self.objective.small_ridge)
 
     def distance(self, w, coordinates, total):
         """How far from w the optimum of a stream of that weight seems, in each of the coordinates.

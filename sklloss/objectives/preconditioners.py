@@ -6,6 +6,8 @@ from scipy.linalg import lapack
 from sklloss.kernels.solve import conjugate_gradients
 
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
+# Up to this many columns a preconditioner may be a block for each output, rebuilt at each point.
+WIDEST_BLOCKS = 256
 
 
 class BlockSolver:
@@ -113,6 +115,15 @@ class DiagonalSolver:
     def __call__(self, x):
         """The solution for the right-hand side x."""
         return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)
+
+
+def coordinates_of(curvature, ridge):
+    """The coordinates of a matrix for each output (lower triangles), or of one diagonal for all."""
+    if curvature.ndim == 3:
+        return BlockSolver(curvature, ridge).coordinates()
+    if not np.isfinite(curvature).all():
+        raise ValueError(TOO_LARGE)
+    return DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()
 
 
 class DeviceInverse:

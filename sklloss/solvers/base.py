@@ -6,11 +6,13 @@ before the first iteration.
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from sklloss.arrays.ops import Steps
 from sklloss.arrays.vectors import Array, Mask
 
 # Solves with a matrix, or multiplies by it, for each problem.
@@ -140,6 +142,125 @@ class L1Objective(Objective, Protocol):
 
     def without_free_shift(self, w: Array) -> Array:
         """The parameters less a shift that changes neither loss nor penalty."""
+
+
+class MiniBatches(Protocol):
+    """Mini-batches of an objective's rows, with gradients of reduced variance, as `sgd` and `adam` step.
+
+    Steps are taken in coordinates in which the objective is about equally curved in all directions.
+    """
+
+    @property
+    def decays(self) -> tuple[float, float]:
+        """Decays of Adam's two moments."""
+
+    @property
+    def rows_at(self) -> Array:
+        """The numbers of the rows to visit."""
+
+    @property
+    def batches(self) -> int:
+        """Batches per epoch."""
+
+    @property
+    def renewal_cost(self) -> int:
+        """What `renew` costs, in epochs."""
+
+    def anchor(self, w: Array) -> tuple[Array, Array]:
+        """Values and gradients over all rows at w, which correct those of batches from now on."""
+
+    def without_shift(self, w: Array) -> Array:
+        """The parameters less what outputs have in common, where only the penalty depends on that."""
+
+    def newton_decrement(self, gradient: Array) -> tuple[Array, Array]:
+        """The approximate Newton decrement, and the root mean square of the step; both (problems,)."""
+
+    def epoch(
+        self, w: Array, order: Array, rates: Array, moments: tuple[Array, Array] | None, size: float
+    ) -> None:
+        """A step for each batch at rates (batches, problems); w and Adam's moments change in place."""
+
+    def renew(self, w: Array) -> bool:
+        """Take coordinates from the curvature at w; False where that costs too much."""
+
+
+class MiniBatchObjective(Objective, Protocol):
+    """An objective over rows in mini-batches, as `sgd` and `adam` need it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(problems, size), the shape of the parameters."""
+
+    def mini_batches(self, batch_size: int | None = None) -> MiniBatches:
+        """Mini-batches of the objective's rows; None chooses their size."""
+
+
+class StreamBatches(Protocol):
+    """Mini-batches of the latest rows of a stream; parameters have shape (outputs, width)."""
+
+    @property
+    def decays(self) -> tuple[float, float]:
+        """Decays of Adam's two moments."""
+
+    @property
+    def rows_at(self) -> Array:
+        """The numbers of the rows to visit."""
+
+    def weights(self, order: Array) -> Array:
+        """The weight of each batch."""
+
+    def curvature(self, w: Array, earlier: Array | None, share: float) -> Array:
+        """The curvature per unit of weight: a mean of an earlier one and, with a share, the latest rows'."""
+
+    def coordinates(self, curvature: Array) -> Any:
+        """Coordinates in which an objective of that curvature is about equally curved in all directions."""
+
+    def distance(self, w: Array, coordinates: Any, total: float) -> float:
+        """The root mean square distance from w to the optimum, estimated from the latest rows."""
+
+    def epoch(
+        self,
+        w: Array,
+        mean: Array,
+        order: Array,
+        gains: Array,
+        coordinates: Any,
+        rates: Array,
+        mixing: Array,
+        moments: tuple[Array, Array] | None,
+        size: float,
+    ) -> None:
+        """A step for each batch; w, its running mean and Adam's moments change in place.
+
+        ``gains`` scale a batch's gradient to stand for the stream, ``mixing`` are the batches' weights in
+        the mean, and ``size`` is the distance to the optimum.
+        """
+
+
+class StreamObjective(Protocol):
+    """An objective over the latest rows of a stream, as `descend` needs it."""
+
+    def stream_batches(self, batch_size: int | None = None) -> StreamBatches:
+        """Mini-batches of the objective's rows; None chooses their size."""
+
+
+class TrainingObjective(Protocol):
+    """A network over mini-batches, as `train` needs it; parameters are a flat vector."""
+
+    def put(self, array: Any) -> Any:
+        """An array on the device of the parameters."""
+
+    def copy(self, array: Any) -> Any:
+        """A copy of an array of parameters."""
+
+    def is_finite(self, parameters: Any) -> bool:
+        """Whether no parameter is NaN or infinite."""
+
+    def running(self) -> AbstractContextManager[Any]:
+        """A context to run epochs in."""
+
+    def epoch(self, rows: Any, order: Array | None, batch_size: int, parameters: Any, steps: Steps) -> float:
+        """Take the steps of an epoch, which change the parameters in place; the mean loss."""
 
 
 _checked: set[tuple[type, type]] = set()

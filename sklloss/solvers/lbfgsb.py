@@ -1,6 +1,7 @@
 """SciPy's L-BFGS-B, for objectives without a Hessian: a network's loss over all rows at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -24,7 +25,7 @@ def lbfgsb(
     Parameters
     ----------
     function : callable
-        Of a parameter vector like ``parameters``; gives value and gradient.
+        Takes a vector like ``parameters``; returns value and gradient.
     parameters : ndarray of shape (size,)
         Start.
     tol : float
@@ -57,19 +58,21 @@ def lbfgsb(
 
     def after_iteration(w: np.ndarray) -> None:
         assert callback is not None
-        # the last point that the line search tried is the one it took
+        # The line search accepts the last point that it tried.
         if callback(last[0], w.astype(dtype, copy=False)):
             ended.append(True)
             raise StopIteration
 
+    notify: Any = None if callback is None else after_iteration
+    options: Any = {"gtol": tol, "maxiter": max_iter, "maxfun": max_fun}
     with single_threaded_blas():
         found = minimize(
             evaluate,
             parameters.astype(np.float64),
             jac=True,
             method="L-BFGS-B",
-            callback=None if callback is None else after_iteration,
-            options={"gtol": tol, "maxiter": max_iter, "maxfun": max_fun},
+            callback=notify,
+            options=options,
         )
     value = float(found.fun)
     if not np.isfinite(value) or not np.isfinite(found.x).all():
@@ -78,7 +81,7 @@ def lbfgsb(
             "columns of X (in a regression y too) to a common scale, such as with StandardScaler"
         )
     n_iter = min(int(found.nit), max_iter)
-    # in float32 a line search ends where rounding hides what is left: that is as far as it goes
+    # In float32 a line search ends where rounding hides any further decrease: that counts as converged.
     rounded = found.status == 2 and dtype == np.float32 and n_iter > 0
     if found.status != 0 and not rounded and not ended:
         warn(

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from sklloss.arrays.ops import AdamSteps, SGDSteps, Steps
 from sklloss.arrays.transfer import to_numpy
-from sklloss.objectives.network import NetworkObjective
+from sklloss.solvers.base import TrainingObjective
 
 # "adaptive" does not lower the learning rate below this.
 LOWEST_RATE = 1e-6
@@ -69,7 +69,7 @@ class Optimizer(abc.ABC):
         """Whether to stop now that progress has stalled, and what to say about it."""
         return True, "Stopping."
 
-    def move_to(self, objective: NetworkObjective) -> None:
+    def move_to(self, objective: TrainingObjective) -> None:
         """Move the state's arrays to where an objective's parameters live."""
         for name, part in self.state.items():
             if hasattr(part, "shape"):

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklloss._warnings import warn
 from sklloss.arrays.ops import Array
-from sklloss.objectives.network import NetworkObjective
+from sklloss.solvers.base import TrainingObjective
 from sklloss.solvers.optimizers import Optimizer
 
 
@@ -158,7 +158,7 @@ class DivergenceError(ValueError):
 
 
 def train(
-    objective: NetworkObjective,
+    objective: TrainingObjective,
     optimizer: Optimizer,
     rows: Any,
     order: np.ndarray,
@@ -170,7 +170,7 @@ def train(
 
     Parameters
     ----------
-    objective : NetworkObjective
+    objective : TrainingObjective
     optimizer : Optimizer
         Started; its state changes in place.
     rows : object

@@ -1,42 +1,62 @@
-"""Stochastic gradient descent and Adam that go all the way, as the variance of their gradients is reduced."""
+"""Stochastic gradient descent and Adam with variance-reduced gradients, which converge to the optimum."""
 
 import numpy as np
 
-from sklloss.objectives.linear_stochastic import DECAYS, MiniBatches
-from sklloss.solvers.base import Result, allowed_gap, exhausted, first_value, has_vanished, start_again
+from sklloss.arrays.vectors import Array
+from sklloss.solvers.base import (
+    Callback,
+    MiniBatches,
+    MiniBatchObjective,
+    Result,
+    allowed_gap,
+    exhausted,
+    first_value,
+    has_vanished,
+    require,
+    start_again,
+)
 
-CAUTION = 0.1  # the approximate curvature may underestimate the gap
-RECENT = 2  # epochs that together may lower the objective by no more than the allowed gap at the end
-FLAT = 6  # epochs in a row that change it by no more than rounding might
-SMALLEST = 1e-300
-REJECTIONS = 12  # epochs in a row that lower it not at all
-SHORTER = 0.3  # what remains of the learning rate after an epoch that ended higher than it began
-LONGER = 1.3  # by what it grows after one that ended lower, but by less than
-ENOUGH = 0.8  # this share of what the approximate curvature promised
+GAP_SAFETY = 0.1  # the approximate curvature may underestimate the gap
+RECENT_EPOCHS = 2  # which together lower the objective by no more than the allowed gap at the end
+FLAT_EPOCHS = 6  # in a row, whose change of the objective could be rounding, before it may end
+REJECTED_EPOCHS = 12  # in a row, after which a problem is given up
+SMALLEST_STEP = 1e-300
+RATE_CUT = 0.3  # factor of the learning rate after an epoch that raised the objective
+RATE_GROWTH = 1.3  # and after one that lowered it by less than EXPECTED_DECREASE
+EXPECTED_DECREASE = 0.8  # share of the decrease that the approximate curvature predicts
+CEILING = 0.7  # a rate that raised the objective is not approached beyond this share again
 
 
 def sgd(
-    objective, w, *, tol, max_iter, random_state, callback=None, batch_size=None, learning_rate_init=None
-):
+    objective: MiniBatchObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    random_state: np.random.RandomState,
+    callback: Callback | None = None,
+    batch_size: int | None = None,
+    learning_rate_init: float | None = None,
+) -> Result:
     """Minimise by preconditioned stochastic gradient descent with variance reduction.
 
     Parameters
     ----------
-    objective : LinearObjective
+    objective : MiniBatchObjective
     w : ndarray of shape (problems, size)
         Start.
     tol : float
-        See `allowed_gap`; the Newton decrement is estimated with the preconditioner, with a factor of
-        10 for safety, twice in a row, and the last epochs must agree that little is left.
+        See `allowed_gap`. The Newton decrement is estimated with the preconditioner. It must be 10 times
+        smaller, twice in a row, and the last epochs must have lowered the objective by no more than the gap.
     max_iter : int
-        Most epochs. Each sees every row twice: once in mini-batches, once for the whole value and gradient.
+        Most epochs. Each reads every row twice: in mini-batches, and for the full value and gradient.
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each epoch.
     batch_size : int or None
         Rows per mini-batch.
     learning_rate_init : float or None
-        The first learning rate, as a share of the step that the approximate curvature suggests. An epoch that
-        ends higher than it began is undone and the rate cut; else it grows slowly.
+        The first learning rate, as a fraction of the step that the approximate curvature suggests. An epoch
+        that raises the objective is undone and the rate cut; otherwise the rate grows slowly.
     random_state : RandomState
         Shuffles the rows for each epoch.
 
@@ -48,83 +68,103 @@ def sgd(
     ----------
     Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
     """
-    batches = MiniBatches(objective, batch_size)
-    return _minimise(
-        objective, batches, w, tol, max_iter, callback, random_state, Plain(batches, learning_rate_init)
-    )
+    require(objective, MiniBatchObjective)
+    batches = objective.mini_batches(batch_size)
+    rates = SGDRates(learning_rate_init)
+    return _minimise(objective, batches, w, tol, max_iter, callback, random_state, rates)
 
 
 def adam(
-    objective, w, *, tol, max_iter, random_state, callback=None, batch_size=None, learning_rate_init=None
-):
+    objective: MiniBatchObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    random_state: np.random.RandomState,
+    callback: Callback | None = None,
+    batch_size: int | None = None,
+    learning_rate_init: float | None = None,
+) -> Result:
     """Minimise by Adam, with the same gradients and in the same coordinates as `sgd`.
 
-    Adam's steps have a length that is its learning rate, however small the gradient. So the rate of an
-    epoch is ``learning_rate_init`` times the root mean square of the step that the approximate curvature
-    suggests at its start, and falls as the optimum nears.
+    The length of Adam's steps is the learning rate, however small the gradient. The rate of an epoch is
+    therefore ``learning_rate_init`` times the root mean square of the step that the approximate curvature
+    suggests at its start, which falls near the optimum.
 
-    Parameters, and what it returns, are those of `sgd`.
+    Parameters and result are those of `sgd`.
 
     References
     ----------
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015, section 2.
     """
-    batches = MiniBatches(objective, batch_size)
-    return _minimise(
-        objective, batches, w, tol, max_iter, callback, random_state, Adaptive(batches, learning_rate_init)
-    )
+    require(objective, MiniBatchObjective)
+    batches = objective.mini_batches(batch_size)
+    rates = AdamRates(batches, objective.shape, learning_rate_init)
+    return _minimise(objective, batches, w, tol, max_iter, callback, random_state, rates)
 
 
-class Plain:
-    """The learning rates of plain descent."""
+class SGDRates:
+    """The learning rates of stochastic gradient descent, of which the largest share is 1."""
 
-    moments = None
-    most = 1.0
+    moments: tuple[Array, Array] | None = None
+    largest = 1.0
 
-    def __init__(self, batches, rate):
-        self.first = rate if rate is not None else 0.3
+    def __init__(self, first: float | None) -> None:
+        self.first = 0.3 if first is None else first
 
-    def rates(self, share, size):
-        """Of an epoch, (batches, problems) or a shape that broadcasts to it."""
+    def of_epoch(self, share: Array, size: Array) -> Array:
+        """Rates for each batch, (batches, problems) or a shape that broadcasts to it.
+
+        ``share`` is the fraction of the Newton step to take, ``size`` the step's root mean square.
+        """
         return share[None]
 
-    def forget(self):
-        """Start anew."""
+    def reset(self) -> None:
+        """Clear the moments."""
 
 
-class Adaptive:
-    """Those of Adam, and its moments."""
+class AdamRates(SGDRates):
+    """The learning rates of Adam, with its bias correction, and its moments."""
 
-    most = 10.0
+    largest = 10.0
 
-    def __init__(self, batches, rate):
-        self._batches = batches
-        self.first = rate if rate is not None else max(0.1, 2.0 / batches.batches)
-        shape = batches.objective.shape
-        self.moments = (np.zeros(shape), np.zeros(shape))
+    def __init__(self, batches: MiniBatches, shape: tuple[int, int], first: float | None) -> None:
+        super().__init__(max(0.1, 2.0 / batches.batches) if first is None else first)
+        self._batches, self._decays = batches.batches, batches.decays
         self._steps = 0
+        self.moments = (np.zeros(shape), np.zeros(shape))
 
-    def rates(self, share, size):
-        """See `Plain.rates`."""
-        t = np.arange(self._steps + 1, self._steps + self._batches.batches + 1, dtype=np.float64)
-        self._steps += self._batches.batches
-        bias = np.sqrt(1.0 - DECAYS[1] ** t) / (1.0 - DECAYS[0] ** t)
+    def of_epoch(self, share: Array, size: Array) -> Array:
+        """See `SGDRates.of_epoch`."""
+        beta_1, beta_2 = self._decays
+        t = np.arange(self._steps + 1, self._steps + self._batches + 1, dtype=np.float64)
+        self._steps += self._batches
+        bias = np.sqrt(1.0 - beta_2**t) / (1.0 - beta_1**t)
         return bias[:, None] * (share * size)[None]
 
-    def forget(self):
-        """See `Plain.forget`."""
+    def reset(self) -> None:
+        """See `SGDRates.reset`."""
         self._steps = 0
-        for part in self.moments:
-            part[:] = 0.0
+        for moment in self.moments or ():
+            moment[:] = 0.0
 
 
-def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace):
+def _minimise(
+    objective: MiniBatchObjective,
+    batches: MiniBatches,
+    w: Array,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
+    random_state: np.random.RandomState,
+    learning_rates: SGDRates,
+) -> Result:
     w = np.array(w, dtype=np.float64)
     value, gradient = batches.anchor(w)
     if start_again(objective, w, value):
         value, gradient = batches.anchor(w)
     if w.any():
-        w = batches.settle(w)
+        w = batches.without_shift(w)
         value, gradient = batches.anchor(w)
     start = first_value(objective, w, value)
     problems = len(w)
@@ -132,21 +172,22 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
     quiet, rejected, flat = (np.zeros(problems, dtype=int) for _ in range(3))
     converged = np.zeros(problems, dtype=bool)
     stuck = np.zeros(problems, dtype=bool)
-    share = np.full(problems, float(pace.first))
-    ceiling = np.full(problems, max(pace.most, pace.first))
-    curve, earlier = [float(value.sum())], []
+    share = np.full(problems, float(learning_rates.first))
+    ceiling = np.full(problems, max(learning_rates.largest, learning_rates.first))
+    curve = [float(value.sum())]
+    earlier: list[Array] = []  # values before the latest epochs
     renewed = 0
     for iteration in range(1, max_iter + 1):
-        decrement, size = batches.towards(gradient)
+        decrement, size = batches.newton_decrement(gradient)
         gap = allowed_gap(value, tol)
-        quiet = np.where(decrement / 2 <= CAUTION * gap, quiet + 1, 0)
+        quiet = np.where(decrement / 2 <= GAP_SAFETY * gap, quiet + 1, 0)
         settled = (gradient == 0).all(axis=1)
-        if len(earlier) == RECENT:
+        if len(earlier) == RECENT_EPOCHS:
             settled |= (quiet >= 2) & (earlier[0] - value <= gap)
         converged |= settled
         done = exhausted(decrement, value, objective.noise)
-        converged |= (flat >= FLAT) & done
-        over = rejected >= REJECTIONS
+        converged |= (flat >= FLAT_EPOCHS) & done
+        over = rejected >= REJECTED_EPOCHS
         converged |= over & done
         stuck |= over & ~done
         active = ~(converged | stuck | has_vanished(objective, value, start))
@@ -154,8 +195,9 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
             break
         order = batches.rows_at[random_state.permutation(len(batches.rows_at))]
         trial = w.copy()
-        rates = pace.rates(np.where(active, share, 0.0), size)
-        batches.epoch(trial, order, rates, pace.moments, max(size[active].min(), SMALLEST))
+        rates = learning_rates.of_epoch(np.where(active, share, 0.0), size)
+        smallest = max(size[active].min(), SMALLEST_STEP)
+        batches.epoch(trial, order, rates, learning_rates.moments, smallest)
         with np.errstate(over="ignore", invalid="ignore"):
             bad = ~np.isfinite(trial).all(axis=1)
             trial[bad] = w[bad]
@@ -163,18 +205,18 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
         lower = active & ~bad & (new_value <= value + objective.noise * np.abs(value))
         flat = np.where(lower & (new_value >= value - objective.noise * np.abs(value)), flat + 1, 0)
         higher = active & ~lower
-        earlier = [*earlier, value][-RECENT:]
+        earlier = [*earlier, value][-RECENT_EPOCHS:]
         n_iter[active] = iteration
-        ceiling[higher] = 0.7 * share[higher]
-        # steps that left much undone were too short, if they were not too noisy
-        slow = lower & (value - new_value < ENOUGH * decrement / 2)
-        longer = np.where(slow, np.minimum(LONGER * share, ceiling), share)
-        share = np.where(higher, SHORTER * share, longer)
+        ceiling[higher] = CEILING * share[higher]
+        # Steps that fell short of the predicted decrease may grow, unless longer ones have failed.
+        slow = lower & (value - new_value < EXPECTED_DECREASE * decrement / 2)
+        longer = np.where(slow, np.minimum(RATE_GROWTH * share, ceiling), share)
+        share = np.where(higher, RATE_CUT * share, longer)
         rejected = np.where(higher, rejected + 1, 0)
         if higher.any():
             w = np.where(lower[:, None], trial, w)
             value, gradient = batches.anchor(w)
-            pace.forget()
+            learning_rates.reset()
         else:
             w, value, gradient = trial, new_value, new_gradient
         curve.append(float(value.sum()))
@@ -182,6 +224,6 @@ def _minimise(objective, batches, w, tol, max_iter, callback, random_state, pace
             callback(iteration, w, value)
         if iteration - renewed >= batches.renewal_cost and batches.renew(w):
             renewed = iteration
-            pace.forget()
-            ceiling[:] = max(pace.most, pace.first)
+            learning_rates.reset()
+            ceiling[:] = max(learning_rates.largest, learning_rates.first)
     return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))

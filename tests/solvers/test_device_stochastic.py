@@ -8,7 +8,6 @@ from sklloss import losses
 from sklloss.arrays import transfer as transfer_module
 from sklloss.data import Dataset
 from sklloss.objectives.linear import LinearObjective
-from sklloss.objectives.linear_stochastic import MiniBatches
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.newton_cg import newton_cg
 from sklloss.solvers.stream import Stream, descend
@@ -139,5 +138,5 @@ def test_batches_of_many_rows_are_larger_on_a_device(find_device, rng):
         rows = make_passes(
             Dataset(one, (X > 0).astype(X.dtype), None, None, 1), losses.LogLoss(), fit_intercept=True
         )
-        sizes.append(MiniBatches(LinearObjective(rows, 1.0)).batch_rows)
+        sizes.append(LinearObjective(rows, 1.0).mini_batches().batch_rows)
     assert sizes == [512, 600]
