@@ -148,8 +148,8 @@ class Device:
             return np.from_dlpack(array, **where)
 
     def get(self, array: Any) -> npt.NDArray[Any]:
-        """Copy an array of this device into a new NumPy array."""
-        return np.array(self.as_numpy(array), copy=True)
+        """Copy an array of this device, or a NumPy array, into a new NumPy array."""
+        return np.array(array if isinstance(array, np.ndarray) else self.as_numpy(array), copy=True)
 
 
 def device_of(array: Any) -> Device | None:

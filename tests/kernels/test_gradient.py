@@ -102,9 +102,8 @@ def test_sums_over_many_rows_keep_the_precision_of_a_few(layout, dtype):
 @pytest.mark.parametrize(("p", "K"), [(1, 1), (30, 1), (784, 10), (5, 1000)])
 def test_chunks_cover_the_rows_once_in_order(n, p, K):
     X = np.lib.stride_tricks.as_strided(np.zeros(1), shape=(n, p), strides=(0, 0))
-    passes = NumPyPasses(
-        Dataset(X, None, np.zeros(1, dtype=np.intp), None, K), losses.CrossEntropy(), fit_intercept=True
-    )
+    codes = np.zeros(n, dtype=np.intp)
+    passes = NumPyPasses(Dataset(X, None, codes, None, K), losses.CrossEntropy(), fit_intercept=True)
     block = passes._block_rows()
     cuts = passes._chunk_bounds(p * K, p * K, block)
     assert cuts[0] == 0

@@ -146,7 +146,7 @@ def test_column_major_rows_are_laid_out_once_where_every_epoch_gathers_them(
 ):
     seen, rows = [], NumpyNetworkObjective.rows
     monkeypatch.setattr(
-        NumpyNetworkObjective, "rows", lambda self, X, *rest: seen.append(X) or rows(self, X, *rest)
+        NumpyNetworkObjective, "rows", lambda self, data: seen.append(data.X) or rows(self, data)
     )
     X, y, _ = data()
     given = container(X)
