@@ -92,7 +92,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen: bool = False
         self._previous: Any = None
 
     def __enter__(self) -> Self:
@@ -111,6 +111,7 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C has been pressed."""
         if self.seen:
             raise KeyboardInterrupt
 
@@ -119,17 +120,24 @@ class Progress:
     """What is being fitted and for how long: in place on a terminal, else a line now and then."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.in_place = stream.isatty()
-        self.pause = 0.1 if self.in_place else 3.0  # seconds between two reports
-        self.began = time.perf_counter()
+        self.stream: TextIO = stream
+        self.in_place: bool = stream.isatty()
+        self.pause: float = 0.1 if self.in_place else 3.0  # seconds between two reports
+        self.began: float = time.perf_counter()
+        self.label: str = ""
+        self.fits: int = 0
+        self.done: int = 0
+        self.started: float = self.began
+        self.reported: float = self.began
 
     def start(self, label: str, fits: int) -> None:
+        """Begin to report on ``fits`` fits."""
         self.label, self.fits, self.done = label, fits, 0
         self.started = self.reported = time.perf_counter()
         self._say(f"{label}: {fits} fits")
 
     def step(self) -> None:
+        """Count a fit, and report if the last report is old enough."""
         self.done += 1
         now = time.perf_counter()
         if now - self.reported >= self.pause:
@@ -137,6 +145,7 @@ class Progress:
             self._say(f"{self.label}: fit {self.done} of {self.fits}, {now - self.started:.1f} s")
 
     def finish(self, seconds: float) -> None:
+        """Report the time of all fits."""
         self._say(f"{self.label}: {seconds:.2f} s")
         if self.in_place:
             print(file=self.stream)
@@ -147,6 +156,7 @@ class Progress:
             print("\r" + " " * (WIDTH - 1) + "\r", end="", file=self.stream, flush=True)
 
     def elapsed(self) -> float:
+        """Seconds since the start of the program."""
         return time.perf_counter() - self.began
 
     def _say(self, text: str) -> None:

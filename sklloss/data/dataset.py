@@ -145,7 +145,7 @@ class Dataset:
         """X as a NumPy array or CSR matrix."""
         return self.X.host if hasattr(self.X, "host") else to_numpy(self.X)
 
-    def _parts(self, part_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _parts(self, part_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("values", "codes", "weight", "y")}
         return {name: part_of(part) for name, part in parts.items() if part is not None}
 

@@ -25,15 +25,15 @@ def check_real(
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
     try:
-        float(value)
+        number = float(value)
     except OverflowError:
         raise ValueError(f"{name} is out of the range of a float") from None
-    below = value <= low if open_low else value < low
-    above = value >= high if open_high else value > high
-    if below or above or math.isnan(value):
+    below = number <= low if open_low else number < low
+    above = number >= high if open_high else number > high
+    if below or above or math.isnan(number):
         bounds = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
         raise ValueError(f"{name} must be in {bounds}, got {value!r}")
-    return float(value)
+    return number
 
 
 def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) -> Any:

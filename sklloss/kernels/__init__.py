@@ -6,8 +6,10 @@
 import importlib
 import importlib.util
 import os
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 if importlib.util.find_spec("sklloss.kernels.dispatch") is None:
     raise ImportError(
@@ -24,21 +26,21 @@ __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_
 BUILDS = ("avx512", "avx2", "baseline")
 
 
-def _installed(build):
+def _installed(build: str) -> bool:
     return importlib.util.find_spec(f"sklloss.kernels.isa.{build}") is not None
 
 
-def available():
+def available() -> list[str]:
     """The builds that are installed and that this CPU can run, best first."""
     return [build for build in dispatch.supported() if _installed(build)]
 
 
-def table_of(build):
+def table_of(build: str) -> dict[tuple[str, str], Any]:
     """All kernels of one build, by (name, dtype name)."""
     return importlib.import_module(f"sklloss.kernels.isa.{build}").table()
 
 
-def _choose():
+def _choose() -> tuple[str, str]:
     forced = os.environ.get("SKLLOSS_CPU", "").strip().lower()
     usable = available()
     if forced:
@@ -56,13 +58,15 @@ def _choose():
     return usable[0], "the best that this CPU has"
 
 
+chosen: str
+reason: str
 chosen, reason = _choose()
 _table = table_of(chosen)
 _names = {np.dtype(name): name for _, name in _table}  # faster than `dtype.name`
 dispatch.use_products(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
 
 
-def get(name, dtype):
+def get(name: str, dtype: DTypeLike) -> Any:
     """The chosen build's kernel of that name for float32 or float64.
 
     Raises

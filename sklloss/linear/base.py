@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -29,7 +30,7 @@ from sklloss.data import (
     on_host,
     unchanged_on_error,
 )
-from sklloss.data.types import ClassWeight, MatrixLike
+from sklloss.data.types import Array, ClassWeight, MatrixLike
 from sklloss.linear.partial_fit import (
     STOCHASTIC,
     PartialFitMixin,
@@ -53,7 +54,7 @@ from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import lbfgs_newton_cg, newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
 
-SOLVERS = {
+SOLVERS: dict[str, Callable[..., Result]] = {
     "newton-cholesky": newton_cholesky,
     "newton-cg": newton_cg,
     "lbfgs": lbfgs,
@@ -73,6 +74,12 @@ class LinearClassifier(
     CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
 ):
     """The base class of the linear classifiers."""
+
+    n_iter_: Array
+    loss_: float
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float]
+    solver_: str
 
     def __init__(
         self,

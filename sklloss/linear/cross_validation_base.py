@@ -1,4 +1,4 @@
-"""What the linear classifiers with a built-in cross-validation share."""
+"""The base class of the linear classifiers with built-in cross-validation."""
 
 import copy
 import dataclasses
@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import scipy.sparse
 from numpy.random import RandomState
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -47,12 +47,23 @@ LARGEST_KEPT_HESSIAN = 1000
 
 
 class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
-    """What the linear classifiers with a built-in cross-validation share."""
+    """The base class of the linear classifiers with built-in cross-validation."""
 
-    # the classifier that is fitted at each point of the grid
+    C_: float
+    Cs_: NDArray[np.float64]
+    l1_ratio_: float
+    l1_ratios_: NDArray[np.float64]
+    coefs_paths_: NDArray[Any]
+    scores_: NDArray[np.float64]
+    n_iter_: NDArray[np.int32]
+    loss_: float
+    loss_curve_: list[float]
+    solver_: str
+
+    # The classifier that is fitted at each point of the grid.
     _classifier = None
 
-    # weights of `score` go to the scorer, which says for itself what it does with them
+    # `score` passes weights to the scorer, which has a metadata request of its own.
     __metadata_request__score: ClassVar = {"sample_weight": UNUSED}
 
     def __init__(
@@ -162,7 +173,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
                 fit = delayed(_Fold.fit)
                 parts = parallel(fit(fold, data, routed.scorer.score, cancelled) for fold in folds)
             finally:
-                # threads that an interrupt leaves behind end after the fit that they are at
+                # After an interrupt, threads still running stop when their current fit ends.
                 cancelled.append(True)
             self.Cs_ = grid.Cs
             self.l1_ratios_ = grid.l1_ratios
@@ -183,7 +194,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
 
     def _refit(self, model, rows, unsolved):
         """The parameters at the best mean score, fitted to all rows."""
-        # transposed, so that ties go as in scikit-learn: to the first C, then to the first l1_ratio
+        # Transposed to break ties as scikit-learn does: the first C, then the first l1_ratio.
         total = self.scores_.sum(axis=0).T
         best = np.unravel_index(_best(total), total.shape)
         self.C_, self.l1_ratio_ = float(self.Cs_[best[0]]), float(self.l1_ratios_[best[1]])
@@ -265,7 +276,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return splits
 
     def _route(self, method, sample_weight=None, **params):
-        """What goes to the splitter and what to the scorer."""
+        """The metadata for the splitter and for the scorer."""
         weight = {} if sample_weight is None else {"sample_weight": sample_weight}
         if get_config()["enable_metadata_routing"]:
             return process_routing(self, method, **weight, **params)
@@ -303,7 +314,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return float(scorer(self, X, y, **routed.scorer.score))
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """What goes where: to the splitter in `fit`, to the scorer in `fit` and in `score`.
+        """The metadata routing: to the splitter in `fit`, to the scorer in `fit` and `score`.
 
         Returns
         -------
@@ -332,7 +343,7 @@ class _Grid:
 
 @dataclasses.dataclass
 class _Fold:
-    """A fold's rows, and what it takes to fit the paths to them and to score these."""
+    """The rows of a fold, with all that fitting and scoring its paths needs."""
 
     number: int
     model: object
@@ -440,7 +451,7 @@ def _row_numbers(rows, n, name):
 
 
 def _check_classes(data, train, number):
-    """An error for a fold that nothing can be learnt from."""
+    """Raise if nothing can be learnt from the training rows of a fold."""
     if data.weight is not None:
         train = train[data.weight[train].reshape(len(train), -1).any(axis=1)]
         if not len(train):
@@ -455,7 +466,7 @@ def _check_classes(data, train, number):
 
 
 def _take(value, rows, n):
-    """The rows of what has one for each of the n, else the whole."""
+    """The given rows of a value that has one entry per row of X; any other value whole."""
     if not hasattr(value, "__len__") or isinstance(value, (str, dict)) or np.shape(value)[:1] != (n,):
         return value
     if hasattr(value, "iloc"):

@@ -1,6 +1,7 @@
 """The stochastic solvers of the linear classifiers: their options, and `partial_fit`."""
 
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklloss.arrays import threads
 from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
+    Dataset,
     check_column_order,
     check_integer,
     check_real,
@@ -21,15 +23,16 @@ from sklloss.data import (
     stream_classes,
     unchanged_on_error,
 )
-from sklloss.data.types import MatrixLike
+from sklloss.data.types import Array, MatrixLike
 from sklloss.objectives.linear import LinearObjective
+from sklloss.solvers.base import Result
 from sklloss.solvers.stream import Stream, descend
 from sklloss.solvers.variance_reduced import adam, sgd
 
-STOCHASTIC = {"sgd": sgd, "adam": adam}
+STOCHASTIC: dict[str, Callable[..., Result]] = {"sgd": sgd, "adam": adam}
 
 
-def check_stochastic(estimator):
+def check_stochastic(estimator: Any) -> None:
     """Check the parameters that only the stochastic solvers and `partial_fit` use."""
     for name, check in (("batch_size", _check_batch_size), ("learning_rate_init", _check_rate)):
         value = getattr(estimator, name)
@@ -45,29 +48,29 @@ def check_stochastic(estimator):
         )
 
 
-def _check_batch_size(name, value):
+def _check_batch_size(name: str, value: Any) -> int:
     return check_integer(name, value, 1)
 
 
-def _check_rate(name, value):
+def _check_rate(name: str, value: Any) -> float:
     return check_real(name, value, 0.0, open_low=True, open_high=True)
 
 
-def stochastic_options(estimator, solver):
+def stochastic_options(estimator: Any, solver: str) -> dict[str, Any]:
     """The additional arguments of a stochastic solver; none for the others."""
     if solver not in STOCHASTIC:
         return {}
     return {**_options(estimator), "random_state": check_random_state(estimator.random_state)}
 
 
-def _options(estimator):
+def _options(estimator: Any) -> dict[str, Any]:
     return {
         name: None if isinstance(getattr(estimator, name), str) else getattr(estimator, name)
         for name in ("batch_size", "learning_rate_init")
     }
 
 
-def remember_fit(estimator, data):
+def remember_fit(estimator: Any, data: Dataset) -> None:
     """Record for `partial_fit` how many rows a fit has seen, and the sum of their weights."""
     n = data.n
     estimator.t_, estimator._weight_seen = n, float(n)
@@ -78,12 +81,12 @@ def remember_fit(estimator, data):
         del estimator._stream
 
 
-def _precise(part):
+def _precise(part: Any) -> Any:
     """Part of a stream's state in float64 again, which a device may have reduced to float32."""
     return part.astype(np.float64) if isinstance(part, np.ndarray) else part
 
 
-def has_no_l1(estimator):
+def has_no_l1(estimator: Any) -> bool:
     """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
     if estimator.l1_ratio != 0:
         raise AttributeError(f"partial_fit does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}")
@@ -92,6 +95,10 @@ def has_no_l1(estimator):
 
 class PartialFitMixin:
     """`partial_fit` for a linear classifier."""
+
+    n_iter_: Array
+    t_: int
+    solver_: str
 
     @available_if(has_no_l1)
     def partial_fit(

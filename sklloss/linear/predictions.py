@@ -6,10 +6,15 @@ from sklearn.utils import Tags
 from sklloss._class_predictions import ClassPredictions
 from sklloss.arrays.device import device_of
 from sklloss.arrays.transfer import full_precision, to_device
+from sklloss.data.types import Array
 
 
 class LinearPredictions(ClassPredictions):
     """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
+
+    classes_: Array
+    coef_: Array
+    intercept_: Array
 
     # Whether the outputs are the classes of one softmax rather than independent sigmoids.
     _softmax = None

@@ -1,4 +1,4 @@
-"""What the networks share: parameters, training, fitted attributes. The numerics are in the rooms below."""
+"""The base class of the networks: parameters, training, fitted attributes. Objectives do the numerics."""
 
 import functools
 import numbers
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
@@ -21,6 +22,7 @@ from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
 from sklloss.data import (
     DEVICE_DTYPES,
+    Dataset,
     KeepState,
     Origin,
     check_choice,
@@ -32,6 +34,8 @@ from sklloss.data import (
     in_dtype,
     row_major,
 )
+from sklloss.data.types import Array
+from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
 from sklloss.solvers.lbfgsb import lbfgsb
@@ -68,7 +72,7 @@ class Watched(NamedTuple):
 NOT_WATCHED = Watched(None, None, None)
 
 
-def is_stochastic(estimator):
+def is_stochastic(estimator: Any) -> bool:
     """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
     if estimator.solver not in STOCHASTIC:
         raise AttributeError(
@@ -83,9 +87,27 @@ def is_stochastic(estimator):
 
 
 class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
-    """What the networks share: everything but targets, losses and scores."""
+    """The base class of the networks: everything but targets, losses and scores."""
 
-    # how a stochastic solver runs: another function of the same arguments looks into training
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float] | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    best_iter_: int
+    n_iter_: int
+    t_: int
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    solver_: str
+    n_features_in_: int
+    feature_names_in_: NDArray[Any]
+
+    # Trains with a stochastic solver; another function with the same arguments may observe the training.
     _run = staticmethod(train)
 
     def _check_parameters(self):
@@ -529,14 +551,14 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         return tags
 
 
-def weighted_rows(data):
+def weighted_rows(data: Dataset) -> NDArray[np.intp]:
     """The rows that have a weight: the others are left out of the batches, as if they had not been passed."""
     if data.weight is None:
         return np.arange(data.n, dtype=np.intp)
     return np.flatnonzero(data.weight.reshape(data.n, -1).any(axis=1))
 
 
-def output_activation(loss):
+def output_activation(loss: Loss) -> str:
     """scikit-learn's name for the loss's inverse link, the loss's own where scikit-learn has none."""
     if type(loss).inverse_link is losses.Loss.inverse_link:
         return "identity"

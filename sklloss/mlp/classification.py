@@ -21,6 +21,7 @@ from sklloss.data import (
     scored_classes,
     stream_classes,
 )
+from sklloss.data.types import Array
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.mlp.base import BaseMLP, output_activation
 from sklloss.objectives.classification import bind_loss, check_classification_loss, has_own_link
@@ -30,6 +31,8 @@ OUTPUTS = ("auto", "softmax", "sigmoid")
 
 class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
     """The targets of `MLPClassifier`."""
+
+    classes_: Array
 
     def _fit_data(self, X, y, sample_weight, X_val, y_val, sample_weight_val, first):
         """What `fit` trains on, with the class attributes set: arguments of `_train`."""

@@ -1,13 +1,18 @@
 """What a classifier minimises: a loss and a coded target, made to fit each other."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sklloss.data import Dataset
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss, SoftmaxFocal
 
 
-def check_classification_loss(loss, label_smoothing, *, softmax, one_softmax="SoftmaxClassifier"):
+def check_classification_loss(
+    loss: Loss, label_smoothing: float, *, softmax: bool, one_softmax: str = "SoftmaxClassifier"
+) -> Loss:
     """The loss with the estimator's smoothing in it, where it has a place for that.
 
     Parameters
@@ -42,7 +47,9 @@ def check_classification_loss(loss, label_smoothing, *, softmax, one_softmax="So
     return loss
 
 
-def bind_loss(loss, data, label_smoothing, *, softmax, name="y"):
+def bind_loss(
+    loss: Loss, data: Dataset, label_smoothing: float, *, softmax: bool, name: str = "y"
+) -> tuple[Loss, Dataset]:
     """The loss to minimise over coded targets, and the data with the targets in the form that it takes.
 
     Two classes of a softmax are one output z, as in independent outputs; where the loss takes the scores of
@@ -87,7 +94,7 @@ def bind_loss(loss, data, label_smoothing, *, softmax, name="y"):
     return loss, data
 
 
-def _smoothed(data, smoothing, classes):
+def _smoothed(data: Dataset, smoothing: float, classes: int) -> Dataset:
     """The data with probabilities y (1 - s) + s / classes."""
     y = data.values
     if y is None:
@@ -96,7 +103,7 @@ def _smoothed(data, smoothing, classes):
     return dataclasses.replace(data, values=values, codes=None)
 
 
-def newton_refusal(loss):
+def newton_refusal(loss: Loss) -> str | None:
     """Why Newton's method cannot minimise the loss, or None if it can."""
     if not loss.convex:
         return "is not convex"
@@ -107,7 +114,7 @@ def newton_refusal(loss):
     return "has coupled outputs, and second derivatives of such are here for CrossEntropy only"
 
 
-def has_own_link(loss, *, softmax):
+def has_own_link(loss: Loss, *, softmax: bool) -> bool:
     """Whether predictions are `loss.predict` of raw scores, and not a plain sigmoid or softmax of them.
 
     A loss that states no inverse link is one over logits, unless it is a regression loss of this package:
@@ -138,23 +145,30 @@ class TwoClasses(Loss):
     reduction = "sum"
 
     @property
-    def convex(self):
+    def convex(self) -> bool:  # type: ignore[override]
         """As the loss: a restriction of a convex function is convex."""
         return self.loss.convex
 
-    def check_values(self, xp, y, outputs):
+    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
         """See `Loss.check_values`."""
         self.loss.check_values(xp, self._target(y), 2)
 
-    def formula(self, xp, y, raw):
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         y = xp.astype(y[:, 0] > 0.5, xp.int64) if self.codes else xp.concat([1.0 - y, y], axis=1)
         value, gradient = self.loss.formula(xp, y, xp.concat([xp.zeros_like(raw), raw], axis=1))
         return value[:, None], lambda: (gradient() if callable(gradient) else gradient)[:, 1:]
 
     def evaluate_batch(
-        self, raw, target=None, codes=None, weight=None, per_sample=None, curvature=None, sums=None
-    ):
+        self,
+        raw: Any,
+        target: Any = None,
+        codes: Any = None,
+        weight: Any = None,
+        per_sample: Any = None,
+        curvature: Any = None,
+        sums: Any = None,
+    ) -> float:
         """See `Loss.evaluate_batch`; the pair may have a kernel."""
         pair = np.zeros((len(raw), 2), dtype=raw.dtype)
         pair[:, 1] = raw[:, 0]
@@ -166,7 +180,7 @@ class TwoClasses(Loss):
             sums[0] = total
         return total
 
-    def _target(self, y):
+    def _target(self, y: Any) -> NDArray[Any]:
         if self.codes:
             return (y[:, 0] > 0.5).astype(np.intp)
         return np.concatenate([1.0 - y, y], axis=1)
