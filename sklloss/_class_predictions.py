@@ -9,8 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss.arrays.transfer import to_numpy
-from sklloss.data import check_same_device, check_X, hard_labels, on_host
-from sklloss.data.types import Array, MatrixLike
+from sklloss.data import Array, MatrixLike, check_same_device, check_X, hard_labels, on_host
 
 
 class ClassPredictions:

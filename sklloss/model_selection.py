@@ -25,8 +25,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, St
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss.data import Dataset, code_classes
-from sklloss.data.types import MatrixLike
+from sklloss.data import Dataset, MatrixLike, code_classes
 
 __all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
 

@@ -1,10 +1,13 @@
-"""The one place where X, y, weights and a validation set are checked and coded.
+"""Checks and codes X, y, sample weights and a validation set, in one place for all estimators.
 
-What leaves this room is trusted by everything below: shapes agree, numbers are finite, weights are not
-negative, codes are in range, and X, targets and weights share one dtype.
+Other modules rely on what these checks ensure: shapes agree, numbers are finite, weights are not negative,
+codes are in range, and X, targets and weights share one dtype.
 """
 
 from sklloss.data.checks import (
+    Array,
+    ClassWeight,
+    MatrixLike,
     check_same_device,
     check_weight,
     check_X,
@@ -14,23 +17,17 @@ from sklloss.data.checks import (
     row_major,
     usable_layout,
 )
-from sklloss.data.class_targets import (
-    check_column_order,
-    code_classes,
-    hard_labels,
-    is_label_column,
-    scored_classes,
-    stream_classes,
-)
 from sklloss.data.dataset import (
+    DEVICE_DTYPES,
     Dataset,
     Labels,
+    Origin,
     check_data,
     check_rows,
     check_stream_data,
     check_validation_data,
+    move_to_device,
 )
-from sklloss.data.origin import DEVICE_DTYPES, Origin, move_to_device
 from sklloss.data.parameters import (
     KeepState,
     check_choice,
@@ -39,13 +36,24 @@ from sklloss.data.parameters import (
     check_real,
     unchanged_on_error,
 )
-from sklloss.data.regression_targets import code_values
+from sklloss.data.targets import (
+    check_column_order,
+    code_classes,
+    code_values,
+    hard_labels,
+    is_label_column,
+    scored_classes,
+    stream_classes,
+)
 
 __all__ = [
     "DEVICE_DTYPES",
+    "Array",
+    "ClassWeight",
     "Dataset",
     "KeepState",
     "Labels",
+    "MatrixLike",
     "Origin",
     "check_X",
     "check_choice",

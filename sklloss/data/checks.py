@@ -4,12 +4,12 @@ import contextlib
 import math
 import numbers
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import scipy.sparse
 import sklearn
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
@@ -19,6 +19,21 @@ from sklloss.kernels.linear import gradient as gradient_kernels
 from sklloss.losses import Loss
 
 DTYPES = (np.float64, np.float32)
+
+
+class HasShape(Protocol):
+    """A data frame, a sparse matrix or an array of any namespace."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and of columns."""
+
+
+# X, and y where it may be a matrix.
+MatrixLike: TypeAlias = ArrayLike | HasShape
+# What comes back: an array of NumPy's, or of the namespace that the model lives in.
+Array: TypeAlias = Any
+ClassWeight: TypeAlias = dict[Any, float] | str | list[dict[Any, float] | str | None] | None
 
 
 def on_host(array: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Checked rows and their targets: what every objective is made of, and the one door by which data come in."""
+"""The checked rows and targets that objectives are made of, and the checks that `fit` makes of its data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
-from sklloss.arrays.device import Device, device_of
-from sklloss.arrays.transfer import to_numpy
+from sklloss.arrays.device import Device, device_of, requested_device
+from sklloss.arrays.transfer import to_device, to_numpy, transfer
 from sklloss.data.checks import (
+    check_finite,
     check_same_device,
     check_same_device_as,
     check_validation_arguments,
@@ -23,8 +25,77 @@ from sklloss.data.checks import (
     target_in_dtype,
     weight_in_dtype,
 )
-from sklloss.data.origin import Origin, move_to_device
 from sklloss.losses import Loss
+
+# What an estimator's ``device_dtype`` may be.
+DEVICE_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where X was, and in which dtype, before it was moved; fitted attributes go back there.
+
+    Attributes
+    ----------
+    device : Device or None
+        None for NumPy.
+    dtype : NumPy dtype
+    """
+
+    device: Device | None
+    dtype: np.dtype[Any]
+
+    def bring(self, array: Any, device: Device | None) -> Any:
+        """An array on ``device``, brought to the origin; the result may share its memory."""
+        if device == self.device and device is not None:
+            dtype = device.real(self.dtype)
+            return array if array.dtype == dtype else device.xp.astype(array, dtype)
+        array = (array if device is None else device.get(array)).astype(self.dtype, copy=False)
+        return to_device(array, self.device)
+
+
+def move_to_device(X: Any, estimator: Any, name: str = "X") -> tuple[Any, Origin]:
+    """A checked X on the device that the estimator's ``device`` names, and its `Origin`.
+
+    Without a name, torch and JAX arrays in main memory become NumPy arrays that share their memory.
+    """
+    origin = Origin(device_of(X), dtype_of(X))
+    device, dtype = getattr(estimator, "device", None), getattr(estimator, "device_dtype", None)
+    return _offload(X, device, dtype, name), origin
+
+
+def _shared(X: Any) -> NDArray[Any]:
+    """An array in main memory as a NumPy array in row or column order, copied only from other orders."""
+    X = to_numpy(X)
+    return X if X.flags.forc else np.ascontiguousarray(X)
+
+
+def _offload(X: Any, requested: Any, dtype: Any, name: str) -> Any:
+    """A checked X on the ``requested`` device; NumPy arrays and CSR matrices become ``dtype`` there.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError, MemoryError
+        If there is no such device, or too little memory on it; if numbers are too large for ``dtype``.
+    """
+    device, own = requested_device(requested), device_of(X)
+    if device is None:
+        return _shared(X) if own is not None and own.in_main_memory else X
+    if own is None:
+        dtype = device.floats(dtype)
+        if scipy.sparse.issparse(X):
+            return transfer(in_dtype(X, dtype, name), device)
+        moved = transfer(X, device, dtype)
+        if X.dtype != dtype:
+            check_finite(moved, device, name)
+        return moved
+    if own == device:
+        return X
+    if not own.is_torch:
+        raise ValueError(
+            f"device={str(requested)!r} moves NumPy arrays and torch tensors, but {name} is {own}"
+        )
+    return X.to(device.native)
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,4 +88,4 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
         # What fills the device's memory hangs on the frames that the error has come through.
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
-        raise MemoryError(f"{type(estimator).__name__} found no room for its work: {error}") from None
+        raise MemoryError(f"{type(estimator).__name__} ran out of memory: {error}") from None

@@ -20,6 +20,9 @@ from sklloss.arrays import threads
 from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
     DEVICE_DTYPES,
+    Array,
+    ClassWeight,
+    MatrixLike,
     check_choice,
     check_data,
     check_flag,
@@ -30,7 +33,6 @@ from sklloss.data import (
     on_host,
     unchanged_on_error,
 )
-from sklloss.data.types import Array, ClassWeight, MatrixLike
 from sklloss.linear.partial_fit import (
     STOCHASTIC,
     PartialFitMixin,

@@ -5,7 +5,7 @@ from typing import Any
 from numpy.random import RandomState
 from sklearn.utils import Tags
 
-from sklloss.data.types import ClassWeight
+from sklloss.data import ClassWeight
 from sklloss.linear.base import LinearClassifier
 from sklloss.losses import Loss
 

@@ -7,7 +7,7 @@ from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 
-from sklloss.data.types import ClassWeight
+from sklloss.data import ClassWeight
 from sklloss.linear import LogisticClassifier, SoftmaxClassifier
 from sklloss.linear.cross_validation_base import LinearClassifierCV
 from sklloss.losses import Loss

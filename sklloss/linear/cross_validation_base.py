@@ -25,6 +25,8 @@ from sklloss._version import VersionStamp
 from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.data import (
+    ClassWeight,
+    MatrixLike,
     check_flag,
     check_integer,
     check_real,
@@ -32,7 +34,6 @@ from sklloss.data import (
     scored_classes,
     unchanged_on_error,
 )
-from sklloss.data.types import ClassWeight, MatrixLike
 from sklloss.linear.predictions import LinearPredictions
 from sklloss.linear.scores import fold_scorer, scorer_of
 from sklloss.losses import Loss

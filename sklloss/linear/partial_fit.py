@@ -11,7 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklloss.arrays import threads
 from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
+    Array,
     Dataset,
+    MatrixLike,
     check_column_order,
     check_integer,
     check_real,
@@ -23,7 +25,6 @@ from sklloss.data import (
     stream_classes,
     unchanged_on_error,
 )
-from sklloss.data.types import Array, MatrixLike
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.base import Result
 from sklloss.solvers.stream import Stream, descend

@@ -6,7 +6,7 @@ from sklearn.utils import Tags
 from sklloss._class_predictions import ClassPredictions
 from sklloss.arrays.device import device_of
 from sklloss.arrays.transfer import full_precision, to_device
-from sklloss.data.types import Array
+from sklloss.data import Array
 
 
 class LinearPredictions(ClassPredictions):

@@ -7,8 +7,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length
 
-from sklloss.data import check_weight, hard_labels
-from sklloss.data.types import MatrixLike
+from sklloss.data import MatrixLike, check_weight, hard_labels
 from sklloss.metrics import _rows
 
 

@@ -22,6 +22,7 @@ from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
 from sklloss.data import (
     DEVICE_DTYPES,
+    Array,
     Dataset,
     KeepState,
     Origin,
@@ -34,7 +35,6 @@ from sklloss.data import (
     in_dtype,
     row_major,
 )
-from sklloss.data.types import Array
 from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters

@@ -9,6 +9,7 @@ from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
 from sklloss.arrays.transfer import to_device
 from sklloss.data import (
+    Array,
     check_choice,
     check_column_order,
     check_data,
@@ -21,7 +22,6 @@ from sklloss.data import (
     scored_classes,
     stream_classes,
 )
-from sklloss.data.types import Array
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.mlp.base import BaseMLP, output_activation
 from sklloss.objectives.classification import bind_loss, check_classification_loss, has_own_link

@@ -16,6 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from sklloss import losses
 from sklloss._callbacks import FitCallbacks, with_callbacks
 from sklloss.data import (
+    Array,
+    ClassWeight,
+    MatrixLike,
     check_data,
     check_same_device,
     check_stream_data,
@@ -24,7 +27,6 @@ from sklloss.data import (
     on_host,
     unchanged_on_error,
 )
-from sklloss.data.types import Array, ClassWeight, MatrixLike
 from sklloss.losses import Loss
 from sklloss.mlp.base import BaseMLP, is_stochastic, output_activation
 from sklloss.mlp.classification import BaseMLPClassifier

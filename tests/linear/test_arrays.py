@@ -442,7 +442,7 @@ def test_a_full_device_is_a_memory_error_and_the_model_stays(rng, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
     monkeypatch.setattr("sklloss.linear.base.make_passes", full)
-    with pytest.raises(MemoryError, match="LogisticClassifier found no room for its work.*9 GiB") as caught:
+    with pytest.raises(MemoryError, match="LogisticClassifier ran out of memory.*9 GiB") as caught:
         model.fit(torch.asarray(X), y)
     assert caught.value.__context__.__traceback__ is None
     assert model.coef_ is coef

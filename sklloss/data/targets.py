@@ -1,4 +1,4 @@
-"""Coded targets of a classification: labels, probabilities, multi-label; class weights folded in."""
+"""The targets of a classification, coded and with class weights folded in, and those of a regression."""
 
 import math
 from dataclasses import replace
@@ -6,13 +6,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklloss.data.checks import on_host, target_array
+from sklloss.data.checks import ClassWeight, on_host, target_array, target_in_dtype
 from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.parameters import check_real
-from sklloss.data.types import ClassWeight
+from sklloss.losses import Loss
 
 Values: TypeAlias = NDArray[Any]
 
@@ -32,7 +32,7 @@ def code_classes(
     Parameters
     ----------
     data : Dataset
-        Rows and sample weights; their targets come in here.
+        Checked rows and sample weights, without targets.
     y : array-like
         Labels (n,), probabilities of the second of two classes (n,), class probabilities (n, K), or 0/1
         labels that may hold together, or probabilities of these, (n, L).
@@ -483,3 +483,39 @@ def hard_labels(y: Any, kind: str, classes: NDArray[Any]) -> NDArray[Any]:
     if kind == "binary" and _is_continuous(y):
         return np.asarray(classes)[(y > 0.5).astype(int)]
     return y
+
+
+def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:
+    """The data with the targets of a regression.
+
+    Parameters
+    ----------
+    data : Dataset
+        Checked rows and sample weights, without targets.
+    y : array-like of shape (n,) or (n, outputs)
+    loss : Loss
+        In whose domain y must be.
+    name : str
+        What errors call y.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If y is not numeric, out of the range of the dtype of X, or out of the loss's domain.
+    """
+    y = target_array(y, name, data.n)
+    if y.dtype.kind not in "biufOUS":
+        raise ValueError(f"{name} must be numeric, got dtype {y.dtype}")
+    if y.dtype.kind not in "biuf":
+        try:
+            y = y.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be numeric, got dtype {y.dtype}") from error
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    values = target_in_dtype(y.reshape(y.shape[0], -1), data.dtype, loss, name, name.replace("y", "X"))
+    outputs = values.shape[1]
+    return replace(data, values=values, outputs=outputs, y=values.reshape(-1) if outputs == 1 else values)
