@@ -1,6 +1,10 @@
-"""The linear estimators."""
+"""Linear classifiers."""
 
-from sklloss.linear.classifiers import LogisticClassifier, SoftmaxClassifier
-from sklloss.linear.cross_validation import LogisticClassifierCV, SoftmaxClassifierCV
+from sklloss.linear.classifiers import (
+    LogisticClassifier,
+    LogisticClassifierCV,
+    SoftmaxClassifier,
+    SoftmaxClassifierCV,
+)
 
 __all__ = ["LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]

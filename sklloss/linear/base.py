@@ -3,25 +3,26 @@
 import functools
 import numbers
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
 
 from sklloss import losses
 from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
+from sklloss._class_predictions import ClassPredictions
 from sklloss._to_device import Movable
 from sklloss._version import VersionStamp
 from sklloss._warnings import warn
 from sklloss.arrays import threads
+from sklloss.arrays.device import device_of
 from sklloss.arrays.transfer import full_precision, to_device
 from sklloss.data import (
     DEVICE_DTYPES,
     Array,
-    ClassWeight,
     MatrixLike,
     check_choice,
     check_data,
@@ -40,8 +41,6 @@ from sklloss.linear.partial_fit import (
     remember_fit,
     stochastic_options,
 )
-from sklloss.linear.predictions import LinearPredictions
-from sklloss.losses import Loss
 from sklloss.objectives.classification import (
     bind_loss,
     check_classification_loss,
@@ -72,6 +71,54 @@ LARGEST_HESSIAN = 200
 LARGE_HESSIANS = 64
 
 
+class LinearPredictions(ClassPredictions):
+    """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
+
+    classes_: Array
+    coef_: Array
+    intercept_: Array
+
+    # Whether the outputs are the classes of one softmax rather than independent sigmoids.
+    _softmax = None
+
+    def _set_model(self, labels, link, coef, dtype, device=None):
+        """Become the model of parameters (outputs, width), which end with the intercept if there is one.
+
+        ``device`` is that of what is learned, None for NumPy.
+        """
+        features = coef.shape[1] - bool(self.fit_intercept)
+        self.classes_ = to_device(labels.classes, device)
+        self._kind = labels.kind
+        self._link = link
+        intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
+        self.coef_ = to_device(coef[:, :features].astype(dtype), device)
+        self.intercept_ = to_device(intercept, device)
+
+    def _model_array(self):
+        """An array that lives where the model does."""
+        return self.coef_
+
+    def _raw(self, X):
+        """The scores of checked rows."""
+        origin = device_of(self.coef_)
+        if origin is None:
+            scores = X @ self.coef_.T + self.intercept_
+        else:
+            dtype = origin.xp.result_type(X.dtype, self.coef_.dtype)
+            X, coef, intercept = (
+                origin.xp.astype(part, dtype, copy=False) for part in (X, self.coef_, self.intercept_)
+            )
+            with full_precision(origin):
+                scores = X @ coef.T + intercept
+        return scores[:, 0] if self._kind == "binary" else scores
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tags for scikit-learn: sparse input is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
 class LinearClassifier(
     CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
 ):
@@ -82,49 +129,6 @@ class LinearClassifier(
     loss_curve_: list[float]
     validation_loss_curve_: list[float]
     solver_: str
-
-    def __init__(
-        self,
-        *,
-        loss: str | Loss,
-        C: float,
-        l1_ratio: float,
-        dual: bool,
-        tol: float,
-        fit_intercept: bool,
-        intercept_scaling: float,
-        class_weight: ClassWeight,
-        random_state: int | RandomState | None,
-        solver: str,
-        max_iter: int,
-        verbose: int | bool,
-        warm_start: bool,
-        label_smoothing: float,
-        n_threads: int | None,
-        batch_size: int | str,
-        learning_rate_init: float | str,
-        device: Any,
-        device_dtype: str,
-    ) -> None:
-        self.loss = loss
-        self.C = C
-        self.l1_ratio = l1_ratio
-        self.dual = dual
-        self.tol = tol
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.class_weight = class_weight
-        self.random_state = random_state
-        self.solver = solver
-        self.max_iter = max_iter
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.label_smoothing = label_smoothing
-        self.n_threads = n_threads
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.device = device
-        self.device_dtype = device_dtype
 
     @with_callbacks
     def fit(

@@ -1,15 +1,18 @@
-"""The linear classifiers."""
+"""The linear classifiers, with a given penalty or with one that cross-validation chooses."""
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.random import RandomState
+from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 
 from sklloss.data import ClassWeight
 from sklloss.linear.base import LinearClassifier
+from sklloss.linear.cross_validation import LinearClassifierCV
 from sklloss.losses import Loss
 
-__all__ = ["LogisticClassifier", "SoftmaxClassifier"]
+__all__ = ["LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]
 
 
 class LogisticClassifier(LinearClassifier):
@@ -23,9 +26,9 @@ class LogisticClassifier(LinearClassifier):
     Parameters
     ----------
     loss : str or Loss, default="log_loss"
-        The loss of each output: "log_loss", "focal", or a `sklloss.losses.Loss` whose outputs cost one by one
-        (``separable``), one's own included. Labels count as 0 and 1. With a regression loss, or a loss of
-        one's own that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
+        The loss of each output: "log_loss", "focal", or a `sklloss.losses.Loss` that is a sum over outputs
+        (``separable``), custom losses included. Labels count as 0 and 1. With a regression loss, or a custom
+        loss that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
         [0, 1], and `predict` compares it with 1/2; with any other it is their sigmoid.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
@@ -169,27 +172,25 @@ class LogisticClassifier(LinearClassifier):
         device: Any = None,
         device_dtype: str = "float32",
     ) -> None:
-        super().__init__(
-            loss=loss,
-            C=C,
-            l1_ratio=l1_ratio,
-            dual=dual,
-            tol=tol,
-            fit_intercept=fit_intercept,
-            intercept_scaling=intercept_scaling,
-            class_weight=class_weight,
-            random_state=random_state,
-            solver=solver,
-            max_iter=max_iter,
-            verbose=verbose,
-            warm_start=warm_start,
-            label_smoothing=label_smoothing,
-            n_threads=n_threads,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            device=device,
-            device_dtype=device_dtype,
-        )
+        self.loss = loss
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.device = device
+        self.device_dtype = device_dtype
 
     def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: a 2-D y of labels is welcome too."""
@@ -340,24 +341,341 @@ class SoftmaxClassifier(LinearClassifier):
         device: Any = None,
         device_dtype: str = "float32",
     ) -> None:
-        super().__init__(
-            loss=loss,
-            C=C,
-            l1_ratio=l1_ratio,
-            dual=dual,
-            tol=tol,
-            fit_intercept=fit_intercept,
-            intercept_scaling=intercept_scaling,
-            class_weight=class_weight,
-            random_state=random_state,
-            solver=solver,
-            max_iter=max_iter,
-            verbose=verbose,
-            warm_start=warm_start,
-            label_smoothing=label_smoothing,
-            n_threads=n_threads,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            device=device,
-            device_dtype=device_dtype,
-        )
+        self.loss = loss
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.solver = solver
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.device = device
+        self.device_dtype = device_dtype
+
+
+class LogisticClassifierCV(LinearClassifierCV):
+    """`LogisticClassifier` with C chosen by cross-validation, along a path of values.
+
+    Independent sigmoids: two classes, one-vs-rest, multi-label, or probabilities; see `LogisticClassifier`.
+
+    Parameters
+    ----------
+    loss : str or Loss, default="log_loss"
+        As in `LogisticClassifier`.
+    Cs : int or list of float, default=10
+        Values of C, the inverse strength of the penalty, to choose from; an integer is the number of values,
+        evenly spaced on a logarithmic scale from 1e-4 to 1e4. ``numpy.inf`` is no penalty. The smallest is
+        fitted first, whatever the order given.
+    l1_ratios : list of float, default=(0.0,)
+        Shares of L1 in the penalty, in [0, 1], to choose from; see ``l1_ratio`` of `LogisticClassifier`.
+    fit_intercept : bool, default=True
+        Whether to learn an intercept, which is not penalised.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        How to split the rows; an integer is a number of folds, None means 5. Labels are split by
+        `StratifiedKFold`, probabilities (n,) by `sklloss.model_selection.StratifiedSoftKFold`, and a matrix
+        (n, L) by `KFold`.
+    dual : bool, default=False
+        Only False is allowed; the parameter exists for compatibility with scikit-learn.
+    scoring : str, callable or None, default=None
+        The score to maximise: the name of a scikit-learn scorer, a scorer (those in `sklloss.metrics` take
+        every kind of y), or a callable ``scorer(estimator, X, y)``. None is the accuracy, as in
+        `LogisticClassifier.score`; "neg_log_loss" also takes the probabilities into account.
+    solver : str, default="auto"
+        As in `LogisticClassifier`.
+    tol : float, default=1e-4
+        Accuracy of each fit, as in `LogisticClassifier`.
+    max_iter : int, default=100
+        Maximum number of iterations of each fit. Reaching it gives a ConvergenceWarning.
+    class_weight : dict, "balanced", list of these or None, default=None
+        Weights by class label; "balanced" makes every class weigh the same in total over all rows,
+        and these weights count in every fold.
+    n_jobs : int or None, default=None
+        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1
+        unless in a `joblib.parallel_config` context, -1 means one per CPU.
+    verbose : int, default=0
+        Positive to print the best score of each fold.
+    refit : bool, default=True
+        Whether to fit all rows with the penalty of the best mean score. If False, the coefficients, C and
+        l1_ratio are means over the folds, each taken at the best score of its fold.
+    intercept_scaling : float, default=1
+        Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+        Used by the solvers that draw random numbers. It is not passed to ``cv``.
+    label_smoothing : float, default=0.0
+        In [0, 1), as in `LogisticClassifier`. Scorers get y without smoothing.
+    n_threads : int or None, default=None
+        Total number of threads for the passes over X; None takes what OMP_NUM_THREADS or the machine allows.
+        The results are bitwise the same for any number.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; [0, 1] where y holds probabilities; 0 to L - 1 for a multi-label y.
+    coef_ : ndarray of shape (1, n_features) or (n_outputs, n_features)
+    intercept_ : ndarray of shape (1,) or (n_outputs,)
+    C_ : float
+        The C chosen.
+    l1_ratio_ : float
+        The l1_ratio chosen.
+    Cs_ : ndarray of shape (n_Cs,)
+        All values of C, in the order given.
+    l1_ratios_ : ndarray of shape (n_l1_ratios,)
+    scores_ : ndarray of shape (n_folds, n_l1_ratios, n_Cs)
+        The scores of the test rows.
+    coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_Cs, 1 or n_outputs, n_features + fit_intercept)
+        The coefficients of each fit, the intercept last.
+    n_iter_ : ndarray of int32 of shape (n_folds, n_l1_ratios, n_Cs)
+        Iterations of each fit, which starts from the solution for the next smaller C; the maximum over
+        outputs.
+    loss_ : float
+        The final objective, penalty included; with ``refit=True`` only.
+    loss_curve_ : list of float
+        The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
+    solver_ : str
+        The solver used. With "auto" it is the one chosen, even where a fit starts with another.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had string column names.
+
+    See Also
+    --------
+    LogisticClassifier : The model with a given penalty.
+    SoftmaxClassifierCV : One softmax over all classes.
+
+    Notes
+    -----
+    Every fit is as accurate as a separate one would be. X is checked once and the rows of a fold are
+    extracted once. Each fit along the path starts from the one before, from the strongest penalty to the
+    weakest.
+
+    A class may be missing from the training rows of a fold, as long as two remain; its coefficients are then
+    determined by the penalty and the other classes. Splitters and scorers get y as an array, even if it was
+    passed as a list or a DataFrame.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklloss import LogisticClassifierCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), LogisticClassifierCV(Cs=50, scoring="neg_log_loss")).fit(X, y)
+    >>> model[-1].scores_.shape
+    (5, 1, 50)
+    >>> 0.01 < model[-1].C_ < 10
+    True
+    """
+
+    _classifier = LogisticClassifier
+    _softmax = False
+
+    def __init__(
+        self,
+        *,
+        loss: str | Loss = "log_loss",
+        Cs: int | ArrayLike = 10,
+        l1_ratios: ArrayLike = (0.0,),
+        fit_intercept: bool = True,
+        cv: Any = None,
+        dual: bool = False,
+        scoring: str | Callable[..., float] | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        class_weight: ClassWeight = None,
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+        refit: bool = True,
+        intercept_scaling: float = 1,
+        random_state: int | RandomState | None = None,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+    ) -> None:
+        self.loss = loss
+        self.Cs = Cs
+        self.l1_ratios = l1_ratios
+        self.fit_intercept = fit_intercept
+        self.cv = cv
+        self.dual = dual
+        self.scoring = scoring
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.refit = refit
+        self.intercept_scaling = intercept_scaling
+        self.random_state = random_state
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tags for scikit-learn: a 2-D y of labels is welcome too."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class SoftmaxClassifierCV(LinearClassifierCV):
+    """`SoftmaxClassifier` with C chosen by cross-validation, along a path of values.
+
+    One softmax over all classes, of labels or of class probabilities; see `SoftmaxClassifier`.
+
+    Parameters
+    ----------
+    loss : str or Loss, default="cross_entropy"
+        As in `SoftmaxClassifier`.
+    Cs : int or list of float, default=10
+        Values of C, the inverse strength of the penalty, to choose from; an integer is the number of values,
+        evenly spaced on a logarithmic scale from 1e-4 to 1e4. ``numpy.inf`` is no penalty. The smallest is
+        fitted first, whatever the order given.
+    l1_ratios : list of float, default=(0.0,)
+        Shares of L1 in the penalty, in [0, 1], to choose from; see ``l1_ratio`` of `SoftmaxClassifier`.
+    fit_intercept : bool, default=True
+        Whether to learn an intercept, which is not penalised.
+    cv : int, splitter, iterable of (train, test) or None, default=None
+        How to split the rows; an integer is a number of folds, None means 5. Labels are split by
+        `StratifiedKFold`, a matrix of class probabilities by `sklloss.model_selection.StratifiedSoftKFold`.
+    dual : bool, default=False
+        Only False is allowed; the parameter exists for compatibility with scikit-learn.
+    scoring : str, callable or None, default=None
+        The score to maximise: the name of a scikit-learn scorer, a scorer (those in `sklloss.metrics` take
+        every kind of y), or a callable ``scorer(estimator, X, y)``. None is the accuracy, as in
+        `SoftmaxClassifier.score`; "neg_log_loss" also takes the probabilities into account.
+    solver : str, default="auto"
+        As in `SoftmaxClassifier`.
+    tol : float, default=1e-4
+        Accuracy of each fit, as in `SoftmaxClassifier`.
+    max_iter : int, default=100
+        Maximum number of iterations of each fit. Reaching it gives a ConvergenceWarning.
+    class_weight : dict, "balanced" or None, default=None
+        Weights by class label; "balanced" makes every class weigh the same in total over all rows,
+        and these weights count in every fold.
+    n_jobs : int or None, default=None
+        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1
+        unless in a `joblib.parallel_config` context, -1 means one per CPU.
+    verbose : int, default=0
+        Positive to print the best score of each fold.
+    refit : bool, default=True
+        Whether to fit all rows with the penalty of the best mean score. If False, the coefficients, C and
+        l1_ratio are means over the folds, each taken at the best score of its fold.
+    intercept_scaling : float, default=1
+        Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+        Used by the solvers that draw random numbers. It is not passed to ``cv``.
+    label_smoothing : float, default=0.0
+        In [0, 1), as in `SoftmaxClassifier`. Scorers get y without smoothing.
+    n_threads : int or None, default=None
+        Total number of threads for the passes over X; None takes what OMP_NUM_THREADS or the machine allows.
+        The results are bitwise the same for any number.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted; for a matrix of probabilities the column names of a DataFrame, sorted too,
+        else 0 to K - 1.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+    C_ : float
+        The C chosen.
+    l1_ratio_ : float
+        The l1_ratio chosen.
+    Cs_ : ndarray of shape (n_Cs,)
+        All values of C, in the order given.
+    l1_ratios_ : ndarray of shape (n_l1_ratios,)
+    scores_ : ndarray of shape (n_folds, n_l1_ratios, n_Cs)
+        The scores of the test rows.
+    coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_Cs, 1 or n_classes, n_features + fit_intercept)
+        The coefficients of each fit, the intercept last.
+    n_iter_ : ndarray of int32 of shape (n_folds, n_l1_ratios, n_Cs)
+        Iterations of each fit, which starts from the solution for the next smaller C.
+    loss_ : float
+        The final objective, penalty included; with ``refit=True`` only.
+    loss_curve_ : list of float
+        The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
+    solver_ : str
+        The solver used. With "auto" it is the one chosen, even where a fit starts with another.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had string column names.
+
+    See Also
+    --------
+    SoftmaxClassifier : The model with a given penalty.
+    LogisticClassifierCV : Independent sigmoids: one-vs-rest and multi-label.
+
+    Notes
+    -----
+    Every fit is as accurate as a separate one would be. X is checked once and the rows of a fold are
+    extracted once. Each fit along the path starts from the one before, from the strongest penalty to the
+    weakest.
+
+    A class may be missing from the training rows of a fold, as long as two remain; its coefficients are then
+    determined by the penalty and the other classes. Splitters and scorers get y as an array; the
+    columns of a matrix of class probabilities are in the order of ``classes_``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklloss import SoftmaxClassifierCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = SoftmaxClassifierCV(Cs=[0.1, 1, 10, 100], scoring="neg_log_loss").fit(X, y)
+    >>> model.coefs_paths_.shape
+    (5, 1, 4, 3, 5)
+    >>> model.predict(X[:2])
+    array([0, 0])
+    """
+
+    _classifier = SoftmaxClassifier
+    _softmax = True
+
+    def __init__(
+        self,
+        *,
+        loss: str | Loss = "cross_entropy",
+        Cs: int | ArrayLike = 10,
+        l1_ratios: ArrayLike = (0.0,),
+        fit_intercept: bool = True,
+        cv: Any = None,
+        dual: bool = False,
+        scoring: str | Callable[..., float] | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 100,
+        class_weight: ClassWeight = None,
+        n_jobs: int | None = None,
+        verbose: int | bool = 0,
+        refit: bool = True,
+        intercept_scaling: float = 1,
+        random_state: int | RandomState | None = None,
+        label_smoothing: float = 0.0,
+        n_threads: int | None = None,
+    ) -> None:
+        self.loss = loss
+        self.Cs = Cs
+        self.l1_ratios = l1_ratios
+        self.fit_intercept = fit_intercept
+        self.cv = cv
+        self.dual = dual
+        self.scoring = scoring
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.refit = refit
+        self.intercept_scaling = intercept_scaling
+        self.random_state = random_state
+        self.label_smoothing = label_smoothing
+        self.n_threads = n_threads
