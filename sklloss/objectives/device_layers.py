@@ -93,4 +93,6 @@ class GradientBuffer:
 
     def __init__(self, layers: Layers, flat: Array) -> None:
         self.flat = flat
+        self.coefs: list[Array]
+        self.intercepts: list[Array]
         self.coefs, self.intercepts = layers.unpack(flat)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from sklloss.arrays.device import Device, check_writable, device_of
 from sklloss.arrays.ops import Array, Steps, ops_for
@@ -281,15 +281,16 @@ class DeviceNetworkRows:
 
     def __init__(self, device: Device, data: Dataset) -> None:
         self._device, self._X = device, data.X
+        self.rows: int
         self.rows, features = data.X.shape
-        self.row_bytes = features * data.dtype.itemsize
+        self.row_bytes: int = features * data.dtype.itemsize
         self.targets: Array | None = None
         if data.codes is not None:
             self.targets = device.put(data.codes, np.int64)
         elif data.values is not None:
             self.targets = device.put(data.values, data.dtype)
-        self.weight = data.weight
-        self.has_zero_weights = data.weight is not None and not data.weight.all()
+        self.weight: NDArray[Any] | None = data.weight
+        self.has_zero_weights: bool = data.weight is not None and not data.weight.all()
         self._sparse = hasattr(data.X, "dense_rows")
 
     @property

@@ -28,7 +28,7 @@ from sklloss.kernels import data as data_kernels
 from sklloss.kernels.network import network as network_kernels  # type: ignore[attr-defined]
 from sklloss.losses import Loss
 
-ACTIVATIONS = tuple(network_kernels.ACTIVATIONS)
+ACTIVATIONS: tuple[str, ...] = tuple(network_kernels.ACTIVATIONS)
 
 # Numbers that are converted to another dtype at a time, so that the copy stays small.
 CONVERTED_NUMBERS = 1 << 18
@@ -60,11 +60,11 @@ class NetworkObjective(abc.ABC):
     device: Device | None = None
 
     def __init__(self, widths: Sequence[int], dtype: DTypeLike, alpha: float) -> None:
-        self.widths = tuple(widths)
-        self.dtype = np.dtype(dtype)
-        self.alpha = float(alpha)
-        self.coefs = sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.widths))
-        self.size = self.coefs + sum(self.widths[1:])
+        self.widths: tuple[int, ...] = tuple(widths)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.alpha: float = float(alpha)
+        self.coefs: int = sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.widths))
+        self.size: int = self.coefs + sum(self.widths[1:])
 
     @abc.abstractmethod
     def put(self, array: Array) -> Array:

@@ -168,7 +168,7 @@ class TwoLoop:
 
     def start(self, w: Array) -> Array:
         """Begin at w, and return the values there."""
-        self.w = w
+        self.w: Array = w
         value, self._gradient = self._objective.value_and_gradient(w)
         return value
 

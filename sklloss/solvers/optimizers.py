@@ -93,7 +93,7 @@ class Adam(Optimizer):
 
     def start(self, size: int, dtype: DTypeLike) -> None:
         """See `Optimizer.start`."""
-        self.state = {
+        self.state: State = {
             "solver": self.name,
             "steps": 0,
             "first": np.zeros(size, dtype),
@@ -159,7 +159,7 @@ class SGD(Optimizer):
 
     def start(self, size: int, dtype: DTypeLike) -> None:
         """See `Optimizer.start`."""
-        self.state = {"solver": self.name, **self._first_rate(), "first": np.zeros(size, dtype)}
+        self.state: State = {"solver": self.name, **self._first_rate(), "first": np.zeros(size, dtype)}
 
     def resume(self, state: State | None) -> bool:
         """See `Optimizer.resume`."""

@@ -107,10 +107,10 @@ class SGDRates:
     """The learning rates of stochastic gradient descent, of which the largest share is 1."""
 
     moments: tuple[Array, Array] | None = None
-    largest = 1.0
+    largest: float = 1.0
 
     def __init__(self, first: float | None) -> None:
-        self.first = 0.3 if first is None else first
+        self.first: float = 0.3 if first is None else first
 
     def of_epoch(self, share: Array, size: Array) -> Array:
         """Rates for each batch, (batches, problems) or a shape that broadcasts to it.
@@ -126,13 +126,13 @@ class SGDRates:
 class AdamRates(SGDRates):
     """The learning rates of Adam, with its bias correction, and its moments."""
 
-    largest = 10.0
+    largest: float = 10.0
 
     def __init__(self, batches: MiniBatches, shape: tuple[int, int], first: float | None) -> None:
         super().__init__(max(0.1, 2.0 / batches.batches) if first is None else first)
         self._batches, self._decays = batches.batches, batches.decays
         self._steps = 0
-        self.moments = (np.zeros(shape), np.zeros(shape))
+        self.moments: tuple[Array, Array] | None = (np.zeros(shape), np.zeros(shape))
 
     def of_epoch(self, share: Array, size: Array) -> Array:
         """See `SGDRates.of_epoch`."""
