@@ -5,11 +5,22 @@ from array_api_compat import array_namespace
 from numpy.typing import ArrayLike
 from scipy.special import log_expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss.arrays.transfer import to_numpy
 from sklloss.data import Array, MatrixLike, check_same_device, check_X, hard_labels, on_host
+
+
+def _has_probabilities(model) -> bool:
+    """Whether the loss has probabilities. An unknown loss counts as if it had: `fit` raises its error."""
+    loss = model.loss
+    if isinstance(loss, str) and loss not in losses.names():
+        return True
+    if losses.get(loss).has_probabilities:
+        return True
+    raise AttributeError(f"loss={loss!r} has no probabilities")
 
 
 class ClassPredictions:
@@ -93,8 +104,9 @@ class ClassPredictions:
             scores = xp.stack([xp.zeros_like(scores), scores], axis=1)
         return loss.predict(scores)
 
+    @available_if(_has_probabilities)
     def predict_proba(self, X: MatrixLike) -> Array:
-        """Probabilities.
+        """Probabilities; only where the loss has them (`Loss.has_probabilities`).
 
         Parameters
         ----------
@@ -132,8 +144,11 @@ class ClassPredictions:
             return softmax(log_expit(scores), axis=1)
         return losses.CrossEntropy().predict(_log_sigmoid(xp, scores))
 
+    @available_if(_has_probabilities)
     def predict_log_proba(self, X: MatrixLike) -> Array:
         """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
+
+        Only where the loss has probabilities (`Loss.has_probabilities`).
 
         Parameters
         ----------

@@ -35,6 +35,7 @@ from sklloss.data import (
     unchanged_on_error,
 )
 from sklloss.linear.base import LinearPredictions
+from sklloss.losses import Loss
 from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
@@ -117,7 +118,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
                 loss,
                 grid,
                 *split,
-                fold_scorer(self.scoring, data.y),
+                fold_scorer(self.scoring, data.y, loss),
                 n_threads,
                 self.verbose > 0,
             )
@@ -445,14 +446,14 @@ def scorer_of(scoring: Any) -> Any:
 # scikit-learn's scorers check their arguments, which takes a few milliseconds: on small data, most of the
 # time of a path. So the accuracy and the log loss are computed here, with the same result, from checked rows
 # and from targets coded once for a fold.
-def fold_scorer(scoring: Any, y: NDArray[Any]) -> Callable[..., float]:
-    """A scorer for the models of one fold."""
+def fold_scorer(scoring: Any, y: NDArray[Any], loss: Loss) -> Callable[..., float]:
+    """A scorer for the models of one fold, which minimise ``loss``."""
     if scoring is None:
         return _Accuracy()
     if isinstance(scoring, str) and y.ndim == 1 and type_of_target(y) != "continuous":
         if scoring == "accuracy":
             return _Accuracy()
-        if scoring == "neg_log_loss":
+        if scoring == "neg_log_loss" and loss.has_probabilities:
             return _LogLoss()
     return _AnyScorer(scorer_of(scoring))
 

@@ -63,7 +63,10 @@ class Loss:
     ``kernel``
         The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
     ``inverse_link_name``
-        scikit-learn's name for the inverse link ("logistic", "exp"), or None where it has none.
+        scikit-learn's name for the inverse link ("logistic", "softmax", "exp"), or None where it has none.
+    ``has_probabilities``
+        Whether raw determines class probabilities. If not, a classifier trained on the loss has no
+        ``predict_proba``; its decisions are the signs or the largest of the scores.
     ``name``
         What `losses.get` knows it by, or None.
 
@@ -83,6 +86,7 @@ class Loss:
     additive: ClassVar[bool] = True
     convex: ClassVar[bool] = True
     shift_invariant: ClassVar[bool] = False
+    has_probabilities: ClassVar[bool] = True
 
     @property
     def curvature_bound(self) -> float | None:
@@ -402,6 +406,8 @@ class Loss:
             cls.product_formula = Loss.product_formula  # type: ignore[method-assign]
         if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:
             cls._link_in_place = None
+        if "inverse_link" in own and "inverse_link_name" not in own:
+            cls.inverse_link_name = None
 
     def _rows(self, xp: Any, value: Any) -> Any:
         """The loss of each row from the value of `formula`, in float64 if the device supports it."""

@@ -49,6 +49,7 @@ class CrossEntropy(Loss):
 
     name: ClassVar[str] = "cross_entropy"
     kernel: ClassVar[str] = "cross_entropy"
+    inverse_link_name: ClassVar[str] = "softmax"
     target: ClassVar[str] = "classes"
     reduction: ClassVar[str] = "sum"
     separable: ClassVar[bool] = False

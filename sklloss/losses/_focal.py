@@ -182,6 +182,7 @@ class SoftmaxFocal(Loss):
     gamma: float = 2.0
 
     kernel: ClassVar[str] = "softmax_focal"
+    inverse_link_name: ClassVar[str] = "softmax"
     target: ClassVar[str] = "classes"
     reduction: ClassVar[str] = "sum"
     separable: ClassVar[bool] = False

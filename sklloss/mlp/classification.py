@@ -157,7 +157,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         return {**super()._learned(parameters, **model), **own}
 
     def _output_activation(self, loss):
-        if self._link is not None:
+        if self._link is not None or not loss.has_probabilities:
             return output_activation(loss)
         return "softmax" if self._kind == "softmax" else "logistic"
 

@@ -120,11 +120,9 @@ def has_own_link(loss: Loss, *, softmax: bool) -> bool:
     A loss that states no inverse link is one over logits, unless it is a regression loss of this package:
     there raw scores are the values themselves.
     """
-    link = type(loss).inverse_link
-    if link is Loss.inverse_link:
+    if type(loss).inverse_link is Loss.inverse_link:
         return loss.target == "values" and loss.name is not None
-    plain = (CrossEntropy, SoftmaxFocal) if softmax else (LogLoss, Focal)
-    return link not in [kind.inverse_link for kind in plain]
+    return loss.inverse_link_name != ("softmax" if softmax else "logistic")
 
 
 @dataclasses.dataclass(frozen=True)

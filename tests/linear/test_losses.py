@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 
-from sklloss import LogisticClassifier, SoftmaxClassifier, losses
+from sklloss import LogisticClassifier, LogisticClassifierCV, MLPClassifier, SoftmaxClassifier, losses
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss
 
 # every fit in this file is one that converges
@@ -525,6 +525,64 @@ def test_rows_whose_values_are_all_zero_have_uniform_probabilities(rng):
     model.intercept_ = np.full(3, -1.0)
     np.testing.assert_allclose(model.predict_proba(X), 1 / 3)
     assert np.isfinite(model.predict_log_proba(X)).all()
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """The squared hinge loss, from which no probabilities follow."""
+
+    target: ClassVar[str] = "probabilities"
+    reduction: ClassVar[str] = "sum"
+    has_probabilities: ClassVar[bool] = False
+
+    def formula(self, xp, y, raw):
+        sign = 2 * y - 1
+        short = xp.maximum(1 - sign * raw, 0)
+        return short**2, -2 * sign * short
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticClassifier(loss=Hinge()),
+        SoftmaxClassifier(loss=Hinge()),
+        LogisticClassifierCV(loss=Hinge(), Cs=[0.1], cv=2),
+        MLPClassifier((4,), loss=Hinge(), output="sigmoid", solver="lbfgs", max_iter=2000, random_state=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("kind", ["binary", "one-vs-rest", "multi-label"])
+def test_a_loss_without_probabilities_has_decisions_and_scores_alone(rng, model, kind):
+    X, y = problem(rng)
+    y = targets(kind, rng, X, y)
+    if kind == "multi-label" and isinstance(model, SoftmaxClassifier):
+        return
+    for estimator in (model, clone(model).fit(X, y)):
+        for method in ("predict_proba", "predict_log_proba"):
+            assert not hasattr(estimator, method)
+            with pytest.raises(AttributeError, match=f"has no attribute '{method}'") as caught:
+                getattr(estimator, method)
+            assert "Hinge() has no probabilities" in str(caught.value.__cause__)
+    scores = estimator.decision_function(X)
+    expected = scores.argmax(axis=1) if kind == "one-vs-rest" else (scores > 0).astype(int)
+    np.testing.assert_array_equal(
+        estimator.predict(X), expected if kind == "multi-label" else estimator.classes_[expected]
+    )
+    assert 0 < estimator.score(X, y) <= 1
+    if isinstance(model, MLPClassifier):
+        assert estimator.out_activation_ == "identity"
+
+
+def test_a_scorer_of_probabilities_refuses_a_loss_without_them(rng):
+    X, y = problem(rng)
+    model = LogisticClassifierCV(loss=Hinge(), solver="lbfgs", Cs=[0.1], cv=2, scoring="neg_log_loss")
+    with pytest.raises(AttributeError, match="predict_proba"):
+        model.fit(X, y)
+
+
+def test_probabilities_are_available_before_an_unknown_loss_is_refused():
+    assert hasattr(LogisticClassifier(loss="unknown"), "predict_proba")
+    assert hasattr(MLPClassifier(), "predict_log_proba")
 
 
 # Losses that do not fit ---------------------------------------------------------------------------------
