@@ -26,8 +26,9 @@ class LogisticClassifier(LinearClassifier):
     Parameters
     ----------
     loss : str or Loss, default="log_loss"
-        The loss of each output: "log_loss", "focal", or a `sklloss.losses.Loss` that is a sum over outputs
-        (``separable``), custom losses included. Labels count as 0 and 1. With a regression loss, or a custom
+        The loss of each output: "log_loss", "focal", "squared_hinge" (labels only, no
+        `predict_proba`), or a `sklloss.losses.Loss` that is a sum over outputs (``separable``), custom losses
+        included. Labels count as 0 and 1. With a regression loss, or a custom
         loss that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
         [0, 1], and `predict` compares it with 1/2; with any other it is their sigmoid.
     C : float, default=1.0

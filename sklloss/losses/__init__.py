@@ -14,6 +14,7 @@ what y is, or what is wanted of it                    range of y            loss
 ====================================================  ====================  ================================
 one of two classes, or the probability of the second  [0, 1]                `LogLoss`
 several labels that may hold together                 [0, 1]                `LogLoss`
+a label to decide on, without a probability           0 or 1                `SquaredHinge`
 one of K classes, or a probability of each            codes, rows sum to 1  `CrossEntropy`
 classes that are to be ranked, many rows being easy   as of the two above   `Focal`, `SoftmaxFocal`
 a value: its mean                                     finite                `HalfSquaredError`,
@@ -42,6 +43,8 @@ loss                     formula                                gradient by z   
                                                                 log p)
 `SoftmaxFocal`           -sum_k y_k (1 - p_k)**g log p_k        p_j sum_k y_k h_k -         softmax   b
                                                                 y_j h_j
+`SquaredHinge`           max(0, 1 - s z)**2,                    -2 s max(0, 1 - s z)        identity  c
+                         s = 2 y - 1
 `HalfSquaredError`       d**2 / 2                               d                           identity  c
 `MeanSquaredError`       d**2                                   2 d                         identity  c
 `RootMeanSquaredError`   sqrt(mean d**2), of all rows           d / (N loss)                identity  c
@@ -103,7 +106,7 @@ probabilities instead of scores. `Loss` says how to write one's own, which every
 
 >>> losses.names()  # doctest: +NORMALIZE_WHITESPACE
 ['absolute_error', 'cross_entropy', 'focal', 'gamma', 'huber', 'log_cosh', 'log_loss', 'mean_squared_error',
- 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error', 'tweedie']
+ 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error', 'squared_hinge', 'tweedie']
 >>> losses.get("cross_entropy") == losses.CrossEntropy(label_smoothing=0)
 True
 """
@@ -112,6 +115,7 @@ from sklloss.losses._base import Loss
 from sklloss.losses._cross_entropy import CrossEntropy
 from sklloss.losses._exponential_family import Gamma, Poisson, Tweedie
 from sklloss.losses._focal import Focal, SoftmaxFocal
+from sklloss.losses._hinge import SquaredHinge
 from sklloss.losses._information import cross_entropy, entropy, kl_divergence
 from sklloss.losses._log_loss import LogLoss
 from sklloss.losses._registry import get, names
@@ -133,6 +137,7 @@ __all__ = [
     "Quantile",
     "RootMeanSquaredError",
     "SoftmaxFocal",
+    "SquaredHinge",
     "Tweedie",
     "cross_entropy",
     "entropy",

@@ -120,6 +120,15 @@ def probabilities(xp: Any, y: Any) -> None:
         )
 
 
+def labels(xp: Any, y: Any) -> None:
+    """Refuse values other than 0 and 1, NaN included."""
+    numbers = _comparable(xp, y)
+    bad = ~((numbers == 0) | (numbers == 1))
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(f"y_true must hold the labels 0 and 1; row {row} has {_worst(y, bad, row)}")
+
+
 def finite(xp: Any, y: Any, note: str = "") -> None:
     """Raise a ValueError for NaN or infinity."""
     bad = ~xp.isfinite(y)

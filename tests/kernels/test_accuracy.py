@@ -151,6 +151,7 @@ PARAMETER = {
     "poisson": 0.0,
     "gamma": 0.0,
     "tweedie": 1.5,
+    "squared_hinge": 0.0,
     "focal": 2.0,
     "softmax_focal": 2.0,
 }
@@ -262,6 +263,9 @@ def exact_value_loss(name, z, y, a):
         return cut * (size - cut / 2), np.copysign(cut, d), WIDE(1) * (size <= a), None, None
     if name == "log_cosh":
         return *exact_log_cosh(d), None, None
+    if name == "squared_hinge":
+        missing = np.maximum(1 - (2 * y - 1) * z, 0)
+        return missing**2, -2 * (2 * y - 1) * missing, WIDE(2) * (missing > 0), None, None
     if name == "poisson":
         e, linear = np.exp(z), y * z
         larger = np.maximum(np.maximum(e, np.abs(linear)), np.abs(e - linear))
@@ -284,6 +288,8 @@ def value_cases(name, parameter, dtype):
     if name in ("poisson", "gamma", "tweedie"):
         near = np.exp(np.clip(z.astype(float), -80, 80)) * rng.uniform(0.5, 2, n)
         targets = [rng.integers(1, 6, n), near, np.exp(rng.uniform(-20, 20, n))]
+    elif name == "squared_hinge":
+        targets = [0 * z, 0 * z + 1]
     else:
         targets = [0 * z, 100 * rng.normal(size=n), z + rng.normal(size=n) * np.exp(rng.uniform(-30, 2, n))]
     y = np.concatenate(targets).astype(dtype)
@@ -309,6 +315,7 @@ def value_cases(name, parameter, dtype):
         ("tweedie", 1.5),
         ("tweedie", 1.1),
         ("tweedie", 1.9),
+        ("squared_hinge", 0.0),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -11,6 +11,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
+from sklearn.svm import LinearSVC
 
 from sklloss import LogisticClassifier, LogisticClassifierCV, MLPClassifier, SoftmaxClassifier, losses
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss
@@ -341,6 +342,39 @@ def test_all_solvers_find_the_minimum_of_a_smooth_loss(rng, loss, kind):
     for model in models[1:]:
         assert model.loss_ == pytest.approx(models[0].loss_, rel=1e-10)
         assert_same_model(model, models[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["auto", "newton-cholesky", "newton-cg", "lbfgs"])
+@pytest.mark.parametrize("kind", ["binary", "one-vs-rest", "multi-label"])
+def test_the_optimum_of_the_squared_hinge_is_that_of_a_linear_support_vector_machine(rng, kind, solver):
+    X, y = problem(rng)
+    y = targets(kind, rng, X, y)
+    ours = LogisticClassifier(
+        loss="squared_hinge", C=0.7, fit_intercept=False, solver=solver, tol=1e-8, max_iter=1000
+    ).fit(X, y)
+    theirs = LinearSVC(
+        loss="squared_hinge", dual=False, fit_intercept=False, C=0.7, tol=1e-12, max_iter=100_000
+    )
+    if kind == "multi-label":
+        coef = np.concatenate([clone(theirs).fit(X, column).coef_ for column in y.T])
+    else:
+        coef = theirs.fit(X, y).coef_
+        np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    np.testing.assert_allclose(ours.coef_, coef, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.decision_function(X).ravel(), (X @ coef.T).ravel(), atol=1e-5)
+    assert ours.solver_ == ("newton-cholesky" if solver == "auto" else solver)
+    assert not hasattr(ours, "predict_proba")
+
+
+def test_the_squared_hinge_takes_labels_alone(rng):
+    X, y = problem(rng)
+    with pytest.raises(ValueError, match="does not take y.*must hold the labels 0 and 1; row 0 has 0"):
+        LogisticClassifier(loss="squared_hinge").fit(X, np.full(len(X), 0.25))
+    with pytest.raises(ValueError, match="does not take y.*must hold the labels 0 and 1"):
+        LogisticClassifier(loss="squared_hinge", label_smoothing=0.1).fit(X, y)
+    model = LogisticClassifierCV(loss="squared_hinge", Cs=3, cv=3).fit(X, y)
+    assert not hasattr(model, "predict_proba")
+    assert model.score(X, y) > 0.4
 
 
 # Soft labels, weights, smoothing ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ VARIANTS = {
 }
 # The range of y, where it is not what ``target`` says.
 POSITIVE = {"poisson", "gamma", "tweedie"}
+LABELS = {"squared_hinge"}
 
 
 def variants(name):
@@ -58,6 +59,8 @@ class Batches:
         """Names of the forms: the shape of raw and the kind of target."""
         if loss.target == "classes":
             return ["codes", "rows", "many"]
+        if loss.name in LABELS:
+            return ["hard", "matrix"]
         if loss.target == "probabilities":
             return ["hard", "soft", "matrix"]
         return ["vector", "matrix"]

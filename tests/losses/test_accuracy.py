@@ -77,6 +77,12 @@ def gamma(loss, y, z):
     return z + ratio, 1 - ratio, max(ratio, abs(z)), max(ratio, 1)
 
 
+def squared_hinge(loss, y, z):
+    sign = 2 * y - 1
+    missing = max(mpf(0), 1 - sign * z)
+    return missing**2, -2 * sign * missing, 0, 0
+
+
 def tweedie(loss, y, z):
     a, b = 2 - mpf(loss.power), mpf(loss.power) - 1
     grown, shrunk = mp.exp(a * z), y * mp.exp(-b * z)
@@ -96,6 +102,7 @@ SEPARABLE = {
     "poisson": poisson,
     "quantile": quantile,
     "squared_error": squared_error(mpf(1) / 2),
+    "squared_hinge": squared_hinge,
     "tweedie": tweedie,
 }
 
@@ -222,10 +229,11 @@ def separable_cases(loss, dtype):
     z = scores(dtype)
     rng = np.random.default_rng(2)
     name, info = loss.name, np.finfo(dtype)
-    if name in ("squared_error", "mean_squared_error"):
+    if name in ("squared_error", "mean_squared_error", "squared_hinge"):
         z = z[np.abs(z) < np.sqrt(info.max) / 4]
     if loss.target == "probabilities":
-        targets = [np.full(z.size, t) for t in (0.0, 1.0)] + [rng.random(z.size)]
+        soft = rng.random(z.size)
+        targets = [np.full(z.size, t) for t in (0.0, 1.0)] + ([] if name == "squared_hinge" else [soft])
     elif name in ("poisson", "gamma", "tweedie"):
         # The last: near the minimum.
         matching = np.exp(np.clip(z, -80, 80) + rng.normal(size=z.size))

@@ -121,6 +121,12 @@ BAD = {
         ValueError,
         "Tweedie needs y_true >= 0; row 2 has -2",
     ),
+    "label between": (
+        losses.SquaredHinge(),
+        ([0, 1, 0.5], Z),
+        ValueError,
+        "y_true must hold the labels 0 and 1; row 2 has 0.5",
+    ),
     "no amount": (losses.Gamma(), ([1, 0, 2], Z), ValueError, "Gamma needs y_true > 0; row 1 has 0"),
     "negative amount": (
         losses.Gamma(),

@@ -114,6 +114,15 @@ def test_tweedie_at_infinite_and_largest_scores(power, dtype):
     assert np.isnan(loss.per_sample(y, np.full_like(raw, np.nan))).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_squared_hinge_at_infinite_scores_and_at_the_margin(dtype):
+    loss = losses.SquaredHinge()
+    raw, y = np.array([INF, -INF, -INF, INF, 1.0, -1.0, 0.0], dtype), np.array([1, 0, 1, 0, 1, 0, 1])
+    assert loss.per_sample(y, raw).tolist() == [0, 0, INF, INF, 0, 0, 1]
+    assert (7 * loss.gradient(y, raw)).tolist() == [0, 0, -INF, INF, 0, 0, pytest.approx(-2, rel=1e-6)]
+    assert np.isnan(loss.per_sample(y, np.full_like(raw, np.nan))).all()
+
+
 def test_gammas_quotient_does_not_overflow_before_it_must():
     # exp(710) is beyond float64, exp(90) beyond float32
     value, slope = losses.Gamma().value_and_gradient([1e-300], np.array([-710.0]))
@@ -157,7 +166,7 @@ def test_float32_agrees_with_float64_over_all_its_values(separable_loss, batches
     loss, eps = separable_loss, 2.0**-23
     z = every_size()
     power = 1.0 + getattr(loss, "gamma", 0.0)
-    for target in (1.0, 0.25) if loss.name == "gamma" else (0.0, 1.0, 0.25):
+    for target in {"gamma": (1.0, 0.25), "squared_hinge": (0.0, 1.0)}.get(loss.name, (0.0, 1.0, 0.25)):
         if loss.target == "values" and not batches.positive(loss):
             target = 0.0  # on top of the rounding of raw - y
         soft = max(target if target == 0.25 else 0.0, 0.5 * getattr(loss, "label_smoothing", 0.0))

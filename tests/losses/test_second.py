@@ -15,9 +15,12 @@ def slope_of_gradient(loss, y, raw, direction, w, h=1e-3):
 
 
 def away_from_kinks(loss, y, raw):
-    """Raw scores that no difference moves across the points where Huber's second derivative jumps."""
+    """Raw scores that no difference moves across the points where the second derivative jumps."""
     if loss.name == "huber":
         beside = np.abs(np.abs(raw - y) - loss.delta) < 0.02
+        raw = np.where(beside, raw + 0.05, raw)
+    if loss.name == "squared_hinge":
+        beside = np.abs((2 * y - 1) * raw - 1) < 0.02
         raw = np.where(beside, raw + 0.05, raw)
     return raw
 
@@ -74,7 +77,8 @@ def test_which_losses_state_a_curvature_bound():
     assert bounds == {
         "absolute_error": None, "cross_entropy": 0.25, "focal": None, "gamma": None, "huber": 1.0,
         "log_cosh": 1.0, "log_loss": 0.25, "mean_squared_error": 2.0, "poisson": None, "quantile": None,
-        "root_mean_squared_error": None, "squared_error": 1.0, "tweedie": None,
+        "root_mean_squared_error": None, "squared_error": 1.0, "squared_hinge": 2.0,
+        "tweedie": None,
     }  # fmt: skip
 
 
@@ -197,7 +201,9 @@ def test_the_hessian_product_of_far_scores_is_a_number(smooth_loss, dtype):
     if loss.target == "classes":
         targets = [np.full(len(z), 0), np.full(len(z), 2), np.full_like(raw, 1 / 3)]
     elif loss.target == "probabilities":
-        targets = [np.full_like(z, y) for y in (0.0, 0.5, 1.0)]
+        targets = [
+            np.full_like(z, y) for y in ((0.0, 1.0) if loss.name == "squared_hinge" else (0.0, 0.5, 1.0))
+        ]
     else:
         targets = [np.full_like(z, 1.0)]
     for y in targets:

@@ -328,6 +328,7 @@ def test_the_registry_knows_losses_by_name():
         "poisson": losses.Poisson,
         "gamma": losses.Gamma,
         "tweedie": losses.Tweedie,
+        "squared_hinge": losses.SquaredHinge,
         "focal": losses.Focal,
     }
     for name, kind in expected.items():

@@ -323,3 +323,18 @@ cdef inline real tweedie(real* z, real y, double parameter, bint wide, real* cur
     curvature[0] = <real>((a * grown + b * shrunk) + second_low)
     z[0] = <real>(one + low)
     return <real>(t + rest)
+
+
+# Losses of a margin: of the score towards the label.
+
+cdef inline real squared_hinge(real* z, real y, double parameter, real* curvature) noexcept nogil:
+    """max(0, 1 - s z)**2 for s = 2 y - 1, y in {0, 1}; second derivative 2 where s z < 1, else 0.
+
+    Error: 1.5 ULP, derivative 0.5 ULP.
+    """
+    cdef real sign = y + y - <real>1.0
+    cdef real margin = sign * z[0]
+    cdef real short_of = <real>0.0 if margin >= <real>1.0 else <real>1.0 - margin
+    curvature[0] = <real>0.0 if margin >= <real>1.0 else <real>2.0
+    z[0] = <real>-2.0 * sign * short_of
+    return short_of * short_of
