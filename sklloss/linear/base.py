@@ -44,7 +44,7 @@ from sklloss.linear.partial_fit import (
 from sklloss.objectives.classification import (
     bind_loss,
     check_classification_loss,
-    has_own_link,
+    has_custom_link,
     newton_refusal,
 )
 from sklloss.objectives.linear import LinearObjective
@@ -367,7 +367,7 @@ class LinearClassifier(
 
     def _own_link(self, loss):
         """The ``loss`` parameter if its inverse link gives the probabilities, else None."""
-        return self.loss if has_own_link(loss, softmax=self._softmax) else None
+        return self.loss if has_custom_link(loss, softmax=self._softmax) else None
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error

@@ -24,7 +24,7 @@ from sklloss.data import (
 )
 from sklloss.losses import CrossEntropy, Focal, LogLoss
 from sklloss.mlp.base import BaseMLP, output_activation
-from sklloss.objectives.classification import bind_loss, check_classification_loss, has_own_link
+from sklloss.objectives.classification import bind_loss, check_classification_loss, has_custom_link
 
 OUTPUTS = ("auto", "softmax", "sigmoid")
 
@@ -136,7 +136,7 @@ class BaseMLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         self.classes_ = to_device(labels.classes, device)
         self._kind = labels.kind
         plain = labels.kind == "binary" and isinstance(loss, (LogLoss, Focal))
-        self._link = self.loss if has_own_link(loss, softmax=softmax) and not plain else None
+        self._link = self.loss if has_custom_link(loss, softmax=softmax) and not plain else None
 
     def _measure(self):
         return (self.loss, self.label_smoothing)

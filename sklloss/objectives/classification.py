@@ -1,4 +1,6 @@
-"""What a classifier minimises: a loss and a coded target, made to fit each other."""
+"""The loss that a classifier minimises, adapted to its coded target."""
+
+from __future__ import annotations
 
 import dataclasses
 from typing import Any
@@ -13,7 +15,7 @@ from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss, SoftmaxFocal
 def check_classification_loss(
     loss: Loss, label_smoothing: float, *, softmax: bool, one_softmax: str = "SoftmaxClassifier"
 ) -> Loss:
-    """The loss with the estimator's smoothing in it, where it has a place for that.
+    """Check that a loss suits a classifier, and set its label smoothing if it has that parameter.
 
     Parameters
     ----------
@@ -21,14 +23,18 @@ def check_classification_loss(
     label_smoothing : float
         The estimator's.
     softmax : bool
-        Whether the outputs are the classes of one softmax; else they are independent.
+        Whether the outputs are the classes of one softmax; otherwise they are independent.
     one_softmax : str
-        Where errors say a softmax is to be had.
+        What error messages recommend for a softmax.
+
+    Returns
+    -------
+    Loss
 
     Raises
     ------
     ValueError
-        If no target of such a classifier fits the loss.
+        If the loss takes no target of such a classifier, or has another label smoothing.
     """
     if not loss.additive:
         raise ValueError(f"loss={loss!r} does not fit a classifier: it is no mean over rows")
@@ -39,8 +45,8 @@ def check_classification_loss(
             f"loss={loss!r} does not fit independent outputs, its outputs are one softmax or otherwise "
             f"coupled; use loss='log_loss' or loss='focal', or {one_softmax}"
         )
-    own = getattr(loss, "label_smoothing", 0.0)
-    if label_smoothing and own not in (0, label_smoothing):
+    loss_smoothing = getattr(loss, "label_smoothing", 0.0)
+    if label_smoothing and loss_smoothing not in (0, label_smoothing):
         raise ValueError(f"label_smoothing={label_smoothing} contradicts loss={loss!r}; set one of them")
     if label_smoothing and type(loss) is (CrossEntropy if softmax else LogLoss):
         return dataclasses.replace(loss, label_smoothing=label_smoothing)
@@ -50,10 +56,10 @@ def check_classification_loss(
 def bind_loss(
     loss: Loss, data: Dataset, label_smoothing: float, *, softmax: bool, name: str = "y"
 ) -> tuple[Loss, Dataset]:
-    """The loss to minimise over coded targets, and the data with the targets in the form that it takes.
+    """The loss to minimise over coded targets, and the data with targets in the form that the loss takes.
 
-    Two classes of a softmax are one output z, as in independent outputs; where the loss takes the scores of
-    both classes together, they are 0 and z. Labels are smoothed here unless the loss does it.
+    A softmax over two classes has one output z; a loss that takes the scores of both classes gets 0 and z.
+    Labels are smoothed here unless the loss does it.
 
     Parameters
     ----------
@@ -63,22 +69,25 @@ def bind_loss(
     label_smoothing : float
     softmax : bool
     name : str
-        What errors call y.
+        The name of y in error messages.
 
     Returns
     -------
     loss : Loss
     data : Dataset
     """
-    two = softmax and data.labels.kind == "binary"
+    labels = data.labels
+    assert labels is not None
+    two = softmax and labels.kind == "binary"
     if label_smoothing and not getattr(loss, "label_smoothing", 0.0):
-        data = _smoothed(data, label_smoothing, len(data.labels.classes) if softmax else 2)
+        data = _smoothed(data, label_smoothing, len(labels.classes) if softmax else 2)
     if two and type(loss) is CrossEntropy:
         loss = LogLoss(label_smoothing=loss.label_smoothing)
     elif two and type(loss) is SoftmaxFocal:
         loss = Focal(gamma=loss.gamma)
     elif two and not loss.separable:
-        loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(data.values, (0, 1)).all()))
+        y: Any = data.values
+        loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(y, (0, 1)).all()))
     if type(loss).check_values is not Loss.check_values:
         y = data.values
         if y is None:
@@ -96,8 +105,9 @@ def bind_loss(
 
 def _smoothed(data: Dataset, smoothing: float, classes: int) -> Dataset:
     """The data with probabilities y (1 - s) + s / classes."""
-    y = data.values
+    y: Any = data.values
     if y is None:
+        assert data.codes is not None
         y = (data.codes[:, None] == np.arange(data.outputs)).astype(np.float64)
     values = (y * (1.0 - smoothing) + smoothing / classes).astype(data.dtype)
     return dataclasses.replace(data, values=values, codes=None)
@@ -111,14 +121,14 @@ def newton_refusal(loss: Loss) -> str | None:
         return None if loss.states_curvature else "states no second derivative (Loss.curvature)"
     if loss.curvature_buffer == "probabilities":
         return None
-    return "has coupled outputs, and second derivatives of such are here for CrossEntropy only"
+    return "has coupled outputs, whose second derivatives are implemented for CrossEntropy only"
 
 
-def has_own_link(loss: Loss, *, softmax: bool) -> bool:
-    """Whether predictions are `loss.predict` of raw scores, and not a plain sigmoid or softmax of them.
+def has_custom_link(loss: Loss, *, softmax: bool) -> bool:
+    """Whether predictions are `loss.predict` of raw scores, rather than their sigmoid or softmax.
 
-    A loss that states no inverse link is one over logits, unless it is a regression loss of this package:
-    there raw scores are the values themselves.
+    A loss that states no inverse link takes logits, unless it is a regression loss of this package, whose
+    raw scores are predictions.
     """
     if type(loss).inverse_link is Loss.inverse_link:
         return loss.target == "values" and loss.name is not None
@@ -127,13 +137,13 @@ def has_own_link(loss: Loss, *, softmax: bool) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class TwoClasses(Loss):
-    """A coupled loss over the scores of two classes, as one over their difference z: the scores are 0 and z.
+    """A coupled loss of two classes as a function of one output z: the scores of the classes are 0 and z.
 
     Parameters
     ----------
     loss : Loss
     codes : bool
-        Whether the loss is handed class codes, made of targets that are all 0 or 1.
+        Whether targets, which are all 0 or 1, are passed to the loss as class codes.
     """
 
     loss: Loss
@@ -143,8 +153,8 @@ class TwoClasses(Loss):
     reduction = "sum"
 
     @property
-    def convex(self) -> bool:  # type: ignore[override]
-        """As the loss: a restriction of a convex function is convex."""
+    def convex(self) -> bool:  # type: ignore[override]  # a class attribute in Loss
+        """Whether the loss is convex: the restriction of a convex function is convex."""
         return self.loss.convex
 
     def check_values(self, xp: Any, y: Any, outputs: int) -> None:
@@ -167,7 +177,7 @@ class TwoClasses(Loss):
         curvature: Any = None,
         sums: Any = None,
     ) -> float:
-        """See `Loss.evaluate_batch`; the pair may have a kernel."""
+        """See `Loss.evaluate_batch`; the loss of two scores may have a kernel."""
         pair = np.zeros((len(raw), 2), dtype=raw.dtype)
         pair[:, 1] = raw[:, 0]
         both = {"codes" if self.codes else "target": self._target(target)}
@@ -178,7 +188,7 @@ class TwoClasses(Loss):
             sums[0] = total
         return total
 
-    def _target(self, y: Any) -> NDArray[Any]:
+    def _target(self, y: NDArray[Any]) -> NDArray[Any]:
         if self.codes:
             return (y[:, 0] > 0.5).astype(np.intp)
         return np.concatenate([1.0 - y, y], axis=1)

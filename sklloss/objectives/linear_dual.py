@@ -1,25 +1,35 @@
 """Dual coordinate ascent for a linear objective with an L2 penalty and a sparse X."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-# The more the loss of a row is curved along its own step, the slower the ascent: up to this curvature it is
-# used. With few outputs an epoch costs some 8 products with the Hessian, with many 3.
+from sklloss.objectives.passes import Floats
+
+if TYPE_CHECKING:
+    from sklloss.objectives.linear import LinearObjective
+
+# The ascent slows down as the curvature of a row's loss along its step grows; beyond these values it is not
+# used. An epoch costs about as much as 8 products with the Hessian for few outputs, as 3 for many.
 MOST_CURVATURE, MOST_CURVATURE_FEW = 2.0, 1.0
 FEW_OUTPUTS = 4
-# The curvature given to an intercept: as a share of a row's squared size, and for all rows together.
+# The curvature assigned to an intercept: as a share of a row's squared norm, and for all rows together.
 BIAS_ROW_SHARE, BIAS_TOTAL = 0.1, 100.0
-# The center of an intercept moves between epochs by no more than this, in the units of a score.
+# Largest move of an intercept's center between epochs, in the units of a score.
 MOST_BIAS_STEP = 4.0
 
 
 class DualAscent:
-    """The dual variables of an objective, from 0, and the parameters that they make.
+    """The dual variables of an objective, starting at 0, and the parameters that they determine.
 
     Each row has a dual variable for each output. At the optimum it is minus the derivative of the row's loss
-    by its score, times the objective's scale. The coefficients are at any time the sum of the rows of X times
-    their dual variables, so a step of one row is exact and needs no learning rate.
+    by its score, times the objective's scale. The coefficients always equal the sum of the rows of X times
+    their dual variables, so the step of a row needs no learning rate.
 
-    An intercept, which has no penalty, has one here, around a center that moves to its last value.
+    The ascent needs a penalty on the intercept, which the objective does not have. Here the intercept is
+    penalised for its distance to a center, which moves to its value after each epoch.
 
     Parameters
     ----------
@@ -28,7 +38,7 @@ class DualAscent:
         From `Passes.dual_sizes`.
     """
 
-    def __init__(self, objective, sizes):
+    def __init__(self, objective: LinearObjective, sizes: tuple[float, float, float]) -> None:
         rows = objective.rows
         self._rows, self._scale, self._shape = rows, objective.scale, objective.shape
         weight, squared, self._overlap = sizes
@@ -37,31 +47,32 @@ class DualAscent:
         self._state = rows.dual_state()
 
     @classmethod
-    def of(cls, objective):
-        """One for an objective of which all coefficients have the same L2 penalty and no other.
-
-        None for others, where no passes can be made, or where they would be many.
-        """
+    def of(cls, objective: LinearObjective) -> DualAscent | None:
+        """A dual ascent for an objective whose only penalty is L2; None where it is not available or slow."""
         rows = objective.rows
         if not objective.penalised or objective.l1.any() or not rows.supports_dual_ascent:
             return None
         sizes = rows.dual_sizes()
         curvature = rows.initial_curvature * (objective.scale * sizes[0] * sizes[1])
         most = MOST_CURVATURE_FEW if rows.outputs < FEW_OUTPUTS else MOST_CURVATURE
-        # a NaN too is too much
+        # False for a NaN as well
         return cls(objective, sizes) if curvature <= most else None
 
     @property
-    def slow(self):
-        """An epoch that leaves more than this share of the gap is dearer than products with the Hessian."""
+    def slow(self) -> float:
+        """The share of the gap above which an epoch reduces it less than products with the Hessian would."""
         return 0.35 if self._rows.outputs < FEW_OUTPUTS else 0.75
 
-    def epoch(self, random_state):
-        """Take each row once, in a random order, and return (value, predicted_decrease), each (problems,).
+    def epoch(self, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
+        """Take a step of each row once, in a random order.
 
-        The first is the objective's loss as it was when rows were met, the second how far it was from its
-        minimum if rows had no feature in common. Sparse rows have few: mostly it is near what is left
-        after the epoch.
+        Returns
+        -------
+        value : ndarray of shape (problems,)
+            The loss part of the objective, each row's loss being taken just before its step.
+        predicted_decrease : ndarray of shape (problems,)
+            The distance to the minimum if no two rows had a feature in common. For sparse rows, which have
+            few in common, it is mostly close to the gap that is left after the epoch.
         """
         order = random_state.permutation(self._rows.n)
         sums, predicted_decrease = self._rows.dual_epoch(
@@ -74,6 +85,6 @@ class DualAscent:
             sums, predicted_decrease = sums[:1], predicted_decrease.sum(keepdims=True)
         return self._scale * sums, predicted_decrease
 
-    def parameters(self):
+    def parameters(self) -> Floats:
         """The parameters, of the objective's shape."""
         return self._rows.dual_parameters(self._state).reshape(self._shape)

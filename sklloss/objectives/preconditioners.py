@@ -1,24 +1,57 @@
-"""Solvers with approximate Hessians, by which units and correlation of columns cease to matter."""
+"""Preconditioners: approximate Hessians that know the scale and the correlation of the columns of X."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from sklloss.kernels.solve import conjugate_gradients
+from sklloss.arrays.vectors import ArrayVectors
+from sklloss.kernels.solve import conjugate_gradients  # type: ignore[attr-defined]  # compiled
+
+Array = Any  # of NumPy, or of the namespace of X
+Floats = NDArray[np.float64]
+# Upper triangular U, or None for an identity, and units: the matrix is ``units U' U units``.
+Coordinates = tuple[Floats | None, Floats]
 
 TOO_LARGE = "X has values too large or too small to multiply: rescale its columns"
-# Up to this many columns a preconditioner may be a block for each output, rebuilt at each point.
+# Most columns with which a preconditioner may have a matrix for each output, rebuilt at later points.
 WIDEST_BLOCKS = 256
 
 
-class BlockSolver:
-    """Solves with a symmetric positive matrix for each output, given by their lower triangles.
+class Preconditioner(Protocol):
+    """Solves linear systems with an approximate Hessian; called with a right-hand side in NumPy."""
 
-    A factor is of the matrix scaled to a unit diagonal, with a small ridge that makes constant and
-    duplicated columns harmless.
+    def __call__(self, x: Floats) -> Floats:
+        """The solution for the right-hand side x, in the shape of x."""
+
+    def coordinates(self) -> Coordinates:
+        """Upper triangular U, (matrices, width, width) in BLAS's order, and units of M = units U' U units."""
+
+    def to_device(self, vectors: ArrayVectors) -> Callable[[Array], Array]:
+        """The same solver for arrays on a device."""
+
+
+class BlockSolver:
+    """Solves with a symmetric positive definite matrix for each output, or with one for all outputs.
+
+    The Cholesky factors are those of the matrices scaled to a unit diagonal, plus a small ridge so that
+    constant and duplicated columns do not make them singular.
+
+    Parameters
+    ----------
+    blocks : ndarray of shape (matrices, width, width)
+        Lower triangles.
+    ridge : float
+        Added to the unit diagonals.
     """
 
-    def __init__(self, blocks, ridge):
-        self._factors, self._units = np.empty(blocks.shape), np.empty(blocks.shape[:2])
+    def __init__(self, blocks: Floats, ridge: float) -> None:
+        self._factors: Floats = np.empty(blocks.shape)
+        self._units: Floats = np.empty(blocks.shape[:2])
         for k, block in enumerate(blocks):
             diagonal = np.diagonal(block)
             if not np.isfinite(diagonal).all():
@@ -31,10 +64,10 @@ class BlockSolver:
                 raise ValueError(TOO_LARGE)
             self._factors[k], self._units[k] = factor.T, root
 
-    def to_device(self, vectors):
-        """The same for the vectors of another device, by explicit inverses made here.
+    def to_device(self, vectors: ArrayVectors) -> DeviceInverse:
+        """The same solver for arrays on a device, with explicit inverses that are computed on the host.
 
-        They are products of a triangular matrix with its transpose: rounding leaves them positive.
+        An inverse is the product of a triangular matrix and its transpose, so rounding leaves it positive.
         """
         inverses = np.empty(self._factors.shape)
         for k, (factor, units) in enumerate(zip(self._factors, self._units, strict=True)):
@@ -43,11 +76,11 @@ class BlockSolver:
             inverses[k] = (upper + np.triu(upper, 1).T) / units / units[:, None]
         return DeviceInverse(vectors, inverses)
 
-    def coordinates(self):
-        """Upper triangular U, (blocks, width, width) in BLAS's order, and units of M = units U' U units."""
+    def coordinates(self) -> Coordinates:
+        """See `Preconditioner.coordinates`."""
         return self._factors, self._units
 
-    def __call__(self, x):
+    def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         rows = x.reshape(-1, self._units.shape[1])
         if len(self._units) == 1:
@@ -58,17 +91,28 @@ class BlockSolver:
 
 
 class SubsetSolver:
-    """Solves over a mask, output by output, with a matrix of correlations and the roots of a diagonal."""
+    """Solves over the parameters in a mask, output by output, given column correlations and a diagonal.
 
-    def __init__(self, correlations, mask, roots, ridge):
-        self._parts, self._shape = [], mask.shape
+    Parameters
+    ----------
+    correlations : ndarray of shape (width, width)
+    mask : ndarray of bool of shape (outputs, width)
+    roots : ndarray of shape (outputs, width)
+        Square roots of the Hessian's diagonal.
+    ridge : float
+        See `BlockSolver`.
+    """
+
+    def __init__(self, correlations: Floats, mask: NDArray[np.bool_], roots: Floats, ridge: float) -> None:
+        self._parts: list[tuple[int, NDArray[np.intp], Floats, BlockSolver]] = []
+        self._shape = mask.shape
         for k, row in enumerate(mask):
             inside = np.flatnonzero(row)
             if inside.size:
                 solve = BlockSolver(correlations[np.ix_(inside, inside)][None], ridge)
                 self._parts.append((k, inside, roots[k, inside], solve))
 
-    def __call__(self, x):
+    def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         rows = x.reshape(self._shape)
         solution = np.zeros_like(rows)
@@ -78,20 +122,20 @@ class SubsetSolver:
 
 
 class ShiftSolver:
-    """Solves across the common shift of all outputs by another solver, and along it by the penalty alone."""
+    """Another solver, except along a common shift of all outputs, where the Hessian is the penalty alone."""
 
-    def __init__(self, solve, outputs, ridge):
+    def __init__(self, solve: BlockSolver, outputs: int, ridge: Floats) -> None:
         self._solve, self._outputs, self._ridge = solve, outputs, ridge
         self.coordinates = solve.coordinates
 
-    def to_device(self, vectors):
-        """See `BlockSolver.to_device`."""
+    def to_device(self, vectors: ArrayVectors) -> DeviceShiftSolver:
+        """See `Preconditioner.to_device`."""
         return DeviceShiftSolver(vectors, self._solve.to_device(vectors), self._outputs, self._ridge)
 
-    def __call__(self, x):
+    def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         rows = x.reshape(self._outputs, -1)
-        # `mean` takes several times as long over few numbers
+        # `mean` takes several times as long for small arrays.
         shift = np.add.reduce(rows) / self._outputs
         solution = self._solve(rows - shift)
         solution += self._ridge * shift - np.add.reduce(solution) / self._outputs
@@ -99,26 +143,34 @@ class ShiftSolver:
 
 
 class DiagonalSolver:
-    """Solves with a diagonal matrix, where the whole would be too large."""
+    """Solves with a diagonal matrix shared by all outputs, where a full one would be too large."""
 
-    def __init__(self, diagonal):
+    def __init__(self, diagonal: Floats) -> None:
         self._inverse = 1.0 / diagonal
 
-    def to_device(self, vectors):
-        """See `BlockSolver.to_device`."""
+    def to_device(self, vectors: ArrayVectors) -> DeviceDiagonalSolver:
+        """See `Preconditioner.to_device`."""
         return DeviceDiagonalSolver(vectors, self._inverse)
 
-    def coordinates(self):
-        """As `BlockSolver.coordinates`, without U."""
+    def coordinates(self) -> Coordinates:
+        """See `Preconditioner.coordinates`; U is None."""
         return None, np.sqrt(1.0 / self._inverse)[None]
 
-    def __call__(self, x):
+    def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)
 
 
-def coordinates_of(curvature, ridge):
-    """The coordinates of a matrix for each output (lower triangles), or of one diagonal for all."""
+def coordinates_of(curvature: Floats, ridge: float) -> Coordinates:
+    """See `Preconditioner.coordinates`.
+
+    Parameters
+    ----------
+    curvature : ndarray of shape (outputs, width, width) or (width,)
+        Lower triangles of a matrix for each output, or one diagonal for all outputs.
+    ridge : float
+        See `BlockSolver`.
+    """
     if curvature.ndim == 3:
         return BlockSolver(curvature, ridge).coordinates()
     if not np.isfinite(curvature).all():
@@ -127,13 +179,13 @@ def coordinates_of(curvature, ridge):
 
 
 class DeviceInverse:
-    """The inverse of a matrix for each output, or of one for all, on the device of X."""
+    """`BlockSolver` on the device of X, by products with inverse matrices."""
 
-    def __init__(self, vectors, inverses):
+    def __init__(self, vectors: ArrayVectors, inverses: Floats) -> None:
         self._xp, self._width, self._blocks = vectors.xp, inverses.shape[1], len(inverses)
         self._inverse = vectors.put(inverses if self._blocks > 1 else inverses[0])
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
         if self._blocks == 1:
             solution = self._xp.reshape(x, (-1, self._width)) @ self._inverse
@@ -145,11 +197,11 @@ class DeviceInverse:
 class DeviceShiftSolver:
     """`ShiftSolver` on the device of X."""
 
-    def __init__(self, vectors, solve, outputs, ridge):
+    def __init__(self, vectors: ArrayVectors, solve: DeviceInverse, outputs: int, ridge: Floats) -> None:
         self._xp, self._solve, self._outputs = vectors.xp, solve, outputs
         self._ridge = vectors.put(ridge)
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
         xp = self._xp
         rows = xp.reshape(x, (self._outputs, -1))
@@ -162,10 +214,10 @@ class DeviceShiftSolver:
 class DeviceDiagonalSolver:
     """`DiagonalSolver` on the device of X."""
 
-    def __init__(self, vectors, inverse):
+    def __init__(self, vectors: ArrayVectors, inverse: Floats) -> None:
         self._xp, self._width = vectors.xp, len(inverse)
         self._inverse = vectors.put(inverse)
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
         return self._xp.reshape(self._xp.reshape(x, (-1, self._width)) * self._inverse, x.shape)
