@@ -46,7 +46,9 @@ def test_pre_commit_runs_the_versions_of_the_lint_extra(project):
         pytest.skip("not a clone")
     hooks = re.findall(r"repo: \S*/(\S+)\n\s+rev: v(\S+)", config.read_text(encoding="utf-8"))
     names = {re.sub(r"^mirrors-|-pre-commit$", "", name): version for name, version in hooks}
-    assert names == dict(tool.split("==") for tool in project["optional-dependencies"]["lint"])
+    lint = dict(tool.split("==") for tool in project["optional-dependencies"]["lint"])
+    del lint["basedpyright"]  # judges the package as a whole, not the files of a commit: .ci/run calls it
+    assert names == lint
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "benchmarks/README.md"])
