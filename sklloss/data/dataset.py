@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -154,7 +153,7 @@ class Dataset:
         """The number of rows."""
         return self.X.shape[0]
 
-    @cached_property
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The NumPy dtype of X, wherever X lives."""
         return dtype_of(self.X)

@@ -84,7 +84,7 @@ def _coded(
 ) -> Dataset:
     outputs = len(classes) if values is None else values.shape[1]
     labels = Labels(kind, classes)
-    return replace(data, values=values, codes=codes, weight=weight, outputs=outputs, labels=labels)
+    return Dataset(data.X, values, codes, weight, outputs, labels, data.origin, data.y)
 
 
 def is_label_column(y: Any) -> bool:
