@@ -14,13 +14,14 @@ from sklloss.data import Array, MatrixLike, check_same_device, check_X, hard_lab
 
 
 def _has_probabilities(model) -> bool:
-    """Whether the loss has probabilities. An unknown loss counts as if it had: `fit` raises its error."""
-    loss = model.loss
-    if isinstance(loss, str) and loss not in losses.names():
+    """Whether the loss has probabilities. A loss that is none counts as if it had: `fit` raises its error."""
+    try:
+        loss = losses.get(model.loss)
+    except (TypeError, ValueError):
         return True
-    if losses.get(loss).has_probabilities:
-        return True
-    raise AttributeError(f"loss={loss!r} has no probabilities")
+    if not loss.has_probabilities:
+        raise AttributeError(f"loss={model.loss!r} has no probabilities")
+    return True
 
 
 class ClassPredictions:

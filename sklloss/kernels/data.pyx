@@ -218,10 +218,10 @@ cdef class Dataset:
         cdef const double[:, :] doubles
         cdef const double[::1] offsets
         cdef const Py_ssize_t[::1] labels
-        cdef Py_ssize_t size = X.dtype.itemsize
+        cdef Py_ssize_t size = X.dtype.itemsize, i
         self.rows, self.features = X.shape
         self.outputs = outputs
-        self.single = X.dtype == np.float32
+        self.single = size == sizeof(float)
         self.sparse = scipy.sparse.issparse(X)
         if self.sparse:
             # one integer type for both, whichever SciPy chose
@@ -262,7 +262,8 @@ cdef class Dataset:
         if center is not None:
             offsets = center
             self.center = &offsets[0]
-            self.centered = center.any()
+            for i in range(offsets.shape[0]):
+                self.centered = self.centered or offsets[i] != 0.0
         self.references = (target, codes, weight, center)
 
     cdef Py_ssize_t set_batch(

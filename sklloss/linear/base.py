@@ -193,7 +193,7 @@ class LinearClassifier(
                 except _Stopped as stop:
                     result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
             self._warn_if_unsolved(result, solvers[-1])
-            vars(self).update(learned(result.w))
+            self._become(result.w, objective=objective, data=data, loss=loss)
             remember_fit(self, data)
             self.n_iter_ = to_device(result.n_iter.astype(np.int32), data.origin.device)
             self.loss_ = float(result.value.sum())
@@ -211,12 +211,16 @@ class LinearClassifier(
             return None
         return on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
 
-    def _learned(self, w, *, objective, data, loss):
-        """The attributes that `predict` needs, of a solver's parameters ``w``."""
-        model = type(self).__new__(type(self))
-        model.fit_intercept = self.fit_intercept
+    def _become(self, w, *, objective, data, loss):
+        """Set the attributes that `predict` needs, of a solver's parameters ``w``."""
         coef = objective.rows.uncentered(objective.coef(w))
-        model._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
+        self._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
+
+    def _learned(self, w, *, objective, data, loss):
+        """The attributes that `predict` needs, of parameters that a solver has not ended with."""
+        model = type(self).__new__(type(self))
+        model.loss, model.fit_intercept = self.loss, self.fit_intercept
+        model._become(w, objective=objective, data=data, loss=loss)
         return vars(model)
 
     def _check_parameters(self):

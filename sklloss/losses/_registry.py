@@ -1,5 +1,6 @@
 """Losses by name."""
 
+import functools
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ def register(loss_class: _LossClass) -> _LossClass:
 def names() -> list[str]:
     """The names that `get` knows, sorted."""
     return sorted(_by_name)
+
+
+@functools.cache
+def _default(name: str) -> "Loss":
+    """The loss with its default parameters, made once: losses are immutable."""
+    return _by_name[name]()
 
 
 def get(loss: "str | Loss") -> "Loss":
@@ -49,15 +56,15 @@ def get(loss: "str | Loss") -> "Loss":
     >>> losses.get("log_loss")
     LogLoss(label_smoothing=0.0)
     """
+    if isinstance(loss, str):
+        if loss not in _by_name:
+            raise ValueError(f"unknown loss {loss!r}; known losses: {', '.join(names())}")
+        return _default(loss)
     # Imported here because every loss file imports this one.
     from sklloss.losses._base import Loss
 
     if isinstance(loss, Loss):
         return loss
-    if isinstance(loss, str):
-        if loss not in _by_name:
-            raise ValueError(f"unknown loss {loss!r}; known losses: {', '.join(names())}")
-        return _by_name[loss]()
     if isinstance(loss, type) and issubclass(loss, Loss):
         raise TypeError(f"loss is the class {loss.__name__}; give an object, {loss.__name__}(...)")
     raise TypeError(f"loss must be a name or a losses.Loss, got {type(loss).__name__}: {loss!r}")
