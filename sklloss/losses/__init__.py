@@ -111,16 +111,20 @@ probabilities instead of scores. `Loss` says how to write one's own, which every
 True
 """
 
-from sklloss.losses._base import Loss
-from sklloss.losses._cross_entropy import CrossEntropy
+from sklloss.losses._base import Loss, get, names
+from sklloss.losses._classification import CrossEntropy, LogLoss, SquaredHinge
 from sklloss.losses._exponential_family import Gamma, Poisson, Tweedie
 from sklloss.losses._focal import Focal, SoftmaxFocal
-from sklloss.losses._hinge import SquaredHinge
 from sklloss.losses._information import cross_entropy, entropy, kl_divergence
-from sklloss.losses._log_loss import LogLoss
-from sklloss.losses._registry import get, names
-from sklloss.losses._robust import AbsoluteError, Huber, LogCosh, Quantile
-from sklloss.losses._squared_error import HalfSquaredError, MeanSquaredError, RootMeanSquaredError
+from sklloss.losses._regression import (
+    AbsoluteError,
+    HalfSquaredError,
+    Huber,
+    LogCosh,
+    MeanSquaredError,
+    Quantile,
+    RootMeanSquaredError,
+)
 
 __all__ = [
     "AbsoluteError",

@@ -1,14 +1,15 @@
-"""The base class of losses: derives value, gradient, checks and kernel calls from one formula."""
+"""The base class of losses, which derives value, gradient and checks from one formula, and losses by name."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from sklloss import kernels
-from sklloss.losses import _batches, _checks
+from sklloss.losses import _checks
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class Loss:
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, None, wanted="per_sample")
         with _quiet(xp):
-            return xp.astype(self._rows(xp, _batches.stated(self, xp, y, raw)[0]), raw.dtype)
+            return xp.astype(self._rows(xp, _checks.formula_result(self, xp, y, raw)[0]), raw.dtype)
 
     def predict(self, raw: Any) -> Any:
         """Predictions from raw scores, in shape and dtype of raw: the inverse link.
@@ -347,7 +348,7 @@ class Loss:
             return kernels.evaluate(
                 kernel, raw, target, codes, weight, self.kernel_parameter, per_sample, curvature
             )
-        return _batches.evaluate(self, raw, target, codes, weight, per_sample, curvature, sums)
+        return _evaluate_formula(self, raw, target, codes, weight, per_sample, curvature, sums)
 
     def mean_formula(
         self, xp: Any, y: Any, raw: Any, weight: Any = None, *, with_gradient: bool = True
@@ -367,10 +368,10 @@ class Loss:
             # Left-out rows are put to 0 first: inf * 0 would be NaN, and so would its automatic derivative.
             kept = weight != 0
             raw = xp.where(as_column(kept, raw), raw, 0.0)
-        value, gradient = _batches.stated(self, xp, y, raw)
+        value, gradient = _checks.formula_result(self, xp, y, raw)
         rows = self._rows(xp, value)
         parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
-        gradient = _batches.gradient_of(self, xp, gradient, raw) if with_gradient else None
+        gradient = _checks.gradient_result(self, xp, gradient, raw) if with_gradient else None
         # A sum of n numbers near the largest must not overflow where their mean does not.
         scale = 1.0 if wide != raw.dtype else 2.0 ** -(n - 1).bit_length()
         if weight is None:
@@ -517,3 +518,137 @@ def number(value: Any, name: str, allowed: str, accept: Callable[[float], bool])
 def unit_interval(value: Any, name: str) -> float:
     """A parameter in [0, 1) as a float."""
     return number(value, name, "in [0, 1)", lambda x: 0.0 <= x < 1.0)
+
+
+def _evaluate_formula(
+    loss: Any,
+    raw: Any,
+    target: Any = None,
+    codes: Any = None,
+    weight: Any = None,
+    per_sample: Any = None,
+    curvature: Any = None,
+    sums: Any = None,
+) -> float:
+    """See `Loss.evaluate_batch`; uses `Loss.formula`, `Loss.curvature` and `Loss.mean_formula` only."""
+    y = target if codes is None else codes
+    by_output = weight is not None and weight.ndim == 2
+    if not loss.separable and (by_output or curvature is not None):
+        what = "weights by output" if by_output else "curvature by output"
+        raise ValueError(f"{type(loss).__name__} is not separable and has no {what}")
+    with np.errstate(all="ignore"):
+        second = None
+        if curvature is not None:
+            # Before raw is overwritten with the gradient.
+            second = loss.curvature(np, y, raw)
+            if second is None:
+                raise ValueError(f"{type(loss).__name__} has no kernel and states no curvature")
+            _checks.returned_array(loss, np, "curvature", second, raw.shape)
+        if sums is not None:
+            sums[...] = 0.0
+        if not loss.additive:
+            total = _whole(loss, y, raw, weight)
+            if sums is not None:
+                sums[0] = total
+            return total
+        value, gradient = _checks.formula_result(loss, np, y, raw)
+        gradient = _checks.gradient_result(loss, np, gradient, raw)
+        if per_sample is not None:
+            per_sample[...] = loss._rows(np, value)
+        parts = raw.shape[1] if loss.separable and loss.reduction == "mean" else 1
+        value = value.astype(np.float64, copy=False)
+        if weight is None:
+            raw[...] = gradient if parts == 1 else gradient / parts
+            if second is not None:
+                curvature[...] = second if parts == 1 else second / parts
+        else:
+            factor = weight if by_output else weight[:, None]
+            kept = factor != 0
+            value = np.where(factor if value.ndim == 2 else weight, value, 0.0)
+            value = value * (factor if value.ndim == 2 else weight)
+            factor = factor / parts
+            # Rows of weight 0 may hold any value: inf * 0 would be NaN.
+            raw[...] = np.where(kept, gradient * factor, 0.0)
+            if second is not None:
+                curvature[...] = np.where(kept, second * factor, 0.0)
+        if value.ndim == 2:
+            totals = np.sum(value, axis=0) / parts
+            if sums is not None:
+                sums[...] = totals
+            return float(np.sum(totals))
+        total = float(np.sum(value))
+        if sums is not None:
+            sums[0] = total
+        return total
+
+
+def _whole(loss: Any, y: Any, raw: Any, weight: Any) -> float:
+    """The value of a loss that is not a mean over rows, times the sum of weights."""
+    total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
+    if total == 0.0:
+        raw[...] = 0.0
+        return 0.0
+    value, gradient = loss.mean_formula(np, y, raw, weight)
+    np.multiply(gradient, total, out=raw, casting="same_kind")
+    return float(value) * total
+
+
+_LossClass = TypeVar("_LossClass", bound=type[Loss])
+
+_by_name: dict[str, type[Loss]] = {}
+
+
+def register(loss_class: _LossClass) -> _LossClass:
+    """Class decorator: make the loss, with its default parameters, known under ``loss_class.name``."""
+    name = loss_class.name
+    if not name or name in _by_name:
+        raise ValueError(f"{loss_class.__name__}.name is {name!r}, which is empty or taken")
+    _by_name[name] = loss_class
+    return loss_class
+
+
+def names() -> list[str]:
+    """The names that `get` knows, sorted."""
+    return sorted(_by_name)
+
+
+@functools.cache
+def _default(name: str) -> Loss:
+    """The loss with its default parameters, made once: losses are immutable."""
+    return _by_name[name]()
+
+
+def get(loss: str | Loss) -> Loss:
+    """The loss of that name, with its default parameters; a `Loss` object is returned as it is.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        A name, as `names` lists them, or a loss.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError
+        If no loss has that name.
+    TypeError
+        If ``loss`` is neither a name nor a loss; a class in place of an object is one such case.
+
+    Examples
+    --------
+    >>> from sklloss import losses
+    >>> losses.get("log_loss")
+    LogLoss(label_smoothing=0.0)
+    """
+    if isinstance(loss, str):
+        if loss not in _by_name:
+            raise ValueError(f"unknown loss {loss!r}; known losses: {', '.join(names())}")
+        return _default(loss)
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        raise TypeError(f"loss is the class {loss.__name__}; give an object, {loss.__name__}(...)")
+    raise TypeError(f"loss must be a name or a losses.Loss, got {type(loss).__name__}: {loss!r}")

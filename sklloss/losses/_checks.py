@@ -1,4 +1,4 @@
-"""Checks of the arguments of a loss: namespace, dtype, shape and values.
+"""Checks of the arguments and results of a loss: namespace, dtype, shape and values.
 
 Every error names the argument. Values are checked in a single reduction, so that the host waits for a device
 only once; the offending row is searched for only if the check fails.
@@ -243,3 +243,32 @@ def widest(xp: Any, array: Any) -> Any:
     if xp is np or array.dtype == xp.float64 or _has_float64(xp, device(array)):
         return xp.float64
     return array.dtype
+
+
+def formula_result(loss: Any, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
+    """Checked results of `Loss.formula`: the value, and the gradient or a function that returns it."""
+    result = loss.formula(xp, y, raw)
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"{len(result)} things" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        raise TypeError(f"{type(loss).__name__}: formula must return a value and a gradient, got {got}")
+    returned_array(loss, xp, "value of formula", result[0], raw.shape if loss.separable else raw.shape[:1])
+    return result
+
+
+def gradient_result(loss: Any, xp: Any, gradient: Any, raw: Any) -> Any:
+    """The checked gradient of `Loss.formula`, called first if it is a function."""
+    gradient = gradient() if callable(gradient) else gradient
+    returned_array(loss, xp, "gradient of formula", gradient, raw.shape)
+    return gradient
+
+
+def returned_array(loss: Any, xp: Any, what: str, array: Any, shape: Any) -> None:
+    """Raise an error unless an array returned by a loss has the given shape and a real dtype."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not xp.isdtype(dtype, ("bool", "integral", "real floating")):
+        got = f"a {type(array).__name__}" if dtype is None else f"dtype {dtype}"
+        raise TypeError(f"{type(loss).__name__}: the {what} must be an array of real numbers, got {got}")
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(
+            f"{type(loss).__name__}: the {what} must have shape {tuple(shape)}, it has {tuple(array.shape)}"
+        )

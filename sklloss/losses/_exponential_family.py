@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sklloss.losses import _checks
-from sklloss.losses._base import Loss, number
-from sklloss.losses._registry import register
+from sklloss.losses._base import Loss, number, register
 
 
 @register

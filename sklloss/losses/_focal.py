@@ -5,10 +5,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sklloss.losses._base import Loss, number
-from sklloss.losses._cross_entropy import at_codes, centred, one_hot, parts, softmax, softmax_in_place
-from sklloss.losses._log_loss import pick, sigmoid, sigmoid_in_place, signed_parts
-from sklloss.losses._registry import register
+from sklloss.losses._base import Loss, number, register
+from sklloss.losses._classification import (
+    at_codes,
+    centred,
+    one_hot,
+    parts,
+    pick,
+    sigmoid,
+    sigmoid_in_place,
+    signed_parts,
+    softmax,
+    softmax_in_place,
+)
 
 
 @register

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 
 from sklloss.arrays.ops_torch import in_place
-from sklloss.losses import _batches
-from sklloss.losses._cross_entropy import one_hot, softmax
+from sklloss.losses import _checks
+from sklloss.losses._classification import one_hot, softmax
 
 
 class DeviceLoss:
@@ -63,8 +63,8 @@ class DeviceLoss:
             curvature = self._curvature(y, raw, weight) if curved else None
             if not loss.additive:
                 return *self._whole(y, raw, weight), curvature
-            value, gradient = _batches.stated(loss, xp, y, raw)
-            gradient = _batches.gradient_of(loss, xp, gradient, raw)
+            value, gradient = _checks.formula_result(loss, xp, y, raw)
+            gradient = _checks.gradient_result(loss, xp, gradient, raw)
         if value.ndim == 1:
             value = value[:, None]
         if not xp.isdtype(value.dtype, "real floating"):
@@ -82,8 +82,8 @@ class DeviceLoss:
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._in_place is not None:
             return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
-        _, gradient = _batches.stated(self.loss, self.device.xp, y, raw)
-        return self._scaled(_batches.gradient_of(self.loss, self.device.xp, gradient, raw), raw, weight)
+        _, gradient = _checks.formula_result(self.loss, self.device.xp, y, raw)
+        return self._scaled(_checks.gradient_result(self.loss, self.device.xp, gradient, raw), raw, weight)
 
     def taken(self, at):
         """The same for the rows of these numbers, an array there, in their order."""
@@ -138,7 +138,7 @@ class DeviceLoss:
         second = loss.curvature(xp, y, raw)
         if second is None:
             raise ValueError(f"{type(loss).__name__} states no curvature")
-        _batches.check(loss, xp, "curvature", second, raw.shape)
+        _checks.returned_array(loss, xp, "curvature", second, raw.shape)
         return self._scaled(second, raw, weight)
 
     def _whole(self, y, raw, weight):

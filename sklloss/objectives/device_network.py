@@ -14,7 +14,7 @@ from sklloss.arrays.ops import Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
 from sklloss.arrays.transfer import full_precision
 from sklloss.data.dataset import Dataset
-from sklloss.losses import Loss, _batches
+from sklloss.losses import Loss, _checks
 from sklloss.objectives.device_layers import GradientBuffer, Layers
 from sklloss.objectives.network import NetworkObjective
 
@@ -219,8 +219,8 @@ class DeviceNetworkObjective(NetworkObjective):
         if self._in_place is not None:
             value, gradient, _ = self._in_place(y, raw, False)
         else:
-            value, gradient = _batches.stated(loss, xp, y, raw)
-            gradient = self._in_dtype(_batches.gradient_of(loss, xp, gradient, raw))
+            value, gradient = _checks.formula_result(loss, xp, y, raw)
+            gradient = self._in_dtype(_checks.gradient_result(loss, xp, gradient, raw))
         total.add_values(value, share, count)
         if not uniform and total.has_zero_weights:
             # Rows of weight 0 may hold anything: inf * 0 would be NaN.
