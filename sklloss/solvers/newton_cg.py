@@ -23,22 +23,22 @@ from sklloss.solvers.lbfgs import lbfgs
 
 HALVINGS = 40
 ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope predicts
-LOOSEST = 0.5  # a system may be left with this share of its decrease undone
-CLOSEST = 0.1  # but is never solved to less than this share of the gap that is allowed at the end
+LOOSEST = 0.5  # the largest share of its decrease that a system may leave undone
+CLOSEST = 0.1  # no system is solved more closely than this share of the gap allowed at the end
 MOST_PRODUCTS = 250
-# A preconditioner is made anew after a system that took this share of its price, if the next points can be
-# like this one; else, far from the end or with no penalty, after one that took all of it.
-WORTH = 0.5
+# Near the optimum of a penalised objective, where later points are similar, a new local preconditioner is
+# made after a system whose products cost this share of it; otherwise after one that cost as much.
+RENEWAL_SHARE = 0.5
 NEAR = 1.0  # relative gap
 
-# Dual coordinate ascent towards the start.
+# Dual coordinate ascent, which finds the start.
 DUAL_EPOCHS = 40
-DUAL_ENOUGH = 0.3  # share of the allowed gap to come to
-DUAL_NEAR = 0.1  # relative gap from which on the end of the epochs is near the minimum
+DUAL_ENOUGH = 0.3  # share of the allowed gap at which it stops
+DUAL_NEAR = 0.1  # relative gap up to which its result is used
 
-# Where L-BFGS needs no more iterations, it reads X half as often as Newton's method does. What needs more may
-# need very many, and Newton's method goes on from there.
-SHORT, SHARE = 30, 0.3
+# If L-BFGS converges within this many iterations, or this share of ``max_iter``, it reads X half as often as
+# Newton's method. A problem that needs more may need very many, so Newton's method takes over.
+LBFGS_ITERATIONS, LBFGS_SHARE = 30, 0.3
 
 
 def newton_cg(
@@ -52,9 +52,9 @@ def newton_cg(
 ) -> Result:
     """Minimise a convex objective by truncated Newton steps.
 
-    A system is solved only as far as pays: loosely far from the optimum, and near it more and more
-    closely, by the fourth root of the relative gap, which keeps the convergence superlinear. From 0, where
-    the objective has one to offer, a dual ascent leads most of the way.
+    A system is solved loosely far from the optimum and more closely near it, by the fourth root of the
+    relative gap, which keeps the convergence superlinear. From a start at 0, dual ascent comes first if the
+    objective offers it.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def newton_cg(
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each step.
     start : ndarray of shape (problems,), optional
-        By what a problem is judged to have vanished, where another solver has led here.
+        The values that vanishing problems are compared with, if another solver came before this one.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def newton_cg(
         )
         direction, slope, lost = vectors.sound(direction, gradient)
         decrement = -slope
-        # a system that was given up on understates the decrement
+        # a system that was not solved understates the decrement
         solved = active & reached & ~lost & (decrement / 2 <= allowed_gap(value, tol))
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         still = active & (step == 0.0)
@@ -119,8 +119,8 @@ def newton_cg(
         if callback is not None:
             callback(iteration, vectors.get(at), value)
         near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
-        if products > (WORTH if near else 1.0) * objective.local_cost:
-            # the system has moved away from its preconditioner; a new one serves the next systems too
+        if products > (RENEWAL_SHARE if near else 1.0) * objective.local_cost:
+            # the preconditioner no longer suits the Hessian; a new one will serve the next systems too
             newer = objective.local_preconditioner()
             solve = solve if newer is None else vectors.solver(newer)
     return Result(vectors.get(at), value, n_iter, converged, curve, has_vanished(objective, value, start))
@@ -135,7 +135,7 @@ def lbfgs_newton_cg(
     callback: Callback | None = None,
     begins: Callable[[str], object] | None = None,
 ) -> Result:
-    """Minimise a convex objective by `lbfgs`, and from where that has got to by `newton_cg`.
+    """Minimise a convex objective by `lbfgs`, and if that has not converged, by `newton_cg` from there.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def lbfgs_newton_cg(
     Result
     """
     begins = begins or (lambda name: None)
-    short = min(SHORT, int(SHARE * max_iter))
+    short = min(LBFGS_ITERATIONS, int(LBFGS_SHARE * max_iter))
     if not short:
         begins("newton-cg")
         return newton_cg(objective, w, tol=tol, max_iter=max_iter, callback=callback)
@@ -174,11 +174,11 @@ def lbfgs_newton_cg(
 
 
 def dual_start(objective: Any, w: Array, tol: float) -> Array:
-    """Parameters near the minimum, or ``w``, which is 0, where there is nothing to be had.
+    """Parameters near the minimum by dual coordinate ascent, or ``w``, which is 0, if that does not help.
 
-    An epoch takes one row after another, in an order that is shuffled anew by a generator of its own: the
-    same from fit to fit. How near the minimum it came is an estimate, which the solver that starts there has
-    to confirm.
+    An epoch takes one row after another, in an order that is shuffled for each epoch by a generator with a
+    fixed seed: the same in every fit. The distance to the minimum is an estimate, which the solver that
+    starts from the result has to confirm.
 
     References
     ----------
@@ -192,11 +192,11 @@ def dual_start(objective: Any, w: Array, tol: float) -> Array:
     before = np.inf
     for _ in range(DUAL_EPOCHS):
         value, predicted_decrease = ascent.epoch(random_state)
-        # a NaN counts as left
-        left = predicted_decrease[~(predicted_decrease <= DUAL_ENOUGH * allowed_gap(value, tol))].sum()
-        if left == 0 or not left <= ascent.slow * before:
+        # a NaN counts as remaining
+        remaining = predicted_decrease[~(predicted_decrease <= DUAL_ENOUGH * allowed_gap(value, tol))].sum()
+        if remaining == 0 or not remaining <= ascent.slow * before:
             break
-        before = left
+        before = remaining
     if not predicted_decrease.sum() <= DUAL_NEAR * np.abs(value).sum():
         return w
     w_dual = objective.without_shift(ascent.parameters())
@@ -217,10 +217,10 @@ def _conjugate_gradients(
     gap: Array,
     active: Mask,
 ) -> tuple[Any, int, Mask, Array]:
-    """Minimise g.d + d.Hd / 2 over d for each problem, to a residual that suits its distance to the end.
+    """Minimise g.d + d.Hd / 2 over d for each problem, to a tolerance that depends on its gap to the optimum.
 
-    Returns d, the number of products with the Hessian, which problems got as far as they should, and the
-    decrement as the preconditioner alone sees it.
+    Returns d, the number of products with the Hessian, which problems reached their tolerance, and the
+    decrement estimated by the preconditioner alone.
     """
     residual = -gradient
     z = solve(residual)
@@ -233,7 +233,7 @@ def _conjugate_gradients(
     before = np.zeros_like(reached)
     running = active & ~reached & (rz > 0)
     rule = rz, first, decrease, lowered, size, gap, running, reached, before
-    systems = (_SystemsThere if vectors.resident else _Systems)(vectors, residual, z, rule)
+    systems = (_DeviceSystems if vectors.resident else _Systems)(vectors, residual, z, rule)
     products = 0
     some = running.any()
     while some and products < MOST_PRODUCTS:
@@ -250,14 +250,14 @@ def _conjugate_gradients(
 
 
 class _Systems:
-    """Systems side by side in main memory: where they are, and the directions p that they go next."""
+    """Independent systems in main memory: their solutions d so far, and their next directions p."""
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         self._rz, _, self._decrease, *_, self._running, _, _ = self._rule = rule
         self.p, self.d, self._residual = vectors.keep(z, self._running), np.zeros_like(residual), residual
 
     def step(self, product: Any, solve: Any, *limits: float) -> bool:
-        """Go along p, given its product with the matrix; whether a system still runs."""
+        """One iteration, given the product of p with the matrix; whether a system still runs."""
         residual = self._residual
         conjugate_gradients.advance(
             self.p, product, self.d, residual, self._rz, self._decrease, self._running
@@ -265,40 +265,43 @@ class _Systems:
         return conjugate_gradients.turn(self.p, solve(residual), residual, *self._rule, *limits)
 
     def moved(self) -> Mask:
-        """Which systems have gone anywhere."""
+        """Which systems have taken a step."""
         return self.d.any(axis=1)
 
 
-class _SystemsThere:
-    """The same where X lives elsewhere: the vectors stay there, and a step waits for two numbers of each."""
+class _DeviceSystems:
+    """`_Systems` whose vectors stay on the device of X; each step reads two numbers per system from it."""
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         rz, *_, self._running, _, _ = self._rule = rule
         self._vectors, self._moved = vectors, np.zeros_like(self._running)
         self.p, self.d, self._residual = vectors.keep(z, self._running), vectors.xp.zeros_like(z), residual
-        self._there = vectors.put(rz)
-        self._zeros, self._ones = vectors.xp.zeros_like(self._there), vectors.xp.ones_like(self._there)
+        self._device_rz = vectors.put(rz)
+        zeros_like, ones_like = vectors.xp.zeros_like, vectors.xp.ones_like
+        self._zeros, self._ones = zeros_like(self._device_rz), ones_like(self._device_rz)
 
     def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """See `_Systems.step`."""
         vectors, xp = self._vectors, self._vectors.xp
         before = self._running.copy()
         pHp = vectors.dot(self.p, product)
-        # the next direction is made before the host knows whether it is wanted: it need not wait for it
+        # the next direction is made before the host knows whether it is needed, so that the host waits once
         convex = pHp > 0
-        length = xp.where(convex, self._there / xp.where(convex, pHp, self._ones), self._zeros)[:, None]
+        length = self._device_rz / xp.where(convex, pHp, self._ones)
+        length = xp.where(convex, length, self._zeros)[:, None]
         self.d = self.d + length * self.p
         self._residual = self._residual - length * product
         z = solve(self._residual)
         newer = vectors.dot(self._residual, z)
-        # a system that has ended may have left 0
-        divisor = self._there if len(before) == 1 else xp.where(convex, self._there, self._ones)
+        # of several systems, one that has ended may have a residual of 0
+        rz = self._device_rz
+        divisor = rz if len(before) == 1 else xp.where(convex, rz, self._ones)
         p = (newer / divisor)[:, None] * self.p + z
-        pHp, newer_here = vectors.read(pHp, newer)
+        pHp, host_newer = vectors.read(pHp, newer)
         self._moved |= before & (pHp > 0)
-        some = conjugate_gradients.settle(pHp, newer_here, *self._rule, *limits)
+        some = conjugate_gradients.settle(pHp, host_newer, *self._rule, *limits)
         if some:
-            self.p, self._there = vectors.keep(p, self._running), newer
+            self.p, self._device_rz = vectors.keep(p, self._running), newer
         return some
 
     def moved(self) -> Mask:
@@ -315,16 +318,16 @@ def _damped_step(
     decrement: Array,
     active: Mask,
 ) -> tuple[Array, Any, tuple[Array, Any]]:
-    """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
+    """The largest of 1, 1/2, 1/4, ... for each problem that decreases it enough; 0 if none does.
 
-    Returns the steps, where they lead, and value and gradient there.
+    Returns the steps, the new parameters, and value and gradient at them.
     """
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
     for _ in range(HALVINGS):
         ahead = at + vectors.along(step, direction, active)
         new = _linearised(objective, vectors, ahead)
-        # a NaN or infinite value is a rise too
+        # a NaN or infinite value counts as an increase
         rises = active & (step > 0) & ~(new[0] <= value - ENOUGH * step * decrement + noise)
         if not rises.any():
             return step, ahead, new

@@ -6,7 +6,7 @@ import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.solvers.newton_cg import SHORT
+from sklloss.solvers.newton_cg import LBFGS_ITERATIONS
 
 ROWS = 11_000
 
@@ -32,7 +32,7 @@ def test_over_a_large_dense_x_lbfgs_comes_to_the_end_of_newton(data, dtype):
     model = LogisticClassifier(tol=1e-5).fit(X, y)
     other = LogisticClassifier(tol=1e-5, solver="newton-cg").fit(X, y)
     assert model.solver_ == "lbfgs"
-    assert model.n_iter_.max() <= SHORT
+    assert model.n_iter_.max() <= LBFGS_ITERATIONS
     assert model.loss_ <= other.loss_ * (1 + 1e-6)
     np.testing.assert_allclose(model.coef_, other.coef_, rtol=0, atol=2e-4)
 

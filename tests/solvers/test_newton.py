@@ -5,7 +5,7 @@ import pytest
 
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky, solve_positive
-from sklloss.solvers.newton_cg import SHORT, lbfgs_newton_cg, newton_cg
+from sklloss.solvers.newton_cg import LBFGS_ITERATIONS, lbfgs_newton_cg, newton_cg
 
 
 class Convex:
@@ -290,7 +290,7 @@ def test_what_lbfgs_solves_it_solves_alone(rng):
     objective, w = easy(rng), np.zeros((2, 3))
     names = []
     both = lbfgs_newton_cg(objective, w, tol=1e-6, max_iter=100, begins=names.append)
-    alone = lbfgs(objective, w, tol=1e-6, max_iter=SHORT)
+    alone = lbfgs(objective, w, tol=1e-6, max_iter=LBFGS_ITERATIONS)
     assert names == ["lbfgs"]
     assert both.converged.all()
     np.testing.assert_array_equal(both.w, alone.w)
@@ -313,7 +313,7 @@ def test_newton_goes_on_where_lbfgs_has_got_to(rng):
     assert both.converged.all()
     np.testing.assert_allclose(both.value, newton.value, rtol=1e-10)
     assert both.n_iter.max() == len(both.curve) - 1
-    assert (both.n_iter > SHORT).all()
+    assert (both.n_iter > LBFGS_ITERATIONS).all()
     # one curve, one count
     assert [n for n, _ in seen] == list(range(1, len(both.curve)))
     assert [value for _, value in seen] == both.curve[1:]
