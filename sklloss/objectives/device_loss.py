@@ -1,44 +1,64 @@
-"""A loss over batches of rows whose targets and weights live beside X, in another library's arrays."""
+"""A loss over batches of rows whose targets and weights live on the device of X."""
+
+from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sklloss.arrays.device import Device
 from sklloss.arrays.ops_torch import in_place
-from sklloss.losses import _checks
+from sklloss.losses import Loss, _checks
 from sklloss.losses._classification import one_hot, softmax
+
+Array = Any  # of the namespace of the device
 
 
 class DeviceLoss:
-    """A loss bound to targets and weights. It waits for no number of the device.
+    """A loss bound to targets and weights. The host does not wait for any of its results.
 
     Parameters
     ----------
     device : Device
     loss : Loss
     values, codes, weight
-        As `Passes` takes them, in NumPy: they are moved to the device once, here.
+        NumPy arrays or None, as in a `Dataset`. They are moved to the device here, once.
     outputs : int
     dtype : NumPy dtype
         That of X.
     """
 
-    def __init__(self, device, loss, values, codes, weight, outputs, dtype):
+    probabilities: bool
+
+    def __init__(
+        self,
+        device: Device,
+        loss: Loss,
+        values: NDArray[Any] | None,
+        codes: NDArray[np.intp] | None,
+        weight: NDArray[Any] | None,
+        outputs: int,
+        dtype: np.dtype[Any],
+    ) -> None:
         self.device, self.loss, self.outputs = device, loss, outputs
         self._wide = device.real(device.wide)
-        self._values = None if values is None else device.put(values, dtype)
-        self._codes = None if codes is None else device.put(codes, np.int64)
+        self._values: Array = None if values is None else device.put(values, dtype)
+        self._codes: Array = None if codes is None else device.put(codes, np.int64)
         self._expand = codes is not None and loss.target != "classes"
-        self._weight = None
+        self._weight: Array = None
         if weight is not None:
             self._weight = device.put(weight.reshape(len(weight), -1), dtype)
             self._total = float(np.sum(weight, dtype=np.float64))
-        # Of a mean over outputs each counts as one of so many.
+        # A mean over outputs divides the loss of each by their number.
         self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
         self.probabilities = loss.curvature_buffer == "probabilities"
         self._in_place = in_place(device, loss)
 
-    def __call__(self, raw, first, last, *, curved=False):
+    def __call__(
+        self, raw: Array, first: int, last: int, *, curved: bool = False
+    ) -> tuple[Array, Array, Array]:
         """Loss sums and derivatives of the rows [first, last), from their scores (rows, outputs).
 
         ``raw`` may be overwritten.
@@ -46,12 +66,12 @@ class DeviceLoss:
         Returns
         -------
         sums : array of shape (outputs,), or (1,) if not separable
-            In float64 where the device has it.
+            In float64 if the device supports it.
         slopes : array like raw
             The derivatives by raw, times weights.
         curvature : array like raw, or None if not ``curved``
-            Of a separable loss the second derivatives, times weights. Of a softmax's cross-entropy the
-            probabilities. Of other losses raw itself, see `curvature_product`.
+            For a separable loss the second derivatives, times weights. For the cross-entropy of a softmax
+            the probabilities. For other losses raw itself, see `curvature_product`.
         """
         xp, loss = self.device.xp, self.loss
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
@@ -70,33 +90,33 @@ class DeviceLoss:
         if not xp.isdtype(value.dtype, "real floating"):
             value = xp.astype(value, raw.dtype)
         if weight is not None:
-            # Left-out rows may hold anything: inf * 0 would be NaN.
+            # Rows of weight 0 may contain anything: inf * 0 would be NaN.
             value = xp.where(weight != 0, value * weight, 0.0)
         sums = xp.sum(value, axis=0, dtype=self._wide)
         if self._parts > 1:
             sums = sums / self._parts
         return sums, self._scaled(gradient, raw, weight), curvature
 
-    def slopes(self, raw, first, last):
-        """The derivatives alone of what a call gives; of a loss that is a mean over rows."""
+    def slopes(self, raw: Array, first: int, last: int) -> Array:
+        """The derivatives alone, as a call returns them, for a loss that is a mean over rows."""
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._in_place is not None:
             return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
         _, gradient = _checks.formula_result(self.loss, self.device.xp, y, raw)
         return self._scaled(_checks.gradient_result(self.loss, self.device.xp, gradient, raw), raw, weight)
 
-    def taken(self, at):
-        """The same for the rows of these numbers, an array there, in their order."""
-        taken = copy.copy(self)
+    def take(self, rows: Array) -> DeviceLoss:
+        """The loss over some of the rows, in the order of their numbers, an array on the device."""
+        part = copy.copy(self)
         for name in ("_values", "_codes", "_weight"):
             array = getattr(self, name)
-            setattr(taken, name, None if array is None else self.device.xp.take(array, at, axis=0))
-        return taken
+            setattr(part, name, None if array is None else self.device.xp.take(array, rows, axis=0))
+        return part
 
-    def curvature_product(self, curvature, direction, first, last):
+    def curvature_product(self, curvature: Array, direction: Array, first: int, last: int) -> Array:
         """The second derivatives of the rows [first, last) times a direction (rows, outputs), with weights.
 
-        ``curvature`` is what the rows' scores have given. The direction may be overwritten.
+        ``curvature`` is that of a call for the same rows. ``direction`` may be overwritten.
         """
         xp = self.device.xp
         if self.loss.separable:
@@ -112,26 +132,26 @@ class DeviceLoss:
         weight = self.weight(curvature, first, last)
         return direction if weight is None else xp.where(weight != 0, direction * weight, 0.0)
 
-    def weight(self, raw, first, last):
+    def weight(self, raw: Array, first: int, last: int) -> Array | None:
         """The weights of the rows [first, last) in raw's dtype, (rows, 1) or (rows, outputs), or None."""
         return None if self._weight is None else self._like(self._weight[first:last, ...], raw)
 
-    def _target(self, raw, first, last):
+    def _target(self, raw: Array, first: int, last: int) -> Array:
         if self._values is not None:
             return self._like(self._values[first:last, ...], raw)
         codes = self._codes[first:last]
         return self._like(one_hot(self.device.xp, codes, raw), raw) if self._expand else codes
 
-    def _like(self, array, raw):
+    def _like(self, array: Array, raw: Array) -> Array:
         return array if array.dtype == raw.dtype else self.device.xp.astype(array, raw.dtype)
 
-    def _scaled(self, array, raw, weight):
+    def _scaled(self, array: Array, raw: Array, weight: Array | None) -> Array:
         array = self._like(array, raw)
         if weight is None:
             return array if self._parts == 1 else array / self._parts
         return self.device.xp.where(weight != 0, array * (weight / self._parts), 0.0)
 
-    def _curvature(self, y, raw, weight):
+    def _curvature(self, y: Array, raw: Array, weight: Array | None) -> Array:
         xp, loss = self.device.xp, self.loss
         if not loss.separable:
             return softmax(xp, raw) if self.probabilities else raw
@@ -141,8 +161,8 @@ class DeviceLoss:
         _checks.returned_array(loss, xp, "curvature", second, raw.shape)
         return self._scaled(second, raw, weight)
 
-    def _whole(self, y, raw, weight):
-        """A loss that is not a mean over rows, of all of them: its value times the sum of weights."""
+    def _whole(self, y: Array, raw: Array, weight: Array | None) -> tuple[Array, Array]:
+        """Value and gradient, times the sum of weights, of a loss that is not a mean over rows."""
         xp = self.device.xp
         total = float(raw.shape[0]) if weight is None else self._total
         count = self.outputs if self.loss.separable else 1

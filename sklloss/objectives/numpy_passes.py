@@ -3,72 +3,74 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+import sklloss.kernels.data as data_kernels
+import sklloss.kernels.dispatch as dispatch
+import sklloss.kernels.linear.dual as dual_kernels
+import sklloss.kernels.linear.gradient as gradient_kernels
+import sklloss.kernels.linear.hessian as hessian_kernels
+import sklloss.kernels.linear.hessian_block as hessian_block_kernels
+import sklloss.kernels.linear.product as product_kernels
+import sklloss.kernels.linear.sgd as sgd_kernels
+import sklloss.kernels.linear.sgd_sparse as sgd_sparse_kernels
+import sklloss.kernels.linear.small_newton as small_newton
 from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data import Dataset
-from sklloss.kernels import data as data_kernels
-from sklloss.kernels import dispatch
 from sklloss.kernels.data import CompiledLoss, PythonLoss
-from sklloss.kernels.linear import dual as dual_kernels
-from sklloss.kernels.linear import gradient as gradient_kernels
-from sklloss.kernels.linear import hessian as hessian_kernels
-from sklloss.kernels.linear import hessian_block as hessian_block_kernels
-from sklloss.kernels.linear import product as product_kernels
-from sklloss.kernels.linear import sgd as sgd_kernels
-from sklloss.kernels.linear import sgd_sparse as sgd_sparse_kernels
-from sklloss.kernels.linear import small_newton
 from sklloss.kernels.linear.gradient import Chunks, ChunkSums
-from sklloss.objectives.passes import Passes
+from sklloss.losses import HalfSquaredError, Loss
+from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 
-# Rows per block of a loss that is Python code, which costs some 30 us a call whatever the number of rows.
+# Least rows per block of a loss without a kernel, whose Python code costs some 30 us a call.
 PYTHON_ROWS = 512
-# Bytes of a block of rows: half of a common L2 cache, between the two products that read it.
+# Bytes of a block of rows, read by two products: half of a common L2 cache.
 BLOCK_BYTES = 1 << 18
 # Bytes of a block of rows in a stochastic pass, which should stay in cache.
 EPOCH_BLOCK_BYTES = 1 << 19
-# Threads share chunks of rows, whose number must not depend on how many threads there are.
+# Threads share chunks of rows. The number of chunks must not depend on the number of threads.
 MOST_CHUNKS = 16
 CHUNK_BYTES = 1 << 26
-# Multiplications per number of a chunk's result; those of sparse rows are slower, scattered over memory.
+# Least multiplications per number of a chunk's result; sparse rows have slower ones, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
 # Below this many multiplications a pass is over before a second thread has woken up.
 SMALL_WORK = 1 << 21
-# Up to this many numbers of X a fit may keep a copy in float64.
+# Most numbers in X of which a fit may make a copy in float64.
 SMALL_X = 1 << 17
-# Bytes, and the share of X's memory, that the Hessians of chunks may take in any case.
+# Memory that the Hessians of chunks may always take: the larger of these bytes and this share of X's memory.
 HESSIANS_BYTES = 1 << 22
 HESSIANS_SHARE = 0.04
-# What one number of a sparse X costs in a Hessian, in numbers of a dense one.
+# The cost of one number of a sparse X in a Hessian, relative to one of a dense X.
 ENTRY_WORK = 24
-# Dual ascent: the loss kernels take this many rows at a time. The rows of a block do not know of each other's
-# steps, so there are fewer where rows are so much alike that a block would overshoot by more than this.
+# Dual ascent: most rows per block. The rows of a block step without knowledge of each other's steps, so
+# blocks are smaller where rows are so similar that a block would overshoot by more than this factor.
 DUAL_BLOCK = 32
 DUAL_OVERSHOOT = 2.0
 
 
 class NumPyPasses(Passes):
-    """`Passes` over NumPy arrays, rows or columns contiguous, and CSR matrices.
+    """`Passes` over NumPy arrays with contiguous rows or columns, and over CSR matrices.
 
     Results are in float64. A loss without a kernel calls its `evaluate_batch` for each block of rows.
     """
 
-    def __init__(self, data: Dataset, loss: Any, **keywords: Any) -> None:
+    def __init__(self, data: Dataset, loss: Loss, **keywords: Any) -> None:
         super().__init__(data, loss, **keywords)
         X = data.X
         self.compiled = loss.kernel is not None
-        if self.compiled:
+        if loss.kernel is not None:
             self._kernel = CompiledLoss(kernels.get(loss.kernel, X.dtype), loss.kernel_parameter)
             self._kernel64 = CompiledLoss(kernels.get(loss.kernel, np.float64), loss.kernel_parameter)
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
-        self._curvature: NDArray[Any] | None = None
+        self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
         self._buffers: dict[str, NDArray[Any]] = {}
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
         weight = self.weight
@@ -85,7 +87,9 @@ class NumPyPasses(Passes):
 
     # Value, gradient and Hessian product ---------------------------------------------------------------
 
-    def value_and_gradient(self, coef, *, keep_curvature=False, slopes=None):
+    def value_and_gradient(
+        self, coef: Floats, *, keep_curvature: bool = False, slopes: NDArray[Any] | None = None
+    ) -> tuple[Floats, Floats]:
         """See `Passes.value_and_gradient`."""
         w, b = self._split(coef)
         bounds, block = self._gradient_chunks(w)
@@ -106,7 +110,7 @@ class NumPyPasses(Passes):
         self._check_codes(threads.share(work, len(gradient), self.n_threads))
         return self._total(sums), self._join(gradient, intercepts)
 
-    def product(self, direction):
+    def product(self, direction: Floats) -> Floats:
         """See `Passes.product`."""
         v, b = self._split(direction)
         bounds, block = self._gradient_chunks(v)
@@ -123,14 +127,16 @@ class NumPyPasses(Passes):
 
     # Hessians ------------------------------------------------------------------------------------------
 
-    def hessian(self, coef, *, coupled=True, by_slope=False, curved=True):
+    def hessian(
+        self, coef: Floats, *, coupled: bool = True, by_slope: bool = False, curved: bool = True
+    ) -> tuple[Floats, Floats, Any]:
         """See `Passes.hessian`."""
         coupled = coupled and not self.separable
         blocks, size, block = self._hessian_shape(coupled)
         squares = float(self.width * size)
         as_dense = not self.sparse or coupled
         if not as_dense:
-            # numbers to be added for each row, one by one or as parts of a dense matrix
+            # the cost of adding a row's numbers one by one, to compare with that of a dense matrix
             entries = ENTRY_WORK * np.square(np.diff(self._arrays[2]), dtype=float).mean()
             as_dense = curved and entries >= squares
             squares = min(squares, entries + self.outputs * self._row_numbers)
@@ -138,27 +144,27 @@ class NumPyPasses(Passes):
         chunks = len(bounds) - 1
         gradient = np.empty((chunks, self.outputs, self.width))
         sums = np.empty((chunks, 2 * self.outputs))
-        # As many chunks at a time as there are threads, or as take little room beside X
+        # As many chunks at a time as there are threads, or as take little memory compared with X
         wave = chunks
         if curved and chunks > 1:
-            room = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
-            wave = max(threads.count(self.n_threads), int(room / (8 * blocks * size * size)))
+            memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
+            wave = max(threads.count(self.n_threads), int(memory / (8 * blocks * size * size)))
             wave = min(wave, chunks)
         curvature = np.empty((wave, blocks, size, size)) if curved else None
         coef = np.ascontiguousarray(coef)
         softmax = self.softmax and not by_slope
         kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
-        total = None
+        total: Any = None
         for start in range(0, chunks, wave):
             part = slice(start, start + wave)
-            cut = bounds[start : start + wave + 1]
+            wave_bounds = bounds[start : start + wave + 1]
             work = functools.partial(
-                hessian_kernels.hessian, kernel, self._data, coef, Chunks(cut, block),
+                hessian_kernels.hessian, kernel, self._data, coef, Chunks(wave_bounds, block),
                 sums=ChunkSums(gradient[part], loss=sums[part], hessian=curvature),
                 coupled=coupled, softmax=softmax, as_dense=as_dense,
             )  # fmt: skip
-            self._check_codes(threads.share(work, len(cut) - 1, self.n_threads))
-            for matrix in () if curvature is None else curvature[: len(cut) - 1]:
+            self._check_codes(threads.share(work, len(wave_bounds) - 1, self.n_threads))
+            for matrix in () if curvature is None else curvature[: len(wave_bounds) - 1]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
                 else:
@@ -170,18 +176,18 @@ class NumPyPasses(Passes):
             total = np.ascontiguousarray(total[:, : self.width, : self.width])
         return self._total(sums), gradient, total
 
-    def _hessian_shape(self, coupled):
-        """How many matrices a Hessian is made of, their size in memory, and rows per block."""
+    def _hessian_shape(self, coupled: bool) -> tuple[int, int, int]:
+        """The number of matrices in a Hessian, their size in memory, and rows per block."""
         blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
         return blocks, size, max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
 
-    def _evaluate_with_slopes(self, raw, target, codes, weight, curvature):
-        """As `Loss.evaluate_batch`, with the size of the gradient in place of the curvature."""
+    def _evaluate_with_slopes(self, raw: Any, target: Any, codes: Any, weight: Any, curvature: Any) -> Any:
+        """As `Loss.evaluate_batch`, with the absolute gradient in place of the curvature."""
         total = self.loss.evaluate_batch(raw, target, codes, weight)
         np.abs(raw, out=curvature)
         return total
 
-    def hessian_block(self, sets, *, coupled):
+    def hessian_block(self, sets: list[Indices], *, coupled: bool) -> list[Floats]:
         """See `Passes.hessian_block`."""
         softmax = self.softmax
         sizes = np.array([len(columns) for columns in sets], dtype=np.intp)
@@ -201,10 +207,10 @@ class NumPyPasses(Passes):
             owners = np.repeat(np.arange(len(sets)), sizes)[order]
             members = np.arange(size) if softmax else order
             touched = self._row_numbers * size / max(self.width, 1) + len(sets)
-            # a few scattered additions weigh as much as many of the sums of a chunk
+            # a scattered addition costs as much as many of the contiguous ones that add up chunks
             bounds = self._chunk_bounds(64 * touched * touched, max(2 * numbers, 1), block)
             one_pass = hessian_block_kernels.sparse_block
-            chosen = heads, members, owners, starts, place, step
+            chosen: tuple[NDArray[Any], ...] = heads, members, owners, starts, place, step
         else:
             block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
             bounds = self._chunk_bounds(numbers, max(numbers, 1), block)
@@ -227,7 +233,7 @@ class NumPyPasses(Passes):
             matrix = matrix[back[:, None], back]
         return [matrix]
 
-    def hessian_diagonal(self):
+    def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""
         diagonal = np.zeros((self.outputs, self.width))
         block = max(1, BLOCK_BYTES // (8 * max(1, int(self._row_numbers), self.outputs)))
@@ -248,7 +254,9 @@ class NumPyPasses(Passes):
             diagonal[:, self.features :] += curvature.sum(axis=0)[:, None]
         return diagonal
 
-    def newton_steps(self, scale, ridge, w, curve, *rule):
+    def newton_steps(
+        self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any
+    ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
         coupled = not self.separable
         blocks, size, block = self._hessian_shape(coupled)
@@ -260,31 +268,33 @@ class NumPyPasses(Passes):
             return None
         return small_newton.steps(self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule)
 
-    def _full_gram(self):
+    def _full_gram(self) -> Floats:
         weight = self.weight
-        if self.weight_per_output:
+        if weight is not None and self.weight_per_output:
             weight = weight.reshape(self.n, self.outputs).mean(axis=1)
+        # a loss whose second derivative is 1 everywhere
         rows = type(self)(
-            Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight), _UnitCurvature(),
+            Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight), HalfSquaredError(),
             fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
         )  # fmt: skip
         return rows.hessian(np.zeros((1, self.width)))[2][0]
 
     # Stochastic passes ---------------------------------------------------------------------------------
 
-    def epoch(self, w, plan):
+    def epoch(self, w: Floats, plan: EpochPlan) -> None:
         """See `Passes.epoch`.
 
-        A sparse X of few columns is worked on in small dense blocks of rows; with many, where the
-        coordinates have no matrices, only the columns that occur in a batch are touched.
+        A sparse X is copied to small dense blocks of rows if the coordinates have matrices, as they have for
+        few columns. Otherwise a batch only touches the columns that occur in it.
         """
         factors, units = plan.coordinates
         gains, rates = np.ascontiguousarray(plan.gains), np.ascontiguousarray(plan.rates)
         steps = gains, rates, plan.curvature_bound, plan.keep_mean
-        adam = average = None
+        adam: Any = None
+        average: Any = None
         if self.sparse and factors is None:
             matrices = (w, plan.anchor, plan.ridge)
-            by_column = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
+            by_column: list[Any] = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
             if plan.moments is not None:
                 adam = (*(np.ascontiguousarray(a.T) for a in plan.moments), *plan.decays)
             bad = sgd_sparse_kernels.sparse_epoch(
@@ -294,7 +304,7 @@ class NumPyPasses(Passes):
             w[:] = by_column[0].T
             if plan.moments is not None:
                 plan.moments[0][:], plan.moments[1][:] = adam[0].T, adam[1].T
-            if plan.mean is not None:
+            if plan.mean is not None and plan.mixing is not None:
                 mean = plan.mean
                 mean += (1.0 - np.prod(1.0 - plan.mixing)) * (w - mean)
         else:
@@ -311,11 +321,11 @@ class NumPyPasses(Passes):
         if bad >= 0:
             raise self._bad_code(bad)
 
-    def empty_slopes(self):
+    def empty_slopes(self) -> NDArray[Any]:
         """See `Passes.empty_slopes`."""
         return np.empty((self.n, self.outputs), dtype=self.dtype)
 
-    def slopes_sum_to_zero(self, slopes):
+    def slopes_sum_to_zero(self, slopes: NDArray[Any]) -> bool:
         """See `Passes.slopes_sum_to_zero`."""
         total = float(np.abs(slopes.sum(axis=1)).sum(dtype=np.float64))
         return total <= 1e-4 * float(np.abs(slopes).sum(dtype=np.float64))
@@ -323,11 +333,11 @@ class NumPyPasses(Passes):
     # Dual ascent ---------------------------------------------------------------------------------------
 
     @property
-    def supports_dual_ascent(self):
-        """Of a CSR matrix, for a loss whose kernel states its second derivative."""
+    def supports_dual_ascent(self) -> bool:
+        """Whether X is a CSR matrix and the kernel of the loss states second derivatives."""
         return self.sparse and self.compiled and self.loss.curvature_buffer is not None and self.n > 0
 
-    def dual_sizes(self):
+    def dual_sizes(self) -> tuple[float, float, float]:
         """See `Passes.dual_sizes`."""
         weight = self.row_weights()
         squares, sums = np.zeros(self.features), np.zeros(self.features)
@@ -336,13 +346,15 @@ class NumPyPasses(Passes):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return total / self.n, squares / total, min(1.0, np.dot(sums, sums) / total / squares)
 
-    def dual_state(self):
+    def dual_state(self) -> tuple[NDArray[Any], ...]:
         """See `Passes.dual_state`."""
         w = np.zeros((self.features, dispatch.padded(self.outputs, 8)))
         dual = np.zeros((self.n, self.outputs), dtype=self.dtype)
         return w, np.zeros(self.outputs), np.zeros(self.outputs), dual
 
-    def dual_epoch(self, state, order, *, scale, bias, overlap):
+    def dual_epoch(
+        self, state: tuple[Any, ...], order: Indices, *, scale: float, bias: float, overlap: float
+    ) -> tuple[Floats, Floats]:
         """See `Passes.dual_epoch`."""
         block = max(1, min(DUAL_BLOCK, int(1 + (DUAL_OVERSHOOT - 1) / max(overlap, 1e-9))))
         totals = np.zeros((2, self.outputs))
@@ -354,7 +366,7 @@ class NumPyPasses(Passes):
             raise self._bad_code(bad)
         return totals[0], totals[1]
 
-    def dual_parameters(self, state):
+    def dual_parameters(self, state: tuple[Any, ...]) -> Floats:
         """See `Passes.dual_parameters`."""
         w, intercept, _, _ = state
         total = np.empty((self.outputs, self.width))
@@ -365,13 +377,13 @@ class NumPyPasses(Passes):
 
     # Statistics of X -----------------------------------------------------------------------------------
 
-    def _rows_as_numpy(self, rows):
+    def _rows_as_numpy(self, rows: slice | Indices) -> NDArray[Any]:
         return self.X[rows]
 
-    def _same_as_first_row(self, rows, columns):
+    def _same_as_first_row(self, rows: slice, columns: Indices) -> NDArray[np.bool_]:
         return (self.X[rows][:, columns] == self.X[0, columns]).all(axis=0)
 
-    def _squared_columns(self, weight):
+    def _squared_columns(self, weight: Floats) -> Floats:
         squares = np.zeros(self.features)
         if self.sparse:
             gradient_kernels.weighted_columns(*self._arrays, weight, squares)
@@ -383,7 +395,7 @@ class NumPyPasses(Passes):
                 squares += weight[first : first + block] @ (part * part)
         return squares
 
-    def _column_maxima(self):
+    def _column_maxima(self) -> Floats:
         if not self.sparse:
             high, low = self.X.max(axis=0) - self.center, self.X.min(axis=0) - self.center
             return np.maximum(np.abs(high), np.abs(low))
@@ -396,8 +408,8 @@ class NumPyPasses(Passes):
 
     # Blocks, chunks and their sums ---------------------------------------------------------------------
 
-    def _split(self, coef):
-        """Coefficients and intercepts in X's dtype, as the passes want them."""
+    def _split(self, coef: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Coefficients and intercepts in X's dtype, in the layout of the passes."""
         if self.sparse:
             width = dispatch.padded(self.outputs, self.dtype.itemsize)
             w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
@@ -406,18 +418,19 @@ class NumPyPasses(Passes):
             w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
         if not self.fit_intercept:
             return w, np.zeros(self.outputs, dtype=self.dtype)
-        plain = self.uncentered(coef)
-        return w, np.ascontiguousarray(plain[:, -1], dtype=self.dtype)
+        return w, np.ascontiguousarray(self.uncentered(coef)[:, -1], dtype=self.dtype)
 
-    def _buffer(self, name, make, shape, dtype):
-        """An array of this name, made once: a large one costs more to get from the system than to fill."""
+    def _buffer(
+        self, name: str, make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """An array of this name, made once: to allocate a large one costs more than to fill it."""
         array = self._buffers.get(name)
         if array is None or array.shape != shape:
             array = self._buffers[name] = make(shape, dtype=dtype)
         return array
 
-    def _join(self, partial, intercepts, total=None):
-        """Add the chunks' gradients in their order and put the intercept's beside them."""
+    def _join(self, partial: Floats, intercepts: Floats, total: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The sum of the chunks' gradients in their order, with the intercept's as last column."""
         total = np.empty((self.outputs, self.width)) if total is None else total
         if self.sparse:
             gradient_kernels.by_output(partial, total)
@@ -429,29 +442,31 @@ class NumPyPasses(Passes):
                 total[:, : self.features] -= total[:, -1:] * self.center
         return total
 
-    def _gradient_buffer(self, chunks):
-        """Where chunks add up their gradients, as the passes want it."""
+    def _gradient_buffer(self, chunks: int) -> NDArray[Any]:
+        """A buffer for the gradients of chunks, in the layout of the passes."""
         if self.sparse:
             shape = (chunks, self.features, dispatch.padded(self.outputs, 8))
             return self._buffer("gradient", np.empty, shape, np.float64)
         return np.empty((chunks, self.outputs, self.features))
 
-    def _gradient_chunks(self, w):
+    def _gradient_chunks(self, w: NDArray[Any]) -> tuple[Indices, int]:
+        """Chunk boundaries and rows per block of a gradient pass with these coefficients."""
         block = self._block_rows()
         return self._chunk_bounds(self._row_numbers * self.outputs, w.size, block), block
 
-    def _total(self, sums):
+    def _total(self, sums: Floats) -> Floats:
+        """The sum of the chunks' losses."""
         total = sums[:, : self.outputs].sum(axis=0)
         return total if self.separable else total[:1]
 
-    def _block_rows(self):
-        """Rows per block: a multiple of 32, from the width of a row alone."""
+    def _block_rows(self) -> int:
+        """Rows per block: a multiple of 32 that depends on the width of a row alone."""
         row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
         row += 2 * self.outputs * self.dtype.itemsize
         return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self.compiled else PYTHON_ROWS), 1024))
 
-    def _chunk_bounds(self, work_per_row, chunk_numbers, block):
-        """Chunk boundaries: a power of two of them, each with enough work to outweigh its sums."""
+    def _chunk_bounds(self, work_per_row: float, chunk_numbers: int, block: int) -> Indices:
+        """The boundaries of chunks: a power of two of them, each with enough work to outweigh its sums."""
         chunks = 1
         if work_per_row * self.n > SMALL_WORK:
             most = min(
@@ -461,29 +476,19 @@ class NumPyPasses(Passes):
                 work_per_row * self.n // ((SPARSE_CHUNK_WORK if self.sparse else CHUNK_WORK) * chunk_numbers),
             )
             chunks = 1 << max(0, int(most).bit_length() - 1)
-        cuts = np.arange(chunks + 1, dtype=np.intp) * self.n // chunks
-        cuts[1:-1] = cuts[1:-1] // 32 * 32
-        return cuts
+        bounds = np.arange(chunks + 1, dtype=np.intp) * self.n // chunks
+        bounds[1:-1] = bounds[1:-1] // 32 * 32
+        return bounds
 
-    def _check_codes(self, found):
-        """Raise if a pass met a class code out of range: ``found`` has its row, or -1, for each thread."""
-        for row in found:
+    def _check_codes(self, bad_rows: list[int]) -> None:
+        """Raise if a pass met a class code out of range; each thread returns the row of one, or -1."""
+        for row in bad_rows:
             if row >= 0:
                 raise self._bad_code(row)
 
 
-def _symmetric(matrix):
-    """A symmetric matrix of which one triangle was added up: the sum of both, but for the diagonal."""
+def _symmetric(matrix: Floats) -> Floats:
+    """The symmetric matrix of which one triangle is given, the other being 0."""
     full = matrix + matrix.T
     np.einsum("ii->i", full)[:] /= 2
     return full
-
-
-class _UnitCurvature:
-    """The loss of constant curvature 1, whose Hessian is the Gram matrix."""
-
-    separable = True
-    target = "values"
-    kernel = "squared_error"
-    kernel_parameter = 0.5
-    curvature_buffer = "diagonal"

@@ -1,4 +1,4 @@
-"""Passes over the rows of X for linear models: what every kind of array has to offer, and what they share."""
+"""Passes over the rows of X for linear models: what every kind of array implements, and what they share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
 from sklloss.data import Dataset
+from sklloss.losses import Loss
 
 Array = Any  # of NumPy, or of the namespace that X belongs to
 Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 # Rows from which the loss at 0 is estimated.
 NULL_ROWS = 8192
-# Rows, spread over all of X, that rule out most columns that are not constant; rows compared per step then.
+# Rows, spread over all of X, that rule out most columns that vary; rows compared per step after that.
 CONSTANT_SAMPLE_ROWS = 64
 CONSTANT_STEP_ROWS = 1 << 14
 # Rows from which the center of the columns is estimated.
@@ -37,30 +39,33 @@ class EpochPlan:
     order : ndarray of intp
         The rows, batch after batch.
     batch_rows : int
+        Rows per batch; the last batch may have fewer.
     coordinates : tuple
-        ``factors`` (1 or outputs, width, width) or None, and ``units`` (1 or outputs, width): the curvature
+        ``factors`` U (1 or outputs, width, width) or None, and ``units`` (1 or outputs, width): the curvature
         is taken to be ``units U' U units``.
     ridge : ndarray of shape (outputs, width)
+        The penalty's second derivatives.
     gains : ndarray of shape (batches,)
-        By what the sum over a batch is multiplied to stand for the whole.
+        The factor that scales a batch's sum up to the whole data.
     rates : ndarray of shape (batches, outputs)
         The share of the step that the curvature suggests; for Adam its learning rate in ``coordinates``.
     anchor_slopes, anchor : array of shape (n, outputs), ndarray of shape (outputs, width), optional
-        Slopes at the anchor, an earlier point, and the whole gradient there.
+        Slopes at the anchor, an earlier point, and the gradient of the whole data at that point.
     curvature_bound : float
-        0, or a bound on the loss's second derivative by the scores: then no step goes beyond where a batch's
-        own loss would be least by that bound.
+        0, or a bound on the loss's second derivative by the scores. With a bound, no step goes beyond the
+        minimum of the quadratic upper bound of its batch's loss.
     keep_mean : bool
-        Leave the sum of the parameters over outputs as it is.
+        Keep the mean of the parameters over outputs constant.
     moments : tuple of two ndarrays of shape (outputs, width), optional
-        Adam's, changed in place.
+        Adam's moments, changed in place.
     decays : tuple
         Adam's two decays, and its epsilon.
     mean, mixing : ndarray of shape (outputs, width), ndarray of shape (batches,), optional
-        A running mean of the parameters, changed in place, and the weight of each batch's in it.
+        A running mean of the parameters, changed in place, and the weight in it of the parameters after each
+        batch.
     """
 
-    order: NDArray[np.intp]
+    order: Indices
     batch_rows: int
     coordinates: tuple[Floats | None, Floats]
     ridge: Floats
@@ -82,7 +87,7 @@ class Passes(ABC):
     A kind of array is one subclass, which says where X is read and where sums are added up. It implements
 
     - `value_and_gradient`, `product`, `hessian`, `hessian_block`, `hessian_diagonal`: sums over fixed blocks
-      of rows, added in the order of the blocks, so that results do not depend on the number of workers;
+      of rows, added in block order, so that results do not depend on the number of workers;
     - `epoch`, `empty_slopes`, `slopes_sum_to_zero`: stochastic passes;
     - `_rows_as_numpy`, `_same_as_first_row`, `_squared_columns`, `_column_maxima`,
       `_full_gram`: small statistics of X;
@@ -94,38 +99,58 @@ class Passes(ABC):
     Parameters
     ----------
     data : Dataset
-        A loss that is not over classes sees codes as 0/1 targets.
+        For a loss that is not over classes, class codes become 0/1 targets.
     loss : Loss
     fit_intercept : bool
     n_threads : int or None
         See `threads.count`.
     center : bool or ndarray of shape (features,)
-        Take parameters as those of X less an offset for each column that is far from 0 against its spread:
-        the same model, with another intercept, but a well conditioned problem. X itself stays as it is.
-        Dense X with an intercept only. An array gives the offsets.
+        Whether to subtract an offset from each column whose mean is large relative to its spread. The model
+        is the same, with another intercept, but the problem is well conditioned. X itself is not changed.
+        Only a dense X with an intercept is centered. An array gives the offsets.
 
     Attributes
     ----------
     n, features, outputs : int
     width : int
-        Features, and 1 for an intercept.
+        The number of features, plus 1 with an intercept.
     dtype : NumPy dtype
         That of X.
     center : ndarray of shape (features,)
     device : Device or None
-        Where X lives; None in main memory.
+        The device of X; None for main memory.
     sparse : bool
     compiled : bool
         Whether passes run a compiled kernel of the loss.
     """
 
+    data: Dataset
+    X: Array
+    loss: Loss
+    values: NDArray[Any] | None
+    codes: Indices | None
+    n: int
+    features: int
+    outputs: int
+    fit_intercept: bool
+    width: int
+    separable: bool
+    softmax: bool
+    n_threads: int | None
+    weight: NDArray[Any] | None
+    weight_per_output: bool
+    codes_as_values: bool
+    dtype: np.dtype[Any]
+    sparse: bool
+    center: Floats
+    centered_columns: bool
     device: Device | None = None
     compiled: bool = False
 
     def __init__(
         self,
         data: Dataset,
-        loss: Any,
+        loss: Loss,
         *,
         fit_intercept: bool,
         n_threads: int | None = 1,
@@ -140,10 +165,10 @@ class Passes(ABC):
         self.n, self.features = X.shape
         self.outputs = data.outputs
         self.fit_intercept = fit_intercept
-        self.width: int = self.features + bool(fit_intercept)
-        self.separable: bool = loss.separable
-        # whether the kept curvature is the probabilities of a softmax, else second derivatives by output
-        self.softmax: bool = loss.curvature_buffer == "probabilities"
+        self.width = self.features + bool(fit_intercept)
+        self.separable = loss.separable
+        # whether the stored curvature is the probabilities of a softmax, else second derivatives by output
+        self.softmax = loss.curvature_buffer == "probabilities"
         self.n_threads = n_threads
         # one number for each row, or for each row and output
         self.weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
@@ -155,7 +180,7 @@ class Passes(ABC):
             center = self._find_center(weight) if wanted else np.zeros(self.features)
         self.center = center
         self.centered_columns = bool(fit_intercept and center.any())
-        self._null_sums: dict[bool, Any] = {}
+        self._null_sums: dict[bool, Floats] = {}
         self._gram: Floats | None = None
 
     @abstractmethod
@@ -164,9 +189,9 @@ class Passes(ABC):
 
     @property
     def curvature_bound(self) -> float:
-        """The largest second derivative of a row's loss by one score, as the loss sums count it.
+        """A bound on the second derivative of a row's term in the loss sums by one score.
 
-        Where a loss states none, the log loss's 1/4 stands for it: a scale, not a bound.
+        A loss that states no bound gets that of the log loss, 1/4, which is then a scale, not a bound.
         """
         bound = self.loss.curvature_bound
         if bound is None:
@@ -175,7 +200,7 @@ class Passes(ABC):
 
     @property
     def initial_curvature(self) -> float:
-        """About the second derivative of a row's loss by one score where all parameters are 0."""
+        """Roughly the second derivative of a row's loss by one score where all parameters are 0."""
         return (1 - 1 / self.outputs) / self.outputs if self.softmax else self.curvature_bound
 
     # Passes -----------------------------------------------------------------------------------------
@@ -186,42 +211,42 @@ class Passes(ABC):
     ) -> tuple[Array, Array]:
         """Weighted loss sums (outputs,) or (1,) and their gradient (outputs, width).
 
-        The pass itself runs in the dtype of X, with sums over blocks in float64 where the device has it.
-        ``keep_curvature`` keeps what `product` needs. ``slopes`` (see `empty_slopes`) is filled with
-        the derivatives by the scores, times weights.
+        The pass itself runs in the dtype of X, with sums over blocks in float64 if the device supports it.
+        ``keep_curvature`` stores the curvature that `product` needs. ``slopes`` (see `empty_slopes`) is
+        filled with the derivatives by the scores, times weights.
         """
 
     @abstractmethod
     def product(self, direction: Array) -> Array:
-        """Hessian times ``direction`` (outputs, width), at the point of the last kept curvature.
+        """Hessian times ``direction`` (outputs, width), at the point of the last stored curvature.
 
-        The next product may be written over it.
+        The next product may overwrite the result.
         """
 
     @abstractmethod
     def hessian(
         self, coef: Floats, *, coupled: bool = True, by_slope: bool = False, curved: bool = True
     ) -> tuple[Floats, Floats, Any]:
-        """Loss sums, gradient and Hessian at ``coef``, all computed in float64 where the device has it.
+        """Loss sums, gradient and Hessian at ``coef``, all computed in float64 if the device supports it.
 
         The Hessian is (outputs, width, width) for a separable loss, else (1, outputs * width, outputs *
         width), or without ``coupled`` its diagonal blocks (outputs, width, width). Its lower triangles are
-        filled. With ``by_slope``, rows count in the blocks by the size of their slope in place of their
-        second derivative. Without ``curved`` the Hessian is None.
+        filled. With ``by_slope``, the absolute slope of each row replaces its second derivative. Without
+        ``curved`` the Hessian is None.
         """
 
     @abstractmethod
-    def hessian_block(self, sets: list[NDArray[np.intp]], *, coupled: bool) -> list[Floats]:
-        """The Hessian over some parameters alone, at the point of the last kept curvature, in float64.
+    def hessian_block(self, sets: list[Indices], *, coupled: bool) -> list[Floats]:
+        """The Hessian over some parameters alone, at the point of the last stored curvature, in float64.
 
-        ``sets`` holds ascending columns of each output, the intercept's number being the last feature's
-        and one. A separable loss gets a matrix for each output, a softmax one for all, output after output,
-        in which only ``coupled`` outputs share more than zeros; both triangles are filled.
+        ``sets`` has the columns of each output in ascending order; the intercept is column ``features``. A
+        separable loss gives a matrix for each output. A softmax gives one for all, output after output, whose
+        blocks off the diagonal are 0 unless ``coupled``. Both triangles are filled.
         """
 
     @abstractmethod
     def hessian_diagonal(self) -> Floats:
-        """The Hessian's diagonal at the point of the last kept curvature, (outputs, width), in float64."""
+        """The Hessian's diagonal at the point of the last stored curvature, (outputs, width), in float64."""
 
     @abstractmethod
     def epoch(self, w: Floats, plan: EpochPlan) -> None:
@@ -229,30 +254,33 @@ class Passes(ABC):
 
     @abstractmethod
     def empty_slopes(self) -> Array:
-        """An array (n, outputs), where X lives, for `value_and_gradient` to fill."""
+        """An array (n, outputs) on the device of X for `value_and_gradient` to fill."""
 
     @abstractmethod
     def slopes_sum_to_zero(self, slopes: Array) -> bool:
-        """Whether the slopes of each row cancel out: then a shift of all outputs alike changes no loss."""
+        """Whether the slopes of each row sum to 0: no common shift of all outputs changes the loss."""
 
-    def newton_steps(self, scale: float, ridge: Floats, w: Floats, curve: Any, *rule: Any) -> Any:
-        """Newton steps from ``w`` of shape (size,), changed in place, all at once; None where not offered.
+    def newton_steps(
+        self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any
+    ) -> tuple[int, bool] | None:
+        """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
 
-        ``scale`` and ``ridge`` (size,) make an objective of the loss sums, of a single problem. See
-        `sklloss.kernels.linear.small_newton.steps`.
+        The objective, of a single problem, is ``scale`` times the loss sum plus the penalty of ``ridge``
+        (size,). See `sklloss.kernels.linear.small_newton.steps`. None if this is not implemented for X.
         """
         return None
 
     def precise_gradient(self, coef: Floats) -> tuple[Floats, Floats]:
-        """As `value_and_gradient`, as precise as `hessian`."""
+        """As `value_and_gradient`, in the precision of `hessian`."""
         return self.hessian(coef, coupled=False, curved=False)[:2]
 
     def positive_blocks(self, coef: Floats, *, by_slope: bool = False) -> tuple[Floats, Floats]:
         """Gradient (outputs, width) and a positive substitute for the Hessian's diagonal blocks.
 
-        Where the loss states second derivatives by output, negative ones count as 0. Where it does not, rows
-        count by the size of their slope: a row that is fitted no longer curves a loss either. ``by_slope``
-        asks for that with any loss: rows that are far off count then, where the loss is hardly curved.
+        If the loss states second derivatives by output, negative ones count as 0. If it does not, the
+        absolute slope of each row replaces them: both vanish as a row is fitted. ``by_slope`` asks for the
+        slopes with any loss, so that rows far from their targets count even where the loss has little
+        curvature.
         """
         by_slope = by_slope or not (self.separable and self.loss.states_curvature)
         return self.hessian(coef, coupled=False, by_slope=by_slope)[1:]
@@ -265,17 +293,17 @@ class Passes(ABC):
         return False
 
     def dual_sizes(self) -> tuple[float, float, float]:
-        """The mean weight of a row, its mean squared size, and the mean product of two as a share of it."""
+        """The mean weight, the mean squared norm of a row, and relative to that the mean product of two."""
         raise NotImplementedError
 
     def dual_state(self) -> tuple[Any, ...]:
-        """Coefficients, intercepts, sums and dual variables, all 0, as `dual_epoch` changes them."""
+        """Coefficients, intercepts, sums and dual variables, all 0, for `dual_epoch` to change."""
         raise NotImplementedError
 
     def dual_epoch(
-        self, state: tuple[Any, ...], order: NDArray[np.intp], *, scale: float, bias: float, overlap: float
+        self, state: tuple[Any, ...], order: Indices, *, scale: float, bias: float, overlap: float
     ) -> tuple[Floats, Floats]:
-        """Take each of the rows once, in this order.
+        """One step of the dual variables of each row, in this order.
 
         Parameters
         ----------
@@ -283,22 +311,23 @@ class Passes(ABC):
             From `dual_state`; changed in place.
         order : ndarray of intp
         scale : float
-            What the loss is multiplied by, where the penalty is ||w||**2 / 2.
+            The factor of the loss; the penalty is ||w||**2 / 2.
         bias : float
-            0 for no intercept.
+            The step of the intercept per unit change of the dual variables; 0 for no intercept.
         overlap : float
-            The mean product of two rows, relative to a row with itself.
+            The mean product of two rows, relative to the mean squared norm of a row.
 
         Returns
         -------
         sums, predicted_decrease : ndarray of shape (outputs,)
-            Losses as the rows were met, and by how much about the objective may yet fall; for outputs that
-            are coupled the sum of the latter counts, and of the former the first.
+            The loss of each row when its turn came, and an estimate of how much the objective can still
+            decrease. For coupled outputs the first element of ``sums`` is the loss, and the sum of
+            ``predicted_decrease`` is the estimate.
         """
         raise NotImplementedError
 
     def dual_parameters(self, state: tuple[Any, ...]) -> Floats:
-        """The parameters, (outputs, width), that a state has come to."""
+        """The parameters of a state, (outputs, width)."""
         raise NotImplementedError
 
     # Statistics of X and of the weights ---------------------------------------------------------------
@@ -314,7 +343,7 @@ class Passes(ABC):
         return self._null_sums[exact]
 
     def every_nth(self, step: int) -> Passes | None:
-        """The same over each step-th of the rows, with the same center; None if they have no weight."""
+        """Passes over every step-th row, with the same center; None if all weights of these rows are 0."""
         sample = self.data.every(step)
         if sample.weight is not None and not sample.weight.any():
             return None
@@ -323,14 +352,14 @@ class Passes(ABC):
             fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
         )  # fmt: skip
 
-    def weighted_rows(self) -> NDArray[np.intp]:
-        """The rows that have a weight."""
+    def weighted_rows(self) -> Indices:
+        """The numbers of the rows whose weight is not 0."""
         if self.weight is None:
             return np.arange(self.n, dtype=np.intp)
         return np.flatnonzero(self.weight.reshape(self.n, -1).any(axis=1))
 
     def row_weights(self) -> Floats:
-        """The weight of each row, in float64: its mean over outputs where it differs by output."""
+        """The weight of each row, in float64; a mean over outputs if weights differ by output."""
         if self.weight is None:
             return np.ones(self.n)
         weight = self.weight.astype(np.float64)
@@ -350,8 +379,8 @@ class Passes(ABC):
         largest[: self.features] = self._column_maxima()
         return largest
 
-    def constant_columns(self) -> NDArray[np.intp]:
-        """The numbers of the columns with a center that have the same value in every row."""
+    def constant_columns(self) -> Indices:
+        """The numbers of the centered columns that have the same value in every row."""
         columns = np.flatnonzero(self.center)
         for rows in _sample_then_all(self.n):
             if columns.size:
@@ -361,7 +390,8 @@ class Passes(ABC):
     def gram(self) -> Floats:
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones; cached.
 
-        Where weights differ by output, their mean over outputs counts. Of many rows a sample stands for all.
+        If weights differ by output, their mean over outputs is used. With many rows it is estimated from a
+        sample.
         """
         if self._gram is None:
             step = self.n // (GRAM_ROWS * self.width)
@@ -370,12 +400,12 @@ class Passes(ABC):
         return self._gram
 
     @abstractmethod
-    def _rows_as_numpy(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
-        """Some rows of a dense X, in NumPy."""
+    def _rows_as_numpy(self, rows: slice | Indices) -> NDArray[Any]:
+        """Some rows of a dense X as a NumPy array."""
 
     @abstractmethod
-    def _same_as_first_row(self, rows: slice, columns: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of these columns of a dense X have in all these rows the value of the first row."""
+    def _same_as_first_row(self, rows: slice, columns: Indices) -> NDArray[np.bool_]:
+        """Which of these columns of a dense X equal the first row in all these rows."""
 
     @abstractmethod
     def _squared_columns(self, weight: Floats) -> Floats:
@@ -392,11 +422,11 @@ class Passes(ABC):
     # Centering --------------------------------------------------------------------------------------
 
     def uncentered(self, coef: Array) -> Array:
-        """Parameters (outputs, width) for X less its center as those for X."""
+        """Parameters (outputs, width) for centered X converted to those for X."""
         return self._move_intercept(coef, -1.0) if self.centered_columns else coef
 
     def centered(self, coef: Array) -> Array:
-        """Parameters (outputs, width) for X as those for X less its center."""
+        """Parameters (outputs, width) for X converted to those for centered X."""
         return self._move_intercept(coef, 1.0) if self.centered_columns else coef
 
     def _move_intercept(self, coef: Array, sign: float) -> Array:
@@ -405,9 +435,10 @@ class Passes(ABC):
         return moved
 
     def _find_center(self, weight: NDArray[Any] | None) -> Floats:
-        """The mean of each column whose mean is large against its spread, else 0, from some of the rows.
+        """An estimate of each column's mean if it is large relative to the column's spread, else 0.
 
-        Any number within the bulk of a column serves. A column near 0 keeps 0, and so does one with outliers.
+        Any number within the bulk of a column will do, so some of the rows suffice. Columns near 0, and those
+        with outliers, get 0.
         """
         if weight is None:
             sample = self._rows_as_numpy(slice(0, None, max(1, self.n // CENTER_ROWS)))
@@ -427,7 +458,7 @@ class Passes(ABC):
 
 
 def _sample_then_all(n: int) -> list[slice]:
-    """Slices of n rows: some spread over them, then all of them step by step."""
+    """Slices of n rows: a sample spread over them, then all of them in steps."""
     step = CONSTANT_STEP_ROWS
     steps = (slice(first, min(first + step, n)) for first in range(0, n, step))
     return [slice(0, n, max(1, n // CONSTANT_SAMPLE_ROWS)), *steps]
@@ -435,7 +466,7 @@ def _sample_then_all(n: int) -> list[slice]:
 
 def make_passes(
     data: Dataset,
-    loss: Any,
+    loss: Loss,
     *,
     fit_intercept: bool,
     n_threads: int | None = 1,
@@ -443,7 +474,7 @@ def make_passes(
 ) -> Passes:
     """The `Passes` for the kind of array that X is; arguments are those of `Passes`.
 
-    Targets, codes and weights are NumPy's in either case: they are moved to the device of X here, once.
+    Targets, codes and weights are NumPy arrays in either case. They are moved to the device of X here, once.
     """
     from sklloss.objectives.device_passes import DevicePasses
     from sklloss.objectives.numpy_passes import NumPyPasses
