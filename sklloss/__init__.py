@@ -1,8 +1,7 @@
 """Cython-accelerated, scikit-learn-style estimators built on exact, fast losses."""
 
 from sklloss import losses, metrics, model_selection
-from sklloss._show_versions import show_versions
-from sklloss._version import __version__
+from sklloss._version import __version__, show_versions
 from sklloss.linear import (
     LogisticClassifier,
     LogisticClassifierCV,

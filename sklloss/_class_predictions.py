@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss.arrays.transfer import to_numpy
-from sklloss.data import Array, MatrixLike, check_same_device, check_X, hard_labels, on_host
+from sklloss.data.checks import Array, MatrixLike, check_same_device, check_X, on_host
+from sklloss.data.targets import hard_labels
 
 
 def _has_probabilities(model) -> bool:

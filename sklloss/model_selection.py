@@ -25,7 +25,9 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, St
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss.data import Dataset, MatrixLike, code_classes
+from sklloss.data.checks import MatrixLike
+from sklloss.data.dataset import Dataset
+from sklloss.data.targets import code_classes
 
 __all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
 

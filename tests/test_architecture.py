@@ -15,19 +15,17 @@ ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 # What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
 BELOW_ESTIMATORS = {"kernels", "losses", "arrays", "data", "objectives", "solvers"}
 # What estimators share beside their rooms.
-SHARED = {"_callbacks", "_class_predictions", "_to_device", "_version", "_warnings"}
+SHARED = {"_base", "_class_predictions", "_warnings"}
 MAY_IMPORT = {
     "kernels": set(),
     "losses": {"kernels"},
     "arrays": {"kernels", "losses"},
-    "data": {"kernels", "losses", "arrays", "_warnings"},
+    "data": {"kernels", "losses", "arrays"},
     "objectives": {"kernels", "losses", "arrays", "data"},
     # a solver sees an objective through the Protocols of solvers/base.py
     "solvers": {"kernels", "arrays", "_warnings"},
     "_warnings": set(),
-    "_version": {"_warnings"},
-    "_callbacks": set(),
-    "_to_device": {"arrays"},
+    "_base": {"arrays", "_version", "_warnings"},
     "_class_predictions": {"losses", "arrays", "data"},
     "metrics": {"losses", "data"},  # beside the estimators, which they see as scikit-learn's
     "model_selection": {"data"},
@@ -36,7 +34,7 @@ MAY_IMPORT = {
 }
 # What the parts of kernels/ may import of each other, besides its common files, which import none of them.
 KERNELS_MAY_IMPORT = {"isa": {"network.types"}, "linear": {"solve"}, "network": {"solve"}, "solve": set()}
-TOP = {"__init__", "__main__", "_show_versions"}  # these may import everything
+TOP = {"__init__", "__main__", "_version"}  # these may import everything
 # The package itself: `from sklloss import LogLoss` in a room reaches up into __init__.
 PACKAGE = "__init__"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sklloss import kernels
-from sklloss._show_versions import _kernels, show_versions, version_of
+from sklloss._version import _kernels, show_versions, version_of
 
 
 def run(code, **environment):
@@ -108,10 +108,12 @@ def test_show_versions_tells_versions_kernels_threads_and_devices(capsys, monkey
     for line in capsys.readouterr().out.splitlines():
         name, _, value = line.partition(":")
         shown.setdefault(name.strip(), value.strip())
-    assert {"System", "Packages", "Kernels", "Threads", "Devices"} <= set(shown)
+    assert {"System", "sklloss", "Kernels", "Threads", "Devices"} <= set(shown)
     assert shown["python"].startswith(sys.version.split()[0])
-    for package in ("numpy", "scipy", "scikit-learn", "array-api-compat"):
+    for package in ("numpy", "scipy", "joblib", "threadpoolctl", "array-api-compat"):
         assert shown[package] == importlib.metadata.version(package)
+    assert shown["sklearn"] == importlib.metadata.version("scikit-learn")
+    assert {"internal_api", "num_threads"} <= set(shown)  # of BLAS
     assert shown["in use"] == f"{kernels.chosen} ({kernels.reason})"
     assert all(shown[build] == "usable" for build in kernels.available())
     assert shown["OMP_NUM_THREADS"] == "3"
@@ -120,7 +122,7 @@ def test_show_versions_tells_versions_kernels_threads_and_devices(capsys, monkey
 
 def test_show_versions_does_not_import_torch():
     pytest.importorskip("torch")
-    done = run("import sys; from sklloss._show_versions import show_versions; show_versions(); "
+    done = run("import sys; from sklloss._version import show_versions; show_versions(); "
                "assert 'torch' not in sys.modules")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "torch" in done.stdout

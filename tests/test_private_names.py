@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("_init_callback_context", "_callbacks.py"), ("_real_set_num_threads", "arrays/threads.py")],
+    [("_init_callback_context", "_base.py"), ("_real_set_num_threads", "arrays/threads.py")],
 )
 def test_a_private_name_stands_in_one_file(name, file):
     using = [path for path in ROOT.rglob("*.py") if name in path.read_text(encoding="utf-8")]

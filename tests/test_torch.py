@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
 from sklloss.arrays.device import requested_device
 from sklloss.arrays.transfer import full_precision
-from sklloss.data import move_to_device
+from sklloss.data.dataset import move_to_device
 
 torch = pytest.importorskip("torch")
 

@@ -1,9 +1,9 @@
-"""Checks of X, weights, targets and validation sets, of NumPy or of any other array namespace."""
+"""Checks of parameters, X, weights and targets, of NumPy or of any other array namespace."""
 
 import contextlib
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -35,6 +35,64 @@ MatrixLike: TypeAlias = ArrayLike | HasShape
 Array: TypeAlias = Any
 ClassWeight: TypeAlias = dict[Any, float] | str | list[dict[Any, float] | str | None] | None
 
+# Declared so that type checkers do not narrow X to SciPy's abstract base class, which lacks most methods.
+is_sparse: Callable[[Any], bool] = scipy.sparse.issparse
+
+
+# Parameters -----------------------------------------------------------------------------------------------
+
+
+def check_real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is out of the range of a float") from None
+    below = number <= low if open_low else number < low
+    above = number >= high if open_high else number > high
+    if below or above or math.isnan(number):
+        bounds = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        raise ValueError(f"{name} must be in {bounds}, got {value!r}")
+    return number
+
+
+def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) -> Any:
+    """A whole number of at least ``low`` (or infinity, where it has a meaning)."""
+    if infinity and isinstance(value, numbers.Real) and value == math.inf:
+        return math.inf
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value!r}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """One of a few strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False, also as NumPy's or as 0 and 1."""
+    if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+# X --------------------------------------------------------------------------------------------------------
+
 
 def on_host(array: Any, name: str) -> Any:
     """An array of another namespace as a NumPy array; lists, data frames and SciPy matrices as they are."""
@@ -47,7 +105,8 @@ def on_host(array: Any, name: str) -> Any:
 def dtype_of(X: Any) -> np.dtype[Any]:
     """The NumPy dtype of a checked X, wherever it lives."""
     device = device_of(X)
-    return X.dtype if device is None else device.numpy_dtype(X)
+    dtype: Any = X.dtype if device is None else device.numpy_dtype(X)
+    return dtype
 
 
 def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
@@ -158,14 +217,12 @@ def check_finite(X: Any, device: Device, name: str) -> None:
         return
     if bool(xp.any(xp.isnan(X))):
         raise ValueError(f"Input {name} contains NaN.")
-    raise ValueError(
-        f"Input {name} contains infinity or a value too large for dtype('{device.numpy_dtype(X).name}')."
-    )
+    raise ValueError(f"Input {name} contains infinity or a value too large for dtype('{dtype_of(X)}').")
 
 
 def usable_layout(X: Any) -> Any:
     """X with contiguous rows or columns, or CSR without duplicate entries; copied only if it is not so."""
-    if scipy.sparse.issparse(X):
+    if is_sparse(X):
         # SciPy builds a matrix without checking its indices, and the compiled passes trust them.
         X.check_format(full_check=True)
         index = np.result_type(X.indices, X.indptr)
@@ -195,7 +252,7 @@ def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
     with np.errstate(over="ignore"):
         X = X.astype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        assert_all_finite(X.data if scipy.sparse.issparse(X) else X, input_name=name)
+        assert_all_finite(X.data if is_sparse(X) else X, input_name=name)
     return X
 
 
@@ -204,7 +261,7 @@ def row_major(X: Any) -> Any:
 
     Taking rows of a column-major X in random order would read one cache line per number.
     """
-    if scipy.sparse.issparse(X) or X.strides[1] == X.itemsize:
+    if is_sparse(X) or X.strides[1] == X.itemsize:
         return X
     return np.ascontiguousarray(X)
 
@@ -321,7 +378,7 @@ def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
         if y.dtype.kind == "f" and not _has_finite_sum(y):
             assert_all_finite(y, input_name=name)
         return y
-    if scipy.sparse.issparse(y):
+    if is_sparse(y):
         y = y.toarray()
     y = check_array(
         _finite_rows(y, name),

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklloss.data.checks import ClassWeight, on_host, target_array, target_in_dtype
+from sklloss.data.checks import ClassWeight, check_real, on_host, target_array, target_in_dtype
 from sklloss.data.dataset import Dataset, Labels
-from sklloss.data.parameters import check_real
 from sklloss.losses import Loss
 
 Values: TypeAlias = NDArray[Any]

@@ -12,28 +12,30 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 
 from sklloss import losses
-from sklloss._callbacks import CallbackSupport, FitCallbacks, with_callbacks
+from sklloss._base import (
+    CallbackSupport,
+    FitCallbacks,
+    Movable,
+    VersionStamp,
+    unchanged_on_error,
+    with_callbacks,
+)
 from sklloss._class_predictions import ClassPredictions
-from sklloss._to_device import Movable
-from sklloss._version import VersionStamp
 from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of
 from sklloss.arrays.transfer import full_precision, to_device
-from sklloss.data import (
-    DEVICE_DTYPES,
+from sklloss.data.checks import (
     Array,
     MatrixLike,
     check_choice,
-    check_data,
     check_flag,
     check_integer,
     check_real,
-    check_validation_data,
-    code_classes,
     on_host,
-    unchanged_on_error,
 )
+from sklloss.data.dataset import DEVICE_DTYPES, check_data, check_validation_data
+from sklloss.data.targets import code_classes
 from sklloss.linear.partial_fit import (
     STOCHASTIC,
     PartialFitMixin,

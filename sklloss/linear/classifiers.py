@@ -7,7 +7,7 @@ from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 
-from sklloss.data import ClassWeight
+from sklloss.data.checks import ClassWeight
 from sklloss.linear.base import LinearClassifier
 from sklloss.linear.cross_validation import LinearClassifierCV
 from sklloss.losses import Loss

@@ -21,19 +21,12 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss._version import VersionStamp
+from sklloss._base import VersionStamp, unchanged_on_error
 from sklloss._warnings import warn
 from sklloss.arrays import threads
-from sklloss.data import (
-    MatrixLike,
-    check_flag,
-    check_integer,
-    check_real,
-    check_rows,
-    hard_labels,
-    scored_classes,
-    unchanged_on_error,
-)
+from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
+from sklloss.data.dataset import check_rows
+from sklloss.data.targets import hard_labels, scored_classes
 from sklloss.linear.base import LinearPredictions
 from sklloss.losses import Loss
 from sklloss.metrics import argmax_accuracy

@@ -8,23 +8,12 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 
+from sklloss._base import unchanged_on_error
 from sklloss.arrays import threads
 from sklloss.arrays.transfer import full_precision, to_device
-from sklloss.data import (
-    Array,
-    Dataset,
-    MatrixLike,
-    check_column_order,
-    check_integer,
-    check_real,
-    check_stream_data,
-    code_classes,
-    dtype_of,
-    is_label_column,
-    on_host,
-    stream_classes,
-    unchanged_on_error,
-)
+from sklloss.data.checks import Array, MatrixLike, check_integer, check_real, dtype_of, on_host
+from sklloss.data.dataset import Dataset, check_stream_data
+from sklloss.data.targets import check_column_order, code_classes, is_label_column, stream_classes
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.base import Result
 from sklloss.solvers.stream import Stream, descend

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length
 
-from sklloss.data import MatrixLike, check_weight, hard_labels
+from sklloss.data.checks import MatrixLike, check_weight
+from sklloss.data.targets import hard_labels
 from sklloss.metrics import _rows
 
 

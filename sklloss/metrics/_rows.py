@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from sklloss.data import Dataset, check_weight, code_classes
+from sklloss.data.checks import check_weight
+from sklloss.data.dataset import Dataset
+from sklloss.data.targets import code_classes
 
 # How far from 1 the predicted class probabilities of a row may sum before they are refused.
 SUM_TOLERANCE = 1e-3

@@ -12,7 +12,7 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.data import MatrixLike
+from sklloss.data.checks import MatrixLike
 from sklloss.metrics import _rows
 from sklloss.metrics._functions import argmax_accuracy_score
 

@@ -14,18 +14,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 
 from sklloss import losses
-from sklloss._callbacks import CallbackSupport
-from sklloss._to_device import Movable
-from sklloss._version import VersionStamp
+from sklloss._base import CallbackSupport, KeepState, Movable, VersionStamp
 from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
-from sklloss.data import (
-    DEVICE_DTYPES,
+from sklloss.data.checks import (
     Array,
-    Dataset,
-    KeepState,
-    Origin,
     check_choice,
     check_flag,
     check_integer,
@@ -35,6 +29,7 @@ from sklloss.data import (
     in_dtype,
     row_major,
 )
+from sklloss.data.dataset import DEVICE_DTYPES, Dataset, Origin
 from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters

@@ -8,15 +8,10 @@ from sklearn.base import ClassifierMixin
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
 from sklloss.arrays.transfer import to_device
-from sklloss.data import (
-    Array,
-    check_choice,
+from sklloss.data.checks import Array, check_choice, check_real, check_weight
+from sklloss.data.dataset import check_data, check_stream_data, check_validation_data
+from sklloss.data.targets import (
     check_column_order,
-    check_data,
-    check_real,
-    check_stream_data,
-    check_validation_data,
-    check_weight,
     code_classes,
     is_label_column,
     scored_classes,

@@ -14,19 +14,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._callbacks import FitCallbacks, with_callbacks
-from sklloss.data import (
-    Array,
-    ClassWeight,
-    MatrixLike,
-    check_data,
-    check_same_device,
-    check_stream_data,
-    check_validation_data,
-    code_values,
-    on_host,
-    unchanged_on_error,
-)
+from sklloss._base import FitCallbacks, unchanged_on_error, with_callbacks
+from sklloss.data.checks import Array, ClassWeight, MatrixLike, check_same_device, on_host
+from sklloss.data.dataset import check_data, check_stream_data, check_validation_data
+from sklloss.data.targets import code_values
 from sklloss.losses import Loss
 from sklloss.mlp.base import BaseMLP, is_stochastic, output_activation
 from sklloss.mlp.classification import BaseMLPClassifier

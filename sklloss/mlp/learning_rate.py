@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils import check_consistent_length, check_random_state, resample
 
 from sklloss.arrays.device import device_of
-from sklloss.data import MatrixLike, check_integer, check_real, check_weight
+from sklloss.data.checks import MatrixLike, check_integer, check_real, check_weight
 from sklloss.mlp.base import STOCHASTIC, BaseMLP
 
 __all__ = ["LearningRateFinderDisplay", "LearningRateSearch", "find_learning_rate"]

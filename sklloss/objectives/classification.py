@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss, SoftmaxFocal
 
 

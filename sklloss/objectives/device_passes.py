@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device, check_writable, device_of
 from sklloss.arrays.torch_csr import TorchCSR
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss
 from sklloss.objectives import device_epoch
 from sklloss.objectives.device_loss import DeviceLoss

@@ -22,7 +22,7 @@ import sklloss.kernels.linear.sgd_sparse as sgd_sparse_kernels
 import sklloss.kernels.linear.small_newton as small_newton
 from sklloss import kernels
 from sklloss.arrays import threads
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear.gradient import Chunks, ChunkSums
 from sklloss.losses import HalfSquaredError, Loss

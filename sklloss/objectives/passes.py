@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss
 
 Array = Any  # of NumPy, or of the namespace that X belongs to

@@ -12,15 +12,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier, losses
-from sklloss.data import (
-    Dataset,
-    check_data,
-    check_validation_data,
-    check_weight,
-    code_values,
-    hard_labels,
-    usable_layout,
-)
+from sklloss.data.checks import check_weight, usable_layout
+from sklloss.data.dataset import Dataset, check_data, check_validation_data
+from sklloss.data.targets import code_values, hard_labels
 
 SQUARED = losses.HalfSquaredError()
 SQUARED_TARGETS = functools.partial(code_values, loss=SQUARED)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.objectives import numpy_passes
 from sklloss.objectives.numpy_passes import SMALL_WORK, NumPyPasses
 

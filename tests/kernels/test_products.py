@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import kernels, losses
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.kernels import dispatch
 from sklloss.objectives.numpy_passes import NumPyPasses
 

@@ -500,7 +500,7 @@ def test_a_frozen_loss_object_survives_clone_and_search(rng, estimator):
 @pytest.mark.parametrize("estimator", [LogisticClassifier(), SoftmaxClassifier(), sklloss.MLPRegressor()])
 def test_a_pickle_of_another_version_warns(estimator, monkeypatch):
     assert pickle.loads(pickle.dumps(estimator)).get_params() == estimator.get_params()
-    monkeypatch.setattr("sklloss._version.__version__", "0.0.0")
+    monkeypatch.setattr("sklloss._base.__version__", "0.0.0")
     written = pickle.dumps(estimator)
     monkeypatch.undo()
     with pytest.warns(InconsistentVersionWarning, match=r"sklloss 0\.0\.0"):

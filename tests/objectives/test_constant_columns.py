@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.losses import LogLoss
 from sklloss.objectives.passes import CONSTANT_STEP_ROWS, make_passes
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.objectives import linear, numpy_passes
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.numpy_passes import NumPyPasses

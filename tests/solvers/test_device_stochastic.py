@@ -6,7 +6,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays import transfer as transfer_module
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.newton_cg import newton_cg

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.objectives import numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
 from sklloss.objectives.linear_dual import DualAscent

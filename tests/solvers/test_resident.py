@@ -11,7 +11,7 @@ from sklloss import losses
 from sklloss.arrays.device import Device
 from sklloss.arrays.transfer import transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
-from sklloss.data import Dataset
+from sklloss.data.dataset import Dataset
 from sklloss.objectives.device_passes import DevicePasses
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
