@@ -6,7 +6,7 @@
 # (gamma = 0.5, z = 2.9e-6, y = 0.515, baseline), gradient 1.9 (gamma = 1, z = 354.3, y = 1, baseline); for a
 # soft y of the larger of its two terms. Each unit of gamma beyond 3 adds up to 0.2 ULP: 2.3 at gamma = 5
 # (z = -6.584, y = 0), 4.8 at gamma = 20.3. The second derivative keeps 8 ULP of its largest term up to
-# |z| = 700, where the smaller probability becomes subnormal. Softmax: see focal.pxi.
+# |z| = 700, where the smaller probability becomes subnormal. Softmax: see formulas_softmax.pxd.
 
 from libc.math cimport pow
 

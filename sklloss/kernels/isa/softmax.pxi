@@ -1,4 +1,5 @@
-# Softmax cross-entropy: the outputs of a row together.
+# Losses of a softmax: the outputs of a row together. The loops compute the cross-entropy; for another loss, a
+# function of it, they call its formulas in formulas_softmax.pxd.
 #
 # With m = max(z) and S = sum of exp(z - m) over all but one maximum:
 #     log sum exp(z) - z_c = log1p(S) + (m - z_c),   p_k = exp(z_k - m) / (1 + S),
@@ -7,9 +8,10 @@
 # with compensation and every exp carried as hi + lo, so no bound below grows with K before K = 1e5.
 # An infinite maximum counts as equal to itself: the row's other probabilities are 0.
 #
-# Error, on top of the rounding of z - m, over K from 2 to 100 000: loss 1.8 ULP (K = 33, probabilities;
-# codes: 1.1), gradient 1.4 ULP of itself for a code (K = 100, baseline) and 1.8 ULP of the larger of p and y
-# for probabilities. No growth with K was met: the terms of S keep their low parts, in double and in float.
+# Error of the cross-entropy, on top of the rounding of z - m, over K from 2 to 100 000: loss 1.8 ULP (K = 33,
+# probabilities; codes: 1.1), gradient 1.4 ULP of itself for a code (K = 100, baseline) and 1.8 ULP of the
+# larger of p and y for probabilities. It does not grow with K: the terms of S keep their low parts, in double
+# and in float.
 
 cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
     """The first row whose code is not in [0, outputs), or -1."""
@@ -48,36 +50,8 @@ cdef inline real normalise(
     return log_sum(d, d_lo, inverse[0]) + cost
 
 
-cdef inline void focus(
-    double gamma, real e, real* own, real* own_low, real* inverse, real* inverse_low, real* value,
-) noexcept nogil:
-    """Make of a row's cross-entropy l = -log p_c its focal loss (1 - p_c)**gamma l.
-
-    The gradient changes by a factor that all its entries share, (1 - p_c)**gamma times
-    1 + gamma p_c l / (1 - p_c): inverse is multiplied by it. e is exp(z - m) of the code, own + own_low the
-    sum of that over all other classes.
-    """
-    cdef double power, power_lo, f, p, hi, lo, other, other_lo
-    cdef double cost = <double>value[0]
-    hi = <double>inverse[0]
-    lo = <double>inverse_low[0]
-    two_product(<double>own[0], hi, &p, &other_lo)
-    other_lo = other_lo + (<double>own_low[0] * hi + <double>own[0] * lo)
-    other = p + other_lo
-    other_lo = (p - other) + other_lo
-    focal_power(other, other_lo, gamma, &power, &power_lo)
-    p = <double>e * hi
-    # What nothing is left for, l or 1 - p_c, has no quotient; its limit is 1. No p_c, no slope, even of inf.
-    f = gamma * p * (cost / other) if other > 0.0 and cost - cost == 0.0 else gamma * p
-    value[0] = <real>(power * cost + (power_lo * cost if cost - cost == 0.0 else 0.0))
-    times(&power, &power_lo, 1.0 + f, ((1.0 - (1.0 + f)) + f) if f < 1.0 else ((f - (1.0 + f)) + 1.0))
-    times(&hi, &lo, power, power_lo)
-    inverse[0] = <real>hi
-    inverse_low[0] = <real>((hi - <double>inverse[0]) + lo)
-
-
-cdef inline void softmax_few(real* raw, Batch* batch, bint focal) noexcept nogil:
-    """Up to FEW classes: ROWS rows side by side, so that every step is a vector. focal is a constant."""
+cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
+    """Up to FEW classes: ROWS rows side by side, so that every step is a vector. loss is a constant."""
     cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then p, then the gradient
     cdef real low[FEW * ROWS]      # its low part
     cdef real share[FEW * ROWS]    # the target probabilities, where the target is not a plain code
@@ -88,17 +62,17 @@ cdef inline void softmax_few(real* raw, Batch* batch, bint focal) noexcept nogil
     cdef real cost[ROWS]
     cdef real own[ROWS]
     cdef real own_low[ROWS]
-    cdef real before[ROWS]
+    cdef real e[ROWS]
     cdef real inverse[ROWS]
     cdef real inverse_low[ROWS]
     cdef real weight[ROWS]
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
     cdef const real* weights = <const real*>batch.weight
-    cdef real* curvature = NULL if focal else <real*>batch.curvature
+    cdef real* curvature = <real*>batch.curvature if loss == CROSS_ENTROPY else NULL
     cdef real* per_sample = <real*>batch.per_sample
     cdef Py_ssize_t K = batch.outputs
-    cdef double smoothing = 0.0 if focal else batch.parameter
+    cdef double smoothing = batch.parameter if loss == CROSS_ENTROPY else 0.0
     cdef bint plain = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
@@ -142,17 +116,18 @@ cdef inline void softmax_few(real* raw, Batch* batch, bint focal) noexcept nogil
             for r in range(n):
                 own[r] = score[code[r] * ROWS + r]
                 own_low[r] = low[code[r] * ROWS + r]
-        if focal:
+        if loss != CROSS_ENTROPY:
             for r in range(ROWS):
-                before[r] = own[r]
+                e[r] = own[r]
         for r in range(ROWS):
             value[r] = normalise(
                 rest[r], error[r], ties[r], cost[r], &own[r], &own_low[r], &inverse[r], &inverse_low[r]
             )
-        if focal:
+        if loss != CROSS_ENTROPY:
             for r in range(ROWS):
-                focus(
-                    batch.parameter, before[r], &own[r], &own_low[r], &inverse[r], &inverse_low[r], &value[r]
+                loss_of_code(
+                    loss, batch.parameter, cost[r], e[r], own[r], own_low[r],
+                    &inverse[r], &inverse_low[r], &value[r],
                 )
         if curvature != NULL or plain:
             for k in range(K):
@@ -192,10 +167,10 @@ cdef inline void softmax_few(real* raw, Batch* batch, bint focal) noexcept nogil
         first += ROWS
 
 
-cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogil:
+cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
     """More than FEW classes: LANES neighbours of a row side by side, what is left over in a padded piece.
 
-    focal is a constant.
+    loss is a constant.
     """
     cdef real top[LANES]
     cdef real rest[LANES]
@@ -210,7 +185,7 @@ cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogi
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
     cdef const real* weights = <const real*>batch.weight
-    cdef real* curvature = NULL if focal else <real*>batch.curvature
+    cdef real* curvature = <real*>batch.curvature if loss == CROSS_ENTROPY else NULL
     cdef real* per_sample = <real*>batch.per_sample
     cdef real* low = <real*>apart(batch.scratch)
     cdef real* share = low + batch.outputs
@@ -218,11 +193,11 @@ cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogi
     cdef Py_ssize_t K = batch.outputs
     cdef Py_ssize_t steps = K // LANES
     cdef Py_ssize_t whole = steps * LANES
-    cdef double smoothing = 0.0 if focal else batch.parameter
+    cdef double smoothing = batch.parameter if loss == CROSS_ENTROPY else 0.0
     cdef bint plain = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
-    cdef real m, x, own, own_low, before, loss, weight, inverse, inverse_low
+    cdef real m, x, own, own_low, e, cost_of_row, weight, inverse, inverse_low
     cdef Py_ssize_t i, j, k, code = 0, filled = 0
     for i in range(batch.rows):
         z = raw + i * K
@@ -269,10 +244,10 @@ cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogi
         if plain:
             own = z[code]
             own_low = low[code]
-        before = own
-        loss = normalise(rest[0], error[0], ties[0], x, &own, &own_low, &inverse, &inverse_low)
-        if focal:
-            focus(batch.parameter, before, &own, &own_low, &inverse, &inverse_low, &loss)
+        e = own
+        cost_of_row = normalise(rest[0], error[0], ties[0], x, &own, &own_low, &inverse, &inverse_low)
+        if loss != CROSS_ENTROPY:
+            loss_of_code(loss, batch.parameter, x, e, own, own_low, &inverse, &inverse_low, &cost_of_row)
         if curvature != NULL or plain:
             for k in range(K):
                 z[k] = z[k] * inverse + (low[k] * inverse + z[k] * inverse_low)
@@ -287,13 +262,13 @@ cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogi
             for k in range(K):
                 z[k] = z[k] * inverse + ((low[k] * inverse + z[k] * inverse_low) - share[k])
         if per_sample != NULL:
-            per_sample[i] = loss
+            per_sample[i] = cost_of_row
         if weights != NULL:
             weight = weights[i]
-            loss = loss * weight if weight != <real>0.0 else <real>0.0
+            cost_of_row = cost_of_row * weight if weight != <real>0.0 else <real>0.0
             for k in range(K):
                 z[k] = z[k] * weight if weight != <real>0.0 else <real>0.0
-        value[filled] = loss
+        value[filled] = cost_of_row
         filled += 1
         if filled == ROWS:
             add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
@@ -302,17 +277,195 @@ cdef inline void softmax_many(real* raw, Batch* batch, bint focal) noexcept nogi
         add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
 
 
-cdef inline Py_ssize_t cross_entropy_rows(real* raw, Batch* batch) noexcept nogil:
-    """Cross-entropy of a softmax. codes, or target: probability rows; parameter: label smoothing.
+cdef inline void add_block(const double* x, Py_ssize_t n, double* total, double* error) noexcept nogil:
+    """Add up to SMALL numbers to total + error."""
+    cdef double part[LANES]
+    cdef double lost[LANES]
+    cdef double t, t_lo, u, lo
+    cdef Py_ssize_t j, k
+    if n == SMALL:
+        for j in range(LANES):
+            t = 0.0
+            t_lo = 0.0
+            k = 0
+            while True:
+                two_sum(t, x[k + j], &u, &lo)
+                t = u
+                t_lo = t_lo + lo
+                k += LANES
+                if k == SMALL:
+                    break
+            part[j] = t
+            lost[j] = t_lo
+        join_lanes(part, lost)
+        two_sum(total[0], part[0], &u, &lo)
+        total[0] = u
+        error[0] = error[0] + (lo + lost[0])
+        return
+    for k in range(n):
+        two_sum(total[0], x[k], &u, &lo)
+        total[0] = u
+        error[0] = error[0] + lo
 
-    curvature: the probabilities p, unweighted; a row's Hessian is weight * (diag(p) - p p').
+
+cdef inline void chance(
+    double e, double low, double rest, double rest_lo, double inverse, double inverse_lo,
+    double* p, double* p_lo, double* other, double* other_lo,
+) noexcept nogil:
+    """p = (e + low) / (1 + rest) and 1 - p, in two parts. Only the largest class, alone, has p beyond 1/2."""
+    cdef double q, q_lo
+    two_product(e, inverse, &q, &q_lo)
+    q_lo = q_lo + (low * inverse + e * inverse_lo)
+    p[0] = q + q_lo
+    p_lo[0] = (q - p[0]) + q_lo
+    two_product(rest, inverse, &q, &q_lo)
+    q_lo = q_lo + (rest_lo * inverse + rest * inverse_lo)
+    other[0] = q if p[0] > 0.5 else 1.0 - p[0]
+    other_lo[0] = q_lo if p[0] > 0.5 else ((1.0 - other[0]) - p[0]) - p_lo[0]
+
+
+cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
+    """Probability rows of a loss other than the cross-entropy, row by row and in double. loss is a constant.
+
+    A row costs sum_k y_k f(l_k), with l = -log p. With h_k = y_k f'(l_k) the gradient is p_j sum_k h_k - h_j,
+    which is p_j (sum of all h but h_j) - h_j (1 - p_j).
+    """
+    cdef double top[LANES]
+    cdef double rests[LANES]
+    cdef double errors[LANES]
+    cdef double ties[LANES]
+    cdef double lows[SMALL]      # of exp(z - m), which the buffer has no space for in float
+    cdef double behind[SMALL]    # m - z
+    cdef double other[SMALL]
+    cdef double other_lo[SMALL]
+    cdef double part[SMALL]
+    cdef double cost[SMALL]
+    cdef real value[ROWS]
+    cdef const real* y
+    cdef const real* weights = <const real*>batch.weight
+    cdef real* per_sample = <real*>batch.per_sample
+    # A buffer for outputs + 32 numbers in double; that of float may begin between two of them.
+    cdef double* e = <double*>apart(<void*>((<size_t>batch.scratch + 7) & ~<size_t>7))
+    cdef double* low
+    cdef real* z
+    cdef Py_ssize_t K = batch.outputs
+    cdef SoftmaxRow row
+    cdef double x, m, p, p_lo, o, o_lo, rest, rest_lo, tied, d, d_lo
+    cdef double total, lost, sum, sum_lo
+    cdef real cost_of_row, weight
+    cdef Py_ssize_t i, j, k, n, first, width, filled = 0
+    for i in range(batch.rows):
+        z = raw + i * K
+        y = <const real*>batch.target + i * K
+        m = <double>z[0]
+        for k in range(1, K):
+            m = <double>z[k] if <double>z[k] > m else m
+        for j in range(LANES):
+            top[j] = m
+        rest = 0.0
+        rest_lo = 0.0
+        tied = 0.0
+        first = 0
+        while first < K:
+            n = min(K - first, <Py_ssize_t>SMALL)
+            width = LANES if n == SMALL else 1
+            if real is float:
+                low = lows
+            else:
+                low = e + K + first
+            for k in range(n):
+                e[first + k] = <double>z[first + k]
+            lane_exps(e + first, low, n // width, width, top, rests, errors, ties)
+            for j in range(width):
+                two_sum(rest, rests[j], &sum, &sum_lo)
+                rest = sum
+                rest_lo = rest_lo + (errors[j] + sum_lo)
+                tied = tied + ties[j]
+            first += n
+        two_sum(rest, tied - 1.0, &sum, &sum_lo)
+        two_sum(sum, rest_lo + sum_lo, &rest, &rest_lo)
+        two_sum(1.0, rest, &d, &d_lo)
+        d_lo = d_lo + rest_lo
+        reciprocal(d, d_lo, &row.inverse, &row.inverse_low)
+        row.log_total = log_sum(d, d_lo, row.inverse)
+        total = 0.0
+        lost = 0.0
+        sum = 0.0
+        sum_lo = 0.0
+        first = 0
+        while first < K:
+            n = min(K - first, <Py_ssize_t>SMALL)
+            if real is float:
+                for k in range(n):
+                    lows[k] = 0.0
+                low = lows
+            else:
+                low = e + K + first
+            for k in range(n):
+                chance(
+                    e[first + k], low[k], rest, rest_lo, row.inverse, row.inverse_low,
+                    &p, &p_lo, &other[k], &other_lo[k],
+                )
+                x = m - <double>z[first + k] if <double>z[first + k] != m else 0.0
+                # A class without a share costs nothing, even at -inf.
+                behind[k] = x if y[first + k] != <real>0.0 else 0.0
+            loss_of_terms(loss, batch.parameter, &row, n, behind, e + first, other, other_lo, cost, part)
+            for k in range(n):
+                cost[k] = <double>y[first + k] * cost[k]
+                # Rounded before it is summed: the sum of a single part must be that part.
+                z[first + k] = <real>(<double>y[first + k] * part[k])
+                part[k] = <double>z[first + k]
+            add_block(part, n, &total, &lost)
+            add_block(cost, n, &sum, &sum_lo)
+            first += n
+        cost_of_row = <real>(sum + (sum_lo if sum - sum == 0.0 else 0.0))
+        weight = weights[i] if weights != NULL else <real>1.0
+        first = 0
+        while first < K:
+            n = min(K - first, <Py_ssize_t>SMALL)
+            if real is float:
+                for k in range(n):
+                    lows[k] = 0.0
+                low = lows
+            else:
+                low = e + K + first
+            for k in range(n):
+                chance(
+                    e[first + k], low[k], rest, rest_lo, row.inverse, row.inverse_low, &p, &p_lo, &o, &o_lo
+                )
+                x = <double>z[first + k]
+                d = (total - x) + lost
+                z[first + k] = <real>((p * d - x * o) + (p_lo * d - x * o_lo))
+            first += n
+        if per_sample != NULL:
+            per_sample[i] = cost_of_row
+        if weights != NULL:
+            cost_of_row = cost_of_row * weight if weight != <real>0.0 else <real>0.0
+            for k in range(K):
+                z[k] = z[k] * weight if weight != <real>0.0 else <real>0.0
+        value[filled] = cost_of_row
+        filled += 1
+        if filled == ROWS:
+            add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
+            filled = 0
+    if filled > 0:
+        add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
+
+
+cdef inline Py_ssize_t softmax_rows(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
+    """A loss of a softmax. codes, or target: probability rows; parameter: label smoothing, or the loss's own.
+
+    curvature: of the cross-entropy the probabilities p, unweighted; a row's Hessian is weight * (diag(p) -
+    p p'). Other losses do not write it.
     """
     cdef Py_ssize_t bad = bad_code(batch)
     if bad >= 0:
         return bad
     clear_sums(batch)
-    if batch.outputs <= FEW:
-        softmax_few(raw, batch, False)
+    if loss != CROSS_ENTROPY and batch.target != NULL:
+        softmax_terms(loss, raw, batch)
+    elif batch.outputs <= FEW:
+        softmax_few(loss, raw, batch)
     else:
-        softmax_many(raw, batch, False)
+        softmax_many(loss, raw, batch)
     return -1
