@@ -1,5 +1,6 @@
-"""The multi-layer perceptrons: what each calls its loss and how it reads y."""
+"""The multi-layer perceptrons: how each reads y and chooses its loss."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -7,156 +8,177 @@ from typing import Any, Self
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
-from sklearn.base import RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._base import FitCallbacks, unchanged_on_error, with_callbacks
-from sklloss.data.checks import Array, ClassWeight, MatrixLike, check_same_device, on_host
+from sklloss._class_predictions import ClassPredictions
+from sklloss.arrays.transfer import to_device
+from sklloss.data.checks import (
+    Array,
+    ClassWeight,
+    MatrixLike,
+    check_choice,
+    check_real,
+    check_same_device,
+    check_weight,
+    on_host,
+)
 from sklloss.data.dataset import check_data, check_stream_data, check_validation_data
-from sklloss.data.targets import code_values
-from sklloss.losses import Loss
-from sklloss.mlp.base import BaseMLP, is_stochastic, output_activation
-from sklloss.mlp.classification import BaseMLPClassifier
+from sklloss.data.targets import (
+    check_column_order,
+    code_classes,
+    code_values,
+    is_label_column,
+    scored_classes,
+    stream_classes,
+)
+from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss
+from sklloss.mlp.base import BaseMLP, check_partial_fit, link_name
+from sklloss.objectives.classification import bind_loss, check_classification_loss, has_custom_link
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
+OUTPUTS = ("auto", "softmax", "sigmoid")
 
-class MLPClassifier(BaseMLPClassifier):
+
+class MLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier, a drop-in for ``sklearn.neural_network.MLPClassifier``.
 
-    The same ``random_state`` starts from the same weights and visits the same batches as scikit-learn, so
-    the results are the same to rounding, with the differences named in the notes.
+    With the same ``random_state`` it starts from the same weights and visits the same batches as
+    scikit-learn, so the results agree up to rounding, except for the differences listed in the notes.
 
     Parameters
     ----------
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
-        Units of each hidden layer; empty for a linear model.
+        Number of units of each hidden layer; empty for a linear model.
     activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu", "elu"}, default="relu"
-        Of the hidden layers.
+        Activation of the hidden layers.
     solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
-        "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which
-        suits a small number of rows.
+        "adam", "adamw" and "sgd" take one step per batch of rows. "lbfgs" takes one step per pass over all
+        rows, which suits small data sets.
     alpha : float, default=0.0001
-        Strength of the L2 penalty: alpha / 2 times the sum of squared weights (not biases), divided by the
-        sum of the weights of a batch's rows, is added to its loss. With "adamw" there is no such term:
-        each step takes the learning rate times alpha off a weight, as a share of it.
+        Strength of the L2 penalty: alpha / 2 times the sum of the squared weights (biases are not penalised),
+        divided by the sum of the sample weights of a batch, is added to the loss of the batch. With "adamw"
+        there is no such term; instead, each step shrinks the weights by the fraction
+        ``learning rate * alpha``.
     batch_size : int, default="auto"
-        Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
-        a warning.
+        Rows per batch; "auto" is ``min(200, n_samples)``. A value larger than the number of rows is clipped,
+        with a warning.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine", "one-cycle"}, default="constant"
-        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch,
-        and "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine"
-        and "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the
-        notes of `MLPRegressor`.
+        "invscaling" and "adaptive" apply to "sgd" only: "invscaling" divides ``learning_rate_init`` by
+        ``t_ ** power_t`` after each epoch, "adaptive" divides the rate by 5 each time that progress stalls,
+        down to 1e-6. "cosine" and "one-cycle" apply to every stochastic solver and change the rate from batch
+        to batch over ``max_iter`` epochs; see the notes of `MLPRegressor`.
     learning_rate_init : float, default=0.001
-        With "cosine" and "one-cycle" the highest rate. `find_learning_rate` looks for one.
+        The initial learning rate; with "cosine" and "one-cycle" the highest one. `find_learning_rate`
+        suggests a value.
     power_t : float, default=0.5
-        Only used by "sgd" with "invscaling".
+        Exponent of "invscaling". Only used by "sgd".
     max_iter : int, default=200
-        Most epochs, or iterations of "lbfgs".
+        Maximum number of epochs, or of iterations of "lbfgs".
     shuffle : bool, default=True
-        Visit the rows in a new order each epoch.
+        Whether to visit the rows in a new order in each epoch.
     random_state : int, RandomState or None, default=None
-        Draws the initial weights, then the validation split, then the order of each epoch.
+        Draws the initial weights, then the validation split, then the order of the rows in each epoch.
     tol : float, default=1e-4
-        An epoch that lowers the training loss (with ``early_stopping``: raises the validation score) by
-        less than this counts as no improvement. "lbfgs" ends when no component of the gradient is larger.
+        An epoch that does not lower the training loss (with ``early_stopping``: does not raise the validation
+        score) by at least this much counts as one without improvement. "lbfgs" stops when no component of the
+        gradient exceeds it.
     verbose : bool, default=False
-        Print the loss of each epoch.
+        Whether to print the loss after each epoch.
     warm_start : bool, default=False
-        Go on from the weights of the last fit, with the same classes.
+        Whether `fit` continues from the weights of the previous call, with the same classes.
     momentum : float, default=0.9
         Only used by "sgd".
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
     early_stopping : bool, "loss", str or callable, default=False
-        With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
-        weights of the best epoch: judged by accuracy if True, by the validation loss if "loss", else by a
-        scorer, given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better,
-        which is given NumPy's arrays, and weights if it takes ``sample_weight``. The rows are ``X_val`` if
-        given to `fit`, else a ``validation_fraction`` of the training rows, as scikit-learn draws it:
-        stratified for two classes.
+        Whether the stochastic solvers stop when predictions for held-out rows no longer improve, and keep the
+        weights of the best epoch. True monitors accuracy, "loss" the validation loss. Anything else is
+        a scorer: its name in scikit-learn, or a function ``scorer(estimator, X, y)`` whose result is better
+        the greater it is. A scorer is passed NumPy arrays, and weights if it accepts ``sample_weight``. The
+        held-out rows are ``X_val`` of `fit` if given, else a ``validation_fraction`` of the training
+        rows, as scikit-learn draws it: stratified for two classes.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the moments in "adam" and "adamw".
+        Decay rates of the first and second moments in "adam" and "adamw".
     epsilon : float, default=1e-8
-        Added to the root of the second moment in "adam" and "adamw".
+        Added to the square root of the second moment in "adam" and "adamw".
     n_iter_no_change : int, default=10
-        Training stops after more than this many epochs without improvement; ``np.inf`` is allowed.
+        Training stops after more than this many epochs without improvement; may be ``np.inf``.
     max_fun : int, default=15000
-        Most evaluations of the loss; only used by "lbfgs".
+        Maximum number of loss evaluations. Only used by "lbfgs".
     loss : str or Loss, default="auto"
         "auto" is the cross-entropy of a softmax ("cross_entropy") or the log loss of each sigmoid
-        ("log_loss"), whichever the outputs are. "focal" is either's focal loss, with gamma = 2; else a
-        `sklloss.losses.Loss` of which the linear classifiers say what it may be.
+        ("log_loss"), depending on the outputs. "focal" is the focal loss of either, with gamma = 2. Any
+        `sklloss.losses.Loss` that the linear classifiers accept is accepted too.
     output : {"auto", "softmax", "sigmoid"}, default="auto"
-        What the outputs are, see ``y`` of `fit`. With "auto", labels (n,) give a softmax, a matrix of zeros
-        and ones is multi-label. "softmax" takes a matrix as class probabilities, "sigmoid" as labels or
-        probabilities of labels that are independent, and labels (n,) of K > 2 classes as one-vs-rest.
+        Whether the outputs are the classes of one softmax or independent sigmoids. It also determines which
+        targets y may hold, see the notes.
     class_weight : dict, "balanced", list of these or None, default=None
-        Weights by class label, which multiply ``sample_weight``; "balanced" makes every class weigh the
-        same in total. A multi-label y may have a list with an entry (over 0 and 1) for each label. Soft
-        labels count as the mixture that they are.
+        Weights by class label, which multiply ``sample_weight``; "balanced" gives every class the same total
+        weight. For a multi-label y, a list may hold one entry (over 0 and 1) per label. A soft label counts
+        as the mixture of classes that it describes.
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss, with
         K = 2 for sigmoids.
     warmup_fraction : float, default=None
-        The share of the training in which the rate of "cosine" and "one-cycle" rises; None is 0.05 for the
-        one and 0.3 for the other.
+        The fraction of the training during which the rate of "cosine" or "one-cycle" rises; None is 0.05 for
+        "cosine" and 0.3 for "one-cycle".
     n_threads : int or None, default=None
-        Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
-        any value.
+        Number of threads; None uses what OMP_NUM_THREADS or the machine allows. Results are the same bits for
+        any number.
     device : None, str or torch.device, default=None
-        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
-        "cpu" is where NumPy lives, and tensors in main memory are taken as NumPy's; a
-        ``torch.device`` has PyTorch compute in any case.
+        Where to compute; None is where X lives. "cuda", "cuda:1", "mps" and so on move NumPy arrays, data
+        frames and CSR matrices to that device once, using PyTorch, and the fitted attributes back; batches of
+        CSR rows are made dense there. "cpu" is NumPy, which also reads tensors in main memory in place; a
+        ``torch.device`` always selects PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
-        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
-        float32.
+        What to compute in when ``device`` moves NumPy arrays. A device without float64 uses float32.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted. For a matrix of probabilities the column names of a DataFrame, sorted too (the
-        columns are taken along), else 0 to K - 1; 0 to L - 1 for a multi-label y. Numbers live where X does.
+        The sorted class labels. For a matrix of class probabilities, the sorted column names of a DataFrame
+        (columns are reordered to match), else 0 to K - 1; for a multi-label y 0 to L - 1. Numbers live where
+        X does.
     coefs_ : list of ndarray
-        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i. They are arrays of X's namespace,
-        on its device, where that is not NumPy; so are the biases.
+        ``coefs_[i]``, of shape (inputs, outputs), are the weights of layer i. If X is not a NumPy array,
+        weights and biases are arrays of its namespace, on its device.
     intercepts_ : list of ndarray
-        Biases of each layer.
+        The biases of each layer.
     loss_ : float
         The training loss of the last epoch, penalty included: the mean over its batches of the loss
-        before each step. With "lbfgs" the objective at the end.
+        before each step. With "lbfgs" the final objective.
     best_loss_ : float or None
         The lowest of ``loss_curve_`` and ``loss_``; None with ``early_stopping``.
     loss_curve_ : list of float
-        ``loss_`` of each epoch, or of each iteration of "lbfgs".
+        ``loss_`` after each epoch, or each iteration of "lbfgs".
     validation_loss_curve_ : list of float or None
-        The loss on the validation rows after each epoch, without the penalty and without class weights; NaN
-        for epochs of earlier calls that had no validation rows. None without validation.
+        The loss on the validation rows after each epoch, without the penalty and class weights; NaN for
+        epochs of earlier calls without validation rows. None without validation.
     validation_scores_ : list of float or None
-        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
-        validation loss, negated. None without ``early_stopping``.
+        What ``early_stopping`` monitors, after each epoch; greater is better, so for "loss" it is the negated
+        validation loss. None without ``early_stopping``.
     best_validation_score_ : float or None
-        The highest of ``validation_scores_``; after a warm start that did not get further, the score of the
+        The highest of ``validation_scores_``. After a warm start that found nothing better, the score of the
         weights that it started from.
     best_iter_ : int
-        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
-        best, else the last one; 0 where "lbfgs" had nothing to do.
+        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: the best one with
+        ``early_stopping``, else the last one; 0 if "lbfgs" took no iteration.
     n_iter_ : int
-        Epochs of the last call.
+        Epochs (or iterations) of the last call.
     t_ : int
         Rows seen in training, over all epochs.
     n_layers_, n_outputs_ : int
         Two classes have one output.
     out_activation_ : str
-        "softmax" or "logistic"; with a loss that has another inverse link, that of the loss, as in
+        "softmax" or "logistic"; for a loss with another inverse link, the name of that link, as in
         `MLPRegressor`.
     solver_ : str
     n_features_in_ : int
@@ -165,26 +187,36 @@ class MLPClassifier(BaseMLPClassifier):
 
     See Also
     --------
-    MLPRegressor : Its notes say how learning rates run, what ``random_state`` draws in which order, and what
-        training leaves that is cut short; it is all the same here.
+    MLPRegressor : Its notes describe learning rate schedules, what ``random_state`` draws in which order, and
+        interrupted training; all of it applies here too.
 
     Notes
     -----
+    ``y`` may hold:
+
+    - labels of any type, of shape (n,). The outputs are a softmax, or with ``output="sigmoid"`` one-vs-rest
+      sigmoids; two classes are one sigmoid either way;
+    - a 0/1 matrix (n, L) of labels that do not exclude each other (multi-label), unless ``output="softmax"``;
+    - with ``output="softmax"`` class probabilities (n, K), one-hot rows included; each row must sum to 1;
+    - with ``output="sigmoid"`` probabilities of independent labels, (n, L) in [0, 1];
+    - probabilities (n,) in [0, 1] of the second of two classes.
+
     Where this differs from scikit-learn 1.9:
 
-    - Probabilities are not clipped, neither in the loss nor in `predict_log_proba`: a certain wrong answer
-      costs the logit.
-    - y of one class only is an error.
-    - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
-    - A multi-label y that is sparse gives dense predictions.
-    - A validation score that is NaN counts as an epoch without improvement.
-    - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
-      changed parameters, and starts the optimiser anew when ``solver`` has changed, a learning rate that has
-      come down when ``learning_rate`` or ``learning_rate_init`` has, the loss curves when ``loss`` or
-      ``label_smoothing`` has.
+    - Probabilities are not clipped, neither in the loss nor in `predict_log_proba`: a confident wrong
+      prediction costs the full logit.
+    - A y with only one class is an error.
+    - Rows of weight 0 are dropped before batches are formed, so they have no effect at all.
+    - Predictions for a sparse multi-label y are dense.
+    - An epoch whose validation score is NaN counts as one without improvement.
+    - Training that continues (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights and uses
+      changed parameters. A changed ``solver`` restarts the optimiser, a changed ``learning_rate`` or
+      ``learning_rate_init`` resets a rate that has been lowered, and a changed ``loss`` or
+      ``label_smoothing`` starts new loss curves.
 
-    With a loss that is linear in y, as the cross-entropy, log and focal losses are, a row of probabilities is
-    the same as a row for each class, weighted by them; in one batch, that is, and as the mean of batches.
+    If the loss is linear in y, as the cross-entropy, log and focal losses are, a row of probabilities is
+    equivalent to one row per class weighted by them, provided that those rows are in the same batch and the
+    batches are averaged.
 
     Examples
     --------
@@ -195,6 +227,8 @@ class MLPClassifier(BaseMLPClassifier):
     >>> model.predict_proba(X[:2]).shape
     (2, 2)
     """
+
+    classes_: Array
 
     def __init__(
         self,
@@ -263,54 +297,7 @@ class MLPClassifier(BaseMLPClassifier):
         self.device = device
         self.device_dtype = device_dtype
 
-    @with_callbacks
-    def fit(
-        self,
-        X: MatrixLike,
-        y: MatrixLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        X_val: MatrixLike | None = None,
-        y_val: MatrixLike | None = None,
-        sample_weight_val: ArrayLike | None = None,
-    ) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
-            most data frames, the stochastic solvers work on a copy.
-            A torch tensor, or an array of another namespace of the array API, is worked on where it lives,
-            and what is learned lives there too. Batches of a sparse X that ``device`` moves are dense.
-        y : array-like
-            Labels (n,) of any type; a 0/1 matrix (n, L) of labels that may hold together. Probabilities:
-            (n,) in [0, 1] of the second of two classes; of classes, (n, K) with rows that sum to 1 and
-            ``output="softmax"``; of independent labels, (n, L) in [0, 1] with ``output="sigmoid"``.
-        sample_weight : array-like of shape (n,), optional
-            Non-negative, not all zero.
-        X_val, y_val, sample_weight_val : optional
-            Validation rows: their loss is recorded, weighted by ``sample_weight_val`` alone, and
-            ``early_stopping`` watches how they are predicted.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter or an argument is invalid, which the message names. The estimator then keeps
-            the state that it had.
-        """
-        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
-        first = not (self.warm_start and hasattr(self, "coefs_"))
-        with unchanged_on_error(self):
-            optimizer = self._check_parameters()
-            data = self._fit_data(X, y, sample_weight, X_val, y_val, sample_weight_val, first)
-            return self._train(optimizer, **data, first=first, callbacks=callbacks)
-
-    @available_if(is_stochastic)
+    @available_if(check_partial_fit)
     def partial_fit(
         self,
         X: MatrixLike,
@@ -318,7 +305,7 @@ class MLPClassifier(BaseMLPClassifier):
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one epoch over the given rows, going on from where the last call left off.
+        """Train for one epoch over the given rows, continuing where the last call left off.
 
         Parameters
         ----------
@@ -327,8 +314,8 @@ class MLPClassifier(BaseMLPClassifier):
             As for `fit`.
         sample_weight : array-like of shape (n,), optional
         classes : array-like of shape (n_classes,), optional
-            All labels that will ever come. Needed at the first call where y holds labels (n,); the columns of
-            a matrix are its classes, which must then be sorted unless the columns have these names.
+            All labels that will ever occur. Required in the first call if y holds labels (n,). If y is a
+            matrix, they name its columns, and must be sorted unless the columns of y carry the same names.
 
         Returns
         -------
@@ -337,141 +324,281 @@ class MLPClassifier(BaseMLPClassifier):
         Raises
         ------
         ValueError, TypeError
-            As from `fit`; if ``classes`` are missing at the first call, or y has others.
+            As by `fit`; or if ``classes`` is missing in the first call, or y has other classes.
         """
-        first = not hasattr(self, "coefs_")
-        with unchanged_on_error(self):
-            if self.early_stopping:
-                raise ValueError("partial_fit does not support early_stopping=True")
-            optimizer = self._check_parameters()
-            data = self._stream_data(X, y, sample_weight, classes, first)
-            return self._train(optimizer, **data, first=first, incremental=True)
+        return self._train_one_epoch(X, y, sample_weight, classes)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
 
+    def _fit_data(self, X, y, sample_weight, validation, first):
+        """See `BaseMLP._fit_data`; the class attributes are set, too."""
+        known = {}
+        if not first and not is_label_column(y):
+            known = {"kind": self._kind, "classes": self._labels()}
+        data = check_data(self, X, y, sample_weight, self._coder(self.class_weight, **known), reset=first)
+        if not first:
+            self._check_same_classes(data.labels)
+        code = self._coder(None, kind=data.labels.kind, classes=data.labels.classes)
+        held_out = check_validation_data(self, *validation, code, data)
+        unweighted = None
+        if held_out is not None:
+            if held_out.labels.kind != data.labels.kind:
+                raise ValueError(f"y_val is {held_out.labels.kind}, but y is {data.labels.kind}")
+        elif self.early_stopping and self.class_weight is not None:
+            weight = check_weight(sample_weight, data.n, data.dtype)
+            unweighted = code(dataclasses.replace(data, weight=weight), y, name="y")
+        self._set_classes(data.labels, data.origin.device)
+        return data, held_out, unweighted
+
+    def _stream_data(self, X, y, sample_weight, classes, first):
+        """See `BaseMLP._stream_data`; the class attributes are set, too."""
+        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
+        if known is None and is_label_column(y):
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        code = self._coder(self.class_weight, kind=None if first else self._kind, classes=known)
+        data = check_stream_data(self, X, y, sample_weight, code, None if first else self._model_array())
+        kind = data.labels.kind
+        if not first and kind != self._kind:
+            raise ValueError(f"y is {kind}, but the network was trained on {self._kind} targets")
+        if classes is not None:
+            check_column_order(classes, y, kind)
+        self._set_classes(data.labels, data.origin.device)
+        return data, None, None
+
+    def _check_parameters(self):
+        check_choice("output", self.output, OUTPUTS)
+        check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        if not isinstance(self.loss, str) or self.loss != "auto":
+            losses.get(self.loss)
+        return super()._check_parameters()
+
+    def _coder(self, class_weight, *, kind=None, classes=None):
+        """A function that codes targets; ``kind`` and ``classes`` are what they must have, if known."""
+        scored = self._monitor().scorer is not None
+
+        def code(data, y, name):
+            data = code_classes(
+                data, y, self.output, class_weight=class_weight, kind=kind, classes=classes, name=name
+            )
+            y = scored_classes(y, data.n, data.labels) if scored else _likeliest(data)
+            return dataclasses.replace(data, y=y)
+
+        return code
+
+    def _check_same_classes(self, labels):
+        """Raise scikit-learn's error if a warm start is asked to continue with other classes."""
+        if labels.kind == self._kind and (
+            labels.kind == "multilabel" or np.array_equal(labels.classes, self._labels())
+        ):
+            return
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+            f"Previously got {self._labels()} ({self._kind}), `y` has {labels.classes} ({labels.kind})"
+        )
+
+    def _loss(self, kind):
+        """The loss for targets of this kind, and whether it is over the classes of one softmax."""
+        softmax = kind in ("binary", "softmax") and self.output != "sigmoid"
+        if isinstance(self.loss, str) and self.loss == "auto":
+            loss = CrossEntropy() if softmax else LogLoss()
+        else:
+            loss = losses.get(self.loss)
+        if kind == "softmax" and isinstance(loss, LogLoss):
+            raise ValueError(
+                f"loss={self.loss!r} is for independent sigmoids, but y has {kind} classes of which each row "
+                "has one; use loss='auto' or loss='cross_entropy', or output='sigmoid'"
+            )
+        return check_classification_loss(
+            loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"
+        ), softmax
+
+    def _bind(self, data, name="y"):
+        loss, softmax = self._loss(data.labels.kind)
+        loss, data = bind_loss(loss, data, self.label_smoothing, softmax=softmax, name=name)
+        if data.codes is not None and loss.target != "classes":
+            values = data.codes[:, None] == np.arange(data.outputs)
+            data = dataclasses.replace(data, values=values.astype(data.dtype), codes=None)
+        return loss, data
+
+    def _strata(self, data):
+        """The classes whose shares a validation split preserves: only for hard labels of two classes."""
+        hard = data.labels.kind == "binary" and bool(np.isin(data.values, (0, 1)).all())
+        return _likeliest(data) if hard else None
+
+    def _set_classes(self, labels, device):
+        loss, softmax = self._loss(labels.kind)
+        self.classes_ = to_device(labels.classes, device)
+        self._kind = labels.kind
+        plain = labels.kind == "binary" and isinstance(loss, (LogLoss, Focal))
+        self._link = self.loss if has_custom_link(loss, softmax=softmax) and not plain else None
+
+    def _loss_key(self):
+        return (self.loss, self.label_smoothing)
+
+    def _has_same_loss(self):
+        return self._trained_on == self._loss_key()
+
+    def _of_scores(self, function, X):
+        if self._kind == "binary":
+            return self._of_outputs(lambda raw: function(raw[:, 0]), X)
+        return self._of_outputs(function, X)
+
+    def _on_host(self, objective):
+        return {**super()._on_host(objective), "classes_": self._labels()}
+
+    def _learned(self, parameters, **model):
+        classes = {"classes_": self.classes_, "_kind": self._kind, "_link": self._link}
+        return {**super()._learned(parameters, **model), **classes}
+
+    def _output_activation(self, loss):
+        if self._link is not None or not loss.has_probabilities:
+            return link_name(loss)
+        return "softmax" if self._kind == "softmax" else "logistic"
+
+    def _validation_score(self, held_out, loss, raw):
+        """Accuracy on the held-out rows; NaN if any score is not finite."""
+        if not np.isfinite(raw).all():
+            return float("nan")
+        right = self._choose(raw[:, 0] if self._kind == "binary" else raw) == held_out.y
+        if right.ndim == 2:
+            right = right.all(axis=1)
+        return float(np.average(right, weights=held_out.weight))
+
+
+def _likeliest(data):
+    """The code of the likeliest class of each row, or a 0/1 row of its likely labels."""
+    if data.labels.kind in ("binary", "multilabel"):
+        likely = (data.values > 0.5).astype(int)
+        return likely[:, 0] if data.labels.kind == "binary" else likely
+    return data.values.argmax(axis=1) if data.codes is None else data.codes
+
 
 class MLPRegressor(RegressorMixin, BaseMLP):
     """Multi-layer perceptron regressor, a drop-in for ``sklearn.neural_network.MLPRegressor``.
 
-    The same ``random_state`` starts from the same weights and visits the same batches as scikit-learn, so
-    the results are the same to rounding, with the differences named in the notes.
+    With the same ``random_state`` it starts from the same weights and visits the same batches as
+    scikit-learn, so the results agree up to rounding, except for the differences listed in the notes.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
-        What is minimised: "squared_error" (half the square, which scikit-learn trains on),
-        "mean_squared_error" (the square), "root_mean_squared_error" (the root of each batch's mean),
-        "absolute_error", "huber", "quantile" (the median), "log_cosh", "poisson" or "gamma"; or a
-        `sklloss.losses.Loss` with parameters of its own, such as ``Quantile(0.9)``. "poisson" takes y >= 0
-        and "gamma" y > 0, and both predict ``exp(raw)``; a loss over probabilities (``LogLoss()``) takes y in
-        [0, 1] and predicts ``sigmoid(raw)``.
+        The loss to minimise: "squared_error" (half the square, as in scikit-learn), "mean_squared_error" (the
+        square), "root_mean_squared_error" (the root of each batch's mean), "absolute_error", "huber",
+        "quantile" (the median), "log_cosh", "poisson" or "gamma"; or a `sklloss.losses.Loss` with parameters
+        of its own, such as ``Quantile(0.9)``. "poisson" requires y >= 0 and "gamma" y > 0, and both predict
+        ``exp(raw)``. A loss over probabilities (``LogLoss()``) takes y in [0, 1] and predicts
+        ``sigmoid(raw)``.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
-        Units of each hidden layer; empty for a linear model.
+        Number of units of each hidden layer; empty for a linear model.
     activation : {"identity", "logistic", "tanh", "relu", "gelu", "silu", "elu"}, default="relu"
-        Of the hidden layers.
+        Activation of the hidden layers.
     solver : {"adam", "adamw", "sgd", "lbfgs"}, default="adam"
-        "adam", "adamw" and "sgd" take a step for each batch of rows, "lbfgs" for all rows together, which
-        suits a small number of rows.
+        "adam", "adamw" and "sgd" take one step per batch of rows. "lbfgs" takes one step per pass over all
+        rows, which suits small data sets.
     alpha : float, default=0.0001
-        Strength of the L2 penalty: alpha / 2 times the sum of squared weights (not biases), divided by the
-        sum of the sample weights of a batch, is added to its loss. With "adamw" there is no such term:
-        each step takes the learning rate times alpha off a weight, as a share of it.
+        Strength of the L2 penalty: alpha / 2 times the sum of the squared weights (biases are not penalised),
+        divided by the sum of the sample weights of a batch, is added to the loss of the batch. With "adamw"
+        there is no such term; instead, each step shrinks the weights by the fraction
+        ``learning rate * alpha``.
     batch_size : int, default="auto"
-        Rows per batch; "auto" is ``min(200, n_samples)``. Larger than the number of rows is clipped, with
-        a warning.
+        Rows per batch; "auto" is ``min(200, n_samples)``. A value larger than the number of rows is clipped,
+        with a warning.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine", "one-cycle"}, default="constant"
-        With "sgd" alone, "invscaling" divides ``learning_rate_init`` by ``t_ ** power_t`` after each epoch,
-        and "adaptive" by 5 each time that progress stalls, until 1e-6. With every stochastic solver, "cosine"
-        and "one-cycle" change the rate from batch to batch over ``max_iter`` epochs; see the notes.
+        "invscaling" and "adaptive" apply to "sgd" only: "invscaling" divides ``learning_rate_init`` by
+        ``t_ ** power_t`` after each epoch, "adaptive" divides the rate by 5 each time that progress stalls,
+        down to 1e-6. "cosine" and "one-cycle" apply to every stochastic solver and change the rate from batch
+        to batch over ``max_iter`` epochs; see the notes.
     learning_rate_init : float, default=0.001
-        With "cosine" and "one-cycle" the highest rate. `find_learning_rate` looks for one.
+        The initial learning rate; with "cosine" and "one-cycle" the highest one. `find_learning_rate`
+        suggests a value.
     power_t : float, default=0.5
-        Only used by "sgd" with "invscaling".
+        Exponent of "invscaling". Only used by "sgd".
     max_iter : int, default=200
-        Most epochs, or iterations of "lbfgs".
+        Maximum number of epochs, or of iterations of "lbfgs".
     shuffle : bool, default=True
-        Visit the rows in a new order each epoch.
+        Whether to visit the rows in a new order in each epoch.
     random_state : int, RandomState or None, default=None
-        Draws the initial weights, then the validation split, then the order of each epoch.
+        Draws the initial weights, then the validation split, then the order of the rows in each epoch.
     tol : float, default=1e-4
-        An epoch that lowers the training loss (with ``early_stopping``: raises the validation score) by
-        less than this counts as no improvement. "lbfgs" ends when no component of the gradient is larger.
+        An epoch that does not lower the training loss (with ``early_stopping``: does not raise the validation
+        score) by at least this much counts as one without improvement. "lbfgs" stops when no component of the
+        gradient exceeds it.
     verbose : bool, default=False
-        Print the loss of each epoch.
+        Whether to print the loss after each epoch.
     warm_start : bool, default=False
-        Go on from the weights of the last fit.
+        Whether `fit` continues from the weights of the previous call.
     momentum : float, default=0.9
         Only used by "sgd".
     nesterovs_momentum : bool, default=True
         Only used by "sgd".
     early_stopping : bool, "loss", str or callable, default=False
-        With "adam", "adamw" and "sgd", stop when held-out rows are no longer predicted better, and keep the
-        weights of the best epoch: judged by R² if True, by the validation loss if "loss", else by a scorer,
-        given by its name in scikit-learn or as ``scorer(estimator, X, y)``, greater being better, which is
-        given NumPy's arrays, and weights if it takes ``sample_weight``. The rows are ``X_val`` if given to
-        `fit`, else a ``validation_fraction`` of the training rows.
+        Whether the stochastic solvers stop when predictions for held-out rows no longer improve, and keep the
+        weights of the best epoch. True monitors R², "loss" the validation loss. Anything else is
+        a scorer: its name in scikit-learn, or a function ``scorer(estimator, X, y)`` whose result is better
+        the greater it is. A scorer is passed NumPy arrays, and weights if it accepts ``sample_weight``. The
+        held-out rows are ``X_val`` of `fit` if given, else a ``validation_fraction`` of the training
+        rows.
     validation_fraction : float, default=0.1
         Only used with ``early_stopping`` and without ``X_val``.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the moments in "adam" and "adamw".
+        Decay rates of the first and second moments in "adam" and "adamw".
     epsilon : float, default=1e-8
-        Added to the root of the second moment in "adam" and "adamw".
+        Added to the square root of the second moment in "adam" and "adamw".
     n_iter_no_change : int, default=10
-        Training stops after more than this many epochs without improvement; ``np.inf`` is allowed.
+        Training stops after more than this many epochs without improvement; may be ``np.inf``.
     max_fun : int, default=15000
-        Most evaluations of the loss; only used by "lbfgs".
+        Maximum number of loss evaluations. Only used by "lbfgs".
     warmup_fraction : float, default=None
-        The share of the training in which the rate of "cosine" and "one-cycle" rises; None is 0.05 for the
-        one and 0.3 for the other.
+        The fraction of the training during which the rate of "cosine" or "one-cycle" rises; None is 0.05 for
+        "cosine" and 0.3 for "one-cycle".
     n_threads : int or None, default=None
-        Threads to use; None takes what OMP_NUM_THREADS or the machine allows. Results have the same bits for
-        any value.
+        Number of threads; None uses what OMP_NUM_THREADS or the machine allows. Results are the same bits for
+        any number.
     device : None, str or torch.device, default=None
-        None computes where X lives. "cuda", "cuda:1", "mps" and so on move NumPy's numbers, data frames and
-        CSR there once, with PyTorch, and what is learned back; batches of CSR rows are made dense there.
-        "cpu" is where NumPy lives, and tensors in main memory are taken as NumPy's; a
-        ``torch.device`` has PyTorch compute in any case.
+        Where to compute; None is where X lives. "cuda", "cuda:1", "mps" and so on move NumPy arrays, data
+        frames and CSR matrices to that device once, using PyTorch, and the fitted attributes back; batches of
+        CSR rows are made dense there. "cpu" is NumPy, which also reads tensors in main memory in place; a
+        ``torch.device`` always selects PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
-        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
-        float32.
+        What to compute in when ``device`` moves NumPy arrays. A device without float64 uses float32.
 
     Attributes
     ----------
     coefs_ : list of ndarray
-        ``coefs_[i]`` of shape (inputs, outputs) are the weights of layer i. They are arrays of X's namespace,
-        on its device, where that is not NumPy; so are the biases.
+        ``coefs_[i]``, of shape (inputs, outputs), are the weights of layer i. If X is not a NumPy array,
+        weights and biases are arrays of its namespace, on its device.
     intercepts_ : list of ndarray
-        Biases of each layer.
+        The biases of each layer.
     loss_ : float
         The training loss of the last epoch, penalty included: the mean over its batches of the loss
-        before each step. With "lbfgs" the objective at the end.
+        before each step. With "lbfgs" the final objective.
     best_loss_ : float or None
         The lowest of ``loss_curve_`` and ``loss_``; None with ``early_stopping``.
     loss_curve_ : list of float
-        ``loss_`` of each epoch, or of each iteration of "lbfgs".
+        ``loss_`` after each epoch, or each iteration of "lbfgs".
     validation_loss_curve_ : list of float or None
-        The loss on the validation rows after each epoch, without the penalty; NaN for epochs of earlier calls
-        that had no validation rows. None without validation.
+        The loss on the validation rows after each epoch, without the penalty; NaN for
+        epochs of earlier calls without validation rows. None without validation.
     validation_scores_ : list of float or None
-        What ``early_stopping`` watches after each epoch, greater being better: for "loss" it is the
-        validation loss, negated. None without ``early_stopping``.
+        What ``early_stopping`` monitors, after each epoch; greater is better, so for "loss" it is the negated
+        validation loss. None without ``early_stopping``.
     best_validation_score_ : float or None
-        The highest of ``validation_scores_``; after a warm start that did not get further, the score of the
+        The highest of ``validation_scores_``. After a warm start that found nothing better, the score of the
         weights that it started from.
     best_iter_ : int
-        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: with ``early_stopping`` the
-        best, else the last one; 0 where "lbfgs" had nothing to do.
+        The epoch whose weights were kept, counted from 1 along ``loss_curve_``: the best one with
+        ``early_stopping``, else the last one; 0 if "lbfgs" took no iteration.
     n_iter_ : int
-        Epochs of the last call.
+        Epochs (or iterations) of the last call.
     t_ : int
         Rows seen in training, over all epochs.
     n_layers_, n_outputs_ : int
     out_activation_ : str
-        What the loss's inverse link is called: "identity", "exp" or "logistic"; the class of the loss for
-        a link of its own.
+        The name of the loss's inverse link: "identity", "exp" or "logistic"; for a link that scikit-learn
+        does not have, the class name of the loss.
     solver_ : str
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -479,42 +606,44 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     Notes
     -----
-    Learning rates over a training, as factors of ``learning_rate_init``: "cosine" rises in a straight line
-    during the warm-up and then falls as ``(1 + cos(pi * t)) / 2``, t going from 0 to 1 [1]_; "one-cycle"
-    rises from 1/25 and falls to 1/250000, both along half a cosine, as torch's ``OneCycleLR`` does, with a
-    constant momentum [2]_. Each call of `fit` runs its schedule from the beginning, under ``warm_start`` too.
-    Training may still stall and end before: ``n_iter_no_change=np.inf`` runs the schedule to its end, which
-    gives no ConvergenceWarning. `partial_fit` does not know its end, and is not there with either.
+    Learning rate schedules, as factors of ``learning_rate_init``: "cosine" rises linearly during the warm-up
+    and then falls as ``(1 + cos(pi * t)) / 2`` for t from 0 to 1 [1]_. "one-cycle" rises from 1/25 and falls
+    to 1/250000, both along half a cosine, like torch's ``OneCycleLR``, with constant momentum [2]_. Each call
+    of `fit` starts its schedule anew, also with ``warm_start``. Training may stall and stop before the end of
+    the schedule; ``n_iter_no_change=np.inf`` runs it to its end, without a ConvergenceWarning. `partial_fit`
+    is not available with either, since it does not know how many epochs will follow.
 
     ``random_state`` draws, in this order: the weights and biases of each layer; the split of
-    ``train_test_split``, where one is needed; for each epoch a permutation, which reorders the rows from how
-    the epoch before had them, as ``sklearn.utils.shuffle`` does. The same integer gives the same bits on one
-    machine. As in scikit-learn, an integer draws the same permutation in every call of `partial_fit`.
+    ``train_test_split``, if one is needed; and for each epoch a permutation of the order of the previous
+    epoch, as ``sklearn.utils.shuffle`` does. The same integer gives the same bits on one machine. As in
+    scikit-learn, an integer draws the same permutation in every call of `partial_fit`.
 
-    Training that is cut short: the loss or the weights becoming NaN or infinite is a ValueError that names
-    the epoch; with ``early_stopping`` the estimator has the best weights until then, without it it is what
-    it was before the call. Ctrl-C raises KeyboardInterrupt; under ``warm_start`` the estimator has the
-    weights of the last finished epoch (of the best one with ``early_stopping``), else it is what it was. A
-    `partial_fit` after either starts the optimiser anew. After any other error nothing has changed.
+    Interrupted training: if the loss or the weights become NaN or infinite, a ValueError names the epoch;
+    with ``early_stopping`` the estimator then has the best weights so far, otherwise it is unchanged. Ctrl-C
+    raises KeyboardInterrupt; with ``warm_start`` the estimator then has the weights of the last complete
+    epoch (with ``early_stopping`` of the best one), otherwise it is unchanged. A later `partial_fit` restarts
+    the optimiser. Any other error leaves the estimator unchanged.
 
-    A warm start with ``early_stopping`` and ``X_val`` scores the weights that it starts from first, and keeps
-    them if no epoch is better on these rows. Without ``X_val`` the best score of the last call stands, as in
-    scikit-learn, though other rows may have been split off.
+    A warm start with ``early_stopping`` and ``X_val`` first scores the weights that it starts from, and keeps
+    them if no epoch is better on these rows. Without ``X_val`` the best score of the last call remains the
+    one to beat, as in scikit-learn, although other rows may have been split off.
 
-    scikit-learn's callbacks (from 1.9 on, ``set_callbacks``) are called around each epoch of `fit`, or
-    iteration of "lbfgs"; one that asks for the end has it.
+    scikit-learn's callbacks (``set_callbacks``, from 1.9 on) are called around each epoch of `fit`, or each
+    iteration of "lbfgs", and may stop the training.
 
     Where this differs from scikit-learn 1.9:
 
-    - With several outputs the loss is their mean, in the gradient as in the reported value; scikit-learn
-      reports the mean but descends the sum. With T outputs, scikit-learn's steps are those of
-      ``alpha / T`` and (for "sgd") ``T * learning_rate_init`` here.
-    - "poisson" leaves out the terms in y alone, which scikit-learn's ``loss_`` contains; the fit is the same.
-    - Rows of weight 0 are left out before batches are formed, so that they change nothing at all.
-    - A validation score that is NaN counts as an epoch without improvement.
-    - Training that goes on (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights, follows
-      changed parameters, and starts the optimiser anew when ``solver`` has changed, a learning rate that has
-      come down when ``learning_rate`` or ``learning_rate_init`` has, the loss curves when ``loss`` has.
+    - The loss of several outputs is their mean, in the gradient as in the reported value; scikit-learn
+      reports the mean but descends along the gradient of the sum. With T outputs, scikit-learn's steps are
+      those of ``alpha / T`` and (for "sgd") ``T * learning_rate_init`` here.
+    - "poisson" omits the terms that depend on y alone, which scikit-learn's ``loss_`` contains; the fit is
+      the same.
+    - Rows of weight 0 are dropped before batches are formed, so they have no effect at all.
+    - An epoch whose validation score is NaN counts as one without improvement.
+    - Training that continues (``warm_start``, `partial_fit`) keeps the dtype of the fitted weights and uses
+      changed parameters. A changed ``solver`` restarts the optimiser, a changed ``learning_rate`` or
+      ``learning_rate_init`` resets a rate that has been lowered, and a changed ``loss`` starts new loss
+      curves.
 
     References
     ----------
@@ -593,50 +722,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.device = device
         self.device_dtype = device_dtype
 
-    @with_callbacks
-    def fit(
-        self,
-        X: MatrixLike,
-        y: MatrixLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        X_val: MatrixLike | None = None,
-        y_val: MatrixLike | None = None,
-        sample_weight_val: ArrayLike | None = None,
-    ) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array-like, DataFrame or sparse matrix of shape (n, p)
-            float32 is trained in float32; a sparse X is never made dense. Where columns lie together, as in
-            most data frames, the stochastic solvers work on a copy.
-            A torch tensor, or an array of another namespace of the array API, is worked on where it lives,
-            and what is learned lives there too. Batches of a sparse X that ``device`` moves are dense.
-        y : array-like of shape (n,) or (n, outputs)
-        sample_weight : array-like of shape (n,), optional
-            Non-negative, not all zero.
-        X_val, y_val, sample_weight_val : optional
-            Validation rows: their loss is recorded, and ``early_stopping`` watches how they are predicted.
-
-        Returns
-        -------
-        self
-        """
-        callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
-        first = not (self.warm_start and hasattr(self, "coefs_"))
-        with unchanged_on_error(self):
-            optimizer, code = self._check_parameters(), self._coder()
-            data = check_data(self, X, y, sample_weight, code, reset=first)
-            held_out = check_validation_data(self, X_val, y_val, sample_weight_val, code, data)
-            if held_out is not None and held_out.outputs != data.outputs:
-                raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")
-            self._link = self.loss
-            return self._train(optimizer, data, held_out, first=first, callbacks=callbacks)
-
-    @available_if(is_stochastic)
+    @available_if(check_partial_fit)
     def partial_fit(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train for one epoch over the given rows, going on from where the last call left off.
+        """Train for one epoch over the given rows, continuing where the last call left off.
 
         Parameters
         ----------
@@ -648,15 +736,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         self
         """
-        first = not hasattr(self, "coefs_")
-        with unchanged_on_error(self):
-            if self.early_stopping:
-                raise ValueError("partial_fit does not support early_stopping=True")
-            optimizer, code = self._check_parameters(), self._coder()
-            learned = None if first else self._model_array()
-            data = check_stream_data(self, X, y, sample_weight, code, learned)
-            self._link = self.loss
-            return self._train(optimizer, data, first=first, incremental=True)
+        return self._train_one_epoch(X, y, sample_weight)
 
     def predict(self, X: MatrixLike) -> Array:
         """Predicted values.
@@ -671,11 +751,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         check_is_fitted(self)
         check_same_device(self, X, self._model_array(), "predict")
-        values = self._of_outputs(lambda raw: losses.get(self._link).predict(raw), X)
+        values = self._of_outputs(losses.get(self._link).predict, X)
         return values[:, 0] if values.shape[1] == 1 else values
 
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
-        """R², the share of the variance of y that is predicted.
+        """R², the proportion of the variance of y that the predictions explain.
 
         Parameters
         ----------
@@ -690,8 +770,23 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
         return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
 
+    def _fit_data(self, X, y, sample_weight, validation, first):
+        code = self._coder()
+        data = check_data(self, X, y, sample_weight, code, reset=first)
+        held_out = check_validation_data(self, *validation, code, data)
+        if held_out is not None and held_out.outputs != data.outputs:
+            raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")
+        self._link = self.loss
+        return data, held_out, None
+
+    def _stream_data(self, X, y, sample_weight, classes, first):
+        learned = None if first else self._model_array()
+        data = check_stream_data(self, X, y, sample_weight, self._coder(), learned)
+        self._link = self.loss
+        return data, None, None
+
     def _loss(self):
-        """The Loss to train on; a ValueError for one that belongs to classes."""
+        """The loss; a ValueError if it is one for classification."""
         loss = losses.get(self.loss)
         named = [name for name in losses.names() if losses.get(name).target == "values"]
         if isinstance(self.loss, str) and self.loss not in named:
@@ -704,20 +799,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return loss
 
     def _coder(self):
-        """A function that takes in targets."""
+        """A function that checks targets."""
         return functools.partial(code_values, loss=self._loss())
 
     def _bind(self, data, name="y"):
         return self._loss(), data
 
-    def _strata(self, data):
-        return None
-
     def _validation_score(self, held_out, loss, raw):
+        """R² on the held-out rows; NaN if any prediction is not finite."""
         values = loss.predict(raw)
         if not np.isfinite(values).all():
             return float("nan")
         return float(r2_score(held_out.y, values, sample_weight=held_out.weight))
-
-    def _output_activation(self, loss):
-        return output_activation(loss)

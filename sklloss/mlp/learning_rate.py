@@ -1,4 +1,4 @@
-"""A learning rate for a network: the range test, and its plot."""
+"""The learning rate range test for networks, and its plot."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,30 +15,30 @@ from sklloss.mlp.base import STOCHASTIC, BaseMLP
 
 __all__ = ["LearningRateFinderDisplay", "LearningRateSearch", "find_learning_rate"]
 
-# Most rows on which the loss is evaluated after each step.
-JUDGED_ROWS = 2048
-# The test ends when the loss rises above its lowest value by this share of its fall, and by at least NOISE
-# times the loss at the start.
-LOST = 0.5
-NOISE = 0.05
+# Maximum number of rows on which the loss is evaluated after each step.
+VALIDATION_ROWS = 2048
+# The test ends when the loss has risen from its minimum by this fraction of its earlier decrease, and by at
+# least MIN_INCREASE times the initial loss.
+LOST_DECREASE = 0.5
+MIN_INCREASE = 0.05
 # Number of neighbouring losses averaged for the smoothed curve.
 WINDOW = 5
 
 
 @dataclass(frozen=True, eq=False)
 class LearningRateSearch:
-    """What `find_learning_rate` found.
+    """The result of `find_learning_rate`.
 
     Attributes
     ----------
     rates : ndarray of shape (n,)
-        The learning rates that were tried, rising.
+        The learning rates that were tried, in increasing order.
     losses : ndarray of shape (n,)
-        The loss after the step with each of them, without the penalty.
+        The loss after the step at each rate, without the penalty.
     smoothed_losses : ndarray of shape (n,)
-        Averages of up to 5 neighbours.
+        Averages over up to 5 neighbours.
     suggestion : float or None
-        A rate to train with; None if the loss fell at none of them.
+        A rate to train with; None if the loss decreased at none of them.
     """
 
     rates: NDArray[np.float64]
@@ -60,21 +60,21 @@ def find_learning_rate(
     """Run a learning rate range test and suggest a rate to train with.
 
     A new network takes ``n_steps`` steps, of one batch each, at rates that grow geometrically. At low rates
-    the loss hardly changes, then it falls faster and faster, and finally training diverges, which ends the
-    test. The suggestion is the geometric mean of the rate at which the loss falls fastest and the rate at
-    which it is lowest.
+    the loss hardly changes, then it decreases faster and faster, and finally training diverges, which ends
+    the test. The suggestion is the geometric mean of the rate at which the loss decreases fastest and the
+    rate at which it is lowest.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
-        With a stochastic solver. It is not changed and need not be fitted. The parameters that stop
-        training and schedule the rate are ignored.
+        With a stochastic solver. It is neither changed nor required to be fitted. Its parameters for
+        stopping and for learning rate schedules are ignored.
     X, y, sample_weight
-        As `fit` takes them.
+        As for `fit`.
     lowest, highest : float, default=1e-7, 10
-        The first rate and the last.
+        The first and the last rate.
     n_steps : int, default=120
-        Rates to try, at least 10.
+        Number of rates to try, at least 10.
 
     Returns
     -------
@@ -82,9 +82,9 @@ def find_learning_rate(
 
     Notes
     -----
-    The loss is evaluated on the training rows, or on 2048 drawn at random from those with positive weight if
-    there are more, so that it is free of noise from batch to batch. The test ends when the loss has risen
-    again by half of its fall. An integer ``random_state`` of the estimator makes the result reproducible.
+    To avoid noise from batch to batch, the loss is evaluated on the training rows, or on 2048 of those with
+    positive weight, drawn at random, if there are more. The test ends when the loss has risen again by half
+    of its decrease. An integer ``random_state`` of the estimator makes the result reproducible.
 
     References
     ----------
@@ -96,7 +96,7 @@ def find_learning_rate(
     >>> from sklloss import MLPRegressor, find_learning_rate
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = MLPRegressor(random_state=0)
-    >>> rate = find_learning_rate(model, X, y).suggestion or 0.001  # None where the loss falls at no rate
+    >>> rate = find_learning_rate(model, X, y).suggestion or 0.001  # None if the loss decreases at no rate
     >>> model = model.set_params(learning_rate_init=rate, learning_rate="one-cycle").fit(X, y)
     """
     if not isinstance(estimator, BaseMLP):
@@ -112,20 +112,20 @@ def find_learning_rate(
     probe = clone(estimator).set_params(
         early_stopping=False, learning_rate="constant", verbose=False, warm_start=False
     )
-    if hasattr(probe, "set_callbacks"):
-        probe.set_callbacks()
-    test = probe._run = _RangeTest(rates)
-    X_val, y_val, weight_val = _judged_rows(probe, X, y, sample_weight)
-    probe.fit(X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
+    test = _RangeTest(rates)
+    optimizer = probe._check_parameters()
+    validation = _validation_rows(probe, X, y, sample_weight)
+    datasets = probe._fit_data(X, y, sample_weight, validation, True)
+    probe._train(optimizer, datasets, first=True, run=test)
     return test.result()
 
 
-def _judged_rows(
+def _validation_rows(
     probe: BaseMLP, X: Any, y: Any, sample_weight: ArrayLike | None
 ) -> tuple[Any, Any, ArrayLike | None]:
-    """The rows on which the loss is evaluated, and their weights: a sample of those with a positive one."""
+    """The rows on which the loss is evaluated, and their weights: a sample of those with positive weight."""
     n = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n <= JUDGED_ROWS or y is None:
+    if n <= VALIDATION_ROWS or y is None:
         return X, y, sample_weight
     check_consistent_length(X, y)
     weight = check_weight(sample_weight, n, np.float64)
@@ -133,7 +133,7 @@ def _judged_rows(
     rows = resample(
         rows,
         replace=False,
-        n_samples=min(JUDGED_ROWS, len(rows)),
+        n_samples=min(VALIDATION_ROWS, len(rows)),
         random_state=check_random_state(probe.random_state),
     )
     return _take(X, rows), _take(y, rows), None if weight is None else weight[rows]
@@ -152,7 +152,7 @@ def _take(data: Any, rows: NDArray[np.intp]) -> Any:
 
 
 class _RangeTest:
-    """Stands in for `sklloss.solvers.stochastic.train`, and takes one step at each rate."""
+    """Replaces `sklloss.solvers.stochastic.train`; takes one step at each rate."""
 
     def __init__(self, rates: NDArray[np.float64]) -> None:
         self.rates = rates
@@ -183,13 +183,13 @@ class _RangeTest:
                     break
                 self.losses.append(loss)
                 best = min(best, loss)
-                if loss - best > max(LOST * (start - best), NOISE * abs(start)):
+                if loss - best > max(LOST_DECREASE * (start - best), MIN_INCREASE * abs(start)):
                     break
         history.loss_curve.append(best)
         return parameters, 1
 
     def result(self) -> LearningRateSearch:
-        """The rates that were tried, their losses, and a suggestion."""
+        """The rates that were tried, their losses, and the suggested rate."""
         losses = np.array(self.losses)
         n = len(losses)
         if n < WINDOW:
@@ -203,14 +203,14 @@ class _RangeTest:
         low = int(np.argmin(smoothed))
         suggestion = None
         if low > 0:
-            # Averages at the end may include the blow-up, so only the fall before the lowest one counts.
+            # Averages at the end may include the divergence: only the decrease up to the lowest one counts.
             steepest = int(np.argmin(np.diff(smoothed[: low + 1])))
             suggestion = float(np.sqrt(self.rates[steepest] * self.rates[low]))
         return LearningRateSearch(self.rates[:n].copy(), losses, smoothed, suggestion)
 
 
 class LearningRateFinderDisplay:
-    """The curve of a `find_learning_rate`, drawn with matplotlib.
+    """The result of `find_learning_rate` as a matplotlib plot.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class LearningRateFinderDisplay:
     points_ : matplotlib Line2D
         The losses.
     suggestion_line_ : matplotlib Line2D or None
-        Where the suggestion is.
+        The vertical line at the suggested rate.
 
     Examples
     --------
@@ -258,41 +258,41 @@ class LearningRateFinderDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Run `find_learning_rate` and plot what it found.
+        """Run `find_learning_rate` and plot the result.
 
         Parameters
         ----------
         estimator, X, y, sample_weight, lowest, highest, n_steps
-            As `find_learning_rate` takes them.
+            As for `find_learning_rate`.
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs
-            For the line of smoothed losses.
+            Passed to the ``plot`` call for the smoothed losses.
 
         Returns
         -------
         LearningRateFinderDisplay
         """
-        _pyplot()  # fail before the training if matplotlib is missing
+        _pyplot()  # raises before the training if matplotlib is missing
         search = find_learning_rate(
             estimator, X, y, sample_weight, lowest=lowest, highest=highest, n_steps=n_steps
         )
         return cls(search).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw the losses over the rates, which have a logarithmic axis.
+        """Plot the losses against the rates, on a logarithmic axis.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs
-            For the line of smoothed losses.
+            Passed to the ``plot`` call for the smoothed losses.
 
         Returns
         -------
         LearningRateFinderDisplay
-            This one, with its attributes set.
+            This display, with its attributes set.
         """
         pyplot = _pyplot()
         if ax is None:
@@ -316,7 +316,7 @@ def _pyplot() -> Any:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            "LearningRateFinderDisplay needs matplotlib (pip install matplotlib); find_learning_rate gives "
+            "LearningRateFinderDisplay needs matplotlib (pip install matplotlib); find_learning_rate returns "
             "the same curve as arrays without it"
         ) from error
     return pyplot
