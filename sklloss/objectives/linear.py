@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklloss.arrays.vectors import NUMPY, ArrayVectors, NumPyVectors
-from sklloss.objectives.linear_dual import DualAscent
-from sklloss.objectives.linear_stochastic import MiniBatches, StreamBatches
+from sklloss.objectives.linear_stochastic import DualAscent, MiniBatches, StreamBatches
 from sklloss.objectives.passes import Array, Floats, Passes
 from sklloss.objectives.preconditioners import (
     TOO_LARGE,
@@ -134,9 +133,16 @@ class LinearObjective:
     def _ridge_on_device(self) -> Array:
         return self.vectors.put(self.ridge)
 
-    def value_and_gradient(self, w: Array) -> tuple[Array, Array]:
-        """Value of each problem, (problems,), and its gradient, (problems, size)."""
-        sums, gradient = self.rows.value_and_gradient(self._without_constant_columns(self.coef(w)))
+    def value_and_gradient(self, w: Array, *, keep_curvature: bool = False) -> tuple[Array, Array]:
+        """Value of each problem, (problems,), and its gradient, (problems, size).
+
+        With ``keep_curvature``, w becomes the point of `product`, `local_preconditioner` and the like.
+        """
+        if keep_curvature:
+            self._point = w
+        sums, gradient = self.rows.value_and_gradient(
+            self._without_constant_columns(self.coef(w)), keep_curvature=keep_curvature
+        )
         return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def precise_gradient(self, w: Floats) -> tuple[Floats, Floats]:
@@ -255,11 +261,7 @@ class LinearObjective:
 
     def linearise(self, w: Array) -> tuple[Array, Array]:
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
-        sums, gradient = self.rows.value_and_gradient(
-            self._without_constant_columns(self.coef(w)), keep_curvature=True
-        )
-        self._point = w
-        return self.with_penalty(w, sums, self._without_constant_columns(gradient))
+        return self.value_and_gradient(w, keep_curvature=True)
 
     def product(self, direction: Array) -> Array:
         """The Hessian at the last linearised point times a direction; the next product overwrites it."""
@@ -377,12 +379,7 @@ class LinearObjective:
             matrix = self.rows.curvature_bound * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
             return BlockSolver(matrix[None], self.small_ridge)
-        entries = self.rows.curvature_bound * self.scale * self.rows.squared_columns()
-        entries += self.ridge[0, : self.rows.width]
-        entries[entries == 0.0] = 1.0
-        if not np.isfinite(entries).all():
-            raise ValueError(TOO_LARGE)
-        return DiagonalSolver(entries)
+        return DiagonalSolver(self.diagonal()[0, : self.rows.width])
 
     def local_preconditioner(self) -> Preconditioner | None:
         """As `preconditioner`, with the diagonal blocks of the Hessian at the last linearised point.
@@ -396,9 +393,7 @@ class LinearObjective:
             return None
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
         _, _, blocks = self.rows.hessian(self.coef(point), coupled=False)
-        blocks *= self.scale
-        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
-        solve = BlockSolver(blocks, self.small_ridge)
+        solve = self._block_solver(blocks)
         if not (self.rows.loss.shift_invariant and self.penalised):
             return solve
         ridge = self.ridge[0, : self.rows.width]
@@ -414,16 +409,20 @@ class LinearObjective:
         if self.rows.width > WIDEST_BLOCKS:
             return None
         gradient, blocks = self.rows.positive_blocks(self.coef(w))
-        blocks *= self.scale
-        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
         try:
-            solve = BlockSolver(blocks, self.small_ridge)
+            solve = self._block_solver(blocks)
         except ValueError:
             return None
         total, size = np.abs(gradient.sum(axis=0)), np.abs(gradient).sum(axis=0)
         if self.rows.separable or (total > 1e-9 * size).any():
             return solve
         return ShiftSolver(solve, self.rows.outputs, self.ridge[0, : self.rows.width])
+
+    def _block_solver(self, blocks: Floats) -> BlockSolver:
+        """A solver with the diagonal blocks of the objective's Hessian, given those of the loss sums."""
+        blocks *= self.scale
+        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
+        return BlockSolver(blocks, self.small_ridge)
 
     @property
     def local_cost(self) -> float:

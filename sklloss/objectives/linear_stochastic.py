@@ -1,14 +1,13 @@
-"""Mini-batches of a linear objective for the stochastic solvers, from a data set or from a stream."""
+"""What solvers that step row by row need of a linear objective: mini-batches, and dual coordinate ascent."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from sklloss.objectives.passes import EpochPlan, Floats, Passes
+from sklloss.objectives.passes import EpochPlan, Floats, Indices
 from sklloss.objectives.preconditioners import WIDEST_BLOCKS, Coordinates, Preconditioner, coordinates_of
 
 if TYPE_CHECKING:
@@ -16,36 +15,39 @@ if TYPE_CHECKING:
 
 Moments = tuple[Floats, Floats]
 
+# Rows per batch of a loss without a kernel, whose calls are slow.
+PYTHON_BATCH_ROWS = 512
 # Most columns of a CSR matrix for which steps use dense blocks of rows and a full curvature matrix.
 WIDEST_DENSE_BLOCKS = 128
 # Adam's decay rates, and its epsilon as a share of the size of the gradient in the coordinates. Epsilon keeps
 # rounding errors from being scaled up along directions in which the objective is constant.
 DECAYS = (0.9, 0.99)
 EPSILON = 1e-4
+# Most numbers in the curvature matrices of a stream; if there would be more, only the diagonal is used.
+MOST_CURVATURE_NUMBERS = 1 << 20
+# Times per pass that the running mean of very sparse parameters is updated.
+SEGMENTS = 8
+
+# Dual ascent slows down as the curvature of a row's loss along its step grows; beyond these values it is not
+# used. An epoch costs about as much as 8 products with the Hessian for few outputs, as 3 for many.
+MOST_STEP_CURVATURE, MOST_STEP_CURVATURE_FEW = 2.0, 1.0
+FEW_OUTPUTS = 4
+# The share of the gap above which an epoch reduces it less than products with the Hessian would.
+SLOW, SLOW_FEW = 0.75, 0.35
+# The curvature assigned to an intercept: as a share of a row's squared norm, and for all rows together.
+BIAS_ROW_SHARE, BIAS_TOTAL = 0.1, 100.0
+# Largest move of an intercept's center between epochs, in the units of a score.
+MOST_BIAS_STEP = 4.0
 
 
-def default_batch_rows(passes: Passes, n: int, least: int, most: int) -> int:
-    """Rows per batch: n / 20 within bounds, or 512 for a loss without a kernel, whose calls are slow."""
-    return int(min(n, max(least, min(n // 20, most)) if passes.loss.kernel is not None else 512))
-
-
-class MiniBatches:
-    """Gradients of mini-batches with reduced variance, and the coordinates to take steps in.
-
-    A step uses the difference between the slopes of a batch and those at the anchor, the last point where
-    the full gradient was computed. As parameters and anchor approach the optimum, the noise of the gradient
-    goes to 0. The coordinates come from a preconditioner: in them the objective has about the same curvature
-    in every direction, whatever the units of the features.
+class _Batches:
+    """The rows of an objective in mini-batches.
 
     Parameters
     ----------
     objective : LinearObjective
     batch_rows : int or None
-        Rows per batch; None chooses.
-
-    References
-    ----------
-    Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
+        Rows per batch; None chooses a twentieth of the rows, within bounds.
     """
 
     decays = DECAYS
@@ -55,17 +57,36 @@ class MiniBatches:
         self.objective = objective
         self.rows_at = rows.weighted_rows()
         n = len(self.rows_at)
-        # Steps that change few columns are cheap.
-        bounds = (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
-        if rows.device is not None:
-            # On a device a step takes about as long for many rows as for few.
-            bounds = (32, max(512, min(n // 200, 8192)))
-        self.batch_rows = default_batch_rows(rows, n, *bounds) if batch_rows is None else min(batch_rows, n)
-        self.batches = -(-len(self.rows_at) // self.batch_rows)
-        counts = np.full(self.batches, float(self.batch_rows))
-        counts[-1] = len(self.rows_at) - self.batch_rows * (self.batches - 1)
-        self._gains = objective.scale * len(self.rows_at) / counts
+        if batch_rows is None:
+            least, most = self._batch_bounds(n)
+            batch_rows = max(least, min(n // 20, most)) if rows.loss.kernel is not None else PYTHON_BATCH_ROWS
+        self.batch_rows = min(batch_rows, n)
         self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
+
+    def _batch_bounds(self, n: int) -> tuple[int, int]:
+        """The least and the most rows per batch, if n rows have a weight."""
+        return 8, 64
+
+
+class MiniBatches(_Batches):
+    """Gradients of mini-batches with reduced variance, and the coordinates to take steps in.
+
+    A step uses the difference between the slopes of a batch and those at the anchor, the last point where
+    the full gradient was computed. As parameters and anchor approach the optimum, the noise of the gradient
+    goes to 0. The coordinates come from a preconditioner: in them the objective has about the same curvature
+    in every direction, whatever the units of the features.
+
+    References
+    ----------
+    Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
+    """
+
+    def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
+        super().__init__(objective, batch_rows)
+        rows, n = objective.rows, len(self.rows_at)
+        counts = np.diff(np.arange(0, n, self.batch_rows), append=n)
+        self.batches = len(counts)
+        self._gains = objective.scale * n / counts
         self._anchor_slopes = rows.empty_slopes()
         self._anchor: Floats | None = None
         # Whether a common shift of all outputs changes no loss; None until the first slopes are known.
@@ -73,6 +94,14 @@ class MiniBatches:
         # For a wide sparse X a diagonal, so that a step can be restricted to the columns of a batch.
         diagonal = rows.sparse and rows.width > WIDEST_DENSE_BLOCKS
         self._set_preconditioner(objective.preconditioner(diagonal=diagonal))
+
+    def _batch_bounds(self, n: int) -> tuple[int, int]:
+        rows = self.objective.rows
+        if rows.device is not None:
+            # On a device a step takes about as long for many rows as for few.
+            return 32, max(512, min(n // 200, 8192))
+        # Steps that change few columns are cheap.
+        return (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
 
     def _set_preconditioner(self, solve: Preconditioner) -> None:
         self._solve = solve
@@ -120,7 +149,7 @@ class MiniBatches:
     def epoch(
         self,
         w: Floats,
-        order: NDArray[np.intp],
+        order: Indices,
         rates: Floats,
         moments: Moments | None = None,
         size: float = 1.0,
@@ -141,36 +170,18 @@ class MiniBatches:
         rows.epoch(w.reshape(self._ridge.shape), plan)
 
 
-# Most numbers in a stream's curvature matrices; where there would be more, it has the diagonal alone.
-MOST_CURVATURE = 1 << 20
-# Times per pass that the running mean of very sparse parameters is updated.
-SEGMENTS = 8
-
-
-class StreamBatches:
+class StreamBatches(_Batches):
     """Mini-batches of the latest rows of a stream, as a sample of the whole stream.
 
-    Parameters
-    ----------
-    objective : LinearObjective
-        Over the latest rows alone.
-    batch_rows : int or None
-        Rows per batch; None chooses.
+    The objective is over the latest rows alone.
     """
 
-    decays = DECAYS
-
     def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
-        rows = objective.rows
-        self.objective = objective
-        self.rows_at = rows.weighted_rows()
-        n = len(self.rows_at)
-        self.batch_rows = default_batch_rows(rows, n, 8, 64) if batch_rows is None else min(batch_rows, n)
-        self._row_weights = rows.row_weights()
-        self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
+        super().__init__(objective, batch_rows)
+        self._row_weights = objective.rows.row_weights()
         self._keep_mean = False
 
-    def weights(self, order: NDArray[np.intp]) -> Floats:
+    def weights(self, order: Indices) -> Floats:
         """The weight of each batch; weights that differ by output are averaged over outputs."""
         weight = self._row_weights[order]
         return np.add.reduceat(weight, np.arange(0, len(order), self.batch_rows))
@@ -185,7 +196,7 @@ class StreamBatches:
         rows = self.objective.rows
         total = self.weights(self.rows_at).sum()
         widest = WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS
-        if rows.width <= widest and rows.outputs * rows.width**2 <= MOST_CURVATURE:
+        if rows.width <= widest and rows.outputs * rows.width**2 <= MOST_CURVATURE_NUMBERS:
             gradient, blocks = rows.positive_blocks(w, by_slope=True)
             # A sum of products is at most the sum of squares: what is far below that is rounding.
             size = np.sqrt(np.einsum("bii->i", blocks) * total)
@@ -229,7 +240,7 @@ class StreamBatches:
         self,
         w: Floats,
         mean: Floats,
-        order: NDArray[np.intp],
+        order: Indices,
         gains: Floats,
         coordinates: Coordinates,
         rates: Floats,
@@ -251,3 +262,72 @@ class StreamBatches:
                 decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
             )  # fmt: skip
             rows.epoch(w, plan)
+
+
+class DualAscent:
+    """The dual variables of an objective, starting at 0, and the parameters that they determine.
+
+    Each row has a dual variable for each output. At the optimum it is minus the derivative of the row's loss
+    by its score, times the objective's scale. The coefficients always equal the sum of the rows of X times
+    their dual variables, so the step of a row needs no learning rate.
+
+    The ascent needs a penalty on the intercept, which the objective does not have. Here the intercept is
+    penalised for its distance to a center, which moves to its value after each epoch.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+    sizes : tuple
+        From `Passes.dual_sizes`.
+    """
+
+    def __init__(self, objective: LinearObjective, sizes: tuple[float, float, float]) -> None:
+        rows = objective.rows
+        self._rows, self._scale, self._shape = rows, objective.scale, objective.shape
+        weight, squared, self._overlap = sizes
+        shared = BIAS_TOTAL / (self._scale * weight * rows.n)
+        self._bias = BIAS_ROW_SHARE * squared + shared if rows.fit_intercept else 0.0
+        self._state = rows.dual_state()
+
+    @classmethod
+    def of(cls, objective: LinearObjective) -> DualAscent | None:
+        """A dual ascent for an objective whose only penalty is L2; None where it is not available or slow."""
+        rows = objective.rows
+        if not objective.penalised or objective.l1.any() or not rows.supports_dual_ascent:
+            return None
+        sizes = rows.dual_sizes()
+        curvature = rows.initial_curvature * (objective.scale * sizes[0] * sizes[1])
+        most = MOST_STEP_CURVATURE_FEW if rows.outputs < FEW_OUTPUTS else MOST_STEP_CURVATURE
+        # False for a NaN as well
+        return cls(objective, sizes) if curvature <= most else None
+
+    @property
+    def slow(self) -> float:
+        """The share of the gap above which an epoch reduces it less than products with the Hessian would."""
+        return SLOW_FEW if self._rows.outputs < FEW_OUTPUTS else SLOW
+
+    def epoch(self, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
+        """Take a step of each row once, in a random order.
+
+        Returns
+        -------
+        value : ndarray of shape (problems,)
+            The loss part of the objective, each row's loss being taken just before its step.
+        predicted_decrease : ndarray of shape (problems,)
+            The distance to the minimum if no two rows had a feature in common. For sparse rows, which have
+            few in common, it is mostly close to the gap that is left after the epoch.
+        """
+        order = random_state.permutation(self._rows.n)
+        sums, predicted_decrease = self._rows.dual_epoch(
+            self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
+        )
+        _, intercept, balance, _ = self._state
+        # At the optimum the dual variables of an output add up to 0.
+        intercept += np.clip(self._bias * balance, -MOST_BIAS_STEP, MOST_BIAS_STEP)
+        if not self._rows.separable:
+            sums, predicted_decrease = sums[:1], predicted_decrease.sum(keepdims=True)
+        return self._scale * sums, predicted_decrease
+
+    def parameters(self) -> Floats:
+        """The parameters, of the objective's shape."""
+        return self._rows.dual_parameters(self._state).reshape(self._shape)

@@ -10,7 +10,7 @@ from sklloss import LogisticClassifier, SoftmaxClassifier, losses
 from sklloss.data.dataset import Dataset
 from sklloss.objectives import numpy_passes
 from sklloss.objectives.linear import WIDEST_GRAM, LinearObjective
-from sklloss.objectives.linear_dual import DualAscent
+from sklloss.objectives.linear_stochastic import DualAscent
 from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import dual_start, newton_cg
