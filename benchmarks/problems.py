@@ -229,12 +229,14 @@ def _kernel_case(loss, dtype, rows, outputs, parameter=0.0):
     if loss in ("cross_entropy", "softmax_focal"):
         codes = rng.integers(0, outputs, rows).astype(np.intp)
         return KernelCase(loss, raw, codes=codes, parameter=parameter)
-    if loss in ("log_loss", "focal"):
+    if loss in ("log_loss", "focal", "squared_hinge"):
         target = rng.random((rows, outputs)) < 0.5
     elif loss == "poisson":
         target = rng.poisson(2.0, (rows, outputs))
     elif loss == "gamma":
         target = rng.gamma(2.0, 1.0, (rows, outputs))
+    elif loss == "tweedie":
+        target = rng.gamma(2.0, 1.0, (rows, outputs)) * (rng.random((rows, outputs)) < 0.3)
     else:
         target = rng.standard_normal((rows, outputs))
     return KernelCase(loss, raw, target=target.astype(dtype), parameter=parameter)
@@ -254,6 +256,8 @@ for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2
         ("log_cosh", "log_cosh", 1_000_000, 1, 0.0),
         ("poisson", "poisson", 1_000_000, 1, 0.0),
         ("gamma", "gamma", 1_000_000, 1, 0.0),
+        ("tweedie", "tweedie", 1_000_000, 1, 1.5),
+        ("squared_hinge", "squared_hinge", 1_000_000, 1, 0.0),
     ):
         problem(
             "kernels", f"{_label}-{_short}", loss=_loss, dtype=_dtype, rows=_rows, outputs=_outputs,

@@ -295,6 +295,11 @@ def kernel_loss(case):
         "log_cosh": lambda: np.logaddexp(d, -d) - np.log(2),
         "poisson": lambda: np.exp(raw) - y * raw,
         "gamma": lambda: raw + y * np.exp(-raw),
+        "tweedie": lambda: (
+            np.exp((2 - case.parameter) * raw) / (2 - case.parameter)
+            + y * np.exp((1 - case.parameter) * raw) / (case.parameter - 1)
+        ),
+        "squared_hinge": lambda: np.maximum(0, 1 - (2 * y - 1) * raw) ** 2,
     }
     return float(each[case.loss]().sum())
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sklloss import kernels
+
 ROOT = Path(__file__).resolve().parents[1]
 # Imported only where the user has them: their arrays come in, or they are asked to draw.
 OPTIONAL = {"torch", "matplotlib"}
@@ -72,3 +74,18 @@ def test_the_python_code_of_the_readme_runs():
     for block in blocks:
         if has_torch or not re.search(r"\btorch\b|\bdevice\b", block):
             exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_every_compiled_loss_is_in_the_table_of_accuracies():
+    path = ROOT / "benchmarks" / "accuracy.py"
+    if not path.is_file():
+        pytest.skip("not a clone")
+    pytest.importorskip("mpmath")
+    spec = importlib.util.spec_from_file_location("accuracy", path)
+    accuracy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(accuracy)
+    measured = {loss.kernel for _, loss, *_ in (*accuracy.CASES, *accuracy.SOFTMAX_CASES)}
+    # the root of a mean over all rows is no kernel of a row's loss: tests/losses/test_accuracy.py
+    assert measured == {name for name, _ in kernels.table_of(kernels.chosen)} - {"root_mean_squared_error"}
+    rows = list(accuracy.rows(10, [3]))
+    assert len(rows) == 2 * (len(accuracy.CASES) + len(accuracy.SOFTMAX_CASES))

@@ -28,7 +28,8 @@ class ScikitLearn(Rival):
     packages = ("scikit-learn",)
 
     def kernel_ways(self, case, options):
-        return () if case.loss in ("focal", "softmax_focal", "log_cosh") else ("_loss",)
+        absent = ("focal", "softmax_focal", "log_cosh", "squared_hinge")
+        return () if case.loss in absent else ("_loss",)
 
     def kernel_job(self, case, way, setting):
         import sklearn._loss as theirs
@@ -44,6 +45,7 @@ class ScikitLearn(Rival):
             "quantile": lambda: theirs.PinballLoss(quantile=case.parameter),
             "poisson": theirs.HalfPoissonLoss,
             "gamma": theirs.HalfGammaLoss,
+            "tweedie": lambda: theirs.HalfTweedieLoss(power=case.parameter),
         }
         loss = make[case.loss]()
         y = case.codes.astype(raw.dtype) if case.target is None else case.target.ravel()

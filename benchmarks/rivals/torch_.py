@@ -23,7 +23,7 @@ class Torch(Rival):
 
     def kernel_ways(self, case, options):
         # what torch.nn.functional has, and the focal loss as torchvision writes it
-        absent = ("quantile", "log_cosh", "gamma", "softmax_focal")
+        absent = ("quantile", "log_cosh", "gamma", "tweedie", "softmax_focal")
         return () if case.loss in absent else ("forward and backward",)
 
     def kernel_job(self, case, way, setting):
@@ -47,6 +47,7 @@ class Torch(Rival):
             "half_squared_error": lambda: 0.5 * functional.mse_loss(raw, y, reduction="sum"),
             "absolute_error": lambda: functional.l1_loss(raw, y, reduction="sum"),
             "huber": lambda: functional.huber_loss(raw, y, delta=case.parameter, reduction="sum"),
+            "squared_hinge": lambda: (torch.relu(1 - (2 * y - 1) * raw) ** 2).sum(),
             "poisson": lambda: functional.poisson_nll_loss(raw, y, reduction="sum"),
         }[case.loss]
 
