@@ -10,6 +10,7 @@ import numpy as np
 
 from sklloss import kernels
 from sklloss.losses import _checks
+from sklloss.losses._links import INVERSE_LINKS, INVERSE_LINKS_IN_PLACE
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Loss:
     ``target``
         What y_true is: "values" (finite, raw's shape), "probabilities" (in [0, 1], raw's shape) or
         "classes" (integer codes (n,) or probability rows (n, K), raw is (n, K)).
+    ``domain``
+        Which of these y_true may be: "non-negative" or "positive" values, the "labels" 0 and 1 without the
+        probabilities between, or None for all.
     ``reduction``
         Over the outputs of a row: "mean" (regression) or "sum" (log losses).
     ``separable``
@@ -64,7 +68,8 @@ class Loss:
     ``kernel``
         The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
     ``inverse_link_name``
-        scikit-learn's name for the inverse link ("logistic", "softmax", "exp"), or None where it has none.
+        What `inverse_link` makes predictions of raw by: "identity", "logistic", "softmax" or "exp",
+        scikit-learn's names. None for a loss that overrides `inverse_link` by another function.
     ``has_probabilities``
         Whether raw determines class probabilities. If not, a classifier trained on the loss has no
         ``predict_proba``; its decisions are the signs or the largest of the scores.
@@ -74,14 +79,15 @@ class Loss:
     Two properties describe the second derivative: `curvature_bound`, its largest value, and
     `curvature_buffer`, what a batch reports of it.
 
-    `inverse_link` (default: identity) turns raw into predictions; `check_values` may narrow the domain of
-    y_true.
+    `inverse_link` turns raw into predictions and `check_values` refuses y_true outside the domain; override
+    them where the attributes do not say enough.
     """
 
     name: ClassVar[str | None] = None
-    inverse_link_name: ClassVar[str | None] = None
+    inverse_link_name: ClassVar[str | None] = "identity"
     kernel: ClassVar[str | None] = None
     target: ClassVar[str] = "values"
+    domain: ClassVar[str | None] = None
     reduction: ClassVar[str] = "mean"
     separable: ClassVar[bool] = True
     additive: ClassVar[bool] = True
@@ -107,6 +113,10 @@ class Loss:
         derivative is asked of `product_formula`.
         """
         return "diagonal" if self.separable and self.states_curvature else None
+
+    def row_divisor(self, outputs: int) -> int:
+        """What the sum of `formula` over the outputs of a row is divided by: for a mean, their number."""
+        return outputs if self.separable and self.reduction == "mean" else 1
 
     @property
     def kernel_parameter(self) -> float:
@@ -169,7 +179,7 @@ class Loss:
 
     def inverse_link(self, xp: Any, raw: Any) -> Any:
         """Predictions from raw, over an array namespace."""
-        return raw
+        return INVERSE_LINKS[self.inverse_link_name or "identity"](xp, raw)
 
     def check_values(self, xp: Any, y: Any, outputs: int) -> None:
         """Raise a ValueError, naming the row, if y is outside the loss's domain.
@@ -183,14 +193,12 @@ class Loss:
         outputs : int
             The number of outputs of raw: 1 for raw of shape (n,).
         """
-        if self.target == "probabilities":
-            _checks.probabilities(xp, y)
-        elif self.target == "values":
-            _checks.finite(xp, y)
-        elif y.ndim == 1:
+        if self.target == "classes" and y.ndim == 1:
             _checks.codes(xp, y, outputs)
-        else:
+        elif self.target == "classes":
             _checks.probability_rows(xp, y)
+        else:
+            _checks.domain(xp, y, self.domain or self.target, type(self).__name__)
 
     # What a user calls ------------------------------------------------------------------------------
 
@@ -258,15 +266,15 @@ class Loss:
         _checks.same_shape(direction, raw, "direction")
         direction = xp.astype(direction, raw.dtype)
         n = raw.shape[0]
-        parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
+        divisor = self.row_divisor(raw.shape[1] if raw.ndim == 2 else 1)
         with _quiet(xp):
             if weight is None:
-                return self.product_formula(xp, y, raw, direction) / (n * parts)
+                return self.product_formula(xp, y, raw, direction) / (n * divisor)
             kept = as_column(weight != 0, raw)
             raw, direction = xp.where(kept, raw, 0.0), xp.where(kept, direction, 0.0)
             product = self.product_formula(xp, y, raw, direction)
             share = xp.astype(weight, _checks.widest(xp, raw))
-            factor = xp.astype(share / (xp.sum(share) * parts), raw.dtype)
+            factor = xp.astype(share / (xp.sum(share) * divisor), raw.dtype)
             return xp.where(kept, product * as_column(factor, raw), 0.0)
 
     def per_sample(self, y_true: Any, raw: Any) -> Any:
@@ -301,9 +309,11 @@ class Loss:
         """
         xp, raw = _checks.raw_scores(raw)
         self._check_outputs(raw)
-        if xp is np and self._link_in_place is not None:
+        by_name = type(self).inverse_link is Loss.inverse_link and self.kernel is not None
+        in_place = INVERSE_LINKS_IN_PLACE.get(self.inverse_link_name or "") if by_name else None
+        if xp is np and in_place is not None:
             scores = np.array(raw, order="C", copy=True)
-            self._link_in_place(scores.reshape(-1, 1) if raw.ndim == 1 else scores)
+            in_place(scores.reshape(-1, 1) if raw.ndim == 1 else scores)
             return scores
         with _quiet(xp):
             return self.inverse_link(xp, raw)
@@ -370,25 +380,22 @@ class Loss:
             raw = xp.where(as_column(kept, raw), raw, 0.0)
         value, gradient = _checks.formula_result(self, xp, y, raw)
         rows = self._rows(xp, value)
-        parts = raw.shape[1] if self.separable and self.reduction == "mean" and raw.ndim == 2 else 1
+        divisor = self.row_divisor(raw.shape[1] if raw.ndim == 2 else 1)
         gradient = _checks.gradient_result(self, xp, gradient, raw) if with_gradient else None
         # A sum of n numbers near the largest must not overflow where their mean does not.
         scale = 1.0 if wide != raw.dtype else 2.0 ** -(n - 1).bit_length()
         if weight is None:
             mean = xp.sum(rows if scale == 1.0 else rows * scale) / (n * scale)
-            return mean, (gradient / (n * parts) if with_gradient else None)
+            return mean, (gradient / (n * divisor) if with_gradient else None)
         share = xp.astype(weight, wide) * scale
         total = xp.sum(share)
         mean = xp.sum(xp.where(kept, rows * share, 0.0)) / total
         if with_gradient:
-            factor = xp.astype(share / (total * parts), raw.dtype)
+            factor = xp.astype(share / (total * divisor), raw.dtype)
             gradient = xp.where(as_column(kept, raw), gradient * as_column(factor, raw), 0.0)
         return mean, gradient
 
     # Inside -----------------------------------------------------------------------------------------
-
-    # A method that turns C-contiguous NumPy scores (n, outputs) into predictions, by a kernel.
-    _link_in_place: ClassVar[Any] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Drop inherited kernels and second derivatives from a subclass that defines another formula."""
@@ -405,8 +412,6 @@ class Loss:
                     setattr(cls, trait, vars(Loss)[trait])
         if (restated or "curvature" in own) and "product_formula" not in own:
             cls.product_formula = Loss.product_formula  # type: ignore[method-assign]
-        if ("inverse_link" in own or "kernel" in own) and "_link_in_place" not in own:
-            cls._link_in_place = None
         if "inverse_link" in own and "inverse_link_name" not in own:
             cls.inverse_link_name = None
 
@@ -555,24 +560,24 @@ def _evaluate_formula(
         gradient = _checks.gradient_result(loss, np, gradient, raw)
         if per_sample is not None:
             per_sample[...] = loss._rows(np, value)
-        parts = raw.shape[1] if loss.separable and loss.reduction == "mean" else 1
+        divisor = loss.row_divisor(raw.shape[1])
         value = value.astype(np.float64, copy=False)
         if weight is None:
-            raw[...] = gradient if parts == 1 else gradient / parts
+            raw[...] = gradient if divisor == 1 else gradient / divisor
             if second is not None:
-                curvature[...] = second if parts == 1 else second / parts
+                curvature[...] = second if divisor == 1 else second / divisor
         else:
             factor = weight if by_output else weight[:, None]
             kept = factor != 0
             value = np.where(factor if value.ndim == 2 else weight, value, 0.0)
             value = value * (factor if value.ndim == 2 else weight)
-            factor = factor / parts
+            factor = factor / divisor
             # Rows of weight 0 may hold any value: inf * 0 would be NaN.
             raw[...] = np.where(kept, gradient * factor, 0.0)
             if second is not None:
                 curvature[...] = np.where(kept, second * factor, 0.0)
         if value.ndim == 2:
-            totals = np.sum(value, axis=0) / parts
+            totals = np.sum(value, axis=0) / divisor
             if sums is not None:
                 sums[...] = totals
             return float(np.sum(totals))

@@ -94,6 +94,13 @@ def _worst(array: Any, bad: Any, row: int) -> Any:
     return float(values[column])
 
 
+def _refuse(xp: Any, array: Any, bad: Any, message: str) -> None:
+    """Raise a ValueError with the first row and value for which ``bad`` is true, if there is one."""
+    if bool(xp.any(bad)):
+        row = _first(xp, bad)
+        raise ValueError(f"{message}; row {row} has {_worst(array, bad, row)}")
+
+
 def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -> None:
     """Raise a ValueError if shapes differ: losses never broadcast."""
     if tuple(array.shape) != tuple(raw.shape):
@@ -109,57 +116,35 @@ def not_empty(raw: Any) -> None:
         raise ValueError("y_true and raw have no rows: the mean of no losses is not defined")
 
 
-def probabilities(xp: Any, y: Any) -> None:
-    """Refuse values outside [0, 1], NaN included."""
-    numbers = _comparable(xp, y)
-    bad = ~((numbers >= 0) & (numbers <= 1))
-    if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(
-            f"y_true must hold labels or probabilities in [0, 1]; row {row} has {_worst(y, bad, row)}"
-        )
+def domain(xp: Any, y: Any, name: str, loss: str) -> None:
+    """Raise a ValueError for y_true outside a domain, which is named as `Loss.domain` or `Loss.target` is.
 
-
-def labels(xp: Any, y: Any) -> None:
-    """Refuse values other than 0 and 1, NaN included."""
+    NaN is outside all of them. ``loss`` is what messages call the loss.
+    """
     numbers = _comparable(xp, y)
-    bad = ~((numbers == 0) | (numbers == 1))
-    if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(f"y_true must hold the labels 0 and 1; row {row} has {_worst(y, bad, row)}")
+    if name == "probabilities":
+        outside = ~((numbers >= 0) & (numbers <= 1))
+        _refuse(xp, y, outside, "y_true must hold labels or probabilities in [0, 1]")
+    elif name == "labels":
+        _refuse(xp, y, ~((numbers == 0) | (numbers == 1)), "y_true must hold the labels 0 and 1")
+    else:
+        finite(xp, y)
+        if name == "non-negative":
+            _refuse(xp, y, numbers < 0, f"{loss} needs y_true >= 0")
+        elif name == "positive":
+            _refuse(xp, y, numbers <= 0, f"{loss} needs y_true > 0")
 
 
 def finite(xp: Any, y: Any, note: str = "") -> None:
     """Raise a ValueError for NaN or infinity."""
-    bad = ~xp.isfinite(y)
-    if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(f"y_true must be finite{note}; row {row} has {_worst(y, bad, row)}")
-
-
-def not_below_zero(xp: Any, y: Any, who: str) -> None:
-    """Raise a ValueError for negative values."""
-    _positive(xp, y, _comparable(xp, y) < 0, f"{who} needs y_true >= 0")
-
-
-def above_zero(xp: Any, y: Any, who: str) -> None:
-    """Raise a ValueError for zero or negative values."""
-    _positive(xp, y, _comparable(xp, y) <= 0, f"{who} needs y_true > 0")
-
-
-def _positive(xp: Any, y: Any, bad: Any, message: str) -> None:
-    if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(f"{message}; row {row} has {_worst(y, bad, row)}")
+    _refuse(xp, y, ~xp.isfinite(y), f"y_true must be finite{note}")
 
 
 def codes(xp: Any, y: Any, outputs: int) -> None:
     """Raise a ValueError for codes outside [0, outputs)."""
     numbers = _comparable(xp, y)
-    bad = (numbers < 0) | (numbers >= outputs)
-    if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(f"y_true must hold class codes in [0, {outputs}); row {row} has {int(y[row])}")
+    outside = (numbers < 0) | (numbers >= outputs)
+    _refuse(xp, y, outside, f"y_true must hold class codes in [0, {outputs})")
 
 
 def probability_rows(xp: Any, y: Any) -> None:
@@ -219,11 +204,7 @@ def weights(xp: Any, weight: Any, raw: Any) -> Any:
     top = xp.max(weight)
     if not bool(xp.all((weight >= 0) & xp.isfinite(weight)) & (top > 0)):
         bad = ~((weight >= 0) & xp.isfinite(weight))
-        if bool(xp.any(bad)):
-            row = _first(xp, bad)
-            raise ValueError(
-                f"sample_weight must be finite and not negative; row {row} has {_worst(weight, bad, row)}"
-            )
+        _refuse(xp, weight, bad, "sample_weight must be finite and not negative")
         raise ValueError("sample_weight is zero for all rows")
     if xp is np:
         # A power of two changes no digit.

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from array_api_compat import device
-
-from sklloss import kernels
-from sklloss.losses import _checks
 from sklloss.losses._base import Loss, register, unit_interval
+from sklloss.losses._links import (
+    at_codes,
+    centred,
+    one_hot,
+    select,
+    sigmoid_pair,
+    signed_parts,
+    softmax_parts,
+)
 
 
 @register
@@ -69,12 +73,12 @@ class LogLoss(Loss):
             keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
             y, not_y = y * keep + spread, not_y * keep + spread
         above, size, e = signed_parts(xp, raw)
-        against = pick(above, not_y, y)
+        against = select(above, not_y, y)
         # A label of probability 0 contributes 0 however large the score; 0 * inf would be NaN.
         cost = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
         def gradient() -> Any:
-            p, q = _sides(above, e)
+            p, q = sigmoid_pair(above, e)
             # p - y, without cancellation where p is near y = 0 or y = 1.
             return not_y * p - y * q
 
@@ -85,13 +89,6 @@ class LogLoss(Loss):
         _, _, e = signed_parts(xp, raw)
         d = 1.0 + e
         return e / d / d
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """sigmoid(raw)."""
-        return sigmoid(xp, raw)
-
-    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
-        sigmoid_in_place(scores)
 
 
 @register
@@ -160,7 +157,7 @@ class CrossEntropy(Loss):
         """See `Loss.formula`."""
         K = raw.shape[1]
         keep, spread = 1.0 - self.label_smoothing, self.label_smoothing / K
-        behind, e, rest = parts(xp, raw)
+        behind, e, rest = softmax_parts(xp, raw)
         value = xp.log1p(rest[:, 0])
         if y.ndim == 1:
             value = value + keep * at_codes(xp, behind, y)
@@ -186,16 +183,9 @@ class CrossEntropy(Loss):
 
     def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """Of the direction v, p (v - sum_k p_k v_k), whatever y; see `Loss.product_formula`."""
-        behind, e, rest = parts(xp, raw)
+        behind, e, rest = softmax_parts(xp, raw)
         p = e / (1.0 + rest)
         return p * centred(xp, behind, p, direction)
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """softmax(raw) over the last axis."""
-        return softmax(xp, raw)
-
-    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
-        softmax_in_place(scores)
 
 
 @register
@@ -228,6 +218,7 @@ class SquaredHinge(Loss):
     name: ClassVar[str] = "squared_hinge"
     kernel: ClassVar[str] = "squared_hinge"
     target: ClassVar[str] = "probabilities"
+    domain: ClassVar[str] = "labels"
     reduction: ClassVar[str] = "sum"
     has_probabilities: ClassVar[bool] = False
 
@@ -235,10 +226,6 @@ class SquaredHinge(Loss):
     def curvature_bound(self) -> float:
         """The second derivative within the margin; see `Loss.curvature_bound`."""
         return 2.0
-
-    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
-        """See `Loss.check_values`."""
-        _checks.labels(xp, y)
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -251,97 +238,3 @@ class SquaredHinge(Loss):
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """2 below the margin 1, 0 from there on; see `Loss.curvature`."""
         return 2.0 * xp.astype((2.0 * y - 1.0) * raw < 1.0, raw.dtype)
-
-
-def sigmoid(xp: Any, raw: Any) -> Any:
-    """The probability of label 1, over an array namespace."""
-    above, _, e = signed_parts(xp, raw)
-    return _sides(above, e)[0]
-
-
-def sigmoid_in_place(scores: Any) -> None:
-    """Replace C-contiguous NumPy scores (n, outputs) by probabilities, using the kernel."""
-    # The gradient at y = 0 is the probability.
-    kernels.evaluate(kernels.get("log_loss", scores.dtype), scores, target=np.zeros_like(scores))
-
-
-def signed_parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
-    """1 where raw >= 0, else 0; then |raw| and exp(-|raw|).
-
-    |raw| is raw times its sign and not ``abs``, whose automatic derivative at 0 is 0: the derivative of the
-    loss at 0 is 1/2 - y.
-    """
-    above = xp.astype(raw >= 0, raw.dtype)
-    size = (2.0 * above - 1.0) * raw
-    return above, size, xp.exp(-size)
-
-
-def pick(above: Any, this: Any, other: Any) -> Any:
-    """One of two finite arrays: ``this`` where above is 1, ``other`` where it is 0.
-
-    Exact, and on a CPU faster than ``where``, which branches at every element.
-    """
-    return above * this + (1.0 - above) * other
-
-
-def _sides(above: Any, e: Any) -> tuple[Any, Any]:
-    """The sigmoids of raw and of -raw, each with its relative accuracy."""
-    small, large = e / (1.0 + e), 1.0 / (1.0 + e)
-    return pick(above, large, small), pick(above, small, large)
-
-
-def softmax(xp: Any, raw: Any) -> Any:
-    """Class probabilities (n, K), over an array namespace."""
-    _, e, rest = parts(xp, raw)
-    return e / (1.0 + rest)
-
-
-def softmax_in_place(scores: Any) -> None:
-    """Replace C-contiguous NumPy scores (n, K) by class probabilities, using the kernel."""
-    # The kernel returns the probabilities as curvature; the codes do not matter.
-    codes = np.zeros(scores.shape[0], dtype=np.intp)
-    p = np.empty_like(scores)
-    kernels.evaluate(kernels.get("cross_entropy", scores.dtype), scores, codes=codes, curvature=p)
-    scores[...] = p
-
-
-def one_hot(xp: Any, codes: Any, raw: Any) -> Any:
-    """A boolean array of raw's shape, true at the code of each row."""
-    classes = xp.arange(raw.shape[1], dtype=codes.dtype, device=device(raw))
-    return codes[:, None] == classes[None, :]
-
-
-def at_codes(xp: Any, array: Any, codes: Any) -> Any:
-    """The entry at the code of each row of an (n, K) array, of shape (n,)."""
-    if hasattr(xp, "take_along_axis"):  # not in the oldest namespaces
-        return xp.take_along_axis(array, codes[:, None], axis=1)[:, 0]
-    n, K = array.shape
-    place = xp.arange(n, dtype=codes.dtype, device=device(array)) * K + codes
-    return xp.take(xp.reshape(array, (-1,)), place, axis=0)
-
-
-def parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
-    """For m the largest score of a row: m - raw and exp(raw - m), (n, K); S = sum exp(raw - m) - 1, (n, 1).
-
-    m is the score of one class, the first that is largest; S is the sum over all the others. Automatic
-    differentiation takes the same steps, and that choice keeps it right: m's own distance to m is the
-    constant 0, so that the derivative of m never meets its own negative, while a class that ties with it is
-    one of the others.
-    """
-    first = xp.argmax(raw, axis=1)
-    top = at_codes(xp, raw, first)[:, None]
-    alone = one_hot(xp, first, raw)
-    behind = xp.where(alone | (xp.isinf(top) & (raw == top)), 0.0, top - raw)
-    e = xp.exp(-behind)
-    return behind, e, xp.sum(xp.where(alone, 0.0, e), axis=1, keepdims=True)
-
-
-def centred(xp: Any, behind: Any, p: Any, direction: Any) -> Any:
-    """``v - sum_k p_k v_k`` for a direction v.
-
-    v is first shifted to 0 at the largest score, so that the difference keeps its digits where p is near 1.
-    """
-    at_top = behind == 0
-    ties = xp.sum(xp.astype(at_top, p.dtype), axis=1, keepdims=True)
-    v = direction - xp.sum(xp.where(at_top, direction, 0.0), axis=1, keepdims=True) / ties
-    return v - xp.sum(p * v, axis=1, keepdims=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sklloss.losses import _checks
 from sklloss.losses._base import Loss, number, register
 
 
@@ -37,6 +36,7 @@ class Poisson(Loss):
 
     name: ClassVar[str] = "poisson"
     kernel: ClassVar[str] = "poisson"
+    domain: ClassVar[str] = "non-negative"
     inverse_link_name: ClassVar[str] = "exp"
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
@@ -49,15 +49,6 @@ class Poisson(Loss):
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """exp(raw); see `Loss.curvature`."""
         return xp.exp(raw)
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """exp(raw)."""
-        return xp.exp(raw)
-
-    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
-        """See `Loss.check_values`: y is finite and not negative."""
-        super().check_values(xp, y, outputs)
-        _checks.not_below_zero(xp, y, "Poisson")
 
 
 @register
@@ -92,6 +83,7 @@ class Gamma(Loss):
 
     name: ClassVar[str] = "gamma"
     kernel: ClassVar[str] = "gamma"
+    domain: ClassVar[str] = "positive"
     inverse_link_name: ClassVar[str] = "exp"
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
@@ -103,15 +95,6 @@ class Gamma(Loss):
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """``y exp(-raw)``; see `Loss.curvature`."""
         return _ratio(xp, y, raw)
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """exp(raw)."""
-        return xp.exp(raw)
-
-    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
-        """See `Loss.check_values`: y is finite and greater than 0."""
-        super().check_values(xp, y, outputs)
-        _checks.above_zero(xp, y, "Gamma")
 
 
 @register
@@ -153,6 +136,7 @@ class Tweedie(Loss):
 
     name: ClassVar[str] = "tweedie"
     kernel: ClassVar[str] = "tweedie"
+    domain: ClassVar[str] = "non-negative"
     inverse_link_name: ClassVar[str] = "exp"
 
     def __post_init__(self) -> None:
@@ -173,15 +157,6 @@ class Tweedie(Loss):
         """``a exp(a raw) + b y exp(-b raw)``; see `Loss.curvature`."""
         grown, shrunk = self._terms(xp, y, raw)
         return (2.0 - self.power) * grown + (self.power - 1.0) * shrunk
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """exp(raw)."""
-        return xp.exp(raw)
-
-    def check_values(self, xp: Any, y: Any, outputs: int) -> None:
-        """See `Loss.check_values`: y is finite and not negative."""
-        super().check_values(xp, y, outputs)
-        _checks.not_below_zero(xp, y, "Tweedie")
 
     def _terms(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """``exp(a raw)`` and ``y exp(-b raw)``."""

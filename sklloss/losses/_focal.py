@@ -6,18 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sklloss.losses._base import Loss, number, register
-from sklloss.losses._classification import (
-    at_codes,
-    centred,
-    one_hot,
-    parts,
-    pick,
-    sigmoid,
-    sigmoid_in_place,
-    signed_parts,
-    softmax,
-    softmax_in_place,
-)
+from sklloss.losses._links import at_codes, centred, one_hot, select, signed_parts, softmax_parts
 
 
 @register
@@ -90,7 +79,7 @@ class Focal(Loss):
         if y.ndim < raw.ndim:
             return self.softmax().formula(xp, y, raw)
         above, size, small, large, rest = _sides(xp, raw)
-        side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
+        side, against = select(above, y, 1.0 - y), select(above, 1.0 - y, y)
         right, wrong = _power(xp, small, self.gamma), _power(xp, large, self.gamma)
         # A label of probability 0 contributes 0 however large the score; 0 * inf would be NaN.
         far = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
@@ -110,7 +99,7 @@ class Focal(Loss):
         """
         g = self.gamma
         above, size, small, large, rest = _sides(xp, raw)
-        side, against = pick(above, y, 1.0 - y), pick(above, 1.0 - y, y)
+        side, against = select(above, y, 1.0 - y), select(above, 1.0 - y, y)
         right = large * _power(xp, small, g) * (g * (g * large - small) * rest + (2.0 * g + 1.0) * small)
         surprise = rest + xp.where(xp.isinf(size), 0.0, size)
         # small * surprise first: it is small even where gamma times a large surprise would overflow.
@@ -122,10 +111,6 @@ class Focal(Loss):
         if y.ndim < raw.ndim:
             return self.softmax().product_formula(xp, y, raw, direction)
         return super().product_formula(xp, y, raw, direction)
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """sigmoid(raw)."""
-        return sigmoid(xp, raw)
 
     def per_sample(self, y_true: Any, raw: Any) -> Any:
         """See `Loss.per_sample`."""
@@ -153,9 +138,6 @@ class Focal(Loss):
         if _coded(y_true, raw):
             return self.softmax()._evaluate(y_true, raw, sample_weight, with_gradient)
         return super()._evaluate(y_true, raw, sample_weight, with_gradient)
-
-    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
-        sigmoid_in_place(scores)
 
 
 @dataclass(frozen=True)
@@ -208,7 +190,7 @@ class SoftmaxFocal(Loss):
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
-        behind, e, rest = parts(xp, raw)
+        behind, e, rest = softmax_parts(xp, raw)
         total = 1.0 + rest
         if y.ndim == 2:
             p, other = _chances(xp, e, rest)
@@ -241,7 +223,7 @@ class SoftmaxFocal(Loss):
         g = self.gamma
         if y.ndim == 1:
             y = xp.astype(one_hot(xp, y, raw), raw.dtype)
-        behind, e, rest = parts(xp, raw)
+        behind, e, rest = softmax_parts(xp, raw)
         p, other = _chances(xp, e, rest)
         surprise = _finite(xp, xp.log1p(rest) + behind)
         power = _power(xp, other, g)
@@ -252,16 +234,9 @@ class SoftmaxFocal(Loss):
         # Where p is near 1 both quotients are about 1, even if 1 / other is infinite.
         alone = other == 0
         divisor = xp.where(alone, 1.0, other)
-        bend = g * p * power * (surprise - (g - 1.0) * p * (surprise / divisor) - 2.0)
-        change = xp.where(alone, 0.0, y * bend * (move / divisor))
+        curvature = g * p * power * (surprise - (g - 1.0) * p * (surprise / divisor) - 2.0)
+        change = xp.where(alone, 0.0, y * curvature * (move / divisor))
         return p * move * whole + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
-
-    def inverse_link(self, xp: Any, raw: Any) -> Any:
-        """softmax(raw) over the last axis."""
-        return softmax(xp, raw)
-
-    def _link_in_place(self, scores: Any) -> None:  # type: ignore[override]
-        softmax_in_place(scores)
 
 
 def _exponent(gamma: float) -> float:

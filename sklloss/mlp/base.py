@@ -655,6 +655,4 @@ def weighted_rows(data: Dataset) -> NDArray[np.intp]:
 
 def link_name(loss: Loss) -> str:
     """scikit-learn's name for the loss's inverse link, or the class name of the loss if it has none."""
-    if type(loss).inverse_link is losses.Loss.inverse_link:
-        return "identity"
     return loss.inverse_link_name or type(loss).__name__

@@ -88,7 +88,7 @@ def bind_loss(
     elif two and not loss.separable:
         y: Any = data.values
         loss = TwoClasses(loss, codes=loss.target == "classes" and bool(np.isin(y, (0, 1)).all()))
-    if type(loss).check_values is not Loss.check_values:
+    if loss.domain is not None or type(loss).check_values is not Loss.check_values:
         y = data.values
         if y is None:
             y = data.codes if loss.target == "classes" else np.eye(data.outputs)
@@ -130,7 +130,7 @@ def has_custom_link(loss: Loss, *, softmax: bool) -> bool:
     A loss that states no inverse link takes logits, unless it is a regression loss of this package, whose
     raw scores are predictions.
     """
-    if type(loss).inverse_link is Loss.inverse_link:
+    if loss.inverse_link_name == "identity":
         return loss.target == "values" and loss.name is not None
     return loss.inverse_link_name != ("softmax" if softmax else "logistic")
 

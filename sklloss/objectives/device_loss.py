@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklloss.arrays.device import Device
 from sklloss.arrays.ops_torch import in_place
 from sklloss.losses import Loss, _checks
-from sklloss.losses._classification import one_hot, softmax
+from sklloss.losses._links import one_hot, softmax
 
 Array = Any  # of the namespace of the device
 
@@ -51,8 +51,7 @@ class DeviceLoss:
         if weight is not None:
             self._weight = device.put(weight.reshape(len(weight), -1), dtype)
             self._total = float(np.sum(weight, dtype=np.float64))
-        # A mean over outputs divides the loss of each by their number.
-        self._parts = outputs if loss.separable and loss.reduction == "mean" else 1
+        self._divisor = loss.row_divisor(outputs)
         self.probabilities = loss.curvature_buffer == "probabilities"
         self._in_place = in_place(device, loss)
 
@@ -93,8 +92,8 @@ class DeviceLoss:
             # Rows of weight 0 may contain anything: inf * 0 would be NaN.
             value = xp.where(weight != 0, value * weight, 0.0)
         sums = xp.sum(value, axis=0, dtype=self._wide)
-        if self._parts > 1:
-            sums = sums / self._parts
+        if self._divisor > 1:
+            sums = sums / self._divisor
         return sums, self._scaled(gradient, raw, weight), curvature
 
     def slopes(self, raw: Array, first: int, last: int) -> Array:
@@ -148,8 +147,8 @@ class DeviceLoss:
     def _scaled(self, array: Array, raw: Array, weight: Array | None) -> Array:
         array = self._like(array, raw)
         if weight is None:
-            return array if self._parts == 1 else array / self._parts
-        return self.device.xp.where(weight != 0, array * (weight / self._parts), 0.0)
+            return array if self._divisor == 1 else array / self._divisor
+        return self.device.xp.where(weight != 0, array * (weight / self._divisor), 0.0)
 
     def _curvature(self, y: Array, raw: Array, weight: Array | None) -> Array:
         xp, loss = self.device.xp, self.loss

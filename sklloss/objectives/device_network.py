@@ -58,8 +58,7 @@ class DeviceNetworkObjective(NetworkObjective):
         self._layers = Layers(self._ops, self.widths, activation)
         self._wide = device.real(device.wide)
         # The number of outputs over which the loss of a row is averaged.
-        by_output = loss is not None and loss.additive and loss.separable and loss.reduction == "mean"
-        self._parts = self.widths[-1] if by_output else 1
+        self._parts = 1 if loss is None or not loss.additive else loss.row_divisor(self.widths[-1])
 
     # Parameters -------------------------------------------------------------------------------------
 

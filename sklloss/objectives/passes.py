@@ -196,7 +196,7 @@ class Passes(ABC):
         bound = self.loss.curvature_bound
         if bound is None:
             return 0.25
-        return bound / self.outputs if self.separable and self.loss.reduction == "mean" else bound
+        return bound / self.loss.row_divisor(self.outputs)
 
     @property
     def initial_curvature(self) -> float:

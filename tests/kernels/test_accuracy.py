@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sklloss import kernels
+from sklloss import kernels, losses
 
 DTYPES = [np.float32, np.float64]
 BUILDS = kernels.available()
@@ -285,10 +285,11 @@ def value_cases(name, parameter, dtype):
     rng = np.random.default_rng(5)
     z = score_sweep(dtype, 20_000)
     n = z.size
-    if name in ("poisson", "gamma", "tweedie"):
+    domain = losses.get(name).domain
+    if domain in ("positive", "non-negative"):
         near = np.exp(np.clip(z.astype(float), -80, 80)) * rng.uniform(0.5, 2, n)
         targets = [rng.integers(1, 6, n), near, np.exp(rng.uniform(-20, 20, n))]
-    elif name == "squared_hinge":
+    elif domain == "labels":
         targets = [0 * z, 0 * z + 1]
     else:
         targets = [0 * z, 100 * rng.normal(size=n), z + rng.normal(size=n) * np.exp(rng.uniform(-30, 2, n))]

@@ -14,9 +14,6 @@ VARIANTS = {
     "tweedie": [{"power": 1.1}, {"power": 1.9}],
     "focal": [{"gamma": 0.0}, {"gamma": 0.5}, {"gamma": 1.0}, {"gamma": 5.0}],
 }
-# The range of y, where it is not what ``target`` says.
-POSITIVE = {"poisson", "gamma", "tweedie"}
-LABELS = {"squared_hinge"}
 
 
 def variants(name):
@@ -52,14 +49,14 @@ class Batches:
         self.rng = np.random.default_rng(seed)
 
     def positive(self, loss):
-        """Whether targets must be greater than 0, and raw is the logarithm of a prediction."""
-        return loss.name in POSITIVE
+        """Whether targets must not be negative."""
+        return loss.domain in ("positive", "non-negative")
 
     def forms(self, loss):
         """Names of the forms: the shape of raw and the kind of target."""
         if loss.target == "classes":
             return ["codes", "rows", "many"]
-        if loss.name in LABELS:
+        if loss.domain == "labels":
             return ["hard", "matrix"]
         if loss.target == "probabilities":
             return ["hard", "soft", "matrix"]
@@ -81,7 +78,7 @@ class Batches:
             if form != "soft":
                 y = np.round(y)
             return y.astype(dtype), raw
-        if loss.name in POSITIVE:
+        if self.positive(loss):
             return rng.gamma(2.0, scale / 2, raw.shape).astype(dtype), raw
         return (scale * rng.standard_normal(raw.shape)).astype(dtype), raw
 

@@ -83,16 +83,20 @@ def separable_cases(loss, dtype):
         z = z[np.abs(z) < np.sqrt(info.max) / 4]
     if loss.target == "probabilities":
         soft = rng.random(z.size)
-        targets = [np.full(z.size, t) for t in (0.0, 1.0)] + ([] if name == "squared_hinge" else [soft])
-    elif name in ("poisson", "gamma", "tweedie"):
+        targets = [np.full(z.size, t) for t in (0.0, 1.0)] + ([] if loss.domain == "labels" else [soft])
+    elif loss.domain is not None:
         # The last: near the minimum.
         matching = np.exp(np.clip(z, -80, 80) + rng.normal(size=z.size))
-        targets = [np.full(z.size, 1e-3 if name == "gamma" else 0.0), np.full(z.size, 2.5), matching]
+        targets = [
+            np.full(z.size, 1e-3 if loss.domain == "positive" else 0.0),
+            np.full(z.size, 2.5),
+            matching,
+        ]
     else:
         targets = [np.full(z.size, t) for t in (0.0, -3.5)] + [z + rng.normal(size=z.size)]
     y = np.concatenate(targets).astype(dtype)
     z = np.concatenate([z] * len(targets))
-    difference = loss.target == "values" and name not in ("poisson", "gamma", "tweedie")
+    difference = loss.target == "values" and loss.domain is None
     with np.errstate(over="ignore"):
         pairs = [(0.0, d) for d in z - y] if difference else zip(y, z)
     found = [SEPARABLE[name](loss, mpf(float(t)), mpf(float(x))) for t, x in pairs]
@@ -283,7 +287,7 @@ def test_every_build_agrees_with_the_formula_where_scores_are_infinite_or_nan(lo
     targets = [np.zeros_like(raw), np.eye(3, dtype=dtype)[[0, 1, 2, 0, 1, 2]]]
     if batches.positive(loss):
         targets.append(np.full_like(raw, 2.5))
-    if loss.name == "gamma":
+    if loss.domain == "positive":
         del targets[:2]
     if loss.target == "classes":
         targets = [np.array([0, 1, 2, 0, 1, 2]), np.array([1, 0, 0, 2, 0, 1]), targets[1]]

@@ -119,6 +119,36 @@ def test_a_subclass_with_another_formula_has_no_kernel():
     assert Doubled().predict(raw).tolist() == raw
 
 
+@pytest.mark.parametrize(
+    ("domain", "target", "inside", "outside", "message"),
+    [
+        ("non-negative", "values", 0.0, -1.0, "Restricted needs y_true >= 0; row 1 has -1.0"),
+        ("positive", "values", 0.5, 0.0, "Restricted needs y_true > 0; row 1 has 0.0"),
+        ("labels", "probabilities", 1.0, 0.5, "y_true must hold the labels 0 and 1; row 1 has 0.5"),
+    ],
+)
+def test_the_domain_of_a_loss_is_checked(domain, target, inside, outside, message):
+    class Restricted(Quartic):
+        pass
+
+    Restricted.domain, Restricted.target = domain, target
+    assert np.isfinite(Restricted()([inside, inside], [0.0, 0.0]))
+    with pytest.raises(ValueError, match=message):
+        Restricted()([inside, outside], [0.0, 0.0])
+    with pytest.raises(ValueError, match="y_true must"):
+        Restricted()([inside, np.nan], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "at_two"), [("identity", 2.0), ("logistic", 1 / (1 + np.exp(-2))), ("exp", np.exp(2))]
+)
+def test_the_name_of_an_inverse_link_is_enough_to_predict(name, at_two):
+    class Linked(Quartic):
+        inverse_link_name: ClassVar[str] = name
+
+    assert Linked().predict([2.0])[0] == pytest.approx(at_two, rel=1e-15)
+
+
 def test_a_loss_without_a_formula_says_so():
     class Empty(losses.Loss):
         pass

@@ -166,7 +166,7 @@ def test_float32_agrees_with_float64_over_all_its_values(separable_loss, batches
     loss, eps = separable_loss, 2.0**-23
     z = every_size()
     power = 1.0 + getattr(loss, "gamma", 0.0)
-    for target in {"gamma": (1.0, 0.25), "squared_hinge": (0.0, 1.0)}.get(loss.name, (0.0, 1.0, 0.25)):
+    for target in {"positive": (1.0, 0.25), "labels": (0.0, 1.0)}.get(loss.domain, (0.0, 1.0, 0.25)):
         if loss.target == "values" and not batches.positive(loss):
             target = 0.0  # on top of the rounding of raw - y
         soft = max(target if target == 0.25 else 0.0, 0.5 * getattr(loss, "label_smoothing", 0.0))

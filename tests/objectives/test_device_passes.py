@@ -68,7 +68,7 @@ def data(loss, dtype, weights, seed=0, *, n=N, outputs=OUTPUTS, sparse=False, co
         codes = rng.integers(outputs, size=n)
     else:
         values = rng.dirichlet(np.ones(outputs), size=n).astype(dtype)
-        values = np.round(values) if loss.name == "squared_hinge" else values
+        values = np.round(values) if loss.domain == "labels" else values
     weight = None
     if weights != "none":
         shape = n if weights == "rows" else (n, outputs)
