@@ -1,27 +1,38 @@
-"""The objective of a network whose rows live in another library's arrays."""
+"""The objective of a network over arrays of any namespace, on any device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sklloss.arrays.device import Device, check_writable, device_of
-from sklloss.arrays.ops import Array, Steps, ops_for
+from sklloss.arrays.ops import ACTIVATIONS, Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
 from sklloss.arrays.transfer import full_precision
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _checks
-from sklloss.objectives.device_layers import GradientBuffer, Layers
-from sklloss.objectives.network import NetworkObjective
+from sklloss.objectives.network import NetworkObjective, unpack
 
 # Bytes of rows gathered at once, rounded down to whole batches.
 GATHER_BYTES = 1 << 24
 # Bytes of activations held at once in a pass over all rows.
 PASS_BYTES = 1 << 26
+
+
+class Layers(NamedTuple):
+    """A flat vector of parameters, or of their gradient, and views of its parts."""
+
+    flat: Array
+    coefs: list[Array]
+    intercepts: list[Array]
+
+
+# For each layer, its input and what the backward pass needs of the activation of its outputs.
+Cache = list[tuple[Array, Array]]
 
 
 class DeviceNetworkObjective(NetworkObjective):
@@ -32,7 +43,7 @@ class DeviceNetworkObjective(NetworkObjective):
     Parameters
     ----------
     widths, activation, dtype, loss, alpha
-        As `NumpyNetworkObjective` takes them; dtype is NumPy's.
+        See `NumpyNetworkObjective`; dtype is a NumPy dtype.
     device : Device
         Where rows and parameters live.
     """
@@ -48,19 +59,16 @@ class DeviceNetworkObjective(NetworkObjective):
         loss: Loss | None = None,
         alpha: float = 0.0,
     ) -> None:
-        super().__init__(widths, dtype, alpha)
+        super().__init__(widths, dtype, alpha, device)
         if loss is not None:
             check_writable(device, "networks in training")
-        self.device = device
         self._loss = loss
         self._in_place = None if loss is None else in_place(device, loss)
         self._ops = ops_for(device, self.dtype.itemsize)
-        self._layers = Layers(self._ops, self.widths, activation)
+        self._activation = ACTIVATIONS[activation]
         self._wide = device.real(device.wide)
         # The number of outputs over which the loss of a row is averaged.
         self._parts = 1 if loss is None or not loss.additive else loss.row_divisor(self.widths[-1])
-
-    # Parameters -------------------------------------------------------------------------------------
 
     def put(self, array: Array) -> Array:
         """See `NetworkObjective.put`."""
@@ -69,39 +77,12 @@ class DeviceNetworkObjective(NetworkObjective):
             return self._in_dtype(array)
         return self.device.put(array if source is None else source.get(array), self.dtype)
 
-    def get(self, array: Array) -> np.ndarray:
-        """See `NetworkObjective.get`."""
-        return array if isinstance(array, np.ndarray) else self.device.get(array)
-
-    def copy(self, array: Array) -> Array:
-        """See `NetworkObjective.copy`; the array may have come from elsewhere."""
-        moved = self.put(array)
-        return self.device.xp.asarray(moved, copy=True) if moved is array else moved
-
-    def is_finite(self, parameters: Array) -> bool:
-        """See `NetworkObjective.is_finite`."""
-        return bool(self.device.xp.all(self.device.xp.isfinite(parameters)))
-
-    def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
-        """See `NetworkObjective.pack`."""
-        return self._layers.pack([self.put(part) for part in coefs], [self.put(part) for part in intercepts])
-
-    def unpack(self, parameters: Array) -> tuple[list[Array], list[Array]]:
-        """See `NetworkObjective.unpack`."""
-        coefs, intercepts = self._layers.unpack(self.put(parameters))
-        xp = self.device.xp
-        return [xp.asarray(part, copy=True) for part in coefs], [
-            xp.asarray(part, copy=True) for part in intercepts
-        ]
-
     def running(self) -> AbstractContextManager[Any]:
-        """Products in the full precision of their dtype."""
+        """A context in which matrix products have the full precision of their dtype."""
         return full_precision(self.device)
 
-    # Passes -----------------------------------------------------------------------------------------
-
     def rows(self, data: Dataset) -> DeviceNetworkRows:
-        """See `NetworkObjective.rows`; targets are NumPy arrays, and are copied to the device."""
+        """See `NetworkObjective.rows`; targets are copied to the device."""
         return DeviceNetworkRows(self.device, data)
 
     def epoch(
@@ -116,9 +97,8 @@ class DeviceNetworkObjective(NetworkObjective):
         n = rows.rows if order is None else len(order)
         batch_size = min(batch_size, n)
         shares, sums = self._shares(rows, order, np.arange(0, n, batch_size))
-        total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
-        coefs, intercepts = self._layers.unpack(parameters)
-        buffer = self._gradient_buffer(parameters)
+        total = _LossSum(self._xp, self._wide, rows.has_zero_weights)
+        layers, gradient = self._layers(parameters), self._layers(self._ops.empty_like(parameters))
         per_gather = max(1, GATHER_BYTES // max(1, batch_size * rows.row_bytes)) * batch_size
         index = None if order is None else rows.index(order)
         for lowest in range(0, n, per_gather):
@@ -128,21 +108,22 @@ class DeviceNetworkObjective(NetworkObjective):
             for low in range(lowest, highest, batch_size):
                 high = min(low + batch_size, highest)
                 batch, k = slice(low - lowest, high - lowest), low // batch_size
-                raw, kept = self._layers.forward_to_train(X[batch, ...], coefs, intercepts)
+                cache: Cache = []
+                raw = self._forward(X[batch, ...], layers, cache)
                 share = 1.0 / ((high - low) * self._parts) if gathered is None else gathered[batch, ...]
                 delta = self._slopes(raw, y[batch, ...], share, total, high - low)
-                gradient = self._layers.backward(delta, kept, coefs, buffer)
+                self._backward(delta, layers, cache, gradient)
                 if self.alpha:
                     penalty = self.alpha / float(sums[k])
-                    self._add_penalty(parameters, gradient, penalty, total, high - low)
-                steps.take(self._ops, k, parameters, gradient, self.coefs)
+                    self._add_penalty(parameters, gradient.flat, penalty, total, high - low)
+                steps.take(self._ops, k, parameters, gradient.flat, self.coefs)
             total.flush()
         return total.result() / n
 
     def loss(self, rows: DeviceNetworkRows, parameters: Array) -> float:
         """See `NetworkObjective.loss`."""
         with self.running():
-            total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
+            total = _LossSum(self._xp, self._wide, rows.has_zero_weights)
             self._add_loss(rows, self.put(parameters), total, None)
             return total.result() / rows.rows
 
@@ -150,8 +131,8 @@ class DeviceNetworkObjective(NetworkObjective):
         """See `NetworkObjective.value_and_gradient`."""
         with self.running():
             parameters = self.put(parameters)
-            total = _LossSum(self.device.xp, self._wide, rows.has_zero_weights)
-            gradient = self.device.xp.zeros(
+            total = _LossSum(self._xp, self._wide, rows.has_zero_weights)
+            gradient = self._xp.zeros(
                 self.size, dtype=self.device.real(self.dtype), device=self.device.native
             )
             self._add_loss(rows, parameters, total, gradient)
@@ -166,7 +147,7 @@ class DeviceNetworkObjective(NetworkObjective):
         step = max(64, PASS_BYTES // (self.dtype.itemsize * sum(self.widths)))
         parts = []
         with self.running():
-            coefs, intercepts = self._layers.unpack(self.put(parameters))
+            layers = self._layers(self.put(parameters))
             rows = None if on_host else self.rows(Dataset(X))
             for first in range(0, n, step):
                 last = min(first + step, n)
@@ -175,27 +156,47 @@ class DeviceNetworkObjective(NetworkObjective):
                     block = self.put(block.toarray() if hasattr(block, "toarray") else block)
                 else:
                     block = rows.block(first, last)[0]
-                raw = self._layers.forward(self._in_dtype(block), coefs, intercepts)
+                raw = self._forward(self._in_dtype(block), layers)
                 parts.append(self.device.get(raw) if on_host else raw)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts) if on_host else self.device.xp.concat(parts)
-
-    # Inside -----------------------------------------------------------------------------------------
+        return np.concatenate(parts) if on_host else self._xp.concat(parts)
 
     def _in_dtype(self, array: Array) -> Array:
         dtype = self.device.real(self.dtype)
-        return array if array.dtype == dtype else self.device.xp.astype(array, dtype)
+        return array if array.dtype == dtype else self._xp.astype(array, dtype)
 
-    def _gradient_buffer(self, like: Array) -> GradientBuffer:
-        return GradientBuffer(self._layers, self._ops.empty_like(like))
+    def _layers(self, flat: Array) -> Layers:
+        return Layers(flat, *unpack(flat, self.widths, self._xp))
+
+    def _forward(self, x: Array, layers: Layers, cache: Cache | None = None) -> Array:
+        """Raw scores of shape (rows, outputs); ``cache`` is filled with what `_backward` needs."""
+        ops, last = self._ops, len(layers.coefs) - 1
+        for coef, intercept in zip(layers.coefs[:last], layers.intercepts[:last], strict=True):
+            z = ops.affine(x, coef, intercept)
+            active, slope = self._activation.forward(ops, z, cache is not None)
+            if cache is not None:
+                cache.append((x, slope))
+            x = active
+        if cache is not None:
+            cache.append((x, None))
+        return ops.affine(x, layers.coefs[last], layers.intercepts[last])
+
+    def _backward(self, delta: Array, layers: Layers, cache: Cache, gradient: Layers) -> None:
+        """Fill ``gradient``, given the gradient by the raw scores of shape (rows, outputs)."""
+        ops = self._ops
+        for k in range(len(layers.coefs) - 1, -1, -1):
+            ops.layer_gradients(cache[k][0], delta, gradient.coefs[k], gradient.intercepts[k])
+            if k:
+                delta = ops.product(delta, layers.coefs[k].T)
+                delta = self._activation.backward(ops, delta, cache[k - 1][1])
 
     def _shares(
         self, rows: DeviceNetworkRows, order: np.ndarray | None, starts: np.ndarray
     ) -> tuple[Array | None, np.ndarray]:
-        """Each row's share in the mean loss of its batch, on the device, and the total weight of each batch.
+        """The factor of each row in the mean loss of its batch, on the device, and each batch's total weight.
 
-        The shares are None if all rows of a batch have the same.
+        The factors are None if they are the same for all rows of a batch.
         """
         n = rows.rows if order is None else len(order)
         counts = np.diff(starts, append=n)
@@ -207,8 +208,8 @@ class DeviceNetworkObjective(NetworkObjective):
         return self.device.put(weight / (np.repeat(sums, counts)[:, None] * self._parts), self.dtype), sums
 
     def _slopes(self, raw: Array, y: Array, share: Any, total: _LossSum, count: int) -> Array:
-        """The gradient by raw scores of a batch's mean loss, which is added to ``total`` times ``count``."""
-        xp, loss = self.device.xp, self._loss
+        """Add the mean loss of all rows, times their number, and its gradient to ``out`` if given."""
+        xp, loss = self._xp, self._loss
         assert loss is not None
         uniform = isinstance(share, float)
         if not loss.additive:
@@ -236,40 +237,41 @@ class DeviceNetworkObjective(NetworkObjective):
     def _add_loss(
         self, rows: DeviceNetworkRows, parameters: Array, total: _LossSum, out: Array | None
     ) -> None:
-        """Add the mean loss of all rows, times their number; add its gradient to ``out`` if there is one."""
+        """Add the mean loss of all rows, times their number, and its gradient to ``out`` if that is given."""
         assert self._loss is not None
-        n, layers = rows.rows, self._layers
-        coefs, intercepts = layers.unpack(parameters)
+        n, layers = rows.rows, self._layers(parameters)
         shares = self._shares(rows, None, np.array([0]))[0]
         uniform_share = 1.0 / (n * self._parts)
         step = max(64, PASS_BYTES // (self.dtype.itemsize * 2 * sum(self.widths)))
-        buffer = None if out is None else self._gradient_buffer(out)
+        gradient = None if out is None else self._layers(self._ops.empty_like(out))
         bounds = [(first, min(first + step, n)) for first in range(0, n, step)]
         slopes_of_all = None
         if not self._loss.additive:
-            parts = [layers.forward(rows.block(*block)[0], coefs, intercepts) for block in bounds]
-            raw = parts[0] if len(parts) == 1 else self.device.xp.concat(parts)
+            parts = [self._forward(rows.block(*block)[0], layers) for block in bounds]
+            raw = parts[0] if len(parts) == 1 else self._xp.concat(parts)
             share = uniform_share if shares is None else shares
             slopes_of_all = self._slopes(raw, rows.targets, share, total, n)
             if out is None:
                 return
         for first, last in bounds:
             X, y = rows.block(first, last)
-            raw, kept = layers.forward_to_train(X, coefs, intercepts)
+            cache: Cache = []
+            raw = self._forward(X, layers, cache)
             if slopes_of_all is None:
                 share = uniform_share if shares is None else shares[first:last, ...]
                 delta = self._slopes(raw, y, share, total, n)
             else:
                 delta = slopes_of_all[first:last, ...]
-            if out is not None and buffer is not None:
-                self._ops.add_in_place(out, layers.backward(delta, kept, coefs, buffer), 1.0)
+            if gradient is not None:
+                self._backward(delta, layers, cache, gradient)
+                self._ops.add_in_place(out, gradient.flat, 1.0)
             total.flush()
 
 
 class DeviceNetworkRows:
-    """Rows of X on a device, with their targets on the same device.
+    """Rows of X and their targets on a device.
 
-    Weights stay NumPy arrays, as the sums over batches are computed by NumPy.
+    Weights stay NumPy arrays, since their sums over batches are computed by NumPy.
 
     Parameters
     ----------
@@ -294,7 +296,7 @@ class DeviceNetworkRows:
 
     @property
     def total_weight(self) -> float:
-        """The sum of the weights of all rows; a row's is the mean of those of its outputs."""
+        """The sum of the weights of all rows; the weight of a row is the mean over its outputs."""
         if self.weight is None:
             return float(self.rows)
         return float(self.weight.reshape(self.rows, -1).mean(axis=1, dtype=np.float64).sum())
@@ -308,7 +310,7 @@ class DeviceNetworkRows:
     ) -> tuple[Array, Array]:
         """X and the targets of the rows [first, last), or of the rows order[first:last].
 
-        ``index`` is what the method `index` made of the order.
+        ``index`` is the order on the device, from the method `index`.
         """
         xp, y = self._device.xp, self.targets
         if index is None:
@@ -325,16 +327,16 @@ class DeviceNetworkRows:
 
 
 class _LossSum:
-    """The objective summed on the device, with few operations for each batch.
+    """A sum of losses on the device, with few operations per batch.
 
     Parameters
     ----------
     xp : module
         A namespace of the array API.
     dtype : dtype
-        Of the sum.
+        The dtype of the sum.
     has_zero_weights : bool
-        Whether some rows have no weight; their losses may be anything.
+        Whether rows may have weight 0, in which case their losses may be infinite or NaN.
     """
 
     def __init__(self, xp: Any, dtype: Any, has_zero_weights: bool) -> None:
@@ -342,7 +344,7 @@ class _LossSum:
         self._sum: Array | None = None
         self._values: list[Array] = []
         self._shares: list[Any] = []
-        # Of the recorded values: rows per batch, and whether all rows have the same share.
+        # Of the recorded values: rows per batch, and whether all rows have the same factor.
         self._kind: tuple[int, bool] | None = None
         self._scalars: list[tuple[Array, float]] = []
 

@@ -1,7 +1,7 @@
 """The objective of the neural networks: a loss over a fully connected network, with an L2 penalty.
 
-`NetworkObjective` is what training needs of it, `NumpyNetworkObjective` the implementation by compiled
-kernels. `sklloss.objectives.device_network` has the one over arrays of other libraries.
+`NetworkObjective` is its interface, `NumpyNetworkObjective` the implementation by compiled kernels.
+`sklloss.objectives.device_network` has the implementation for arrays of other libraries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sklloss.losses import Loss
 
 ACTIVATIONS: tuple[str, ...] = tuple(network_kernels.ACTIVATIONS)
 
-# Numbers that are converted to another dtype at a time, so that the copy stays small.
+# Numbers per block of X that is converted to another dtype, which bounds the size of the copy.
 CONVERTED_NUMBERS = 1 << 18
 # More threads than this gain nothing, as a step is split into at most 8 tasks.
 MAX_THREADS = 8
@@ -48,23 +48,25 @@ class NetworkObjective(abc.ABC):
         Inputs, units of each hidden layer, outputs.
     dtype : float32 or float64
     alpha : float
+    device : Device, optional
+        Where parameters live; None for NumPy.
 
     Attributes
     ----------
-    device : Device or None
-        Where parameters live; None for NumPy.
     size, coefs : int
-        How many parameters there are, and how many of them, the first ones, are weights.
+        The number of parameters, and the number of weights, which come first.
     """
 
-    device: Device | None = None
-
-    def __init__(self, widths: Sequence[int], dtype: DTypeLike, alpha: float) -> None:
+    def __init__(
+        self, widths: Sequence[int], dtype: DTypeLike, alpha: float, device: Device | None = None
+    ) -> None:
         self.widths: tuple[int, ...] = tuple(widths)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.alpha: float = float(alpha)
+        self.device: Device | None = device
         self.coefs: int = sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.widths))
         self.size: int = self.coefs + sum(self.widths[1:])
+        self._xp: Any = np if device is None else device.xp
 
     @abc.abstractmethod
     def put(self, array: Array) -> Array:
@@ -73,33 +75,38 @@ class NetworkObjective(abc.ABC):
         It may be the same array.
         """
 
-    @abc.abstractmethod
     def get(self, array: Array) -> np.ndarray:
         """A NumPy array from one on the device of the parameters."""
+        return array if self.device is None or isinstance(array, np.ndarray) else self.device.get(array)
 
-    @abc.abstractmethod
     def copy(self, array: Array) -> Array:
-        """A copy of a flat vector."""
+        """A copy of a flat vector of any namespace, on the device of the parameters."""
+        moved = self.put(array)
+        return self._xp.asarray(moved, copy=True) if moved is array else moved
 
-    @abc.abstractmethod
     def is_finite(self, parameters: Array) -> bool:
         """Whether no parameter is NaN or infinite."""
+        return bool(self._xp.all(self._xp.isfinite(parameters)))
 
-    @abc.abstractmethod
     def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
         """Weight matrices and biases, of any namespace, as a new flat vector."""
+        return self._xp.concat([self._xp.reshape(self.put(part), (-1,)) for part in (*coefs, *intercepts)])
 
-    @abc.abstractmethod
     def unpack(self, parameters: Array) -> tuple[list[Array], list[Array]]:
         """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+        coefs, intercepts = unpack(self.put(parameters), self.widths, self._xp)
+        return (
+            [self._xp.asarray(part, copy=True) for part in coefs],
+            [self._xp.asarray(part, copy=True) for part in intercepts],
+        )
 
     @abc.abstractmethod
     def running(self) -> AbstractContextManager[Any]:
-        """The context that epochs run in."""
+        """The context in which epochs must run."""
 
     @abc.abstractmethod
     def rows(self, data: Dataset) -> Any:
-        """The data in the form that passes read, wherever they are; X is not copied."""
+        """The data in the form that passes read, on the device of the parameters; X is not copied."""
 
     @abc.abstractmethod
     def epoch(
@@ -122,7 +129,7 @@ class NetworkObjective(abc.ABC):
         Returns
         -------
         float
-            The objective before each step, averaged by rows.
+            The objective before each step, averaged over rows.
         """
 
     @abc.abstractmethod
@@ -144,14 +151,14 @@ class NumpyNetworkObjective(NetworkObjective):
     Parameters
     ----------
     widths, dtype, alpha
-        As `NetworkObjective` takes them.
+        See `NetworkObjective`.
     activation : str
-        Of the hidden layers, one of ``ACTIVATIONS``.
+        Activation of the hidden layers, one of ``ACTIVATIONS``.
     loss : Loss, optional
         None for a network that only predicts.
     n_threads : int or None
-        As for `sklloss.arrays.threads.count`. Small networks and batches stay on one thread; results are
-        the same bits for any number.
+        See `sklloss.arrays.threads.count`. Small networks and batches stay on one thread; results are the
+        same bits for any number.
     """
 
     def __init__(
@@ -183,28 +190,8 @@ class NumpyNetworkObjective(NetworkObjective):
         array = to_numpy(array).astype(self.dtype, copy=False)
         return array if array.flags.writeable else array.copy()
 
-    def get(self, array: Array) -> np.ndarray:
-        """See `NetworkObjective.get`."""
-        return array
-
-    def copy(self, array: Array) -> np.ndarray:
-        """See `NetworkObjective.copy`."""
-        return array.copy()
-
-    def is_finite(self, parameters: Array) -> bool:
-        """See `NetworkObjective.is_finite`."""
-        return bool(np.isfinite(parameters).all())
-
-    def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> np.ndarray:
-        """See `NetworkObjective.pack`."""
-        return pack([to_numpy(part) for part in coefs], [to_numpy(part) for part in intercepts], self.dtype)
-
-    def unpack(self, parameters: Array) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """See `NetworkObjective.unpack`."""
-        return unpack(parameters, self.widths)
-
     def running(self) -> AbstractContextManager[Any]:
-        """BLAS held to one thread."""
+        """A context that limits BLAS to one thread."""
         return single_threaded_blas()
 
     def rows(self, data: Dataset) -> data_kernels.Dataset:
@@ -250,7 +237,7 @@ class NumpyNetworkObjective(NetworkObjective):
         with single_threaded_blas():
             if X.dtype == self.dtype and not sparse:
                 return self._scores(X, parameters)
-            # Another dtype or width of indices is converted block by block.
+            # X of another dtype, or CSR with indices of another width, is converted block by block.
             scores = np.empty((n, self.widths[-1]), dtype=self.dtype)
             numbers_per_row = 4 + 2 * X.nnz // max(n, 1) if sparse else features
             step = max(64, CONVERTED_NUMBERS // numbers_per_row)
@@ -264,7 +251,7 @@ class NumpyNetworkObjective(NetworkObjective):
         return self._share(rows.rows, self._network.predict, rows, parameters)
 
     def _share(self, batch_rows: int, run: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a pass over batches of that many rows, with helper threads where that pays."""
+        """Run a pass over batches of that many rows, with helper threads if they make it faster."""
         if not self._network.can_share_work(batch_rows):
             return run(*arguments)
         if self._threads is None:
@@ -272,8 +259,8 @@ class NumpyNetworkObjective(NetworkObjective):
         if self._threads == 1:
             return run(*arguments)
         self._network.invite_helpers()
-        # The caller takes the pass itself out of this list. A helper that starts late finds it empty: its job
-        # must not keep the rows alive.
+        # The caller removes the pass from this list before running it, so that a helper that starts late does
+        # not keep the rows alive.
         passes = [functools.partial(run, *arguments)]
         del run, arguments
         return threads.share(
@@ -284,7 +271,7 @@ class NumpyNetworkObjective(NetworkObjective):
 def initial_parameters(
     widths: Sequence[int], activation: str, random_state: np.random.RandomState, dtype: DTypeLike
 ) -> np.ndarray:
-    """Glorot and Bengio's uniform start, drawn layer by layer: weights, then biases.
+    """Initial parameters by Glorot and Bengio's uniform distribution, drawn layer by layer.
 
     Parameters
     ----------
@@ -296,7 +283,7 @@ def initial_parameters(
     Returns
     -------
     ndarray
-        Flat, as `NetworkObjective` has it.
+        A flat vector, as `NetworkObjective` takes it.
 
     References
     ----------
@@ -306,23 +293,19 @@ def initial_parameters(
     coefs, intercepts = [], []
     for inputs, outputs in itertools.pairwise(widths):
         bound = np.sqrt(factor / (inputs + outputs))
-        coefs.append(random_state.uniform(-bound, bound, (inputs, outputs)))
+        # Drawn in scikit-learn's order: the weights of a layer, then its biases.
+        coefs.append(random_state.uniform(-bound, bound, inputs * outputs))
         intercepts.append(random_state.uniform(-bound, bound, outputs))
-    return pack(coefs, intercepts, dtype)
+    return np.concatenate([*coefs, *intercepts], dtype=np.dtype(dtype))
 
 
-def pack(coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray], dtype: DTypeLike) -> np.ndarray:
-    """Weight matrices and biases as a new flat vector."""
-    return np.concatenate([np.ravel(part) for part in (*coefs, *intercepts)], dtype=np.dtype(dtype))
-
-
-def unpack(parameters: np.ndarray, widths: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """New arrays from a flat vector: the list of weight matrices and the list of biases."""
+def unpack(parameters: Array, widths: Sequence[int], xp: Any = np) -> tuple[list[Array], list[Array]]:
+    """Views of a flat vector: the list of weight matrices and the list of biases."""
     coefs, intercepts, start = [], [], 0
     for inputs, outputs in itertools.pairwise(widths):
-        coefs.append(parameters[start : start + inputs * outputs].reshape(inputs, outputs).copy())
+        coefs.append(xp.reshape(parameters[start : start + inputs * outputs], (inputs, outputs)))
         start += inputs * outputs
     for outputs in widths[1:]:
-        intercepts.append(parameters[start : start + outputs].copy())
+        intercepts.append(parameters[start : start + outputs])
         start += outputs
     return coefs, intercepts

@@ -5,7 +5,7 @@ import pytest
 from rows import dataset
 
 from sklloss import losses
-from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, pack, unpack
+from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, unpack
 
 DEPTHS = [(), (6,), (7, 5), (4, 1, 3)]
 LOSSES = [name for name in losses.names() if losses.get(name).target == "values"]
@@ -77,7 +77,7 @@ def test_value_and_gradient_equal_torch(activation, depth, loss, dtype, rng):
     expected.backward()
     tolerance = 1e-10 if dtype is np.float64 else 2e-5
     assert value == pytest.approx(expected.item(), rel=tolerance)
-    reference = pack([c.grad.numpy() for c in coefs], [b.grad.numpy() for b in intercepts], np.float64)
+    reference = np.concatenate([part.grad.numpy().ravel() for part in (*coefs, *intercepts)])
     np.testing.assert_allclose(gradient, reference, rtol=tolerance, atol=tolerance * np.abs(reference).max())
     assert gradient.dtype == dtype
 
@@ -117,8 +117,9 @@ def test_rows_of_another_dtype_are_predicted_in_the_networks(rng):
 def test_packing_is_undone_by_unpacking(rng):
     widths = (3, 4, 2)
     parameters = rng.standard_normal(3 * 4 + 4 * 2 + 4 + 2)
-    coefs, intercepts = unpack(parameters, widths)
+    objective = NumpyNetworkObjective(widths, "relu", np.float64)
+    coefs, intercepts = objective.unpack(parameters)
     assert [c.shape for c in coefs] == [(3, 4), (4, 2)]
     assert [b.shape for b in intercepts] == [(4,), (2,)]
-    np.testing.assert_array_equal(pack(coefs, intercepts, np.float64), parameters)
+    np.testing.assert_array_equal(objective.pack(coefs, intercepts), parameters)
     assert not any(np.shares_memory(part, parameters) for part in coefs + intercepts)
