@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 
+from sklloss import SoftmaxClassifier
 from sklloss import __main__ as job
 from sklloss.__main__ import INTERRUPTED, WIDTH, main
 
@@ -108,7 +110,7 @@ def test_progress_on_a_terminal_stays_on_one_line():
 def test_a_short_search_counts_with_its_best_time_of_several(quick, seconds, timed, best, monkeypatch):
     left = iter(seconds)
     monkeypatch.setattr(job, "tune", lambda *_: {"seconds": next(left)})
-    rows = job.compare(job.PROBLEMS["digits"], quick, None, None)
+    rows = job.compare(job.PROBLEMS["digits"], quick, None)
     assert [row["seconds"] for row in rows] == best
     assert [row["searches"] for row in rows] == [timed, timed]
     assert [row["ratio"] for row in rows] == [best[1] / best[0], 1]
@@ -138,21 +140,11 @@ def test_long_parameters_wrap_within_80_columns():
 
 
 def test_convergence_warnings_are_counted_and_kept_off_the_screen(capfd, recwarn):
-    from sklearn.linear_model import LogisticRegression
-
     problem = job.Problem(
-        "digits",
-        "SoftmaxClassifier",
-        "sklearn.linear_model:LogisticRegression",
-        {},
-        {"C": [1.0]},
-        {"max_iter": 2},
+        "digits", SoftmaxClassifier, LogisticRegression, {}, {"C": [1.0]}, fixed={"max_iter": 2}
     )
     data = job.load(problem)
-    with job.Interrupts() as interrupts:
-        row = job.tune(
-            problem, "sklearn", LogisticRegression, data, True, job.Progress(io.StringIO()), interrupts
-        )
+    row = job.tune(problem, "sklearn", LogisticRegression, data, True, job.Progress(io.StringIO()))
     assert row["convergence_warnings"] == row["fits"] + 1 == 4
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
@@ -214,13 +206,16 @@ def test_ctrl_c_ends_the_process_even_where_a_fit_swallows_it():
     assert "Traceback" not in err
 
 
-def test_an_interrupt_that_a_fit_has_swallowed_is_raised_again():
-    with job.Interrupts() as interrupts:
-        interrupts.check()
-        with pytest.raises(KeyboardInterrupt):
+def test_ctrl_c_is_no_exception_that_a_fit_swallows(capsys, monkeypatch):
+    def swallowing(*_):
+        try:
             signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
+        except KeyboardInterrupt:
+            pytest.fail("the fit went on")
+
+    monkeypatch.setattr(job, "compare", swallowing)
+    assert main([]) == INTERRUPTED
+    assert capsys.readouterr().err.startswith("Interrupted after ")
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
