@@ -30,6 +30,9 @@ class DeviceLoss:
         That of X.
     """
 
+    device: Device
+    loss: Loss
+    outputs: int
     probabilities: bool
 
     def __init__(

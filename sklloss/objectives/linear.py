@@ -77,30 +77,32 @@ class LinearObjective:
         self.vectors: NumPyVectors | ArrayVectors = NUMPY
         if device is not None and device.wide == np.float64:
             self.vectors = ArrayVectors(device)
-        self.penalised = bool(np.isfinite(C))
-        self.scale = float(C) if self.penalised else 1.0
-        self.problems = rows.outputs if rows.separable else 1
-        self.size = rows.width if rows.separable else rows.outputs * rows.width
-        self.shape = (self.problems, self.size)
+        self.penalised: bool = bool(np.isfinite(C))
+        self.scale: float = float(C) if self.penalised else 1.0
+        self.problems: int = rows.outputs if rows.separable else 1
+        self.size: int = rows.width if rows.separable else rows.outputs * rows.width
+        self.shape: tuple[int, int] = (self.problems, self.size)
         self._point: Array = None
         self._penalty_product: Floats | None = None
         # The relative rounding error of a value: raw scores have X's precision.
-        self.noise = 4 * float(np.finfo(rows.dtype).eps)
+        self.noise: float = 4 * float(np.finfo(rows.dtype).eps)
         # Regularises a singular preconditioner. A ridge smaller than the rounding error of a gradient would
         # amplify that error along directions in which the objective is constant.
-        self.small_ridge = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
+        self.small_ridge: float = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
         # The square of a relative residual at which a linear system has nothing but rounding left.
-        self.residual_floor = self.noise**2 / self.small_ridge
+        self.residual_floor: float = self.noise**2 / self.small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
-        self.exact_gradient = rows.dtype == np.float64
+        self.exact_gradient: bool = rows.dtype == np.float64
         # Whether a Hessian costs much more than a gradient, and both more than the overhead of a pass.
-        self.costly_hessian = rows.n * rows.width * self.size * self.problems > COSTLY_WORK and self.size >= 8
+        self.costly_hessian: bool = (
+            rows.n * rows.width * self.size * self.problems > COSTLY_WORK and self.size >= 8
+        )
         # 1 where the penalty acts: on coefficients, not on the intercept
         ridge = np.full((rows.outputs, rows.width), float(self.penalised))
         if rows.fit_intercept:
             ridge[:, -1] = 0.0
-        self.l1 = l1_ratio * ridge.reshape(self.shape)
-        self.ridge = (1.0 - l1_ratio) * ridge.reshape(self.shape)
+        self.l1: NDArray[np.float64] = l1_ratio * ridge.reshape(self.shape)
+        self.ridge: NDArray[np.float64] = (1.0 - l1_ratio) * ridge.reshape(self.shape)
 
     def coef(self, w: Array) -> Array:
         """The parameters as (outputs, width)."""

@@ -55,12 +55,12 @@ class _Batches:
     def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
         rows = objective.rows
         self.objective = objective
-        self.rows_at = rows.weighted_rows()
+        self.rows_at: Indices = rows.weighted_rows()
         n = len(self.rows_at)
         if batch_rows is None:
             least, most = self._batch_bounds(n)
             batch_rows = max(least, min(n // 20, most)) if rows.loss.kernel is not None else PYTHON_BATCH_ROWS
-        self.batch_rows = min(batch_rows, n)
+        self.batch_rows: int = min(batch_rows, n)
         self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
 
     def _batch_bounds(self, n: int) -> tuple[int, int]:
@@ -85,7 +85,7 @@ class MiniBatches(_Batches):
         super().__init__(objective, batch_rows)
         rows, n = objective.rows, len(self.rows_at)
         counts = np.diff(np.arange(0, n, self.batch_rows), append=n)
-        self.batches = len(counts)
+        self.batches: int = len(counts)
         self._gains = objective.scale * n / counts
         self._anchor_slopes = rows.empty_slopes()
         self._anchor: Floats | None = None

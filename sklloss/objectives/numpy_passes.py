@@ -64,7 +64,7 @@ class NumPyPasses(Passes):
     def __init__(self, data: Dataset, loss: Loss, **keywords: Any) -> None:
         super().__init__(data, loss, **keywords)
         X = data.X
-        self.compiled = loss.kernel is not None
+        self.compiled: bool = loss.kernel is not None
         if loss.kernel is not None:
             self._kernel = CompiledLoss(kernels.get(loss.kernel, X.dtype), loss.kernel_parameter)
             self._kernel64 = CompiledLoss(kernels.get(loss.kernel, np.float64), loss.kernel_parameter)

@@ -126,7 +126,7 @@ class ShiftSolver:
 
     def __init__(self, solve: BlockSolver, outputs: int, ridge: Floats) -> None:
         self._solve, self._outputs, self._ridge = solve, outputs, ridge
-        self.coordinates = solve.coordinates
+        self.coordinates: Callable[[], Coordinates] = solve.coordinates
 
     def to_device(self, vectors: ArrayVectors) -> DeviceShiftSolver:
         """See `Preconditioner.to_device`."""
