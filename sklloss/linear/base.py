@@ -115,9 +115,10 @@ class LinearPredictions(ClassPredictions):
         return scores[:, 0] if self._kind == "binary" else scores
 
     def __sklearn_tags__(self) -> Tags:
-        """Tags for scikit-learn: sparse input is welcome."""
+        """Tags for scikit-learn: sparse input, and a 2-D y of labels for independent outputs."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.classifier_tags.multi_label = not self._softmax
         return tags
 
 
@@ -175,10 +176,11 @@ class LinearClassifier(
         with unchanged_on_error(self):
             loss = self._check_parameters()
             earlier = self._earlier_parameters()
-            data = check_data(self, X, y, sample_weight, self._code)
+            data = check_data(self, X, y, sample_weight, self._coder(self.class_weight))
             objective = self._objective(self._rows(data, loss, threads.check(self.n_threads)))
             solvers = [self._choose_solver(objective.rows)]
-            code = self._validation_coder(data.labels)
+            # Class weights do not apply to the validation set.
+            code = self._coder(kind=data.labels.kind, classes=data.labels.classes)
             held_out = check_validation_data(
                 self, X_val, y_val, sample_weight_val, code, data, dtype=data.dtype
             )
@@ -252,15 +254,12 @@ class LinearClassifier(
             raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
         return loss
 
-    def _code(self, data, y, name="y"):
-        """Code the targets of training rows."""
-        output = "softmax" if self._softmax else "sigmoid"
-        return code_classes(data, y, output, class_weight=self.class_weight, name=name)
-
-    def _validation_coder(self, labels):
-        """A function that codes the targets of validation rows, to which class weights do not apply."""
-        output = "softmax" if self._softmax else "sigmoid"
-        return functools.partial(code_classes, output=output, kind=labels.kind, classes=labels.classes)
+    def _coder(self, class_weight=None, kind=None, classes=None):
+        """A function that codes targets; ``kind`` and ``classes`` are those they must have, if known."""
+        return functools.partial(
+            code_classes, output="softmax" if self._softmax else "sigmoid",
+            class_weight=class_weight, kind=kind, classes=classes,
+        )  # fmt: skip
 
     def _rows(self, data, loss, n_threads, name="y"):
         loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)

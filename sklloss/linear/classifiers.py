@@ -5,7 +5,6 @@ from typing import Any
 
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
-from sklearn.utils import Tags
 
 from sklloss.data.checks import ClassWeight
 from sklloss.linear.base import LinearClassifier
@@ -192,12 +191,6 @@ class LogisticClassifier(LinearClassifier):
         self.learning_rate_init = learning_rate_init
         self.device = device
         self.device_dtype = device_dtype
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tags for scikit-learn: a 2-D y of labels is welcome too."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
 
 
 class SoftmaxClassifier(LinearClassifier):
@@ -519,12 +512,6 @@ class LogisticClassifierCV(LinearClassifierCV):
         self.random_state = random_state
         self.label_smoothing = label_smoothing
         self.n_threads = n_threads
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tags for scikit-learn: a 2-D y of labels is welcome too."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
 
 
 class SoftmaxClassifierCV(LinearClassifierCV):

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
+import functools
 import numbers
-from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import joblib
@@ -25,7 +25,7 @@ from sklloss._base import VersionStamp, unchanged_on_error
 from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
-from sklloss.data.dataset import check_rows
+from sklloss.data.dataset import Dataset, check_rows
 from sklloss.data.targets import hard_labels, scored_classes
 from sklloss.linear.base import LinearPredictions
 from sklloss.losses import Loss
@@ -92,48 +92,39 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             return self._fit(X, y, sample_weight, params)
 
     def _fit(self, X, y, sample_weight, params):
-        grid = _Grid(self._check_Cs(), self._check_l1_ratios())
+        Cs = self._check_Cs()
+        l1_ratios = _real_numbers("l1_ratios", self.l1_ratios, "a list of numbers in [0, 1]", 0, 1)
         model = self._model()
-        for model.l1_ratio in grid.l1_ratios:
+        for model.l1_ratio in l1_ratios:
             loss = model._check_parameters()
         n_threads = threads.count(self.n_threads)
         checked = check_rows(self, X, sample_weight)
-        data = model._code(checked, y)
+        data = model._coder(self.class_weight)(checked, y, name="y")
         data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
         rows = model._rows(data, loss, n_threads)
         routed = self._route("fit", sample_weight=checked.weight, **params)
         splits = self._splits(data, routed.splitter.split)
-        n_threads = max(1, n_threads // min(joblib.effective_n_jobs(self.n_jobs), len(splits)))
-        folds = [
-            _Fold(
-                number,
-                copy.copy(model),
-                loss,
-                grid,
-                *split,
-                fold_scorer(self.scoring, data.y, loss),
-                n_threads,
-                self.verbose > 0,
-            )
-            for number, split in enumerate(splits)
-        ]
-        for fold, seed in zip(folds, self._seeds(len(folds))):
-            fold.model.random_state = seed
-        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
-        cancelled = []
+        search = _Search(
+            data, loss, Cs, l1_ratios,
+            scoring=_scoring(self.scoring, data.y, loss), score_params=routed.scorer.score,
+            n_threads=max(1, n_threads // min(joblib.effective_n_jobs(self.n_jobs), len(splits))),
+            verbose=self.verbose > 0,
+        )  # fmt: skip
+        fits = []
+        for fold, (seed, split) in enumerate(zip(self._seeds(len(splits)), splits)):
+            fold_model = copy.copy(model)
+            fold_model.random_state = seed
+            fits.append(delayed(search.fit_fold)(fold_model, fold, *split))
         with threads.single_threaded_blas():
             try:
-                fit = delayed(_Fold.fit)
-                parts = parallel(fit(fold, data, routed.scorer.score, cancelled) for fold in folds)
+                paths = Parallel(n_jobs=self.n_jobs, prefer="threads")(fits)
             finally:
-                # After an interrupt, threads still running stop when their current fit ends.
-                cancelled.append(True)
-            self.Cs_ = grid.Cs
-            self.l1_ratios_ = grid.l1_ratios
-            self.coefs_paths_ = np.stack([part.coefs for part in parts]).astype(data.dtype)
-            self.scores_ = np.stack([part.scores for part in parts])
-            self.n_iter_ = np.stack([part.n_iter for part in parts])
-            unsolved = [reason for part in parts for reason in part.unsolved]
+                search.cancelled = True
+            self.Cs_, self.l1_ratios_ = Cs, l1_ratios
+            self.coefs_paths_ = np.stack([path.coefs for path in paths]).astype(data.dtype)
+            self.scores_ = np.stack([path.scores for path in paths])
+            self.n_iter_ = np.stack([path.n_iter for path in paths])
+            unsolved = [reason for path in paths for reason in path.unsolved]
             coef = self._refit(model, rows, unsolved) if self.refit else self._average(model)
         self.solver_ = model._choose_solver(rows)
         self._set_model(data.labels, model._own_link(loss), coef, data.dtype)
@@ -176,25 +167,12 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return np.mean([path[r, c] for path, (c, r) in zip(self.coefs_paths_, best)], axis=0, dtype=float)
 
     def _model(self):
-        """The classifier with the parameters that do not belong to the grid."""
+        """The classifier with the parameters that it shares with this estimator."""
         check_flag("refit", self.refit)
         if self.n_jobs is not None:
             check_integer("n_jobs", self.n_jobs, -(2**31))
-        if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
-            raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
-        return self._classifier(
-            loss=self.loss,
-            dual=self.dual,
-            tol=self.tol,
-            fit_intercept=self.fit_intercept,
-            intercept_scaling=self.intercept_scaling,
-            class_weight=self.class_weight,
-            random_state=self.random_state,
-            solver=self.solver,
-            max_iter=self.max_iter,
-            label_smoothing=self.label_smoothing,
-            n_threads=self.n_threads,
-        )
+        shared = self._classifier().get_params(deep=False).keys() & self.get_params(deep=False).keys()
+        return self._classifier(**{name: getattr(self, name) for name in shared})
 
     def _seeds(self, folds):
         """The random_state of each fold, such that it does not matter which one runs first."""
@@ -205,12 +183,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
     def _check_Cs(self):
         if isinstance(self.Cs, numbers.Integral) and not isinstance(self.Cs, (bool, np.bool_)):
             return np.logspace(-4, 4, check_integer("Cs", self.Cs, 1))
-        values = _numbers("Cs", self.Cs, "an integer, or a list of numbers > 0")
-        return np.array([check_real(f"Cs[{k}]", C, 0, open_low=True) for k, C in enumerate(values)])
-
-    def _check_l1_ratios(self):
-        values = _numbers("l1_ratios", self.l1_ratios, "a list of numbers in [0, 1]")
-        return np.array([check_real(f"l1_ratios[{k}]", ratio, 0, 1) for k, ratio in enumerate(values)])
+        return _real_numbers("Cs", self.Cs, "an integer, or a list of numbers > 0", 0, open_low=True)
 
     def _splits(self, data, params):
         """The train and test rows of each fold."""
@@ -286,77 +259,80 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         )
 
 
-class _Grid:
-    """The penalties, and the order in which a path takes them: from the strongest to the weakest."""
-
-    def __init__(self, Cs, l1_ratios):
-        self.Cs, self.l1_ratios = Cs, l1_ratios
-        self.order = np.argsort(Cs, kind="stable")
-
-
 @dataclasses.dataclass
-class _Fold:
-    """The rows of a fold, with all that fitting and scoring its paths needs."""
+class _Search:
+    """What the fits of all folds share.
 
-    number: int
-    model: object
-    loss: object
-    grid: _Grid
-    train: np.ndarray
-    test: np.ndarray
-    scorer: object
+    Attributes
+    ----------
+    data : Dataset
+    loss : Loss
+    Cs, l1_ratios : ndarray
+        The grid.
+    scoring : {"accuracy", "neg_log_loss"} or callable
+        From `_scoring`.
+    score_params : dict
+        The scorer's metadata, for all rows.
+    n_threads : int
+        For each fold.
+    verbose : bool
+    cancelled : bool
+        Set after an interrupt, so that threads still running stop when their current fit ends.
+    """
+
+    data: Dataset
+    loss: Loss
+    Cs: NDArray[np.float64]
+    l1_ratios: NDArray[np.float64]
+    scoring: Any
+    score_params: dict[str, Any]
     n_threads: int
     verbose: bool
+    cancelled: bool = False
 
-    def fit(self, data, score_params, cancelled):
-        """The coefficients, scores and iterations at each point of the grid."""
-        with threads.single_threaded_blas():
-            return self._fit(data, score_params, cancelled)
+    @threads.single_threaded_blas()
+    def fit_fold(self, model, fold, train, test):
+        """The coefficients, scores and iterations at each point of the grid, for one fold.
 
-    def _fit(self, data, score_params, cancelled):
-        model, grid = self.model, self.grid
-        rows = model._rows(data.take(self.train), self.loss, self.n_threads)
-        test = data.take(self.test)
-        params = {name: _take(value, self.test, data.n) for name, value in score_params.items()}
-        weight = params.get("sample_weight")
-        if weight is not None and not np.any(weight):
-            raise ValueError(f"the test rows of fold {self.number} of cv have no positive sample_weight")
+        ``model`` is a classifier whose parameters and fitted attributes are changed from point to point.
+        """
+        rows = model._rows(self.data.take(train), self.loss, self.n_threads)
         model.n_features_in_ = rows.features
-        shape = (len(grid.l1_ratios), len(grid.Cs))
-        found = Bunch(
+        score = self._scorer(fold, test)
+        shape = (len(self.l1_ratios), len(self.Cs))
+        path = Bunch(
             coefs=np.empty((*shape, rows.outputs, rows.width)),
             scores=np.empty(shape),
             n_iter=np.empty(shape, dtype=np.int32),
             unsolved=[],
         )
         link = model._own_link(self.loss)
-        for r, model.l1_ratio in enumerate(grid.l1_ratios):
-            path = self._path(rows, cancelled)
-            for c, (objective, result) in zip(grid.order, path):
+        # The strongest penalty comes first.
+        order = np.argsort(self.Cs, kind="stable")
+        for r, model.l1_ratio in enumerate(self.l1_ratios):
+            for c, (objective, result) in zip(order, self._path(model, rows, self.Cs[order])):
                 coef = rows.uncentered(objective.coef(result.w))
-                model._set_model(data.labels, link, coef, rows.dtype)
-                found.coefs[r, c] = coef
-                found.scores[r, c] = self.scorer(model, test.X, test.y, **params)
-                found.n_iter[r, c] = result.n_iter.max()
+                model._set_model(self.data.labels, link, coef, rows.dtype)
+                path.coefs[r, c] = coef
+                path.scores[r, c] = score(model)
+                path.n_iter[r, c] = result.n_iter.max()
                 why = model._why_unsolved(result)
                 if why:
-                    found.unsolved.append(f"in fold {self.number}, at C={model.C:g}: {why}")
-            if self.verbose and not np.isnan(found.scores[r]).all():
-                best = _best(found.scores[r])
+                    path.unsolved.append(f"in fold {fold}, at C={model.C:g}: {why}")
+            if self.verbose and not np.isnan(path.scores[r]).all():
+                best = _best(path.scores[r])
                 print(
-                    f"fold {self.number}, l1_ratio {model.l1_ratio:g}: "
-                    f"best score {found.scores[r, best]:.6g} at C={grid.Cs[best]:g}"
+                    f"fold {fold}, l1_ratio {model.l1_ratio:g}: best score {path.scores[r, best]:.6g} at "
+                    f"C={self.Cs[best]:g}"
                 )
-        return found
+        return path
 
-    def _path(self, rows, cancelled):
-        """The objective and its minimum for each C, at the l1_ratio that the model has."""
-        model = self.model
-        Cs = self.grid.Cs[self.grid.order]
+    def _path(self, model, rows, Cs):
+        """The objective and its minimum for each C, at the model's l1_ratio."""
 
         def objectives():
             for model.C in Cs:
-                if cancelled:
+                if self.cancelled:
                     raise RuntimeError("this fit was interrupted")
                 yield model._objective(rows)
 
@@ -373,6 +349,20 @@ class _Fold:
             tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver],
         )  # fmt: skip
 
+    def _scorer(self, fold, rows):
+        """A function of a model that scores the test rows of a fold."""
+        test, labels = self.data.take(rows), self.data.labels
+        params = {name: _take(value, rows, self.data.n) for name, value in self.score_params.items()}
+        weight = params.get("sample_weight")
+        if weight is not None and not np.any(weight):
+            raise ValueError(f"the test rows of fold {fold} of cv have no positive sample_weight")
+        if self.scoring == "accuracy":
+            correct = hard_labels(test.y, labels.kind, labels.classes)
+            return functools.partial(_accuracy, test.X, correct, weight)
+        if self.scoring == "neg_log_loss":
+            return functools.partial(_neg_log_loss, test.X, np.searchsorted(labels.classes, test.y), weight)
+        return functools.partial(_any_score, self.scoring, test, params)
+
 
 def _best(scores):
     """The flat index of the largest score; NaN is less than any."""
@@ -381,26 +371,26 @@ def _best(scores):
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
-def _numbers(name, values, wanted):
-    """A list of numbers, of which there is at least one."""
+def _real_numbers(name, values, wanted, *bounds, **open_bounds):
+    """A list of numbers within bounds, at least one of them, as an array."""
     if isinstance(values, (str, bytes, dict)) or np.ndim(values) != 1:
         raise TypeError(f"{name} must be {wanted}, got {values!r}")
     if len(values) == 0:
         raise ValueError(f"{name} must be {wanted}, got an empty one")
-    return values
+    return np.array([check_real(f"{name}[{k}]", x, *bounds, **open_bounds) for k, x in enumerate(values)])
 
 
 def _row_numbers(rows, n, name):
     rows = np.asarray(rows)
-    if rows.dtype == bool and rows.shape == (n,):
-        rows = np.flatnonzero(rows)
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise ValueError(f"{name} must be a list of row numbers, got {rows!r}")
     if rows.size == 0:
         raise ValueError(f"{name} are none")
-    if rows.min() < -n or rows.max() >= n:
-        raise ValueError(f"{name} must be in [0, {n}), got {rows.min()} to {rows.max()}")
-    return rows
+    try:
+        numbers = np.arange(n)[rows]
+    except IndexError as error:
+        raise ValueError(f"{name} must be row numbers in [0, {n}), or a mask: {error}") from error
+    if rows.ndim != 1:
+        raise ValueError(f"{name} must be a list of row numbers, got {rows!r}")
+    return numbers
 
 
 def _check_classes(data, train, number):
@@ -438,57 +428,34 @@ def scorer_of(scoring: Any) -> Any:
 
 # scikit-learn's scorers check their arguments, which takes a few milliseconds: on small data, most of the
 # time of a path. So the accuracy and the log loss are computed here, with the same result, from checked rows
-# and from targets coded once for a fold.
-def fold_scorer(scoring: Any, y: NDArray[Any], loss: Loss) -> Callable[..., float]:
-    """A scorer for the models of one fold, which minimise ``loss``."""
+# and from targets that are coded once for each fold.
+def _scoring(scoring, y, loss):
+    """What scores the folds: a scorer, or the name of a metric that is computed here."""
     if scoring is None:
-        return _Accuracy()
-    if isinstance(scoring, str) and y.ndim == 1 and type_of_target(y) != "continuous":
-        if scoring == "accuracy":
-            return _Accuracy()
-        if scoring == "neg_log_loss" and loss.has_probabilities:
-            return _LogLoss()
-    return _AnyScorer(scorer_of(scoring))
+        return "accuracy"
+    computed = {"accuracy": True, "neg_log_loss": loss.has_probabilities}
+    if isinstance(scoring, str) and computed.get(scoring) and y.ndim == 1:
+        return scorer_of(scoring) if type_of_target(y) == "continuous" else scoring
+    return scorer_of(scoring)
 
 
-class _AnyScorer:
-    """Any scorer, whose result must be a number."""
-
-    def __init__(self, scorer: Any) -> None:
-        self._scorer = scorer
-
-    def __call__(self, model: Any, X: Any, y: Any, **params: Any) -> float:
-        score = self._scorer(model, X, y, **params)
-        if not isinstance(score, numbers.Real):
-            raise TypeError(f"scoring must give a number, got {score!r} of type {type(score).__name__}")
-        return score  # type: ignore[return-value]
+def _accuracy(X, correct, weight, model):
+    right = model._decide(model._raw(X)) == correct
+    return np.average(right if right.ndim == 1 else right.all(axis=1), weights=weight)
 
 
-class _Accuracy:
-    def __init__(self) -> None:
-        self._labels: NDArray[Any] | None = None
-
-    def __call__(self, model: Any, X: Any, y: Any, sample_weight: NDArray[Any] | None = None) -> float:
-        if self._labels is None:
-            self._labels = hard_labels(y, model._kind, model.classes_)
-        right = model._decide(model._raw(X)) == self._labels
-        if right.ndim == 2:
-            right = right.all(axis=1)
-        return np.average(right, weights=sample_weight)
-
-
-class _LogLoss:
+def _neg_log_loss(X, codes, weight, model):
     """The negated log loss; y may lack a class, and probabilities are clipped as in scikit-learn."""
+    p = model._probabilities(model._raw(X))
+    if p.shape[1] == 2:
+        p[:, 0] = 1 - p[:, 1]
+    p = p[np.arange(len(codes)), codes]
+    eps = np.finfo(p.dtype).eps
+    return np.average(np.log(np.clip(p, eps, 1 - eps).astype(np.float64)), weights=weight)
 
-    def __init__(self) -> None:
-        self._codes: NDArray[np.intp] | None = None
 
-    def __call__(self, model: Any, X: Any, y: Any, sample_weight: NDArray[Any] | None = None) -> float:
-        if self._codes is None:
-            self._codes = np.searchsorted(model.classes_, y)
-        p = model._probabilities(model._raw(X))
-        if p.shape[1] == 2:
-            p[:, 0] = 1 - p[:, 1]
-        p = p[np.arange(len(y)), self._codes]
-        eps = np.finfo(p.dtype).eps
-        return np.average(np.log(np.clip(p, eps, 1 - eps).astype(np.float64)), weights=sample_weight)
+def _any_score(scorer, test, params, model):
+    score = scorer(model, test.X, test.y, **params)
+    if not isinstance(score, numbers.Real):
+        raise TypeError(f"scoring must give a number, got {score!r} of type {type(score).__name__}")
+    return score

@@ -205,7 +205,7 @@ def test_ties_and_undefined_scores():
         ({"cv": []}, ValueError, "cv=.* no splits"),
         ({"cv": [(np.arange(9), [])]}, ValueError, "the test rows of fold 0 of cv are none"),
         ({"cv": [([], np.arange(9))]}, ValueError, "the training rows of fold 0 of cv are none"),
-        ({"cv": [(np.arange(9), [200])]}, ValueError, "the test rows of fold 0 of cv must be in"),
+        ({"cv": [(np.arange(9), [200])]}, ValueError, "the test rows of fold 0 of cv must be row numbers in"),
         ({"cv": [(np.arange(9), [0.5])]}, ValueError, "row numbers"),
         ({"cv": [(np.arange(60), [1])], "solver": "saga"}, ValueError, "solver"),
         ({"n_jobs": "all"}, TypeError, "n_jobs"),
