@@ -16,8 +16,7 @@ from sklloss.data.dataset import Dataset, check_stream_data
 from sklloss.data.targets import check_column_order, code_classes, is_label_column, stream_classes
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.base import Result
-from sklloss.solvers.stream import Stream, descend
-from sklloss.solvers.variance_reduced import adam, sgd
+from sklloss.solvers.stochastic import Stream, adam, descend, sgd
 
 STOCHASTIC: dict[str, Callable[..., Result]] = {"sgd": sgd, "adam": adam}
 

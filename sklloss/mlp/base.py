@@ -42,10 +42,8 @@ from sklloss.data.dataset import DEVICE_DTYPES, Dataset, Origin
 from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
-from sklloss.solvers.lbfgsb import lbfgsb
-from sklloss.solvers.optimizers import SGD, Adam, AdamW, state_on_host
-from sklloss.solvers.schedules import SCHEDULES, schedule
-from sklloss.solvers.stochastic import DivergenceError, History, TrainingOptions, train
+from sklloss.solvers.optimizers import SCHEDULES, SGD, Adam, AdamW, schedule, state_on_host
+from sklloss.solvers.training import DivergenceError, History, TrainingOptions, lbfgsb, train
 
 # Rows per block of a prediction.
 BLOCK = 8192

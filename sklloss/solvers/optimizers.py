@@ -1,13 +1,15 @@
-"""Optimisers for mini-batches: Adam, AdamW, and gradient descent with momentum.
+"""Optimisers for mini-batches (Adam, AdamW, gradient descent with momentum) and learning-rate schedules.
 
-An optimiser holds its hyperparameters and, in ``state``, what it remembers from batch to batch: moments, the
-number of steps taken, the learning rate that it has come down to. `Optimizer.steps` says what it does in one
-epoch; an objective takes these steps.
+An optimiser holds its hyperparameters and, in ``state``, what changes from batch to batch: moments, the
+number of steps taken, the current learning rate. `Optimizer.steps` describes the steps of an epoch, and the
+objective takes them. A schedule gives the learning rate of each step a factor.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -28,12 +30,12 @@ State = dict[str, Any]
 
 @dataclass
 class Optimizer(abc.ABC):
-    """What training needs of an optimiser.
+    """The interface of optimisers.
 
     Attributes
     ----------
     name : str
-        Marks the states that it can go on from.
+        Identifies the states that `resume` accepts.
     learning_rate_init : float
     state : dict
         Arrays and plain numbers; empty before `start`.
@@ -46,10 +48,10 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def start(self, size: int, dtype: DTypeLike) -> None:
-        """Set the state before the first batch, for so many parameters."""
+        """Set the state before the first batch; ``size`` is the number of parameters."""
 
     def resume(self, state: State | None) -> bool:
-        """Go on from a copy of a state that this optimiser left earlier; False if it cannot."""
+        """Continue from a copy of an earlier state; False if another optimiser left it, or there is none."""
         if state is None or state["solver"] != self.name:
             return False
         self.state = {name: _copied(part) for name, part in state.items()}
@@ -57,9 +59,9 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def steps(self, batches: int, factors: float | np.ndarray = 1.0) -> Steps:
-        """The steps of an epoch of so many batches, which the state counts as taken.
+        """The steps of an epoch of that many batches; the state counts them as taken.
 
-        ``factors`` scale the learning rate, of each batch if they are an array.
+        ``factors`` scale the learning rate: one for all batches, or an array with one for each.
         """
 
     def end_epoch(self, seen: int) -> None:  # noqa: B027 - most do nothing
@@ -103,11 +105,11 @@ class Adam(Optimizer):
     def steps(self, batches: int, factors: float | np.ndarray = 1.0) -> AdamSteps:
         """See `Optimizer.steps`."""
         state = self.state
-        t = np.arange(state["steps"] + 1, state["steps"] + batches + 1, dtype=np.float64)
+        second, first = bias_corrections(state["steps"], batches, self.beta_1, self.beta_2)
         state["steps"] += batches
         learning_rates = np.full(batches, self.learning_rate_init) * factors
         return AdamSteps(
-            learning_rates * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t),
+            learning_rates * second / first,
             state["first"],
             state["second"],
             self.beta_1,
@@ -117,7 +119,7 @@ class Adam(Optimizer):
         )
 
     def _weight_decays(self, learning_rates: np.ndarray) -> np.ndarray | None:
-        """The share of itself that a weight loses in each step, beside the gradient's; None for none."""
+        """The fraction that each step takes off a weight in addition to the gradient's change, or None."""
         return None
 
 
@@ -197,6 +199,15 @@ class SGD(Optimizer):
         return False, f"Setting learning rate to {self.state['learning_rate']:f}"
 
 
+def bias_corrections(done: int, steps: int, beta_1: float, beta_2: float) -> tuple[np.ndarray, np.ndarray]:
+    """Adam's bias corrections for so many steps after the first ``done``.
+
+    Returns ``sqrt(1 - beta_2**t)`` and ``1 - beta_1**t``: the learning rate is multiplied by their quotient.
+    """
+    t = np.arange(done + 1, done + steps + 1, dtype=np.float64)
+    return np.sqrt(1.0 - beta_2**t), 1.0 - beta_1**t
+
+
 def _copied(part: Any) -> Any:
     if isinstance(part, np.ndarray):
         return part.copy()
@@ -208,3 +219,96 @@ def state_on_host(state: State | None) -> State | None:
     if state is None:
         return None
     return {name: to_numpy(part) if hasattr(part, "shape") else part for name, part in state.items()}
+
+
+# As in torch's OneCycleLR: the first rate is the highest divided by FIRST_DIVISOR, the last rate is the first
+# divided by LAST_DIVISOR.
+FIRST_DIVISOR = 25.0
+LAST_DIVISOR = 1e4
+
+
+def cosine(steps: np.ndarray, total: int, warmup_fraction: float) -> np.ndarray:
+    """A factor that rises linearly, then falls as half a cosine towards 0.
+
+    Parameters
+    ----------
+    steps : ndarray
+        Numbers of steps, the first of which is 0.
+    total : int
+        How many steps the training has.
+    warmup_fraction : float
+        The fraction of the steps, rounded to whole steps, in which the rate rises.
+
+    Returns
+    -------
+    ndarray
+        With w steps of warm-up, step s has the factor ``(s + 1) / (w + 1)`` while ``s < w``, from then on
+        ``(1 + cos(pi * (s - w) / (total - w))) / 2``.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, equation 5.
+    Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2, for the linear warm-up.
+    """
+    warmup = round(warmup_fraction * total)
+    fall = _half_cosine(1.0, 0.0, (steps - warmup) / max(total - warmup, 1))
+    return np.where(steps < warmup, (steps + 1) / (warmup + 1), fall)
+
+
+def one_cycle(steps: np.ndarray, total: int, warmup_fraction: float) -> np.ndarray:
+    """A factor that rises as half a cosine from 1 / 25, then falls as half a cosine to 1 / 250000.
+
+    Parameters
+    ----------
+    steps, total, warmup_fraction
+        As in `cosine`. The rate is highest at step ``warmup_fraction * total - 1``, and no earlier than in
+        the first.
+
+    Returns
+    -------
+    ndarray
+        Those of torch's ``OneCycleLR`` at its defaults, without the momentum's cycle.
+
+    References
+    ----------
+    Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates",
+    2018.
+    """
+    top, last = max(warmup_fraction * total - 1.0, 0.0), total - 1.0
+    low, end = 1.0 / FIRST_DIVISOR, 1.0 / (FIRST_DIVISOR * LAST_DIVISOR)
+    rise = _half_cosine(low, 1.0, steps / (top or 1.0))
+    fall = _half_cosine(1.0, end, (steps - top) / ((last - top) or 1.0))
+    return np.where(steps < top, rise, fall)
+
+
+def _half_cosine(start: float, end: float, fraction: np.ndarray) -> np.ndarray:
+    """Half a cosine from ``start``, at a fraction of 0, to ``end``, at a fraction of 1."""
+    return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * fraction))
+
+
+# The schedules, and the default fraction of warm-up of each.
+SCHEDULES = {"cosine": (cosine, 0.05), "one-cycle": (one_cycle, 0.3)}
+
+
+def schedule(
+    name: str, warmup_fraction: float | None = None
+) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """The factors of the schedule of that name, as a function of steps and their total.
+
+    Parameters
+    ----------
+    name : str
+    warmup_fraction : float, optional
+        None is the schedule's default.
+
+    Returns
+    -------
+    callable or None
+        None if no schedule has that name.
+    """
+    if name not in SCHEDULES:
+        return None
+    function, default = SCHEDULES[name]
+    return functools.partial(
+        function, warmup_fraction=default if warmup_fraction is None else warmup_fraction
+    )

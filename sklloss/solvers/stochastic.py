@@ -1,303 +1,362 @@
-"""Training over mini-batches: epochs, their history, and when to stop."""
+"""Stochastic gradient descent and Adam for linear models.
 
-from __future__ import annotations
+`sgd` and `adam` converge to the optimum by gradients of reduced variance; `descend` makes one pass over the
+latest rows of a stream and averages the parameters.
+"""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
-from sklloss._warnings import warn
-from sklloss.arrays.ops import Array
-from sklloss.solvers.base import TrainingObjective
-from sklloss.solvers.optimizers import Optimizer
+from sklloss.arrays.vectors import Array
+from sklloss.solvers.base import (
+    Callback,
+    MiniBatches,
+    MiniBatchObjective,
+    Result,
+    StreamObjective,
+    allowed_gap,
+    exhausted,
+    first_value,
+    has_vanished,
+    require,
+    start_again,
+)
+from sklloss.solvers.optimizers import bias_corrections
 
-
-class EpochCallbacks(Protocol):
-    """What training calls around each epoch."""
-
-    def begin(self) -> None:
-        """Called before an epoch."""
-
-    def end(self, parameters: Array) -> bool:
-        """Called after an epoch; training ends where it returns True."""
-
-
-# A function of the parameters: the validation loss, and a score or None.
-Validation = Callable[[Array], tuple[float, float | None]]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingOptions:
-    """How `train` runs.
-
-    Attributes
-    ----------
-    batch_size, max_iter : int
-    shuffle : bool
-        Shuffle the order of the epoch before, each epoch.
-    random_state : RandomState
-    schedule : callable, optional
-        Of the numbers of steps and their total over ``max_iter`` epochs; gives a factor of the learning
-        rate for each.
-    tol, n_iter_no_change : float
-        More than ``n_iter_no_change`` epochs in a row that gain less than ``tol`` are a stall.
-    verbose : bool
-        Print the progress.
-    validate : callable, optional
-        Called with the parameters after each epoch; gives the validation loss, and a score or None.
-    early_stopping : {"score", "loss"}, optional
-        Judge progress by the validation score (named so in what is printed), not by the training loss.
-    single_epoch : bool
-        End after one epoch, without a word about convergence.
-    mark : bool
-        Mark the history after each epoch, as is always done with ``early_stopping``.
-    callbacks : EpochCallbacks, optional
-    """
-
-    batch_size: int
-    max_iter: int
-    shuffle: bool = True
-    random_state: np.random.RandomState | None = None
-    schedule: Callable[[np.ndarray, int], np.ndarray] | None = None
-    tol: float = 1e-4
-    n_iter_no_change: float = 10
-    verbose: bool | int = False
-    validate: Validation | None = None
-    early_stopping: str | None = None
-    single_epoch: bool = False
-    mark: bool = False
-    callbacks: EpochCallbacks | None = None
+GAP_SAFETY = 0.1  # the approximate curvature may underestimate the gap
+RECENT_EPOCHS = 2  # which together lower the objective by no more than the allowed gap at the end
+FLAT_EPOCHS = 6  # in a row, whose change of the objective could be rounding, before it may end
+REJECTED_EPOCHS = 12  # in a row, after which a problem is given up
+SMALLEST_STEP = 1e-300
+RATE_CUT = 0.3  # factor of the learning rate after an epoch that raised the objective
+RATE_GROWTH = 1.3  # and after one that lowered it by less than EXPECTED_DECREASE
+EXPECTED_DECREASE = 0.8  # share of the decrease that the approximate curvature predicts
+CEILING = 0.7  # a rate that raised the objective is not approached beyond this share again
 
 
-@dataclass
-class History:
-    """What a training remembers between epochs and, for a warm start, between calls.
+def sgd(
+    objective: MiniBatchObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    random_state: np.random.RandomState,
+    callback: Callback | None = None,
+    batch_size: int | None = None,
+    learning_rate_init: float | None = None,
+) -> Result:
+    """Minimise by preconditioned stochastic gradient descent with variance reduction (SVRG).
 
-    Attributes
-    ----------
-    seen : int
-        Rows seen so far.
-    loss_curve : list of float
-    best_loss : float
-    stalled : int
-        Epochs in a row without progress.
-    validation_loss_curve : list of float
-    validation_scores : list of float
-    best_validation_score : float
-    best_iter : int
-        The epoch whose parameters are kept, counted from 1 along ``loss_curve``.
-    """
-
-    seen: int = 0
-    loss_curve: list[float] = field(default_factory=list)
-    best_loss: float = math.inf
-    stalled: int = 0
-    validation_loss_curve: list[float] = field(default_factory=list)
-    validation_scores: list[float] = field(default_factory=list)
-    best_validation_score: float = -math.inf
-    best_iter: int = 0
-    _mark: tuple[Array, History, tuple[int, ...]] | None = None
-
-    def mark(self, parameters: Array) -> None:
-        """Remember the training as it is now, with the parameters that it would give."""
-        # In one assignment, so that an interrupt finds the old mark or the new one. The new one leaves out
-        # the old, or the parameters of every epoch would stay in memory.
-        self._mark = (parameters, replace(self, _mark=None), tuple(map(len, self._curves())))
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether there is a mark."""
-        return self._mark is not None
-
-    def marked(self) -> tuple[Array, History] | None:
-        """Go back to the last mark: its parameters, and its history up to there; None without one.
-
-        This history is of no use afterwards: the two share their lists.
-        """
-        if self._mark is None:
-            return None
-        parameters, then, lengths = self._mark
-        for curve, length in zip(then._curves(), lengths, strict=True):
-            del curve[length:]
-        return parameters, then
-
-    def _curves(self) -> tuple[list[float], list[float], list[float]]:
-        return self.loss_curve, self.validation_loss_curve, self.validation_scores
-
-    def add_epoch(self, loss: float, score: float | None, tol: float) -> bool:
-        """Judge an epoch, whose loss was appended, by its score, or by its loss if that is None.
-
-        Returns whether its parameters are the ones to keep.
-        """
-        if score is None:
-            self.stalled = self.stalled + 1 if loss > self.best_loss - tol else 0
-            self.best_loss = min(self.best_loss, loss)
-        else:
-            # a score that is NaN is no progress
-            self.stalled = 0 if score >= self.best_validation_score + tol else self.stalled + 1
-            if not score > self.best_validation_score:
-                return False
-            self.best_validation_score = score
-        self.best_iter = len(self.loss_curve)
-        return True
-
-
-class DivergenceError(ValueError):
-    """The loss or the parameters became NaN or infinite."""
-
-    def __init__(self, what: str, value: object, epoch: int, remedy: str = "") -> None:
-        super().__init__(
-            f"the {what} became {value} in epoch {epoch}: training diverges. Try a smaller "
-            "learning_rate_init, and bring the columns of X (in a regression y too) to a common scale, such "
-            f"as with StandardScaler{remedy}"
-        )
-
-
-def train(
-    objective: TrainingObjective,
-    optimizer: Optimizer,
-    rows: Any,
-    order: np.ndarray,
-    parameters: Array,
-    history: History,
-    options: TrainingOptions,
-) -> tuple[Array, int]:
-    """Train until progress stalls or ``max_iter`` epochs have passed.
+    An epoch starts from the gradient over all rows, which corrects the gradients of its batches. An epoch
+    that raises the objective is undone and its learning rate cut.
 
     Parameters
     ----------
-    objective : TrainingObjective
-    optimizer : Optimizer
-        Started; its state changes in place.
-    rows : object
-        From the objective's ``rows``.
-    order : ndarray of intp
-        The rows to train on, in their order before the first shuffle.
-    parameters : array of shape (size,)
-        Start; changed in place.
-    history : History
-        Changed in place.
-    options : TrainingOptions
+    objective : MiniBatchObjective
+    w : ndarray of shape (problems, size)
+        Start.
+    tol : float
+        See `allowed_gap`. The Newton decrement is estimated with the preconditioner. It must be 10 times
+        smaller, twice in a row, and the last epochs must have lowered the objective by no more than the gap.
+    max_iter : int
+        Most epochs. Each reads every row twice: in mini-batches, and for the full value and gradient.
+    callback : callable, optional
+        Called with ``(n_iter, w, value)`` after each epoch.
+    batch_size : int or None
+        Rows per mini-batch.
+    learning_rate_init : float or None
+        The first learning rate, as a fraction of the step that the approximate curvature suggests. It grows
+        slowly while epochs lower the objective by less than predicted.
+    random_state : RandomState
+        Shuffles the rows for each epoch.
 
     Returns
     -------
-    parameters : array
-        With ``early_stopping`` those of the best epoch, else the last ones.
-    n_iter : int
-        Epochs run.
+    Result
 
-    Raises
-    ------
-    DivergenceError
-        If the loss becomes NaN or infinite, or the parameters at the end.
+    References
+    ----------
+    Johnson and Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", 2013.
     """
-    best = objective.copy(parameters) if options.early_stopping else parameters
-    n, callbacks = len(order), options.callbacks
-    batches = -(-n // options.batch_size)
-    gather = _order_matters(order, rows.rows, options)
-    with objective.running():
-        for epoch in range(1, options.max_iter + 1):
-            if callbacks is not None:
-                callbacks.begin()
-            if options.shuffle:
-                order = _shuffled(order, options)
-            steps = optimizer.steps(batches, _rate_factors(epoch, batches, options))
-            loss = objective.epoch(rows, order if gather else None, options.batch_size, parameters, steps)
-            if not math.isfinite(loss):
-                raise _divergence("training loss", loss, epoch, history, options)
-            if _record(history, n, epoch, loss, parameters, options) and options.early_stopping:
-                best = objective.copy(parameters)
-            if options.early_stopping:
-                if history.best_iter:
-                    history.mark(best)
-            elif options.mark:
-                history.mark(objective.copy(parameters))
-            stop = callbacks is not None and callbacks.end(parameters)
-            optimizer.end_epoch(history.seen)
-            stop = _has_stalled(history, optimizer, options) or stop
-            if stop or options.single_epoch:
-                break
+    require(objective, MiniBatchObjective)
+    batches = objective.mini_batches(batch_size)
+    rates = SGDRates(learning_rate_init)
+    return _minimise(objective, batches, w, tol, max_iter, callback, random_state, rates)
+
+
+def adam(
+    objective: MiniBatchObjective,
+    w: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    random_state: np.random.RandomState,
+    callback: Callback | None = None,
+    batch_size: int | None = None,
+    learning_rate_init: float | None = None,
+) -> Result:
+    """Minimise by Adam, with the same gradients and in the same coordinates as `sgd`.
+
+    The length of Adam's steps is the learning rate, however small the gradient. The rate of an epoch is
+    therefore ``learning_rate_init`` times the root mean square of the step that the approximate curvature
+    suggests at its start, which falls near the optimum.
+
+    Parameters and result are those of `sgd`.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", 2015, section 2.
+    """
+    require(objective, MiniBatchObjective)
+    batches = objective.mini_batches(batch_size)
+    rates = AdamRates(batches, objective.shape, learning_rate_init)
+    return _minimise(objective, batches, w, tol, max_iter, callback, random_state, rates)
+
+
+class SGDRates:
+    """The learning rates of stochastic gradient descent, as shares of the Newton step: at most 1."""
+
+    moments: tuple[Array, Array] | None = None
+    largest: float = 1.0
+
+    def __init__(self, first: float | None) -> None:
+        self.first: float = 0.3 if first is None else first
+
+    def of_epoch(self, share: Array, size: Array) -> Array:
+        """Rates for each batch, (batches, problems) or a shape that broadcasts to it.
+
+        ``share`` is the fraction of the Newton step to take, ``size`` the step's root mean square.
+        """
+        return share[None]
+
+    def reset(self) -> None:
+        """Forget the moments, whose gradients are of other parameters or coordinates."""
+
+
+class AdamRates(SGDRates):
+    """The learning rates of Adam, with its bias correction, and its moments."""
+
+    largest: float = 10.0
+
+    def __init__(self, batches: MiniBatches, shape: tuple[int, int], first: float | None) -> None:
+        super().__init__(max(0.1, 2.0 / batches.batches) if first is None else first)
+        self._batches, self._decays = batches.batches, batches.decays
+        self._steps = 0
+        self.moments: tuple[Array, Array] | None = (np.zeros(shape), np.zeros(shape))
+
+    def of_epoch(self, share: Array, size: Array) -> Array:
+        """See `SGDRates.of_epoch`."""
+        second, first = bias_corrections(self._steps, self._batches, *self._decays)
+        self._steps += self._batches
+        return (second / first)[:, None] * (share * size)[None]
+
+    def reset(self) -> None:
+        """See `SGDRates.reset`."""
+        self._steps = 0
+        for moment in self.moments or ():
+            moment[:] = 0.0
+
+
+def _minimise(
+    objective: MiniBatchObjective,
+    batches: MiniBatches,
+    w: Array,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
+    random_state: np.random.RandomState,
+    learning_rates: SGDRates,
+) -> Result:
+    w = np.array(w, dtype=np.float64)
+    value, gradient = batches.anchor(w)
+    if start_again(objective, w, value):
+        value, gradient = batches.anchor(w)
+    if w.any():
+        w = batches.without_shift(w)
+        value, gradient = batches.anchor(w)
+    start = first_value(objective, w, value)
+    problems = len(w)
+    n_iter = np.zeros(problems, dtype=int)
+    quiet, rejected, flat = (np.zeros(problems, dtype=int) for _ in range(3))
+    converged = np.zeros(problems, dtype=bool)
+    stuck = np.zeros(problems, dtype=bool)
+    share = np.full(problems, float(learning_rates.first))
+    ceiling = np.full(problems, max(learning_rates.largest, learning_rates.first))
+    curve = [float(value.sum())]
+    earlier: list[Array] = []  # values before the latest epochs
+    renewed = 0
+    for iteration in range(1, max_iter + 1):
+        decrement, size = batches.newton_decrement(gradient)
+        gap = allowed_gap(value, tol)
+        quiet = np.where(decrement / 2 <= GAP_SAFETY * gap, quiet + 1, 0)
+        settled = (gradient == 0).all(axis=1)
+        if len(earlier) == RECENT_EPOCHS:
+            settled |= (quiet >= 2) & (earlier[0] - value <= gap)
+        converged |= settled
+        done = exhausted(decrement, value, objective.noise)
+        converged |= (flat >= FLAT_EPOCHS) & done
+        over = rejected >= REJECTED_EPOCHS
+        converged |= over & done
+        stuck |= over & ~done
+        active = ~(converged | stuck | has_vanished(objective, value, start))
+        if not active.any():
+            break
+        order = batches.rows_at[random_state.permutation(len(batches.rows_at))]
+        trial = w.copy()
+        rates = learning_rates.of_epoch(np.where(active, share, 0.0), size)
+        smallest = max(size[active].min(), SMALLEST_STEP)
+        batches.epoch(trial, order, rates, learning_rates.moments, smallest)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bad = ~np.isfinite(trial).all(axis=1)
+            trial[bad] = w[bad]
+            new_value, new_gradient = batches.anchor(trial)
+        lower = active & ~bad & (new_value <= value + objective.noise * np.abs(value))
+        flat = np.where(lower & (new_value >= value - objective.noise * np.abs(value)), flat + 1, 0)
+        higher = active & ~lower
+        earlier = [*earlier, value][-RECENT_EPOCHS:]
+        n_iter[active] = iteration
+        ceiling[higher] = CEILING * share[higher]
+        # Steps that fell short of the predicted decrease may grow, unless longer ones have failed.
+        slow = lower & (value - new_value < EXPECTED_DECREASE * decrement / 2)
+        longer = np.where(slow, np.minimum(RATE_GROWTH * share, ceiling), share)
+        share = np.where(higher, RATE_CUT * share, longer)
+        rejected = np.where(higher, rejected + 1, 0)
+        if higher.any():
+            w = np.where(lower[:, None], trial, w)
+            value, gradient = batches.anchor(w)
+            learning_rates.reset()
         else:
-            _warn_unless_scheduled(options)
-        if not objective.is_finite(parameters):
-            # The loss of an epoch is that of the parameters before its last step.
-            raise _divergence("parameters", "NaN or infinite", epoch, history, options)
-    if options.early_stopping and not history.best_iter:
-        raise ValueError("the validation score was NaN after every epoch: there are no best weights to keep")
-    return best if options.early_stopping else parameters, epoch
+            w, value, gradient = trial, new_value, new_gradient
+        curve.append(float(value.sum()))
+        if callback is not None:
+            callback(iteration, w, value)
+        if iteration - renewed >= batches.renewal_cost and batches.renew(w):
+            renewed = iteration
+            learning_rates.reset()
+            ceiling[:] = max(learning_rates.largest, learning_rates.first)
+    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
 
 
-def _order_matters(order: np.ndarray, rows: int, options: TrainingOptions) -> bool:
-    """Whether rows must be gathered: one batch is the same in any order, and rows may lie in order."""
-    n = len(order)
-    return n < rows or (options.batch_size < n and (options.shuffle or bool((np.diff(order) != 1).any())))
+# Over a stream, learning rates start at FIRST_RATES and fall as these powers of the weight seen: SGD, Adam.
+POWERS = (0.5, 0.3)
+FIRST_RATES = (0.8, 2.0)
+# A running mean gives the latest rows this many times the weight of the average row.
+RECENCY = 4.0
 
 
-def _shuffled(order: np.ndarray, options: TrainingOptions) -> np.ndarray:
-    """The draws of sklearn.utils.shuffle."""
-    assert options.random_state is not None
-    return order[options.random_state.permutation(len(order))]
+@dataclass
+class Stream:
+    """The state between calls, in arrays and numbers.
+
+    Attributes
+    ----------
+    rows : int
+        Rows seen.
+    weight : float
+        The sum of their weights.
+    center : ndarray of shape (features,) or None
+        Column offsets; the parameters are those of X less these.
+    w, mean : ndarray of shape (outputs, width) or None
+        Parameters after the last batch, and their running mean.
+    curvature : ndarray or None
+        The running mean of the loss's curvature per unit of weight, (outputs, width, width) or its diagonal.
+    steps : int
+        Steps that are in Adam's moments.
+    first, second : ndarray of shape (outputs, width) or None
+        Adam's moments.
+    """
+
+    rows: int = 0
+    weight: float = 0.0
+    center: Array | None = None
+    w: Array | None = None
+    mean: Array | None = None
+    curvature: Array | None = None
+    steps: int = 0
+    first: Array | None = None
+    second: Array | None = None
+
+    def start(self, w: Array, center: Array) -> None:
+        """Start from given parameters."""
+        self.center = center
+        self.w, self.mean, self.curvature = w.copy(), w.copy(), None
+        self.steps, self.first, self.second = 0, None, None
+
+    def state(self) -> dict[str, Any]:
+        """The attributes by name, as the constructor takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _rate_factors(epoch: int, batches: int, options: TrainingOptions) -> float | np.ndarray:
-    if options.schedule is None:
-        return 1.0
-    return options.schedule(np.arange((epoch - 1) * batches, epoch * batches), options.max_iter * batches)
+def descend(
+    objective: StreamObjective,
+    stream: Stream,
+    *,
+    adaptive: bool,
+    random_state: np.random.RandomState,
+    batch_size: int | None = None,
+    learning_rate_init: float | None = None,
+) -> Array:
+    """Make one pass over the latest rows of a stream.
+
+    Parameters
+    ----------
+    objective : StreamObjective
+        Over these rows alone.
+    stream : Stream
+        Started. Its arrays are replaced, not overwritten.
+    adaptive : bool
+        Adam's steps, else those of SGD.
+    random_state : RandomState
+        Shuffles the rows.
+    batch_size : int or None
+    learning_rate_init : float or None
+        The learning rate of the first rows: for SGD a fraction of the step that the curvature suggests, for
+        Adam a fraction of the distance to the optimum, as estimated from the latest rows.
+
+    Returns
+    -------
+    ndarray of shape (outputs, width)
+        The running mean of the parameters.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+    """
+    require(objective, StreamObjective)
+    assert stream.w is not None
+    assert stream.mean is not None
+    batches = objective.stream_batches(batch_size)
+    order = batches.rows_at[random_state.permutation(len(batches.rows_at))]
+    weights = batches.weights(order)
+    before = stream.weight
+    stream.rows += len(order)
+    stream.weight = before + float(weights.sum())
+    seen = before + np.cumsum(weights)
+    share = _weight_in_mean(weights.sum() / stream.weight)
+    stream.curvature = batches.curvature(stream.mean, stream.curvature, share)
+    coordinates = batches.coordinates(stream.curvature * stream.weight)
+    rate = learning_rate_init if learning_rate_init is not None else FIRST_RATES[adaptive]
+    rates = rate * (weights / seen) ** POWERS[adaptive]
+    moments, size = None, 1.0
+    if adaptive:
+        if stream.first is None or stream.second is None:
+            stream.steps, stream.first, stream.second = 0, np.zeros_like(stream.w), np.zeros_like(stream.w)
+        moments = (stream.first.copy(), stream.second.copy())
+        size = batches.distance(stream.mean, coordinates, stream.weight)
+        rates *= size
+        corrections = bias_corrections(stream.steps, len(weights), *batches.decays)
+        rates *= corrections[0] / corrections[1]
+        stream.steps += len(weights)
+    w, mean = stream.w.copy(), stream.mean.copy()
+    mixing = _weight_in_mean(weights / seen)
+    batches.epoch(w, mean, order, stream.weight / weights, coordinates, rates, mixing, moments, size)
+    stream.w, stream.mean = w, mean
+    stream.first, stream.second = moments or (None, None)
+    return mean
 
 
-def _record(
-    history: History, seen: int, epoch: int, loss: float, parameters: Array, options: TrainingOptions
-) -> bool:
-    """Validate after an epoch, note how it went, and print that; whether it is the best so far."""
-    history.seen += seen
-    history.loss_curve.append(loss)
-    if options.verbose:
-        print(f"Iteration {epoch}, loss = {loss:.8f}")
-    score = None
-    if options.validate is not None:
-        validation_loss, score = options.validate(parameters)
-        history.validation_loss_curve.append(validation_loss)
-    if options.early_stopping:
-        assert score is not None
-        history.validation_scores.append(score)
-        if options.verbose:
-            shown = -score if options.early_stopping == "loss" else score
-            print(f"Validation {options.early_stopping}: {shown:f}")
-    return history.add_epoch(loss, score, options.tol)
-
-
-def _has_stalled(history: History, optimizer: Optimizer, options: TrainingOptions) -> bool:
-    """Whether training should end, because there was no progress for too long."""
-    if history.stalled <= options.n_iter_no_change:
-        return False
-    done, message = optimizer.stall()
-    if options.verbose:
-        what = f"Validation {options.early_stopping}" if options.early_stopping else "Training loss"
-        print(
-            f"{what} did not improve more than tol={options.tol:f} for {options.n_iter_no_change} "
-            f"consecutive epochs. {message}"
-        )
-    if not done:
-        history.stalled = 0
-    return done
-
-
-def _warn_unless_scheduled(options: TrainingOptions) -> None:
-    # A schedule is meant to run to its end.
-    if options.schedule is None:
-        warn(
-            f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization "
-            "hasn't converged yet.",
-            ConvergenceWarning,
-        )
-
-
-def _divergence(
-    what: str, value: object, epoch: int, history: History, options: TrainingOptions
-) -> DivergenceError:
-    kept = bool(options.early_stopping) and history.is_marked
-    return DivergenceError(what, value, epoch, "; the weights of the best epoch are kept" if kept else "")
+def _weight_in_mean(latest: Any) -> Any:
+    """The weight in a running mean of rows that are a fraction ``latest`` of all so far."""
+    return RECENCY * latest / (1.0 + (RECENCY - 1.0) * latest)

@@ -10,8 +10,7 @@ from sklloss.data.dataset import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.newton_cg import newton_cg
-from sklloss.solvers.stream import Stream, descend
-from sklloss.solvers.variance_reduced import adam, sgd
+from sklloss.solvers.stochastic import Stream, adam, descend, sgd
 
 N, P, K = 240, 6, 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklloss import MLPRegressor
-from sklloss.solvers.schedules import SCHEDULES, cosine, one_cycle, schedule
+from sklloss.solvers.optimizers import SCHEDULES, cosine, one_cycle, schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -10,9 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import losses
 from sklloss.objectives.network import NumpyNetworkObjective
-from sklloss.solvers.lbfgsb import lbfgsb
 from sklloss.solvers.optimizers import SGD, Adam
-from sklloss.solvers.stochastic import History, TrainingOptions, train
+from sklloss.solvers.training import History, TrainingOptions, lbfgsb, train
 
 
 class Quadratic:
