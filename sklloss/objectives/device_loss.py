@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
 from sklloss.arrays.ops_torch import in_place
+from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _checks
 from sklloss.losses._links import one_hot, softmax
 
@@ -23,11 +23,8 @@ class DeviceLoss:
     ----------
     device : Device
     loss : Loss
-    values, codes, weight
-        NumPy arrays or None, as in a `Dataset`. They are moved to the device here, once.
-    outputs : int
-    dtype : NumPy dtype
-        That of X.
+    data : Dataset
+        Its targets and weights are NumPy arrays, which are moved to the device here, once.
     """
 
     device: Device
@@ -35,26 +32,18 @@ class DeviceLoss:
     outputs: int
     probabilities: bool
 
-    def __init__(
-        self,
-        device: Device,
-        loss: Loss,
-        values: NDArray[Any] | None,
-        codes: NDArray[np.intp] | None,
-        weight: NDArray[Any] | None,
-        outputs: int,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self.device, self.loss, self.outputs = device, loss, outputs
+    def __init__(self, device: Device, loss: Loss, data: Dataset) -> None:
+        self.device, self.loss, self.outputs = device, loss, data.outputs
+        codes, weight = data.codes, data.weight
         self._wide = device.real(device.wide)
-        self._values: Array = None if values is None else device.put(values, dtype)
+        self._values: Array = None if data.values is None else device.put(data.values, data.dtype)
         self._codes: Array = None if codes is None else device.put(codes, np.int64)
         self._expand = codes is not None and loss.target != "classes"
         self._weight: Array = None
         if weight is not None:
-            self._weight = device.put(weight.reshape(len(weight), -1), dtype)
+            self._weight = device.put(weight.reshape(len(weight), -1), data.dtype)
             self._total = float(np.sum(weight, dtype=np.float64))
-        self._divisor = loss.row_divisor(outputs)
+        self._divisor = loss.row_divisor(data.outputs)
         self.probabilities = loss.curvature_buffer == "probabilities"
         self._in_place = in_place(device, loss)
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklloss.arrays.device import Device, check_writable, device_of
-from sklloss.arrays.torch_csr import TorchCSR
+from sklloss.arrays.device import Device, check_writable
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss
 from sklloss.objectives import device_epoch
@@ -37,10 +36,6 @@ class DevicePasses(Passes):
     """
 
     device: Device
-    wide: Any
-    batches: DeviceLoss
-    offset: Array
-    inverse_factors: tuple[Floats, Array] | None
 
     def __init__(self, data: Dataset, loss: Loss, **keywords: Any) -> None:
         super().__init__(data, loss, **keywords)
@@ -49,22 +44,15 @@ class DevicePasses(Passes):
             bad = np.flatnonzero((codes < 0) | (codes >= self.outputs))
             if bad.size:
                 raise self._bad_code(bad[0])
-        device, weight = self.device, self.weight
-        if weight is not None and self.weight_per_output:
-            weight = weight.reshape(self.n, self.outputs)
-        self.batches = DeviceLoss(device, loss, self.values, codes, weight, self.outputs, self.dtype)
+        device = self.device
+        self.wide: Any = device.real(device.wide)
+        self.batches: DeviceLoss = DeviceLoss(device, loss, data)
         # the center on the device, in the dtype of sums
-        self.offset = device.put(self.center, device.wide) if self.centered_columns else None
+        self.offset: Array = device.put(self.center, device.wide) if self.centered_columns else None
         # the curvature of each chunk of rows, from the last pass that was asked to store it
         self._curvature: Any = None
         # the latest factors of stochastic steps and their inverses on the device, see `device_epoch`
-        self.inverse_factors = None
-
-    def _describe(self, X: Any) -> tuple[np.dtype[Any], bool]:
-        self.device = device_of(X)  # type: ignore[assignment]  # not None, see `make_passes`
-        self.wide = self.device.real(self.device.wide)
-        dtype: Any = self.device.numpy_dtype(X)  # the checks let only floating-point X through
-        return dtype, isinstance(X, TorchCSR)
+        self.inverse_factors: tuple[Floats, Array] | None = None
 
     # Value, gradient and Hessian product ---------------------------------------------------------------
 
@@ -118,40 +106,29 @@ class DevicePasses(Passes):
         self, coef: Floats, *, coupled: bool = True, by_slope: bool = False, curved: bool = True
     ) -> tuple[Floats, Floats, Any]:
         """See `Passes.hessian`."""
-        kind = "slopes" if by_slope else "coupled" if coupled and not self.separable else "blocks"
-        return self._derivatives(coef, kind if curved else None)
-
-    def _derivatives(self, coef: Floats, kind: str | None) -> tuple[Floats, Floats, Any]:
-        """Loss sums, gradient and a kind of Hessian as NumPy arrays.
-
-        ``kind`` is None for no Hessian, "blocks" for the diagonal blocks, "coupled" for the whole Hessian of
-        a softmax, "slopes" for diagonal blocks with absolute slopes in place of second derivatives.
-        """
         xp, K, width = self.device.xp, self.outputs, self.width
+        coupled = coupled and curved and not (self.separable or by_slope)
         w = xp.matrix_transpose(self._to_device(coef)[0])
         sums: Array = None
         gradient: Array = None
         blocks: Any = [None] * K
         cross: list[Array] = [None] * K
-        for first, last in self._wide_chunks((2 + K * (kind == "coupled")) * width):
+        for first, last in self._wide_chunks((2 + K * coupled) * width):
             Z = self._wide_rows(first, last, self.fit_intercept)
-            curved = kind in ("blocks", "coupled")
-            part, slopes, stored = self.batches(Z @ w, first, last, curved=curved)
+            part, slopes, stored = self.batches(Z @ w, first, last, curved=curved and not by_slope)
             sums = add(sums, part)
             gradient = add(gradient, xp.matrix_transpose(slopes) @ Z)
-            if kind is None:
+            if not curved:
                 continue
-            if kind == "slopes":
+            if by_slope:
                 curvature = xp.abs(slopes)
-            elif self.separable:
-                curvature = stored
             else:
-                curvature = self._softmax_curvature(stored, first, last, alone=kind != "coupled")
+                curvature = self._second_derivatives(stored, first, last, alone=not coupled)
             curvature = xp.where(curvature > 0, curvature, 0.0)
             turned = xp.matrix_transpose(Z)
             for k in range(K):
                 blocks[k] = add(blocks[k], turned @ (Z * curvature[:, k : k + 1]))
-            if kind == "coupled":
+            if coupled:
                 # the rows scaled for each output by the root of the weight times p, side by side
                 share = self._softmax_share(stored, first, last)
                 side = xp.reshape(share[:, :, None] * Z[:, None, :], (last - first, K * width))
@@ -159,10 +136,10 @@ class DevicePasses(Passes):
                     turned = xp.matrix_transpose(side[:, k * width : (k + 1) * width])
                     cross[k] = add(cross[k], turned @ side[:, : (k + 1) * width])
         sums, gradient = self._both_as_numpy(sums, gradient)
-        if kind is None:
+        if not curved:
             return sums, gradient, None
         blocks = self._numpy(xp.stack(blocks))
-        if kind != "coupled":
+        if not coupled:
             return sums, gradient, blocks
         whole = np.zeros((1, K * width, K * width))
         for k in range(K):
@@ -181,11 +158,7 @@ class DevicePasses(Passes):
         cross: Array = None
         for first, last, curvature in self._stored_curvature(self.width + 3 * starts[-1]):
             Z = self._wide_rows(first, last, self.fit_intercept)
-            second = (
-                curvature
-                if self.separable
-                else self._softmax_curvature(curvature, first, last, alone=not coupled)
-            )
+            second = self._second_derivatives(curvature, first, last, alone=not coupled)
             second = xp.where(second > 0, second, 0.0)
             parts = [xp.take(Z, columns, axis=1) for columns in chosen]
             for k in range(K):
@@ -210,8 +183,7 @@ class DevicePasses(Passes):
         intercepts: Array = None
         chunks = []
         for first, last, curvature in self._stored_curvature(self.width):
-            if not self.separable:
-                curvature = self._softmax_curvature(curvature, first, last, alone=True)
+            curvature = self._second_derivatives(curvature, first, last, alone=True)
             intercepts = add(intercepts, xp.sum(curvature, axis=0))
             if self.sparse:
                 chunks.append(curvature)
@@ -225,19 +197,16 @@ class DevicePasses(Passes):
         diagonal[:, self.features :] = self._numpy(intercepts)[:, None]
         return diagonal
 
-    def _full_gram(self) -> Floats:
-        weight = self.device.put(self.row_weights(), self.device.wide)
-        total: Array = None
-        for first, last in self._wide_chunks(2 * self.width):
-            Z = self._wide_rows(first, last, self.fit_intercept)
-            total = add(total, self.device.xp.matrix_transpose(Z) @ (Z * weight[first:last][:, None]))
-        return self._numpy(total)
+    def _second_derivatives(self, stored: Array, first: int, last: int, *, alone: bool) -> Array:
+        """Second derivatives by output, times weights, from the curvature that a pass has stored.
 
-    def _softmax_curvature(self, p: Array, first: int, last: int, *, alone: bool) -> Array:
-        """Weights times p; if ``alone``, for a Hessian without coupled terms, weights times p (1 - p)."""
+        For the probabilities p of a softmax p (1 - p), or p alone if terms that couple outputs are added.
+        """
+        if self.separable:
+            return stored
         self._check_softmax()
-        curvature = p * (1.0 - p) if alone else p
-        weight = self.batches.weight(p, first, last)
+        curvature = stored * (1.0 - stored) if alone else stored
+        weight = self.batches.weight(stored, first, last)
         return curvature if weight is None else self.device.xp.where(weight != 0, curvature * weight, 0.0)
 
     def _softmax_share(self, p: Array, first: int, last: int) -> Array:

@@ -381,7 +381,7 @@ class LinearObjective:
             matrix = self.rows.curvature_bound * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
             return BlockSolver(matrix[None], self.small_ridge)
-        return DiagonalSolver(self.diagonal()[0, : self.rows.width])
+        return DiagonalSolver(1.0 / self.diagonal()[0, : self.rows.width])
 
     def local_preconditioner(self) -> Preconditioner | None:
         """As `preconditioner`, with the diagonal blocks of the Hessian at the last linearised point.

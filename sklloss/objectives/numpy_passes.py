@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import DTypeLike, NDArray
 
 import sklloss.kernels.data as data_kernels
@@ -25,7 +24,7 @@ from sklloss.arrays import threads
 from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear.gradient import Chunks, ChunkSums
-from sklloss.losses import HalfSquaredError, Loss
+from sklloss.losses import Loss
 from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 
 # Least rows per block of a loss without a kernel, whose Python code costs some 30 us a call.
@@ -73,17 +72,12 @@ class NumPyPasses(Passes):
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
         self._buffers: dict[str, NDArray[Any]] = {}
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
-        weight = self.weight
-        if weight is not None and self.weight_per_output:
-            weight = weight.reshape(-1, self.outputs)
+        # class codes become 0/1 targets for a loss that is not over classes
+        expand = data.codes is not None and loss.target != "classes"
         self._data = data_kernels.Dataset(
-            X, self.values, self.codes, weight, outputs=self.outputs, expand=self.codes_as_values,
-            center=self.center,
-        )  # fmt: skip
+            X, data.values, data.codes, self.weight, outputs=self.outputs, expand=expand, center=self.center
+        )
         self._arrays = self._data.arrays
-
-    def _describe(self, X: Any) -> tuple[np.dtype[Any], bool]:
-        return X.dtype, scipy.sparse.issparse(X)
 
     # Value, gradient and Hessian product ---------------------------------------------------------------
 
@@ -267,17 +261,6 @@ class NumPyPasses(Passes):
         if self.n * padded > SMALL_X or work > SMALL_WORK:
             return None
         return small_newton.steps(self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule)
-
-    def _full_gram(self) -> Floats:
-        weight = self.weight
-        if weight is not None and self.weight_per_output:
-            weight = weight.reshape(self.n, self.outputs).mean(axis=1)
-        # a loss whose second derivative is 1 everywhere
-        rows = type(self)(
-            Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight), HalfSquaredError(),
-            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
-        )  # fmt: skip
-        return rows.hessian(np.zeros((1, self.width)))[2][0]
 
     # Stochastic passes ---------------------------------------------------------------------------------
 

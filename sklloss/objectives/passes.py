@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
 from sklloss.data.dataset import Dataset
-from sklloss.losses import Loss
+from sklloss.losses import HalfSquaredError, Loss
 
 Array = Any  # of NumPy, or of the namespace that X belongs to
 Floats = NDArray[np.float64]
@@ -124,27 +124,6 @@ class Passes(ABC):
         Whether passes run a compiled kernel of the loss.
     """
 
-    data: Dataset
-    X: Array
-    loss: Loss
-    values: NDArray[Any] | None
-    codes: Indices | None
-    n: int
-    features: int
-    outputs: int
-    fit_intercept: bool
-    width: int
-    separable: bool
-    softmax: bool
-    n_threads: int | None
-    weight: NDArray[Any] | None
-    weight_per_output: bool
-    codes_as_values: bool
-    dtype: np.dtype[Any]
-    sparse: bool
-    center: Floats
-    centered_columns: bool
-    device: Device | None = None
     compiled: bool = False
 
     def __init__(
@@ -156,36 +135,32 @@ class Passes(ABC):
         n_threads: int | None = 1,
         center: bool | Floats = False,
     ) -> None:
-        X, weight = data.X, data.weight
-        self.data = data
-        self.X = X
-        self.loss = loss
-        self.values = data.values
-        self.codes = data.codes
-        self.n, self.features = X.shape
-        self.outputs = data.outputs
-        self.fit_intercept = fit_intercept
-        self.width = self.features + bool(fit_intercept)
-        self.separable = loss.separable
+        self.data: Dataset = data
+        self.loss: Loss = loss
+        self.X: Array = data.X
+        self.codes: Indices | None = data.codes
+        # (n,), or (n, outputs) if weights differ by output
+        self.weight: NDArray[Any] | None = None if data.weight is None else np.ascontiguousarray(data.weight)
+        self.dtype: np.dtype[Any] = data.dtype
+        self.device: Device | None = data.device
+        self.sparse: bool = hasattr(self.X, "nnz")
+        self.n: int
+        self.features: int
+        self.n, self.features = self.X.shape
+        self.outputs: int = data.outputs
+        self.fit_intercept: bool = fit_intercept
+        self.width: int = self.features + bool(fit_intercept)
+        self.separable: bool = loss.separable
         # whether the stored curvature is the probabilities of a softmax, else second derivatives by output
-        self.softmax = loss.curvature_buffer == "probabilities"
-        self.n_threads = n_threads
-        # one number for each row, or for each row and output
-        self.weight = None if weight is None else np.ascontiguousarray(weight).reshape(-1)
-        self.weight_per_output = weight is not None and weight.ndim == 2
-        self.codes_as_values = data.codes is not None and loss.target != "classes"
-        self.dtype, self.sparse = self._describe(X)
+        self.softmax: bool = loss.curvature_buffer == "probabilities"
+        self.n_threads: int | None = n_threads
         if not isinstance(center, np.ndarray):
             wanted = center and fit_intercept and not self.sparse
-            center = self._find_center(weight) if wanted else np.zeros(self.features)
-        self.center = center
-        self.centered_columns = bool(fit_intercept and center.any())
+            center = self._find_center() if wanted else np.zeros(self.features)
+        self.center: Floats = center
+        self.centered_columns: bool = bool(fit_intercept and center.any())
         self._null_sums: dict[bool, Floats] = {}
         self._gram: Floats | None = None
-
-    @abstractmethod
-    def _describe(self, X: Array) -> tuple[np.dtype[Any], bool]:
-        """The NumPy dtype of X, and whether it is sparse."""
 
     @property
     def curvature_bound(self) -> float:
@@ -363,7 +338,7 @@ class Passes(ABC):
         if self.weight is None:
             return np.ones(self.n)
         weight = self.weight.astype(np.float64)
-        return weight.reshape(self.n, self.outputs).mean(axis=1) if self.weight_per_output else weight
+        return weight if weight.ndim == 1 else weight.mean(axis=1)
 
     def squared_columns(self) -> Floats:
         """The diagonal of X'WX, of shape (width,)."""
@@ -399,6 +374,17 @@ class Passes(ABC):
             self._gram = self._full_gram() if sample is None else step * sample.gram()
         return self._gram
 
+    def _full_gram(self) -> Floats:
+        """See `gram`; over all rows."""
+        weight = self.weight if self.weight is None or self.weight.ndim == 1 else self.weight.mean(axis=1)
+        data = Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight)
+        # a loss whose second derivative is 1 everywhere
+        passes = type(self)(
+            data, HalfSquaredError(),
+            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
+        )  # fmt: skip
+        return passes.hessian(np.zeros((1, self.width)))[2][0]
+
     @abstractmethod
     def _rows_as_numpy(self, rows: slice | Indices) -> NDArray[Any]:
         """Some rows of a dense X as a NumPy array."""
@@ -415,10 +401,6 @@ class Passes(ABC):
     def _column_maxima(self) -> Floats:
         """The largest absolute value in each column of X less its center, (features,)."""
 
-    @abstractmethod
-    def _full_gram(self) -> Floats:
-        """See `gram`; over all rows."""
-
     # Centering --------------------------------------------------------------------------------------
 
     def uncentered(self, coef: Array) -> Array:
@@ -434,16 +416,16 @@ class Passes(ABC):
         moved[:, -1] += sign * (coef[:, : self.features] @ self.center)
         return moved
 
-    def _find_center(self, weight: NDArray[Any] | None) -> Floats:
+    def _find_center(self) -> Floats:
         """An estimate of each column's mean if it is large relative to the column's spread, else 0.
 
         Any number within the bulk of a column will do, so some of the rows suffice. Columns near 0, and those
         with outliers, get 0.
         """
-        if weight is None:
+        if self.weight is None:
             sample = self._rows_as_numpy(slice(0, None, max(1, self.n // CENTER_ROWS)))
         else:
-            rows = np.flatnonzero(weight.reshape(self.n, -1).any(axis=1))
+            rows = self.weighted_rows()
             sample = self._rows_as_numpy(rows[:: max(1, len(rows) // CENTER_ROWS)])
         sample = sample.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -122,43 +122,69 @@ class SubsetSolver:
 
 
 class ShiftSolver:
-    """Another solver, except along a common shift of all outputs, where the Hessian is the penalty alone."""
+    """Another solver, except along a common shift of all outputs, where the Hessian is the penalty alone.
 
-    def __init__(self, solve: BlockSolver, outputs: int, ridge: Floats) -> None:
-        self._solve, self._outputs, self._ridge = solve, outputs, ridge
-        self.coordinates: Callable[[], Coordinates] = solve.coordinates
+    Parameters
+    ----------
+    solve : BlockSolver or DeviceInverse
+    outputs : int
+    ridge : array of shape (width,)
+        The second derivatives of the penalty, 1 or 0, and so their own pseudo-inverse.
+    xp : module
+        The namespace of ``ridge`` and of the right-hand sides.
+    """
 
-    def to_device(self, vectors: ArrayVectors) -> DeviceShiftSolver:
+    def __init__(self, solve: Any, outputs: int, ridge: Array, xp: Any = np) -> None:
+        self._solve, self._outputs, self._ridge, self._xp = solve, outputs, ridge, xp
+
+    def _mean(self, rows: Array) -> Array:
+        # NumPy's `mean` takes several times as long for small arrays.
+        return np.add.reduce(rows) / len(rows) if self._xp is np else self._xp.mean(rows, axis=0)
+
+    def to_device(self, vectors: ArrayVectors) -> ShiftSolver:
         """See `Preconditioner.to_device`."""
-        return DeviceShiftSolver(vectors, self._solve.to_device(vectors), self._outputs, self._ridge)
+        solve, ridge = self._solve.to_device(vectors), vectors.put(self._ridge)
+        return ShiftSolver(solve, self._outputs, ridge, vectors.xp)
 
-    def __call__(self, x: Floats) -> Floats:
+    def coordinates(self) -> Coordinates:
+        """See `Preconditioner.coordinates`."""
+        return self._solve.coordinates()
+
+    def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
-        rows = x.reshape(self._outputs, -1)
-        # `mean` takes several times as long for small arrays.
-        shift = np.add.reduce(rows) / self._outputs
+        rows = self._xp.reshape(x, (self._outputs, -1))
+        shift = self._mean(rows)
         solution = self._solve(rows - shift)
-        solution += self._ridge * shift - np.add.reduce(solution) / self._outputs
-        return solution.reshape(x.shape)
+        solution += self._ridge * shift - self._mean(solution)
+        return self._xp.reshape(solution, x.shape)
 
 
 class DiagonalSolver:
-    """Solves with a diagonal matrix shared by all outputs, where a full one would be too large."""
+    """Solves with a diagonal matrix shared by all outputs, where a full one would be too large.
 
-    def __init__(self, diagonal: Floats) -> None:
-        self._inverse = 1.0 / diagonal
+    Parameters
+    ----------
+    inverse : array of shape (width,)
+        The inverse of the diagonal.
+    xp : module
+        The namespace of ``inverse`` and of the right-hand sides.
+    """
 
-    def to_device(self, vectors: ArrayVectors) -> DeviceDiagonalSolver:
+    def __init__(self, inverse: Array, xp: Any = np) -> None:
+        self._inverse, self._xp = inverse, xp
+
+    def to_device(self, vectors: ArrayVectors) -> DiagonalSolver:
         """See `Preconditioner.to_device`."""
-        return DeviceDiagonalSolver(vectors, self._inverse)
+        return DiagonalSolver(vectors.put(self._inverse), vectors.xp)
 
     def coordinates(self) -> Coordinates:
         """See `Preconditioner.coordinates`; U is None."""
         return None, np.sqrt(1.0 / self._inverse)[None]
 
-    def __call__(self, x: Floats) -> Floats:
+    def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
-        return (x.reshape(-1, len(self._inverse)) * self._inverse).reshape(x.shape)
+        rows = self._xp.reshape(x, (-1, self._inverse.shape[0]))
+        return self._xp.reshape(rows * self._inverse, x.shape)
 
 
 def coordinates_of(curvature: Floats, ridge: float) -> Coordinates:
@@ -175,7 +201,7 @@ def coordinates_of(curvature: Floats, ridge: float) -> Coordinates:
         return BlockSolver(curvature, ridge).coordinates()
     if not np.isfinite(curvature).all():
         raise ValueError(TOO_LARGE)
-    return DiagonalSolver(np.where(curvature > 0, curvature, 1.0)).coordinates()
+    return DiagonalSolver(1.0 / np.where(curvature > 0, curvature, 1.0)).coordinates()
 
 
 class DeviceInverse:
@@ -192,32 +218,3 @@ class DeviceInverse:
         else:
             solution = self._xp.reshape(x, (self._blocks, 1, self._width)) @ self._inverse
         return self._xp.reshape(solution, x.shape)
-
-
-class DeviceShiftSolver:
-    """`ShiftSolver` on the device of X."""
-
-    def __init__(self, vectors: ArrayVectors, solve: DeviceInverse, outputs: int, ridge: Floats) -> None:
-        self._xp, self._solve, self._outputs = vectors.xp, solve, outputs
-        self._ridge = vectors.put(ridge)
-
-    def __call__(self, x: Array) -> Array:
-        """The solution for the right-hand side x."""
-        xp = self._xp
-        rows = xp.reshape(x, (self._outputs, -1))
-        shift = xp.mean(rows, axis=0)
-        solution = self._solve(rows - shift)
-        solution = solution + (self._ridge * shift - xp.mean(solution, axis=0))
-        return xp.reshape(solution, x.shape)
-
-
-class DeviceDiagonalSolver:
-    """`DiagonalSolver` on the device of X."""
-
-    def __init__(self, vectors: ArrayVectors, inverse: Floats) -> None:
-        self._xp, self._width = vectors.xp, len(inverse)
-        self._inverse = vectors.put(inverse)
-
-    def __call__(self, x: Array) -> Array:
-        """The solution for the right-hand side x."""
-        return self._xp.reshape(self._xp.reshape(x, (-1, self._width)) * self._inverse, x.shape)

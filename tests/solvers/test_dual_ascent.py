@@ -151,7 +151,7 @@ def test_there_is_no_ascent_where_it_does_not_serve():
     rows = objective("binary").rows
     assert none(LinearObjective(rows, 1.0, l1_ratio=0.5))
     dense = NumPyPasses(
-        Dataset(rows.X.toarray(), rows.values, None, None, 1),
+        Dataset(rows.X.toarray(), rows.data.values, None, None, 1),
         losses.LogLoss(),
         fit_intercept=True,
         center=False,
@@ -161,7 +161,7 @@ def test_there_is_no_ascent_where_it_does_not_serve():
     assert objective("binary", p=WIDEST_GRAM - 1).dual_ascent() is None
     assert objective("binary", p=WIDEST_GRAM).dual_ascent() is not None
     huge = NumPyPasses(
-        Dataset(rows.X * 1e200, rows.values, None, None, 1), losses.LogLoss(), fit_intercept=True
+        Dataset(rows.X * 1e200, rows.data.values, None, None, 1), losses.LogLoss(), fit_intercept=True
     )
     assert none(LinearObjective(huge, 1.0))
 

@@ -141,7 +141,7 @@ def test_the_solver_takes_over_where_neighbours_are_far_apart_or_iterations_few(
 
 def test_an_output_without_an_optimum_does_not_stop_the_others(rng):
     rows = rows_of(rng, "one-vs-rest")
-    values = rows.values.copy()
+    values = rows.data.values.copy()
     values[:, 1] = 0.0
     rows = NumPyPasses(Dataset(rows.X, values, None, None, 3), losses.LogLoss(), fit_intercept=True)
     for objective, result in walk(rows, GRIDS["coarse"]):
