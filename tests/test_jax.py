@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import learned
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
@@ -29,10 +30,6 @@ def rows(rng):
 
 def name_of(model):
     return type(model).__name__ + model.solver
-
-
-def learned(model):
-    return [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=name_of)

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
+from helpers import learned
 from simulated_device import transfers
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -51,11 +52,6 @@ def linear(kind, solver, **options):
 def network(kind, **options):
     options = {"hidden_layer_sizes": (16, 8), "max_iter": 3, "batch_size": 128, "random_state": 0} | options
     return kind(**options)
-
-
-def learned(model):
-    """The arrays that a model has learned."""
-    return [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
 
 
 def assert_alike(model, other, dtype, device=None):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.special
-from rows import compiled
+from helpers import compiled
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from rows import compiled
+from helpers import compiled
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps

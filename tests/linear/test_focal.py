@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import assert_same_model
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
@@ -32,11 +33,6 @@ class BareCrossEntropy(CrossEntropy):
 def problem(rng, n=120, p=4, K=3):
     X = rng.normal(size=(n, p))
     return X, (X[:, :1] @ np.linspace(-1, 1, K)[None] + rng.gumbel(size=(n, K))).argmax(axis=1)
-
-
-def assert_same_model(one, other, **tolerance):
-    np.testing.assert_allclose(one.coef_, other.coef_, **tolerance)
-    np.testing.assert_allclose(one.intercept_, other.intercept_, **tolerance)
 
 
 @pytest.mark.parametrize("scaled", [True, False])

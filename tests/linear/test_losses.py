@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
+from helpers import OwnLog, assert_same_model
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
@@ -24,17 +25,6 @@ CLOSE = {"rtol": 1e-6, "atol": 1e-7}
 
 
 # Losses of one's own ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OwnLog(Loss):
-    """The log loss, by its formula alone."""
-
-    target: ClassVar[str] = "probabilities"
-    reduction: ClassVar[str] = "sum"
-
-    def formula(self, xp, y, raw):
-        return xp.logaddexp(xp.zeros_like(raw), raw) - y * raw, 1 / (1 + xp.exp(-raw)) - y
 
 
 @dataclass(frozen=True)
@@ -108,12 +98,6 @@ class Shifted(OwnLog):
 def problem(rng, n=120, p=4, K=3):
     X = rng.normal(size=(n, p))
     return X, (X[:, :1] @ np.linspace(-1, 1, K)[None] + rng.gumbel(size=(n, K))).argmax(axis=1)
-
-
-def assert_same_model(one, other, **tolerance):
-    tolerance = tolerance or CLOSE
-    np.testing.assert_allclose(one.coef_, other.coef_, **tolerance)
-    np.testing.assert_allclose(one.intercept_, other.intercept_, **tolerance)
 
 
 def targets(kind, rng, X, y):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from helpers import assert_same_model
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -29,12 +30,6 @@ def optional(name):
     """An object by its dotted name, of a package that may be absent."""
     module, _, attribute = name.rpartition(".")
     return getattr(pytest.importorskip(module), attribute)
-
-
-def assert_same_model(one, other, **tolerance):
-    tolerance = tolerance or CLOSE
-    np.testing.assert_allclose(one.coef_, other.coef_, **tolerance)
-    np.testing.assert_allclose(one.intercept_, other.intercept_, **tolerance)
 
 
 # Labels -------------------------------------------------------------------------------------------------

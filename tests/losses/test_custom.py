@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from helpers import numeric_gradient
 
 from sklloss import losses
 
@@ -43,20 +44,6 @@ def documented():
     scope = {"dataclass": dataclass, "ClassVar": ClassVar, "Loss": losses.Loss, "__name__": __name__}
     exec(textwrap.dedent(text[start:end]), scope)
     return scope["Cauchy"]
-
-
-def numeric_gradient(loss, y, raw, weight=None):
-    """Differences of 4th order."""
-    gradient = np.empty_like(raw)
-    h = 1e-3
-    for i in np.ndindex(raw.shape):
-        values = []
-        for step in (-2, -1, 1, 2):
-            moved = raw.copy()
-            moved[i] += step * h
-            values.append(loss(y, moved, weight))
-        gradient[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
-    return gradient
 
 
 @pytest.mark.parametrize("make", [lambda: documented()(scale=2.0), lambda: Quartic(3.0), MarginSoftmax])

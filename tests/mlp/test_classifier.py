@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import scipy.sparse
+from helpers import assert_same_probabilities, class_data, small_classifier
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -20,54 +21,36 @@ from sklloss import MLPClassifier, MLPRegressor, losses
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def data(n=150, p=6, K=3, seed=0):
-    """X, labels of K classes, probabilities of them, weights."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, p))
-    scores = np.sin(X[:, :K]) + X[:, 1 : K + 1] * X[:, 2 : K + 2]
-    shares = np.exp(2 * scores) / np.exp(2 * scores).sum(axis=1, keepdims=True)
-    y = (shares.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
-    return X, y, shares, rng.uniform(0.2, 2.0, n)
-
-
-def small(**kwargs):
-    return MLPClassifier(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0, **kwargs})
-
-
 def whole(**kwargs):
     """One batch holds all rows, so that only what the loss sums to can differ."""
-    return small(batch_size=10**6, **kwargs)
+    return small_classifier(batch_size=10**6, **kwargs)
 
 
-X, Y, P, W = data()
+X, Y, P, W = class_data()
 LABELS = (P > 0.3).astype(int)
 HOT = np.eye(3)[Y]
 
 ignore_clipping = pytest.mark.filterwarnings("ignore:Got `batch_size`")
 
 
-def same(first, second, tolerance=1e-9):
-    np.testing.assert_allclose(first.predict_proba(X), second.predict_proba(X), rtol=0, atol=tolerance)
-
-
 # Targets -----------------------------------------------------------------------------------------------
 
 
 def test_one_hot_rows_are_the_labels_if_the_output_is_a_softmax():
-    same(small(output="softmax").fit(X, HOT), small().fit(X, Y))
+    assert_same_probabilities(small_classifier(output="softmax").fit(X, HOT), small_classifier().fit(X, Y), X)
 
 
 def test_zeros_and_ones_are_labels_that_may_hold_together():
-    model = small().fit(X, LABELS)
+    model = small_classifier().fit(X, LABELS)
     assert model.out_activation_ == "logistic"
     assert model.predict(X).shape == LABELS.shape
     assert not np.allclose(model.predict_proba(X).sum(axis=1), 1)
-    same(model, small(output="sigmoid").fit(X, LABELS.astype(bool)))
+    assert_same_probabilities(model, small_classifier(output="sigmoid").fit(X, LABELS.astype(bool)), X)
 
 
 @pytest.mark.parametrize("y", [P, P.astype(np.float32), LABELS * 0.5 + 0.25, P.tolist()])
 def test_a_matrix_of_fractions_needs_to_be_told_what_it_is(y):
-    for fit in (small().fit, small().partial_fit):
+    for fit in (small_classifier().fit, small_classifier().partial_fit):
         with pytest.raises(ValueError, match=r'between 0 and 1 .*output="softmax".*output="sigmoid"'):
             fit(X, y)
 
@@ -80,7 +63,7 @@ def test_class_probabilities_are_rows_for_each_class_weighted_by_them(solver, pa
     written_out = whole(solver=solver, **parameters).fit(
         np.repeat(X, 3, axis=0), np.tile(np.arange(3), len(X)), (P * W[:, None]).ravel()
     )
-    same(soft, written_out, 1e-7)
+    assert_same_probabilities(soft, written_out, X, 1e-7)
     np.testing.assert_allclose(soft.loss_curve_, written_out.loss_curve_, rtol=1e-7)
 
 
@@ -93,10 +76,12 @@ def test_probabilities_of_two_classes_are_rows_for_both(solver, loss):
     assert soft.n_outputs_ == 1
     rows, labels = np.repeat(X, 2, axis=0), np.tile([0, 1], len(X))
     weights = (np.stack([1 - p, p], axis=1) * W[:, None]).ravel()
-    same(soft, whole(solver=solver, loss=loss).fit(rows, labels, weights), 1e-7)
-    same(soft, whole(solver=solver, loss=loss, output="sigmoid").fit(X, p, W))
+    assert_same_probabilities(soft, whole(solver=solver, loss=loss).fit(rows, labels, weights), X, 1e-7)
+    assert_same_probabilities(soft, whole(solver=solver, loss=loss, output="sigmoid").fit(X, p, W), X)
     pair = np.stack([1 - p, p], axis=1)
-    same(soft, whole(solver=solver, loss=loss, output="softmax").fit(X, pair, W), 1e-7)
+    assert_same_probabilities(
+        soft, whole(solver=solver, loss=loss, output="softmax").fit(X, pair, W), X, 1e-7
+    )
 
 
 @ignore_clipping
@@ -109,12 +94,12 @@ def test_soft_labels_that_may_hold_together_are_rows_with_and_without_each(loss)
     expected = whole(loss=loss).fit(
         np.repeat(X, 8, axis=0), np.tile(combinations, (len(X), 1)), chances.ravel()
     )
-    same(soft, expected, 1e-7)
+    assert_same_probabilities(soft, expected, X, 1e-7)
 
 
 def test_labels_with_sigmoids_are_one_vs_rest():
-    model = small(output="sigmoid").fit(X, Y)
-    labels = small().fit(X, HOT.astype(int))
+    model = small_classifier(output="sigmoid").fit(X, Y)
+    labels = small_classifier().fit(X, HOT.astype(int))
     np.testing.assert_allclose(model.decision_function(X), labels.decision_function(X), atol=1e-12)
     each = labels.predict_proba(X)
     np.testing.assert_allclose(model.predict_proba(X), each / each.sum(axis=1, keepdims=True), atol=1e-12)
@@ -125,24 +110,28 @@ def test_labels_with_sigmoids_are_one_vs_rest():
 def test_column_names_of_probabilities_are_the_classes(library):
     frames = pytest.importorskip(library)
     soft = frames.DataFrame(dict(zip(["c", "a", "b"], P.T)))
-    model = small(output="softmax", max_iter=30).fit(X, soft)
+    model = small_classifier(output="softmax", max_iter=30).fit(X, soft)
     assert model.classes_.tolist() == ["a", "b", "c"]
     assert set(model.predict(X)) <= {"a", "b", "c"}
     hard = np.array(["c", "a", "b"])[P.argmax(axis=1)]
     assert model.score(X, soft) == model.score(X, hard) == np.mean(model.predict(X) == hard)
-    same(model, small(output="softmax", max_iter=30).fit(X, P[:, [1, 2, 0]]))
+    assert_same_probabilities(
+        model, small_classifier(output="softmax", max_iter=30).fit(X, P[:, [1, 2, 0]]), X
+    )
 
 
 def test_the_score_of_soft_rows_is_accuracy_against_their_likeliest_class():
-    model = small(output="softmax", max_iter=30).fit(X, P)
+    model = small_classifier(output="softmax", max_iter=30).fit(X, P)
     expected = np.average(model.predict(X) == P.argmax(axis=1), weights=W)
     assert model.score(X, P, W) == pytest.approx(expected)
-    labels = small(output="sigmoid").fit(X, P)
+    labels = small_classifier(output="sigmoid").fit(X, P)
     assert labels.score(X, P) == np.mean((labels.predict(X) == (P > 0.5)).all(axis=1))
 
 
 def test_a_sparse_matrix_of_labels_is_taken():
-    same(small().fit(X, scipy.sparse.csr_array(LABELS)), small().fit(X, LABELS))
+    assert_same_probabilities(
+        small_classifier().fit(X, scipy.sparse.csr_array(LABELS)), small_classifier().fit(X, LABELS), X
+    )
 
 
 # Losses ------------------------------------------------------------------------------------------------
@@ -150,7 +139,7 @@ def test_a_sparse_matrix_of_labels_is_taken():
 
 def test_logarithms_of_probabilities_are_exact_where_these_round_to_zero():
     for y in (Y == 1, Y, LABELS):
-        model = small(max_iter=3).fit(X, y)
+        model = small_classifier(max_iter=3).fit(X, y)
         far = 1e4 * X[:20]
         logs = model.predict_log_proba(far)
         assert np.isfinite(logs).all()
@@ -174,18 +163,24 @@ def test_a_certain_wrong_answer_costs_its_logit():
 
 
 def test_the_names_of_losses_choose_what_auto_chooses():
-    same(small(loss="cross_entropy").fit(X, Y), small().fit(X, Y))
-    same(small(loss="log_loss").fit(X, LABELS), small().fit(X, LABELS))
-    two = small().fit(X, Y == 1)
+    assert_same_probabilities(
+        small_classifier(loss="cross_entropy").fit(X, Y), small_classifier().fit(X, Y), X
+    )
+    assert_same_probabilities(
+        small_classifier(loss="log_loss").fit(X, LABELS), small_classifier().fit(X, LABELS), X
+    )
+    two = small_classifier().fit(X, Y == 1)
     for loss in ("log_loss", "cross_entropy", losses.LogLoss(), losses.CrossEntropy()):
-        same(small(loss=loss).fit(X, Y == 1), two)
+        assert_same_probabilities(small_classifier(loss=loss).fit(X, Y == 1), two, X)
 
 
 @pytest.mark.parametrize("y", [Y == 1, Y, LABELS], ids=["two classes", "classes", "labels"])
 def test_a_focal_loss_of_gamma_zero_is_the_plain_loss(y):
-    same(small(loss=losses.Focal(gamma=0.0)).fit(X, y), small().fit(X, y), 1e-7)
-    strong = small(loss=losses.Focal(gamma=4.0), max_iter=40).fit(X, y)
-    plain = small(max_iter=40).fit(X, y)
+    assert_same_probabilities(
+        small_classifier(loss=losses.Focal(gamma=0.0)).fit(X, y), small_classifier().fit(X, y), X, 1e-7
+    )
+    strong = small_classifier(loss=losses.Focal(gamma=4.0), max_iter=40).fit(X, y)
+    plain = small_classifier(max_iter=40).fit(X, y)
     assert np.abs(strong.decision_function(X)).mean() < np.abs(plain.decision_function(X)).mean()
 
 
@@ -196,15 +191,17 @@ def test_a_focal_loss_of_gamma_zero_is_the_plain_loss(y):
     ids=["softmax", "sigmoid"],
 )
 def test_label_smoothing_is_training_on_smoothed_targets(y, output, share, loss):
-    smoothed = small(label_smoothing=0.2, output=output, loss=loss).fit(X, y)
-    same(smoothed, small(output=output, loss=loss).fit(X, 0.8 * y + 0.2 * share), 1e-8)
+    smoothed = small_classifier(label_smoothing=0.2, output=output, loss=loss).fit(X, y)
+    assert_same_probabilities(
+        smoothed, small_classifier(output=output, loss=loss).fit(X, 0.8 * y + 0.2 * share), X, 1e-8
+    )
 
 
 def test_label_smoothing_may_be_the_losss_own():
-    model = small(loss=losses.CrossEntropy(label_smoothing=0.2)).fit(X, Y)
-    same(model, small(label_smoothing=0.2).fit(X, Y))
+    model = small_classifier(loss=losses.CrossEntropy(label_smoothing=0.2)).fit(X, Y)
+    assert_same_probabilities(model, small_classifier(label_smoothing=0.2).fit(X, Y), X)
     with pytest.raises(ValueError, match="label_smoothing=0.1 contradicts loss="):
-        small(loss=losses.CrossEntropy(label_smoothing=0.2), label_smoothing=0.1).fit(X, Y)
+        small_classifier(loss=losses.CrossEntropy(label_smoothing=0.2), label_smoothing=0.1).fit(X, Y)
 
 
 @dataclass(frozen=True)
@@ -228,15 +225,15 @@ class Own(losses.Loss):
 @pytest.mark.parametrize("y", [Y, Y == 1], ids=["classes", "two classes"])
 def test_a_loss_of_ones_own_trains_like_a_kernel(solver, y):
     options = {"solver": solver, "batch_size": 40, "early_stopping": True}
-    own = small(loss=Own(), **options).fit(X, y, W, X_val=X, y_val=y)
-    compiled = small(**options).fit(X, y, W, X_val=X, y_val=y)
-    same(own, compiled, 1e-8)
+    own = small_classifier(loss=Own(), **options).fit(X, y, W, X_val=X, y_val=y)
+    compiled = small_classifier(**options).fit(X, y, W, X_val=X, y_val=y)
+    assert_same_probabilities(own, compiled, X, 1e-8)
     np.testing.assert_allclose(own.validation_loss_curve_, compiled.validation_loss_curve_, rtol=1e-8)
     assert own.validation_scores_ == compiled.validation_scores_
 
 
 def test_a_regression_loss_predicts_by_its_own_link():
-    model = small(loss="squared_error", solver="lbfgs", max_iter=100).fit(X, Y == 1)
+    model = small_classifier(loss="squared_error", solver="lbfgs", max_iter=100).fit(X, Y == 1)
     expected = MLPRegressor(
         hidden_layer_sizes=(8,), solver="lbfgs", max_iter=100, random_state=0
     ).fit(X, (Y == 1).astype(float))  # fmt: skip
@@ -261,7 +258,7 @@ def test_a_regression_loss_predicts_by_its_own_link():
 )
 def test_a_loss_that_does_not_fit_the_target_says_so(y, parameters, message):
     with pytest.raises(ValueError, match=message):
-        small(**parameters).fit(X, y)
+        small_classifier(**parameters).fit(X, y)
 
 
 # Class weights -----------------------------------------------------------------------------------------
@@ -273,14 +270,16 @@ def test_class_weights_multiply_sample_weights(y, solver):
     names = np.array(["x", "y", "z"])[y.astype(int)]
     given = {"x": 1.0, "y": 3.0, "z": 0.5}
     weights = W * np.array([given[name] for name in names])
-    model = small(class_weight=given, solver=solver, batch_size=32).fit(X, names, W)
-    same(model, small(solver=solver, batch_size=32).fit(X, names, weights))
+    model = small_classifier(class_weight=given, solver=solver, batch_size=32).fit(X, names, W)
+    assert_same_probabilities(model, small_classifier(solver=solver, batch_size=32).fit(X, names, weights), X)
 
 
 def test_balanced_classes_weigh_the_same():
     masses = np.bincount(Y, weights=W)
     weights = W * (W.sum() / (3 * masses))[Y]
-    same(small(class_weight="balanced").fit(X, Y, W), small().fit(X, Y, weights))
+    assert_same_probabilities(
+        small_classifier(class_weight="balanced").fit(X, Y, W), small_classifier().fit(X, Y, weights), X
+    )
 
 
 @ignore_clipping
@@ -288,7 +287,7 @@ def test_class_weights_of_soft_rows_are_those_of_the_rows_written_out():
     given = {0: 1.0, 1: 3.0, 2: 0.5}
     soft = whole(class_weight=given, output="softmax").fit(X, P)
     rows, labels = np.repeat(X, 3, axis=0), np.tile(np.arange(3), len(X))
-    same(soft, whole(class_weight=given).fit(rows, labels, P.ravel()), 1e-7)
+    assert_same_probabilities(soft, whole(class_weight=given).fit(rows, labels, P.ravel()), X, 1e-7)
 
 
 @pytest.mark.parametrize("batch_size", [40, 150])
@@ -314,13 +313,13 @@ def test_class_weights_of_each_label_weigh_its_own_loss(batch_size):
 def test_validation_rows_know_no_class_weights():
     given = {0: 1.0, 1: 30.0, 2: 0.5}
     options = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 100}
-    model = small(class_weight=given, **options).fit(X, Y, W)
+    model = small_classifier(class_weight=given, **options).fit(X, Y, W)
     # as scikit-learn draws them: after the weights, and not stratified for more than two classes
     rest = train_test_split(np.arange(150), test_size=0.3, random_state=_after_start())[1]
     best = int(np.argmax(model.validation_scores_))
     right = model.predict(X[rest]) == Y[rest]
     assert model.validation_scores_[best] == pytest.approx(np.average(right, weights=W[rest]), rel=1e-12)
-    soft = small(class_weight=given, output="softmax", **options).fit(X, HOT, W)
+    soft = small_classifier(class_weight=given, output="softmax", **options).fit(X, HOT, W)
     np.testing.assert_allclose(soft.validation_loss_curve_, model.validation_loss_curve_, rtol=1e-9)
 
 
@@ -345,16 +344,16 @@ def _after_start():
 )
 def test_bad_class_weights_are_named(y, class_weight, error, message):
     with pytest.raises(error, match=message):
-        small(class_weight=class_weight).fit(X, y)
+        small_classifier(class_weight=class_weight).fit(X, y)
 
 
 def test_partial_fit_does_not_balance_what_it_cannot_count():
     with pytest.raises(ValueError, match="class_weight='balanced' is not for partial_fit"):
-        small(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+        small_classifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
     given = {0: 1.0, 1: 3.0, 2: 0.5}
-    model = small(class_weight=given).partial_fit(X, Y, classes=[0, 1, 2])
+    model = small_classifier(class_weight=given).partial_fit(X, Y, classes=[0, 1, 2])
     weights = np.array([1.0, 3.0, 0.5])[Y]
-    same(model, small().partial_fit(X, Y, weights, classes=[0, 1, 2]))
+    assert_same_probabilities(model, small_classifier().partial_fit(X, Y, weights, classes=[0, 1, 2]), X)
 
 
 # Validation --------------------------------------------------------------------------------------------
@@ -365,21 +364,21 @@ def test_partial_fit_does_not_balance_what_it_cannot_count():
     ("y", "output"), [(Y, "auto"), (LABELS, "auto"), (P, "softmax"), (P, "sigmoid"), (Y == 1, "auto")]
 )
 def test_the_validation_loss_is_recorded_without_early_stopping(y, output, solver):
-    model = small(solver=solver, alpha=3.0, output=output)
+    model = small_classifier(solver=solver, alpha=3.0, output=output)
     model.fit(X[:100], y[:100], X_val=X[100:], y_val=y[100:], sample_weight_val=W[100:])
     assert len(model.validation_loss_curve_) == model.n_iter_
     loss = losses.CrossEntropy() if model.out_activation_ == "softmax" else losses.LogLoss()
     expected = loss(y[100:], model.decision_function(X[100:]), W[100:])
     assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-10)
     assert model.validation_scores_ is None
-    plain = small(solver=solver, alpha=3.0, output=output).fit(X[:100], y[:100])
+    plain = small_classifier(solver=solver, alpha=3.0, output=output).fit(X[:100], y[:100])
     assert plain.validation_loss_curve_ is None
     np.testing.assert_array_equal(plain.predict_proba(X), model.predict_proba(X))
 
 
 @pytest.mark.parametrize(("y", "output"), [(Y, "auto"), (LABELS, "auto"), (P, "softmax"), (Y == 1, "auto")])
 def test_early_stopping_watches_the_accuracy_on_the_given_rows(y, output):
-    model = small(
+    model = small_classifier(
         early_stopping=True, max_iter=300, learning_rate_init=0.05, n_iter_no_change=4, output=output
     )
     model.fit(X[:80], y[:80], X_val=X[80:], y_val=y[80:], sample_weight_val=W[80:])
@@ -391,11 +390,11 @@ def test_early_stopping_watches_the_accuracy_on_the_given_rows(y, output):
 
 
 def test_labels_may_be_validated_on_probabilities_and_the_other_way_round():
-    model = small().fit(X, Y, X_val=X, y_val=P)
+    model = small_classifier().fit(X, Y, X_val=X, y_val=P)
     assert model.validation_loss_curve_[-1] == pytest.approx(
         losses.CrossEntropy()(P, model.decision_function(X)), rel=1e-10
     )
-    model = small(output="softmax").fit(X, P, X_val=X, y_val=Y)
+    model = small_classifier(output="softmax").fit(X, P, X_val=X, y_val=Y)
     assert model.validation_loss_curve_[-1] == pytest.approx(log_loss(Y, model.predict_proba(X)), rel=1e-10)
 
 
@@ -422,11 +421,11 @@ def test_labels_may_be_validated_on_probabilities_and_the_other_way_round():
 )
 def test_a_bad_parameter_is_named_and_changes_nothing(parameters, error, message):
     y = Y == 1
-    model = small().fit(X, y)
+    model = small_classifier().fit(X, y)
     before, expected = vars(model).copy(), model.predict_proba(X)
     with pytest.raises(error, match=message):
         model.set_params(**parameters).fit(X, y)
-    model.set_params(**{name: small().get_params()[name] for name in parameters})
+    model.set_params(**{name: small_classifier().get_params()[name] for name in parameters})
     np.testing.assert_array_equal(model.predict_proba(X), expected)
     assert vars(model) == before
 
@@ -467,7 +466,7 @@ BAD_ROWS = [
 
 @pytest.mark.parametrize(("rows", "validation", "message"), BAD_ROWS)
 def test_bad_rows_are_named_and_change_nothing(rows, validation, message):
-    model = small().fit(X, Y)
+    model = small_classifier().fit(X, Y)
     before = vars(model).copy()
     with pytest.raises(ValueError, match=message):
         model.fit(*rows, **validation)
@@ -484,24 +483,24 @@ def test_bad_rows_are_named_and_change_nothing(rows, validation, message):
 )
 def test_rows_that_are_no_probabilities_are_named(y, message):
     with pytest.raises(ValueError, match=message):
-        small(output="softmax").fit(X, y)
+        small_classifier(output="softmax").fit(X, y)
 
 
 def test_a_batch_larger_than_the_data_is_clipped_with_a_warning():
     with pytest.warns(UserWarning, match="It is going to be clipped") as caught:
-        clipped = small(batch_size=1000).fit(X, Y)
+        clipped = small_classifier(batch_size=1000).fit(X, Y)
     assert {one.filename for one in caught} == {__file__}
-    same(clipped, small(batch_size=150).fit(X, Y))
+    assert_same_probabilities(clipped, small_classifier(batch_size=150).fit(X, Y), X)
 
 
 def test_predicting_before_fitting_is_an_error():
     for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
         with pytest.raises(NotFittedError):
-            getattr(small(), method)(X)
+            getattr(small_classifier(), method)(X)
 
 
 def test_a_diverging_training_names_the_epoch_and_changes_nothing():
-    model = small().fit(X, Y)
+    model = small_classifier().fit(X, Y)
     coefs = model.coefs_
     model.set_params(solver="sgd", learning_rate_init=1e200, activation="identity", max_iter=500)
     with pytest.raises(ValueError, match=r"became .* in epoch \d+.*columns of X \(in a regression y too\)"):
@@ -511,7 +510,7 @@ def test_a_diverging_training_names_the_epoch_and_changes_nothing():
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_ctrl_c_stops_within_an_epoch_and_changes_nothing(solver, press_ctrl_c):
-    model = small(loss=Own(), solver=solver, batch_size=50).fit(X, Y)
+    model = small_classifier(loss=Own(), solver=solver, batch_size=50).fit(X, Y)
     before = vars(model).copy()
     press_ctrl_c(Own, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -531,7 +530,7 @@ def test_a_fitted_estimator_holds_arrays_and_plain_values_only():
         return value is None or type(value) in (int, float, str, bool, np.ndarray)
 
     for parameters in ({}, {"early_stopping": True}, {"solver": "lbfgs"}, {"loss": "focal"}):
-        model = small(**parameters).fit(X, Y)
+        model = small_classifier(**parameters).fit(X, Y)
         assert {name: value for name, value in vars(model).items() if not plain(value)} == {}
         assert type(model.n_iter_) is int
         assert type(model.loss_) is float
@@ -540,7 +539,7 @@ def test_a_fitted_estimator_holds_arrays_and_plain_values_only():
 
 
 def test_a_pickle_predicts_the_same_and_trains_on_the_same():
-    model = small(max_iter=3).fit(X, Y)
+    model = small_classifier(max_iter=3).fit(X, Y)
     copy = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
     copy.partial_fit(X, Y)
@@ -549,7 +548,7 @@ def test_a_pickle_predicts_the_same_and_trains_on_the_same():
 
 def test_the_same_random_state_gives_the_same_bits():
     for parameters in ({}, {"solver": "sgd", "early_stopping": True}, {"solver": "lbfgs"}):
-        first, second = (clone(small(**parameters)).fit(X, Y, W) for _ in range(2))
+        first, second = (clone(small_classifier(**parameters)).fit(X, Y, W) for _ in range(2))
         np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
         assert first.loss_curve_ == second.loss_curve_
 
@@ -557,13 +556,13 @@ def test_the_same_random_state_gives_the_same_bits():
 def test_it_is_tuned_scored_and_chained_by_scikit_learn():
     rows, labels = load_iris(return_X_y=True)
     labels = load_iris().target_names[labels]
-    pipeline = make_pipeline(StandardScaler(), small(solver="lbfgs", max_iter=100))
+    pipeline = make_pipeline(StandardScaler(), small_classifier(solver="lbfgs", max_iter=100))
     search = GridSearchCV(
         pipeline, {"mlpclassifier__alpha": [0.1, 1.0], "mlpclassifier__label_smoothing": [0.0, 0.1]}, cv=3
     ).fit(rows, labels)
     assert search.best_score_ > 0.9
     assert cross_val_score(pipeline, rows, labels, scoring="neg_log_loss", cv=3).mean() > -0.5
-    chain = ClassifierChain(small(solver="lbfgs")).fit(X, LABELS)
+    chain = ClassifierChain(small_classifier(solver="lbfgs")).fit(X, LABELS)
     assert chain.predict(X).shape == LABELS.shape
 
 
@@ -574,12 +573,12 @@ def test_rows_of_weight_zero_count_as_left_out(parameters, y):
     weight[::3] = 0
     kept = weight > 0
     wild = np.where(kept[:, None], X, 1e3)
-    model = small(**parameters).fit(wild, y, weight)
-    same(model, small(**parameters).fit(X[kept], y[kept], weight[kept]))
+    model = small_classifier(**parameters).fit(wild, y, weight)
+    assert_same_probabilities(model, small_classifier(**parameters).fit(X[kept], y[kept], weight[kept]), X)
 
 
 def test_a_warm_start_with_another_loss_measures_progress_anew():
-    model = small(warm_start=True, max_iter=20).fit(X, Y)
+    model = small_classifier(warm_start=True, max_iter=20).fit(X, Y)
     model.fit(X, Y)
     assert len(model.loss_curve_) == 40
     model.set_params(loss="focal").fit(X, Y)
@@ -589,7 +588,7 @@ def test_a_warm_start_with_another_loss_measures_progress_anew():
 
 
 def test_a_warm_start_goes_on_with_soft_rows_of_the_same_classes():
-    model = small(warm_start=True, output="softmax").fit(X, np.array(["a", "b", "c"])[Y])
+    model = small_classifier(warm_start=True, output="softmax").fit(X, np.array(["a", "b", "c"])[Y])
     first = model.loss_
     model.fit(X, HOT)
     assert model.loss_ < first

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import class_data
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, f1_score, log_loss, make_scorer
@@ -16,15 +17,7 @@ def small(**kwargs):
     return MLPClassifier(**{"hidden_layer_sizes": (8,), "max_iter": 12, "random_state": 0, **kwargs})
 
 
-def data(n=150, p=6, K=3):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, p))
-    shares = np.exp(2 * np.sin(X[:, :K]) + 2 * X[:, 1 : K + 1] * X[:, 2 : K + 2])
-    shares /= shares.sum(axis=1, keepdims=True)
-    return X, shares, rng.uniform(0.2, 2.0, n)
-
-
-X, P, W = data()
+X, _, P, W = class_data()
 Y = np.array(["a", "b", "c"])[P.argmax(axis=1)]
 LABELS = (P > 0.3).astype(int)
 TRAIN, HELD = slice(0, 90), slice(90, 150)

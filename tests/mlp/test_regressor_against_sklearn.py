@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import sklearn
+from helpers import regression_data, small_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor as Original
 
@@ -15,19 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 # scikit-learn's networks take sample weights, and a loss, from 1.7 on
 WEIGHTED = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 7)
-
-
-def data(n=150, p=6, outputs=None, dtype=np.float64, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, p))
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(n)
-    if outputs is not None:
-        y = np.stack([y * (k + 1) + X[:, k] for k in range(outputs)], axis=1)
-    return X.astype(dtype), y.astype(dtype), rng.uniform(0.2, 2.0, n)
-
-
-def small(**kwargs):
-    return MLPRegressor(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0, **kwargs})
 
 
 def assert_same_training(ours, theirs, X):
@@ -82,7 +70,7 @@ GRID = list(
 
 @pytest.mark.parametrize(("solver", "activation", "shape", "stopping", "weighted"), GRID)
 def test_training_is_scikit_learns_to_rounding(solver, activation, shape, stopping, weighted):
-    X, y, weight = data()
+    X, y, weight = regression_data()
     name, options = solver
     parameters = {
         "solver": name, "activation": activation, "max_iter": 24, "random_state": 5, "n_iter_no_change": 3,
@@ -111,7 +99,7 @@ def test_training_is_scikit_learns_to_rounding(solver, activation, shape, stoppi
     ],
 )
 def test_each_further_parameter_means_what_it_means_in_scikit_learn(parameters):
-    X, y, _ = data()
+    X, y, _ = regression_data()
     parameters = {"random_state": 0, "max_iter": 20, **parameters}
     assert_same_training(MLPRegressor(**parameters).fit(X, y), Original(**parameters).fit(X, y), X)
 
@@ -119,7 +107,7 @@ def test_each_further_parameter_means_what_it_means_in_scikit_learn(parameters):
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_several_outputs_are_scikit_learns_with_the_stated_change_of_parameters(solver):
     # scikit-learn descends the sum over T outputs, we the mean
-    X, y, _ = data(outputs=3)
+    X, y, _ = regression_data(outputs=3)
     common = {"solver": solver, "random_state": 0, "max_iter": 20, "batch_size": 50}
     theirs = Original(**common, alpha=0.3, learning_rate_init=0.003, epsilon=3e-6).fit(X, y)
     rate = 0.009 if solver == "sgd" else 0.003
@@ -130,7 +118,7 @@ def test_several_outputs_are_scikit_learns_with_the_stated_change_of_parameters(
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_partial_fit_is_scikit_learns_to_rounding(solver):
-    X, y, _ = data()
+    X, y, _ = regression_data()
     ours, theirs = (
         kind(
             solver=solver,
@@ -151,7 +139,7 @@ def test_partial_fit_is_scikit_learns_to_rounding(solver):
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_a_warm_start_is_scikit_learns_to_rounding(solver):
-    X, y, _ = data()
+    X, y, _ = regression_data()
     ours, theirs = (
         kind(solver=solver, random_state=0, max_iter=5, warm_start=True) for kind in (MLPRegressor, Original)
     )
@@ -164,7 +152,7 @@ def test_a_warm_start_is_scikit_learns_to_rounding(solver):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic"])
 def test_lbfgs_takes_scikit_learns_steps(activation):
-    X, y, _ = data()
+    X, y, _ = regression_data()
     parameters = {"solver": "lbfgs", "activation": activation, "random_state": 0, "max_iter": 10}
     ours, theirs = MLPRegressor(**parameters).fit(X, y), Original(**parameters).fit(X, y)
     assert ours.n_iter_ == theirs.n_iter_ == len(ours.loss_curve_)
@@ -174,20 +162,20 @@ def test_lbfgs_takes_scikit_learns_steps(activation):
 
 
 def test_a_batch_larger_than_the_data_is_clipped_with_a_warning():
-    X, y, _ = data()
+    X, y, _ = regression_data()
     with pytest.warns(UserWarning, match="It is going to be clipped"):
-        clipped = small(batch_size=1000).fit(X, y)
-    np.testing.assert_allclose(clipped.predict(X), small(batch_size=150).fit(X, y).predict(X))
+        clipped = small_regressor(batch_size=1000).fit(X, y)
+    np.testing.assert_allclose(clipped.predict(X), small_regressor(batch_size=150).fit(X, y).predict(X))
 
 
 def test_running_out_of_epochs_warns_as_scikit_learn_does():
-    X, y, _ = data()
+    X, y, _ = regression_data()
     with pytest.warns(ConvergenceWarning, match=r"Stochastic Optimizer: Maximum iterations \(8\) reached"):
-        small().fit(X, y)
+        small_regressor().fit(X, y)
 
 
 def test_verbose_prints_what_scikit_learn_prints(capsys):
-    X, y, _ = data()
+    X, y, _ = regression_data()
     parameters = {"random_state": 0, "max_iter": 40, "verbose": True, "early_stopping": True, "tol": 0.3}
     MLPRegressor(**parameters, n_iter_no_change=2).fit(X, y)
     ours = capsys.readouterr().out

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from helpers import regression_data, small_regressor
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.metrics import make_scorer, max_error, mean_absolute_error, r2_score
@@ -18,20 +19,7 @@ from sklloss import MLPRegressor, losses
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def data(n=150, p=6, outputs=None):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, p))
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(n)
-    if outputs is not None:
-        y = np.stack([y * (k + 1) + X[:, k] for k in range(outputs)], axis=1)
-    return X, y, rng.uniform(0.2, 2.0, n)
-
-
-def small(**kwargs):
-    return MLPRegressor(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0, **kwargs})
-
-
-X, Y, W = data()
+X, Y, W = regression_data()
 TRAIN, HELD = slice(0, 100), slice(100, 150)
 
 
@@ -69,8 +57,10 @@ def absolute_score(estimator, X, y, sample_weight=None):
     ],
 )
 def test_early_stopping_keeps_the_epoch_of_the_best_score(early_stopping, metric, outputs, weighted):
-    y = data(outputs=outputs)[1]
-    model = small(early_stopping=early_stopping, max_iter=60, learning_rate_init=0.05, n_iter_no_change=3)
+    y = regression_data(outputs=outputs)[1]
+    model = small_regressor(
+        early_stopping=early_stopping, max_iter=60, learning_rate_init=0.05, n_iter_no_change=3
+    )
     fit_held_out(model, weighted, y)
     weight = W[HELD] if weighted else None
     sign = 1.0 if metric is r2_score else -1.0
@@ -101,10 +91,10 @@ def unweighted_score(estimator, X, y):
     ],
 )
 def test_a_scorer_that_takes_no_weights_gets_none(early_stopping, metric):
-    model = fit_held_out(small(early_stopping=early_stopping), weighted=True)
+    model = fit_held_out(small_regressor(early_stopping=early_stopping), weighted=True)
     scores = [-metric(Y[HELD], stage.predict(X[HELD])) for stage in epochs_apart(model, 8)]
     np.testing.assert_allclose(model.validation_scores_, scores, rtol=1e-12)
-    assert len(small(early_stopping=early_stopping).fit(X, Y, W).validation_scores_) == 8
+    assert len(small_regressor(early_stopping=early_stopping).fit(X, Y, W).validation_scores_) == 8
 
 
 def broken_score(estimator, X, y, sample_weight=None):
@@ -113,11 +103,13 @@ def broken_score(estimator, X, y, sample_weight=None):
 
 def test_an_error_of_a_scorer_comes_out_as_it_is():
     with pytest.raises(TypeError, match="there is no such thing"):
-        fit_held_out(small(early_stopping=broken_score), weighted=True)
+        fit_held_out(small_regressor(early_stopping=broken_score), weighted=True)
 
 
 def test_early_stopping_on_the_loss_keeps_the_epoch_of_the_lowest():
-    model = fit_held_out(small(early_stopping="loss", max_iter=60, learning_rate_init=0.05), weighted=True)
+    model = fit_held_out(
+        small_regressor(early_stopping="loss", max_iter=60, learning_rate_init=0.05), weighted=True
+    )
     assert model.n_iter_ < 60
     assert model.best_iter_ == np.argmin(model.validation_loss_curve_) + 1 < model.n_iter_
     assert model.validation_scores_ == [-value for value in model.validation_loss_curve_]
@@ -126,7 +118,9 @@ def test_early_stopping_on_the_loss_keeps_the_epoch_of_the_lowest():
 
 
 def test_the_split_is_the_same_whatever_is_watched():
-    models = [small(early_stopping=watched).fit(X, Y) for watched in (True, "loss", "r2", absolute_score)]
+    models = [
+        small_regressor(early_stopping=watched).fit(X, Y) for watched in (True, "loss", "r2", absolute_score)
+    ]
     for model in models[1:]:
         assert model.loss_curve_ == models[0].loss_curve_
     np.testing.assert_allclose(models[2].validation_scores_, models[0].validation_scores_, rtol=1e-12)
@@ -137,15 +131,16 @@ def test_the_scorer_sees_arrays_where_training_saw_names():
     frame = pandas.DataFrame(X, columns=list("abcdef"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = small(early_stopping="r2", tol=1.0, n_iter_no_change=2, max_iter=20).fit(frame, Y)
+        model = small_regressor(early_stopping="r2", tol=1.0, n_iter_no_change=2, max_iter=20).fit(frame, Y)
     assert model.feature_names_in_.tolist() == list("abcdef")
     np.testing.assert_array_equal(
-        model.predict(frame), small(early_stopping="r2", tol=1.0, n_iter_no_change=2).fit(X, Y).predict(X)
+        model.predict(frame),
+        small_regressor(early_stopping="r2", tol=1.0, n_iter_no_change=2).fit(X, Y).predict(X),
     )
 
 
 def test_a_scorer_goes_through_pipelines_clones_searches_and_pickles():
-    pipeline = make_pipeline(StandardScaler(), small(early_stopping="neg_mean_absolute_error"))
+    pipeline = make_pipeline(StandardScaler(), small_regressor(early_stopping="neg_mean_absolute_error"))
     search = GridSearchCV(pipeline, {"mlpregressor__early_stopping": [True, "loss", "r2", absolute_score]})
     search.fit(X, Y)
     assert search.cv_results_["param_mlpregressor__early_stopping"].tolist() == [
@@ -163,17 +158,17 @@ def test_a_scorer_goes_through_pipelines_clones_searches_and_pickles():
 
 
 def test_without_early_stopping_the_last_epoch_is_kept():
-    model = fit_held_out(small())
+    model = fit_held_out(small_regressor())
     assert model.best_iter_ == model.n_iter_ == 8
     assert model.partial_fit(X, Y).best_iter_ == 9
-    assert small(solver="lbfgs").fit(X, Y).best_iter_ == 8
-    warm = small(warm_start=True).fit(X, Y).fit(X, Y)
+    assert small_regressor(solver="lbfgs").fit(X, Y).best_iter_ == 8
+    warm = small_regressor(warm_start=True).fit(X, Y).fit(X, Y)
     assert warm.n_iter_ == 8
     assert warm.best_iter_ == len(warm.loss_curve_) == 16
 
 
 def test_a_warm_start_compares_scores_of_the_same_kind_only():
-    model = fit_held_out(small(warm_start=True, early_stopping=True))
+    model = fit_held_out(small_regressor(warm_start=True, early_stopping=True))
     fit_held_out(model)
     assert len(model.validation_scores_) == 16
     model.set_params(early_stopping="loss")
@@ -203,7 +198,7 @@ def a_dictionary(estimator, X, y):
     ],
 )
 def test_a_bad_scorer_is_named_and_changes_nothing(early_stopping, error, message):
-    model = small().fit(X, Y)
+    model = small_regressor().fit(X, Y)
     before = model.coefs_
     with pytest.raises(error, match=message):
         model.set_params(early_stopping=early_stopping).fit(X, Y)
@@ -211,7 +206,7 @@ def test_a_bad_scorer_is_named_and_changes_nothing(early_stopping, error, messag
 
 
 def test_verbose_names_the_validation_loss(capsys):
-    model = fit_held_out(small(early_stopping="loss", verbose=True, max_iter=3))
+    model = fit_held_out(small_regressor(early_stopping="loss", verbose=True, max_iter=3))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         f"Iteration 1, loss = {model.loss_curve_[0]:.8f}",
@@ -224,7 +219,7 @@ def test_verbose_names_the_validation_loss(capsys):
 
 def diverging(**kwargs):
     """Least squares by gradient descent, a step too long for some directions: better at first, then worse."""
-    return small(
+    return small_regressor(
         hidden_layer_sizes=(), solver="sgd", momentum=0.0, alpha=0.0, batch_size=100, shuffle=False,
         learning_rate_init=1.6, max_iter=5000, n_iter_no_change=np.inf, **kwargs
     )  # fmt: skip
@@ -259,11 +254,11 @@ class Plain(losses.HalfSquaredError):
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c(solver, press_ctrl_c):
     # 3 batches an epoch: the eleventh is in the fourth epoch
-    model = small(loss=Plain(), solver=solver, warm_start=True, batch_size=50)
+    model = small_regressor(loss=Plain(), solver=solver, warm_start=True, batch_size=50)
     press_ctrl_c(Plain, 11)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
-    expected = small(loss=Plain(), solver=solver, batch_size=50, max_iter=3).fit(X, Y)
+    expected = small_regressor(loss=Plain(), solver=solver, batch_size=50, max_iter=3).fit(X, Y)
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.loss_curve_ == expected.loss_curve_
     assert model.n_iter_ == model.best_iter_ == 3
@@ -280,9 +275,9 @@ def test_a_warm_start_keeps_the_last_finished_epoch_after_ctrl_c(solver, press_c
 
 def test_a_warm_start_keeps_the_best_epoch_after_ctrl_c_in_early_stopping(press_ctrl_c):
     common = {"loss": Plain(), "early_stopping": True, "learning_rate_init": 0.05, "max_iter": 60}
-    calm = fit_held_out(small(**common))
+    calm = fit_held_out(small_regressor(**common))
     assert calm.best_iter_ < calm.n_iter_ - 1
-    model = small(**common, warm_start=True)
+    model = small_regressor(**common, warm_start=True)
     # a batch and the validation rows each epoch: in the batch of the last epoch
     press_ctrl_c(Plain, 2 * calm.n_iter_ - 1)
     with pytest.raises(KeyboardInterrupt):
@@ -293,19 +288,19 @@ def test_a_warm_start_keeps_the_best_epoch_after_ctrl_c_in_early_stopping(press_
 
 
 def test_a_warm_start_keeps_the_last_iteration_of_lbfgs_after_ctrl_c(press_ctrl_c):
-    model = small(loss=Plain(), solver="lbfgs", warm_start=True, max_iter=50)
+    model = small_regressor(loss=Plain(), solver="lbfgs", warm_start=True, max_iter=50)
     press_ctrl_c(Plain, 11)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, Y)
     assert 0 < model.n_iter_ == len(model.loss_curve_) < 11
-    expected = small(loss=Plain(), solver="lbfgs", max_iter=model.n_iter_).fit(X, Y)
+    expected = small_regressor(loss=Plain(), solver="lbfgs", max_iter=model.n_iter_).fit(X, Y)
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.loss_ == expected.loss_curve_[-1]
 
 
 @pytest.mark.parametrize("parameters", [{}, {"solver": "lbfgs"}, {"early_stopping": True}])
 def test_ctrl_c_changes_nothing_without_a_warm_start(parameters, press_ctrl_c):
-    model = small(loss=Plain(), **parameters).fit(X, Y)
+    model = small_regressor(loss=Plain(), **parameters).fit(X, Y)
     before = vars(model).copy()
     press_ctrl_c(Plain, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -324,10 +319,10 @@ def test_ctrl_c_changes_nothing_without_a_warm_start(parameters, press_ctrl_c):
 @pytest.mark.parametrize("outputs", [None, 3])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_the_same_batches_in_the_same_order_give_the_same_bits_from_a_stream(solver, outputs):
-    y = data(outputs=outputs)[1]
+    y = regression_data(outputs=outputs)[1]
     common = {"solver": solver, "shuffle": False, "batch_size": 30}
-    whole = small(**common, max_iter=4).fit(X, y, W)
-    stream = small(**common)
+    whole = small_regressor(**common, max_iter=4).fit(X, y, W)
+    stream = small_regressor(**common)
     for _ in range(4):
         for first in range(0, 150, 30):
             part = slice(first, first + 30)
@@ -339,8 +334,8 @@ def test_the_same_batches_in_the_same_order_give_the_same_bits_from_a_stream(sol
 
 
 def test_epochs_by_partial_fit_are_epochs_of_fit():
-    whole = small(shuffle=False, batch_size=32, max_iter=7).fit(X, Y)
-    stream = small(shuffle=False, batch_size=32)
+    whole = small_regressor(shuffle=False, batch_size=32, max_iter=7).fit(X, Y)
+    stream = small_regressor(shuffle=False, batch_size=32)
     for _ in range(7):
         stream.partial_fit(X, Y)
     np.testing.assert_array_equal(stream.predict(X), whole.predict(X))
@@ -353,8 +348,8 @@ def test_a_stream_learns_real_data_as_well_as_a_fit_with_as_many_passes(solver):
     rows, target = scale(rows), scale(target)
     common = {"solver": solver, "hidden_layer_sizes": (20,), "learning_rate_init": 0.01, "batch_size": 30}
     for seed in range(3):
-        whole = small(**common, max_iter=20, random_state=seed, tol=0.0).fit(rows, target)
-        stream = small(**common, random_state=seed)
+        whole = small_regressor(**common, max_iter=20, random_state=seed, tol=0.0).fit(rows, target)
+        stream = small_regressor(**common, random_state=seed)
         for _ in range(20):
             for first in range(0, len(rows), 150):
                 stream.partial_fit(rows[first : first + 150], target[first : first + 150])
@@ -391,28 +386,30 @@ class Recorder:
 def test_callbacks_see_each_epoch_with_an_estimator_that_predicts(solver, step):
     pytest.importorskip("sklearn.callback")
     recorder = Recorder()
-    model = small(solver=solver, max_iter=3).set_callbacks(recorder).fit(X, Y, W)
+    model = small_regressor(solver=solver, max_iter=3).set_callbacks(recorder).fit(X, Y, W)
     ends = [event for event in recorder.events if event[0] == "end"]
-    stages = [small(solver=solver, max_iter=n).fit(X, Y, W).score(X, Y, W) for n in (1, 2, 3)]
+    stages = [small_regressor(solver=solver, max_iter=n).fit(X, Y, W).score(X, Y, W) for n in (1, 2, 3)]
     assert [event[1] for event in ends] == [step] * 3 + ["fit"]
     assert [event[3] for event in ends] == [*stages, stages[-1]]
     assert [event[:3] for event in recorder.events[:3]] == [
         ("setup", "fit"), ("begin", "fit", 0), ("begin", step, 0),
     ]  # fmt: skip
     assert recorder.events[-1] == ("teardown", "fit")
-    np.testing.assert_array_equal(model.predict(X), small(solver=solver, max_iter=3).fit(X, Y, W).predict(X))
+    np.testing.assert_array_equal(
+        model.predict(X), small_regressor(solver=solver, max_iter=3).fit(X, Y, W).predict(X)
+    )
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_a_callback_ends_training(solver, recwarn):
     pytest.importorskip("sklearn.callback")
     recorder = Recorder(stop_after=2)
-    model = small(solver=solver, max_iter=50, tol=0.0).set_callbacks(recorder).fit(X, Y)
+    model = small_regressor(solver=solver, max_iter=50, tol=0.0).set_callbacks(recorder).fit(X, Y)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     assert not recwarn.list
-    expected = small(solver=solver, max_iter=2, tol=0.0).fit(X, Y)
+    expected = small_regressor(solver=solver, max_iter=2, tol=0.0).fit(X, Y)
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
-    best = small(early_stopping=True, max_iter=50).set_callbacks(Recorder(stop_after=5))
+    best = small_regressor(early_stopping=True, max_iter=50).set_callbacks(Recorder(stop_after=5))
     assert best.fit(X, Y).n_iter_ == 5
 
 
@@ -420,7 +417,7 @@ def test_a_callback_ends_training(solver, recwarn):
 def test_callbacks_are_torn_down_after_an_error(bad):
     pytest.importorskip("sklearn.callback")
     recorder = Recorder()
-    model = small(**bad).set_callbacks(recorder)
+    model = small_regressor(**bad).set_callbacks(recorder)
     before = vars(model).copy()
     with pytest.raises((ValueError, TypeError)):
         model.fit(X, Y)
@@ -431,12 +428,12 @@ def test_callbacks_are_torn_down_after_an_error(bad):
 def test_scikit_learns_scoring_monitor_logs_every_epoch_of_a_search():
     callback = pytest.importorskip("sklearn.callback")
     monitor = callback.ScoringMonitor(scoring="r2")
-    model = small().set_callbacks(monitor).fit(X, Y)
+    model = small_regressor().set_callbacks(monitor).fit(X, Y)
     scores = [row["r2"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 8
     assert scores[-1] == pytest.approx(model.score(X, Y), rel=1e-12)
     monitor = callback.ScoringMonitor(scoring="r2")
-    search = GridSearchCV(small().set_callbacks(monitor), {"alpha": [0.1, 1.0]}, cv=2).fit(X, Y)
+    search = GridSearchCV(small_regressor().set_callbacks(monitor), {"alpha": [0.1, 1.0]}, cv=2).fit(X, Y)
     rows = [row for log in monitor.get_logs(select="all") for row in log.data]
     scores = [row["r2"] for row in rows if row["task_name"] == "epoch"]
     # two folds for each of two candidates, and the best on all rows
@@ -447,19 +444,19 @@ def test_scikit_learns_scoring_monitor_logs_every_epoch_of_a_search():
 def test_scikit_learns_progress_bar_runs(capsys):
     callback = pytest.importorskip("sklearn.callback")
     pytest.importorskip("rich")
-    small().set_callbacks(callback.ProgressBar()).fit(X, Y)
+    small_regressor().set_callbacks(callback.ProgressBar()).fit(X, Y)
     assert "MLPRegressor - fit" in capsys.readouterr().out
 
 
 def test_set_callbacks_is_there_exactly_where_scikit_learn_has_them():
     recent = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
-    assert hasattr(small(), "set_callbacks") == recent
-    assert small().fit(X, Y).n_iter_ == 8
+    assert hasattr(small_regressor(), "set_callbacks") == recent
+    assert small_regressor().fit(X, Y).n_iter_ == 8
 
 
 def test_warnings_point_to_the_line_that_trains(recwarn):
-    small(batch_size=1000).fit(X, Y)
-    small(solver="lbfgs").fit(X, Y)
-    small(batch_size=1000).partial_fit(X, Y)
+    small_regressor(batch_size=1000).fit(X, Y)
+    small_regressor(solver="lbfgs").fit(X, Y)
+    small_regressor(batch_size=1000).partial_fit(X, Y)
     assert len(recwarn) == 4
     assert {warning.filename for warning in recwarn} == {__file__}

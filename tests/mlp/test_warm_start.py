@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+from helpers import regression_data, small_classifier, small_regressor
 from sklearn.metrics import r2_score
-
-from sklloss import MLPClassifier, MLPRegressor
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -12,18 +11,7 @@ pytestmark = [
 ]
 
 
-def data(n=150, p=6):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, p))
-    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(n)
-    return X, y, rng.uniform(0.2, 2.0, n)
-
-
-def small(kind=MLPRegressor, **kwargs):
-    return kind(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0, **kwargs})
-
-
-X, Y, W = data()
+X, Y, W = regression_data()
 TRAIN, HELD, OTHER = slice(0, 80), slice(80, 115), slice(115, 150)
 
 
@@ -32,7 +20,9 @@ def validated(model, y, rows, y_val, **kwargs):
 
 
 def watching(**kwargs):
-    return small(early_stopping=True, warm_start=True, learning_rate_init=0.05, max_iter=40, **kwargs)
+    return small_regressor(
+        early_stopping=True, warm_start=True, learning_rate_init=0.05, max_iter=40, **kwargs
+    )
 
 
 # Scores of other rows ------------------------------------------------------------------------------------
@@ -90,7 +80,7 @@ def not_a_number(estimator, X, y):
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("watched", [True, False])
 def test_scores_that_are_all_nan_are_an_error_of_a_warm_start_too(watched, given):
-    model = small(warm_start=True, early_stopping=watched).fit(X, Y)
+    model = small_regressor(warm_start=True, early_stopping=watched).fit(X, Y)
     before = vars(model).copy()
     model.set_params(early_stopping=not_a_number)
     with pytest.raises(ValueError, match="the validation score was NaN after every epoch"):
@@ -100,7 +90,7 @@ def test_scores_that_are_all_nan_are_an_error_of_a_warm_start_too(watched, given
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_validation_losses_stay_beside_the_losses_of_their_epochs(solver):
-    model = small(warm_start=True, solver=solver, max_iter=3, tol=0.0).fit(X[TRAIN], Y[TRAIN])
+    model = small_regressor(warm_start=True, solver=solver, max_iter=3, tol=0.0).fit(X[TRAIN], Y[TRAIN])
     validated(model, Y, HELD, Y)
     assert len(model.validation_loss_curve_) == len(model.loss_curve_) == 6
     assert np.isnan(model.validation_loss_curve_).tolist() == [True] * 3 + [False] * 3
@@ -116,7 +106,7 @@ def test_validation_losses_stay_beside_the_losses_of_their_epochs(solver):
 
 
 def test_lbfgs_that_has_nothing_to_do_states_the_loss_of_its_start():
-    model = small(solver="lbfgs", tol=1e9, alpha=0.5, warm_start=True).fit(X, Y)
+    model = small_regressor(solver="lbfgs", tol=1e9, alpha=0.5, warm_start=True).fit(X, Y)
     assert model.n_iter_ == model.best_iter_ == 0
     assert model.loss_curve_ == []
     squares = sum((coef**2).sum() for coef in model.coefs_)
@@ -140,7 +130,7 @@ def test_lbfgs_that_has_nothing_to_do_states_the_loss_of_its_start():
     ],
 )
 def test_rows_that_a_float32_network_has_no_room_for_are_named(rows, message):
-    model = small(warm_start=True).fit(X.astype(np.float32), Y)
+    model = small_regressor(warm_start=True).fit(X.astype(np.float32), Y)
     before = vars(model).copy()
     for method in (model.fit, model.partial_fit):
         with pytest.raises(ValueError, match=message):
@@ -155,16 +145,16 @@ def test_rows_that_a_float32_network_has_no_room_for_are_named(rows, message):
 
 
 def test_a_y_that_rounds_to_0_leaves_the_domain_of_a_loss():
-    model = small(loss="gamma").partial_fit(X.astype(np.float32), np.exp(Y))
+    model = small_regressor(loss="gamma").partial_fit(X.astype(np.float32), np.exp(Y))
     tiny = np.exp(Y)
     tiny[7] = 1e-60
     with pytest.raises(ValueError, match=r"loss=Gamma\(\): Gamma needs y > 0; row 7"):
         model.partial_fit(X, tiny)
-    small(loss="gamma").partial_fit(X, tiny)
+    small_regressor(loss="gamma").partial_fit(X, tiny)
 
 
 def test_weights_that_a_float32_classifier_has_no_room_for_are_named():
-    model = small(MLPClassifier).partial_fit(X.astype(np.float32), Y > 0, classes=[False, True])
+    model = small_classifier().partial_fit(X.astype(np.float32), Y > 0, classes=[False, True])
     with pytest.raises(ValueError, match="sample_weight is out of the range of float32"):
         model.partial_fit(X, Y > 0, W * 1e-60)
     model.partial_fit(X, Y > 0, np.where(W > 1, W, 1e-60))

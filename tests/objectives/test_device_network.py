@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from rows import dataset
+from helpers import dataset
 
 from sklloss import losses
 from sklloss.arrays.device import device_of

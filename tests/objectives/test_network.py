@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rows import dataset
+from helpers import dataset
 
 from sklloss import losses
 from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, unpack

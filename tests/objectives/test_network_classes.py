@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rows import dataset
+from helpers import dataset
 
 from sklloss import losses
 from sklloss.arrays.ops import SGDSteps

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse
-from rows import dataset
+from helpers import dataset
 
 from sklloss import losses
 from sklloss.arrays import threads

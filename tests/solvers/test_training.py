@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
-from rows import dataset
+from helpers import dataset
 from sklearn.exceptions import ConvergenceWarning
 
 from sklloss import losses
