@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import numpy as np
 import pytest
 from simulated_device import simulated_device
+
+from sklloss.arrays.device import Device, device_of
 
 # A shell's background job starts with Ctrl-C ignored; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -64,17 +67,22 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def one_thread_of_torch():
+    """Small operations on several threads wait for each other."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
 def device_named(name):
     """The `Device` of that name; the test is skipped where its library is missing."""
-    from sklloss.arrays.device import Device, device_of
-
     if name.startswith("torch"):
         torch, device = pytest.importorskip("torch"), name.partition(" ")[2] or "cpu"
         if device == "simulated":
             device = simulated_device()
         elif device == "cuda" and not torch.cuda.is_available():
             pytest.skip("PyTorch sees no CUDA device")
-        torch.set_num_threads(1)  # small operations on several threads wait for each other
         return device_of(torch.zeros(1, device=device))
     strict = pytest.importorskip("array_api_strict")
     return Device(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
@@ -120,6 +128,12 @@ def device_and_dtype(request):
 def strict():
     """The namespace that has nothing but the standard."""
     return device_named("strict")
+
+
+@pytest.fixture
+def float32_alone(strict):
+    """A device without float64."""
+    return Device(strict.xp, strict.xp.Device("no_float64"))
 
 
 @pytest.fixture

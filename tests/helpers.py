@@ -1,11 +1,12 @@
 """Data, models and comparisons that several test files use."""
 
+import importlib
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from sklloss import MLPClassifier, MLPRegressor
+from sklloss import MLPClassifier, MLPRegressor, kernels
 from sklloss.data.dataset import Dataset
 from sklloss.kernels import data as data_kernels
 from sklloss.losses import Loss
@@ -21,6 +22,11 @@ def dataset(X, target=None, weight=None, codes=None, outputs=None):
 def compiled(X, target=None, weight=None, codes=None, outputs=None):
     """The same for kernels."""
     return data_kernels.Dataset(X, target, codes, weight, outputs=_outputs(target, codes, outputs))
+
+
+def layer_kernels(dtype, build=kernels.chosen):
+    """The kernels of a network's layers, in a dtype and a build."""
+    return importlib.import_module(f"sklloss.kernels.isa.{build}").network_table()[np.dtype(dtype).name]
 
 
 def _outputs(target, codes, outputs):

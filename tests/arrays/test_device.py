@@ -14,17 +14,6 @@ def torch():
     return pytest.importorskip("torch")
 
 
-@pytest.fixture
-def strict():
-    return pytest.importorskip("array_api_strict")
-
-
-@pytest.fixture
-def float32_alone(strict):
-    """A device without float64."""
-    return Device(strict, strict.Device("no_float64"))
-
-
 @pytest.mark.parametrize("layout", ["read-only", "reversed", "big endian", "column-major"])
 def test_what_is_put_shares_no_memory(other_device, layout, rng):
     array = rng.normal(size=(6, 4))

@@ -1,6 +1,5 @@
 """The network's kernels: activations against mpmath, and every way to pass over the rows against NumPy."""
 
-import importlib
 import itertools
 import tracemalloc
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.special
-from helpers import compiled
+from helpers import compiled, layer_kernels
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps
@@ -20,13 +19,11 @@ BUILDS = kernels.available()
 DTYPES = [np.float64, np.float32]
 
 
-def layers(dtype, build=kernels.chosen):
-    return importlib.import_module(f"sklloss.kernels.isa.{build}").network_table()[np.dtype(dtype).name]
-
-
 def network(widths, activation="tanh", dtype=np.float64, kernel="squared_error", **kwargs):
     loss = None if kernel is None else kernels.get(kernel, dtype) if isinstance(kernel, str) else kernel
-    return network_kernels.Network(widths, activation, dtype, layers(dtype), loss, parameter=0.5, **kwargs)
+    return network_kernels.Network(
+        widths, activation, dtype, layer_kernels(dtype), loss, parameter=0.5, **kwargs
+    )
 
 
 def forward(X, parameters, widths, activation):
@@ -76,7 +73,7 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
         ]
     ).astype(dtype)
     out = z.copy()[None]
-    network_kernels.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation)
+    network_kernels.apply_layer(layer_kernels(dtype, build), out, np.zeros(len(z), dtype), activation)
     with mpmath.workdps(60):
         exact = [EXACT[activation](mpmath.mpf(float(v))) for v in z]
         spacing = np.spacing(np.abs(np.array([float(v) for v in exact]).astype(dtype)))
@@ -92,9 +89,9 @@ def test_activations_stay_within_their_stated_bound_over_the_whole_range(
 def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtype, activation, bound, rng):
     z = np.concatenate([rng.uniform(-40, 40, 500), rng.uniform(-3, 3, 1500)]).astype(dtype)
     out, slope = z.copy()[None], np.empty((1, len(z)), dtype)
-    network_kernels.apply_layer(layers(dtype, build), out, np.zeros(len(z), dtype), activation, slope)
+    network_kernels.apply_layer(layer_kernels(dtype, build), out, np.zeros(len(z), dtype), activation, slope)
     without = z.copy()[None]
-    network_kernels.apply_layer(layers(dtype, build), without, np.zeros(len(z), dtype), activation)
+    network_kernels.apply_layer(layer_kernels(dtype, build), without, np.zeros(len(z), dtype), activation)
     np.testing.assert_array_equal(out, without)
     with mpmath.workdps(40):
         for v, got in zip(z, slope[0]):
@@ -112,7 +109,7 @@ def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtyp
 @pytest.mark.parametrize("activation", list(network_kernels.ACTIVATIONS))
 def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
     z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
-    network_kernels.apply_layer(layers(dtype, build), z, np.zeros(3, dtype), activation)
+    network_kernels.apply_layer(layer_kernels(dtype, build), z, np.zeros(3, dtype), activation)
     limits = {"identity": (np.inf, -np.inf), "tanh": (1, -1), "logistic": (1, 0), "elu": (np.inf, -1)}
     assert tuple(z[0, :2]) == limits.get(activation, (np.inf, 0))
     assert np.isnan(z[0, 2])
@@ -253,7 +250,7 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
 def test_class_codes_reach_the_loss(rng):
     X, codes = rng.standard_normal((20, 3)), rng.integers(0, 4, 20)
     net = network_kernels.Network(
-        (3, 4), "relu", np.float64, layers(np.float64), kernels.get("cross_entropy", np.float64)
+        (3, 4), "relu", np.float64, layer_kernels(np.float64), kernels.get("cross_entropy", np.float64)
     )
     parameters = rng.standard_normal(net.size)
     loss, _ = net.loss_and_gradient(compiled(X, codes=codes.astype(np.intp), outputs=4), parameters)

@@ -1,11 +1,10 @@
 """A network's own products of matrices: every build that has them against NumPy, and steps that use them."""
 
-import importlib
 import itertools
 
 import numpy as np
 import pytest
-from helpers import compiled
+from helpers import compiled, layer_kernels
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps
@@ -18,12 +17,10 @@ COLUMNS = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100]
 INNER = [1, 3, 8, 127, 128, 129, 300]
 
 
-def layers(build, dtype):
-    return importlib.import_module(f"sklloss.kernels.isa.{build}").network_table()[np.dtype(dtype).name]
-
-
 # without fused multiply and add, BLAS serves
-BUILDS = [build for build in kernels.available() if network_kernels.has_products(layers(build, np.float64))]
+BUILDS = [
+    build for build in kernels.available() if network_kernels.has_products(layer_kernels(np.float64, build))
+]
 
 
 def assert_product(out, a, b):
@@ -34,13 +31,13 @@ def assert_product(out, a, b):
 
 
 def test_baseline_leaves_products_to_blas():
-    assert not any(network_kernels.has_products(layers("baseline", dtype)) for dtype in DTYPES)
+    assert not any(network_kernels.has_products(layer_kernels(dtype, "baseline")) for dtype in DTYPES)
 
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_products_are_those_of_numpy(build, dtype, rng):
-    table = layers(build, dtype)
+    table = layer_kernels(dtype, build)
     for rows, columns, inner in itertools.product(ROWS, COLUMNS, INNER):
         a = rng.standard_normal((rows, inner)).astype(dtype)
         b = rng.standard_normal((inner, columns)).astype(dtype)
@@ -54,7 +51,7 @@ def test_products_are_those_of_numpy(build, dtype, rng):
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_outer_product_is_added_to_what_is_there(build, dtype, rng):
-    table = layers(build, dtype)
+    table = layer_kernels(dtype, build)
     for rows, columns, inner in itertools.product(ROWS, COLUMNS, [1, 50]):
         a = rng.standard_normal((inner, rows)).astype(dtype)
         b = rng.standard_normal((inner, columns)).astype(dtype)
@@ -69,16 +66,16 @@ def test_an_outer_product_is_added_to_what_is_there(build, dtype, rng):
 def test_no_bit_of_a_product_depends_on_how_it_is_cut_or_built(dtype, rng):
     a = rng.standard_normal((37, 150)).astype(dtype)
     b = rng.standard_normal((150, 90)).astype(dtype)
-    results = [network_kernels.multiply(layers(build, dtype), a, b) for build in BUILDS]
+    results = [network_kernels.multiply(layer_kernels(dtype, build), a, b) for build in BUILDS]
     for build, whole in zip(BUILDS, results):
         np.testing.assert_array_equal(whole, results[0])
-        part = network_kernels.multiply(layers(build, dtype), a[5:20], b[:, 32:77].copy())
+        part = network_kernels.multiply(layer_kernels(dtype, build), a[5:20], b[:, 32:77].copy())
         np.testing.assert_array_equal(part, whole[5:20, 32:77])
 
 
 def network(widths, dtype, build=kernels.chosen):
     loss = kernels.table_of(build)["squared_error", np.dtype(dtype).name]
-    return network_kernels.Network(widths, "relu", dtype, layers(build, dtype), loss, parameter=0.5)
+    return network_kernels.Network(widths, "relu", dtype, layer_kernels(dtype, build), loss, parameter=0.5)
 
 
 @pytest.mark.parametrize("build", kernels.available())

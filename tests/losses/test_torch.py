@@ -10,14 +10,6 @@ torch = pytest.importorskip("torch")
 functional = pytest.importorskip("torch.nn.functional")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def autograd(loss, y, raw, weight=None):
     """Value and the gradient that torch derives from it."""
     raw = raw.detach().clone().requires_grad_()

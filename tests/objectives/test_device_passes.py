@@ -1,7 +1,6 @@
 """X in other libraries' arrays against the same X in NumPy, through every loss."""
 
 import warnings
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -25,20 +24,6 @@ CASES.append((NO_FLOAT64, np.float32))
 # What float32 scores are off by, and sums in float32 as well.
 SINGLE, NARROW = 2e-5, 2e-3
 STEEP = ("absolute_error", "quantile")  # the slope of a score near its target is a matter of rounding
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Arrays are small: torch's threads would only wait for each other."""
-    if find_spec("torch") is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def elsewhere(X, name):

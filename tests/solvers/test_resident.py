@@ -1,7 +1,5 @@
 """Solvers over rows that live elsewhere: the same optima and verdicts, and how often the host waits."""
 
-import sys
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -49,18 +47,6 @@ DEVICES = {
     "strict": lambda: Device(array_api_strict, array_api_strict.Device("device1")),
     "strict, float32 alone": lambda: Device(array_api_strict, array_api_strict.Device("no_float64")),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    if "torch" not in sys.modules:
-        yield
-        return
-    torch = sys.modules["torch"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=DEVICES)
