@@ -77,6 +77,19 @@ def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) ->
     return int(value)
 
 
+def is_auto(name: str, value: Any) -> bool:
+    """Whether a parameter that is a number or "auto" is "auto"; a ValueError for any other string."""
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f'{name} must be "auto" or a positive number, got {value!r}')
+    return isinstance(value, str)
+
+
+def check_verbose(value: Any) -> None:
+    """Raise unless ``verbose`` is a bool or a whole number of at least 0."""
+    if not isinstance(value, (bool, np.bool_)):
+        check_integer("verbose", value, 0)
+
+
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of a few strings."""
     if not isinstance(value, str) or value not in choices:
@@ -331,7 +344,8 @@ def check_weight(
     weight = on_host(weight, name)
     if isinstance(weight, numbers.Number):
         weight = np.full(n_samples, weight)
-    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
+    with _named(name):
+        weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
     if weight.ndim != 1:
         raise ValueError(f"{name} must have shape ({n_samples},), got an array of shape {weight.shape}")
     if weight.shape[0] != n_samples:

@@ -1,6 +1,7 @@
 """The targets of a classification, coded and with class weights folded in, and those of a regression."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklloss.data.checks import ClassWeight, check_real, on_host, target_array, target_in_dtype
-from sklloss.data.dataset import Dataset, Labels
+from sklloss.data.dataset import Coder, Dataset, Labels, check_stream_data
 from sklloss.losses import Loss
 
 Values: TypeAlias = NDArray[Any]
@@ -84,16 +85,6 @@ def _coded(
     outputs = len(classes) if values is None else values.shape[1]
     labels = Labels(kind, classes)
     return Dataset(data.X, values, codes, weight, outputs, labels, data.origin, data.y)
-
-
-def is_label_column(y: Any) -> bool:
-    """Whether y is a column of labels: not of probabilities, nor a matrix."""
-    y = on_host(y, "y")
-    shape = np.shape(y)
-    if len(shape) == 2 and shape[1] > 1:
-        return False
-    y = np.ravel(np.asarray(y))
-    return y.dtype.kind != "f" or not np.isfinite(y).all() or not _is_continuous(y)
 
 
 def _refuse_fractions(y: Values, name: str) -> None:
@@ -212,59 +203,6 @@ def _in_label_order(y: Values, columns: Any, classes: Values | None, name: str) 
     return _in_class_order(y, columns, classes, name)
 
 
-def stream_classes(
-    classes: ArrayLike | None, known: NDArray[Any] | None, class_weight: ClassWeight
-) -> NDArray[Any] | None:
-    """The sorted classes of `partial_fit`: those that are passed, or the ones ``known`` from earlier calls.
-
-    Raises
-    ------
-    ValueError
-        If both are there and differ, for fewer than two, or for a ``class_weight`` made from all rows.
-    """
-    if isinstance(class_weight, str):
-        raise ValueError(
-            f"class_weight={class_weight!r} is not for partial_fit, which does not see all rows: "
-            "pass a dict of weights"
-        )
-    if classes is None:
-        return known
-    distinct = np.unique(column_or_1d(on_host(classes, "classes")))
-    if known is not None and not np.array_equal(distinct, known):
-        raise ValueError(
-            f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
-        )
-    if len(distinct) < 2:
-        raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
-    return distinct
-
-
-def check_column_order(classes: ArrayLike, y: Any, kind: str) -> None:
-    """Refuse ``classes`` that are not sorted, as ``classes_`` are, where they go by the columns of y.
-
-    Parameters
-    ----------
-    classes : array-like
-        As the user passed them.
-    y : array-like
-        As the user passed it. Names of columns that are the classes tell the columns apart.
-    kind : str
-        That of the coded y.
-    """
-    shape, classes = np.shape(y), on_host(classes, "classes")
-    given, known = np.ravel(classes), np.unique(classes)
-    if len(shape) < 2 or shape[1] < 2 or np.array_equal(given, known):
-        return
-    names = list(getattr(y, "columns", ()))
-    labels = known.tolist()
-    by_name = kind != "multilabel" or all(isinstance(one, str) for one in labels)
-    if not (by_name and set(names) == set(labels)):
-        raise ValueError(
-            f"classes={given.tolist()} must be sorted and distinct where y is a matrix whose columns do not "
-            "have these names: sort them, and the columns of y with them"
-        )
-
-
 def _is_continuous(y: Values) -> bool:
     """Whether a vector without NaN is what scikit-learn calls continuous: it holds fractions."""
     return y.dtype.kind == "f" and bool((y != np.rint(y)).any())
@@ -305,7 +243,7 @@ def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, 
     unknown = classes[codes] != y
     if np.any(unknown):
         raise ValueError(
-            f"{name} contains labels that training did not have: {np.unique(y[unknown]).tolist()}"
+            f"{name} contains labels that are not among the classes: {np.unique(y[unknown]).tolist()}"
         )
     return classes, codes.astype(np.intp, copy=False)
 
@@ -454,6 +392,111 @@ def _ones_or(weight: Values | None, n: int) -> Values:
 
 def _column(values: Values, dtype: DTypeLike) -> Values:
     return np.ascontiguousarray(values[:, None], dtype=dtype)
+
+
+# Streams --------------------------------------------------------------------------------------------------
+
+
+def check_class_stream(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    classes: ArrayLike | None,
+    coder: Callable[..., Coder],
+    labels: Labels | None,
+    learned: Any,
+) -> Dataset:
+    """Check what `partial_fit` of a classifier was given.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight, classes
+        The estimator, which has a ``class_weight``, and the arguments of `partial_fit` as the user passed
+        them.
+    coder : callable
+        ``coder(class_weight, kind=..., classes=...)`` returns what codes y; see `code_classes`.
+    labels : Labels or None
+        Those of the fitted model; None on the first call.
+    learned : array or None
+        An array that the estimator has learned, whose device X must share; None on the first call.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is invalid, which the message names; if ``classes`` is missing on the first call, or
+        differs from those of earlier calls; if y is of another kind than before; for a ``class_weight`` that
+        is computed from all rows.
+    """
+    if isinstance(estimator.class_weight, str):
+        raise ValueError(
+            f"class_weight={estimator.class_weight!r} is not for partial_fit, which does not see all rows: "
+            "pass a dict of weights"
+        )
+    known = None if labels is None else labels.classes
+    if classes is not None:
+        known = _stream_classes(classes, known)
+    elif known is None and is_label_column(y):
+        raise ValueError(
+            "classes must be passed on the first call to partial_fit. They are all the labels that y will ever "
+            "have"
+        )
+    code = coder(estimator.class_weight, kind=None if labels is None else labels.kind, classes=known)
+    data = check_stream_data(estimator, X, y, sample_weight, code, learned)
+    assert data.labels is not None  # it has been coded
+    kind = data.labels.kind
+    if labels is not None and kind != labels.kind:
+        raise ValueError(f"y is {kind}, but the model was fitted to {labels.kind} targets")
+    if classes is not None:
+        _check_column_order(classes, y, kind)
+    return data
+
+
+def _stream_classes(classes: ArrayLike, known: Values | None) -> Values:
+    """The sorted ``classes`` of `partial_fit`; a ValueError if they differ from those ``known`` before."""
+    distinct = np.unique(column_or_1d(on_host(classes, "classes")))
+    if known is not None and not np.array_equal(distinct, known):
+        raise ValueError(
+            f"`classes={distinct!r}` is not the same as on last call to partial_fit, was: {known!r}"
+        )
+    if len(distinct) < 2:
+        raise ValueError(f"classes must hold at least 2 labels, got {distinct.tolist()}")
+    return distinct
+
+
+def _check_column_order(classes: ArrayLike, y: Any, kind: str) -> None:
+    """Refuse ``classes`` that are not sorted, as ``classes_`` are, where y has a column for each of them.
+
+    Columns that are named after the classes may be in any order.
+    """
+    shape, classes = np.shape(y), on_host(classes, "classes")
+    given, known = np.ravel(classes), np.unique(classes)
+    if len(shape) < 2 or shape[1] < 2 or np.array_equal(given, known):
+        return
+    labels = known.tolist()
+    by_name = kind != "multilabel" or all(isinstance(label, str) for label in labels)
+    if not (by_name and set(getattr(y, "columns", ())) == set(labels)):
+        raise ValueError(
+            f"classes={given.tolist()} must be sorted and distinct where y is a matrix whose columns do not "
+            "have these names: sort them, and the columns of y with them"
+        )
+
+
+def is_label_column(y: Any) -> bool:
+    """Whether y is a column of labels: not of probabilities, nor a matrix."""
+    y = on_host(y, "y")
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        return False
+    y = np.ravel(np.asarray(y))
+    return y.dtype.kind != "f" or not np.isfinite(y).all() or not _is_continuous(y)
+
+
+# Targets of scores ----------------------------------------------------------------------------------------
 
 
 def scored_classes(y: Any, n_samples: int, labels: Labels) -> NDArray[Any]:

@@ -1,7 +1,6 @@
 """The base class of the linear classifiers: parameters and fit. Objectives and solvers do the numerics."""
 
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Self
 
@@ -32,6 +31,7 @@ from sklloss.data.checks import (
     check_flag,
     check_integer,
     check_real,
+    check_verbose,
     on_host,
 )
 from sklloss.data.dataset import DEVICE_DTYPES, check_data, check_validation_data
@@ -250,8 +250,7 @@ class LinearClassifier(
         check_choice("solver", self.solver, ("auto", *SOLVERS))
         check_stochastic(self)
         check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
-        if not isinstance(self.verbose, (numbers.Integral, np.bool_)):
-            raise TypeError(f"verbose must be an integer or a bool, got {self.verbose!r}")
+        check_verbose(self.verbose)
         return loss
 
     def _coder(self, class_weight=None, kind=None, classes=None):
@@ -321,7 +320,7 @@ class LinearClassifier(
 
         Where "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
         """
-        options, minimise = stochastic_options(self, name), SOLVERS[name]
+        options, minimise = stochastic_options(self) if name in STOCHASTIC else {}, SOLVERS[name]
         if self._begins_by_lbfgs(objective, name, start):
             minimise, options = lbfgs_newton_cg, {"begins": begins}
         return functools.partial(

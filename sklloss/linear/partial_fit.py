@@ -11,9 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklloss._base import unchanged_on_error
 from sklloss.arrays import threads
 from sklloss.arrays.transfer import full_precision, to_device
-from sklloss.data.checks import Array, MatrixLike, check_integer, check_real, dtype_of, on_host
-from sklloss.data.dataset import Dataset, check_stream_data
-from sklloss.data.targets import check_column_order, code_classes, is_label_column, stream_classes
+from sklloss.data.checks import Array, MatrixLike, check_integer, check_real, dtype_of, is_auto, on_host
+from sklloss.data.dataset import Dataset, Labels
+from sklloss.data.targets import check_class_stream
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.base import Result
 from sklloss.solvers.stochastic import Stream, adam, descend, sgd
@@ -23,13 +23,10 @@ STOCHASTIC: dict[str, Callable[..., Result]] = {"sgd": sgd, "adam": adam}
 
 def check_stochastic(estimator: Any) -> None:
     """Check the parameters that only the stochastic solvers and `partial_fit` use."""
-    for name, check in (("batch_size", _check_batch_size), ("learning_rate_init", _check_rate)):
-        value = getattr(estimator, name)
-        if isinstance(value, str):
-            if value != "auto":
-                raise ValueError(f'{name} must be "auto" or a positive number, got {value!r}')
-        else:
-            check(name, value)
+    if not is_auto("batch_size", estimator.batch_size):
+        check_integer("batch_size", estimator.batch_size, 1)
+    if not is_auto("learning_rate_init", estimator.learning_rate_init):
+        check_real("learning_rate_init", estimator.learning_rate_init, 0.0, open_low=True, open_high=True)
     if estimator.solver in STOCHASTIC and estimator.l1_ratio != 0:
         raise ValueError(
             f"solver={estimator.solver!r} does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}; "
@@ -37,26 +34,11 @@ def check_stochastic(estimator: Any) -> None:
         )
 
 
-def _check_batch_size(name: str, value: Any) -> int:
-    return check_integer(name, value, 1)
-
-
-def _check_rate(name: str, value: Any) -> float:
-    return check_real(name, value, 0.0, open_low=True, open_high=True)
-
-
-def stochastic_options(estimator: Any, solver: str) -> dict[str, Any]:
-    """The additional arguments of a stochastic solver; none for the others."""
-    if solver not in STOCHASTIC:
-        return {}
-    return {**_options(estimator), "random_state": check_random_state(estimator.random_state)}
-
-
-def _options(estimator: Any) -> dict[str, Any]:
-    return {
-        name: None if isinstance(getattr(estimator, name), str) else getattr(estimator, name)
-        for name in ("batch_size", "learning_rate_init")
-    }
+def stochastic_options(estimator: Any) -> dict[str, Any]:
+    """The additional arguments of a stochastic solver, in which None is "auto"."""
+    given = {name: getattr(estimator, name) for name in ("batch_size", "learning_rate_init")}
+    options = {name: None if isinstance(value, str) else value for name, value in given.items()}
+    return {**options, "random_state": check_random_state(estimator.random_state)}
 
 
 def remember_fit(estimator: Any, data: Dataset) -> None:
@@ -146,8 +128,8 @@ class PartialFitMixin:
     def _partial_fit(self, X, y, classes, sample_weight):
         loss = self._check_parameters()
         first = not hasattr(self, "coef_")
-        code = self._stream_coder(classes, first)
-        data = check_stream_data(self, X, y, sample_weight, code, learned=None if first else self.coef_)
+        labels, learned = (None, None) if first else (Labels(self._kind, self._labels()), self.coef_)
+        data = check_class_stream(self, X, y, sample_weight, classes, self._coder, labels, learned)
         dtype = data.origin.dtype if first else dtype_of(self.coef_)
         if not first and self.coef_.shape[0] != data.outputs:
             raise ValueError(f"y has {data.outputs} outputs, but the model has {self.coef_.shape[0]}")
@@ -166,10 +148,7 @@ class PartialFitMixin:
             stream.start(rows.centered(coef), rows.center)
         rows.center = stream.center
         with threads.single_threaded_blas(), full_precision(rows.device):
-            mean = descend(
-                objective, stream, adaptive=self.solver == "adam",
-                random_state=check_random_state(self.random_state), **_options(self),
-            )  # fmt: skip
+            mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
         if not np.isfinite(mean).all():
             raise ValueError(
                 "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
@@ -185,26 +164,3 @@ class PartialFitMixin:
             if hasattr(self, name):
                 delattr(self, name)
         return self
-
-    def _stream_coder(self, classes, first):
-        """A function that codes targets for the outputs that the first call, or the fit, had."""
-        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
-
-        def code(data, y, name):
-            if known is None and is_label_column(y):
-                raise ValueError(
-                    "classes must be passed to the first call of partial_fit: all labels that y will ever "
-                    "have"
-                )
-            data = code_classes(
-                data, y, "softmax" if self._softmax else "sigmoid",
-                class_weight=self.class_weight, kind=None if first else self._kind, classes=known, name=name,
-            )  # fmt: skip
-            kind = data.labels.kind
-            if not first and kind != self._kind:
-                raise ValueError(f"y is {kind}, but the model is {self._kind}")
-            if classes is not None:
-                check_column_order(classes, y, kind)
-            return data
-
-        return code

@@ -33,9 +33,11 @@ from sklloss.data.checks import (
     check_flag,
     check_integer,
     check_real,
+    check_verbose,
     check_X,
     dtype_of,
     in_dtype,
+    is_auto,
     row_major,
 )
 from sklloss.data.dataset import DEVICE_DTYPES, Dataset, Origin
@@ -226,15 +228,12 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         check_real("alpha", self.alpha, 0.0, open_high=True)
         check_real("tol", self.tol, 0.0)
         check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
-        if not isinstance(self.batch_size, str) or self.batch_size != "auto":
-            if isinstance(self.batch_size, str):
-                raise ValueError(f'batch_size must be "auto" or a positive integer, got {self.batch_size!r}')
+        if not is_auto("batch_size", self.batch_size):
             check_integer("batch_size", self.batch_size, 1)
         check_integer("max_iter", self.max_iter, 1)
         check_integer("max_fun", self.max_fun, 1)
         check_integer("n_iter_no_change", self.n_iter_no_change, 1, infinity=True)
-        if not isinstance(self.verbose, (bool, np.bool_)):
-            check_integer("verbose", self.verbose, 0)
+        check_verbose(self.verbose)
         for name in ("shuffle", "warm_start", "nesterovs_momentum"):
             check_flag(name, getattr(self, name))
         self._monitor()

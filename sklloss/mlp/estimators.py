@@ -27,14 +27,13 @@ from sklloss.data.checks import (
     check_weight,
     on_host,
 )
-from sklloss.data.dataset import check_data, check_stream_data, check_validation_data
+from sklloss.data.dataset import Labels, check_data, check_stream_data, check_validation_data
 from sklloss.data.targets import (
-    check_column_order,
+    check_class_stream,
     code_classes,
     code_values,
     is_label_column,
     scored_classes,
-    stream_classes,
 )
 from sklloss.losses import CrossEntropy, Focal, LogLoss, Loss
 from sklloss.mlp.base import BaseMLP, check_partial_fit, link_name
@@ -355,16 +354,9 @@ class MLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
 
     def _stream_data(self, X, y, sample_weight, classes, first):
         """See `BaseMLP._stream_data`; the class attributes are set, too."""
-        known = stream_classes(classes, None if first else self._labels(), self.class_weight)
-        if known is None and is_label_column(y):
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        code = self._coder(self.class_weight, kind=None if first else self._kind, classes=known)
-        data = check_stream_data(self, X, y, sample_weight, code, None if first else self._model_array())
-        kind = data.labels.kind
-        if not first and kind != self._kind:
-            raise ValueError(f"y is {kind}, but the network was trained on {self._kind} targets")
-        if classes is not None:
-            check_column_order(classes, y, kind)
+        labels = None if first else Labels(self._kind, self._labels())
+        learned = None if first else self._model_array()
+        data = check_class_stream(self, X, y, sample_weight, classes, self._coder, labels, learned)
         self._set_classes(data.labels, data.origin.device)
         return data, None, None
 

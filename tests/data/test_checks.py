@@ -355,7 +355,7 @@ def test_bad_validation_sets(estimator):
         ({"X_val": X[:, :2], "y_val": y}, "X_val.*2 features"),
         ({"X_val": changed(X, (0, 0), np.nan), "y_val": y}, "X_val.*NaN"),
         ({"X_val": X, "y_val": y[:-1]}, "X_val and y_val .*40 and 39"),
-        ({"X_val": X, "y_val": y + 1}, r"y_val contains labels that training did not have: \[3\]"),
+        ({"X_val": X, "y_val": y + 1}, r"y_val contains labels that are not among the classes: \[3\]"),
         ({"X_val": X, "y_val": np.array(["a", "b"])[y % 2]}, "y_val"),
         ({"X_val": X, "y_val": changed(y, 3, np.nan)}, "y_val contains NaN"),
         ({"X_val": X[:0], "y_val": y[:0]}, "X_val.*0 sample"),

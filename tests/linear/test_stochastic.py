@@ -401,7 +401,7 @@ def test_calls_go_on_where_the_last_one_ended_also_after_pickling(solver, rng):
 def test_labels_need_classes_once_and_must_be_among_them(rng):
     X, y = problem(rng)
     for estimator in ESTIMATORS:
-        with pytest.raises(ValueError, match="classes must be passed to the first call of partial_fit"):
+        with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
             estimator().partial_fit(X, y)
         model = estimator().partial_fit(X[y < 2], y[y < 2], classes=[2, 1, 0])
         assert model.classes_.tolist() == [0, 1, 2]

@@ -518,7 +518,7 @@ def test_probabilities_of_two_classes_may_be_one_dimensional():
 def test_a_class_that_training_did_not_have_is_named(iris, name):
     X, y, _ = iris
     model = SoftmaxClassifier().fit(X[:100], NAMES[y[:100]])
-    with pytest.raises(ValueError, match=r"labels that training did not have: \['lily'\]"):
+    with pytest.raises(ValueError, match=r"labels that are not among the classes: \['lily'\]"):
         getattr(metrics, name)(model, X, NAMES[y])
     with pytest.raises(ValueError, match="2 classes"):
         getattr(metrics, name)(model, X, np.eye(3)[y])

@@ -455,7 +455,7 @@ BAD_ROWS = [
     ((X, Y), {"X_val": X}, "X_val is given without y_val"),
     ((X, Y), {"y_val": Y}, "y_val is given without X_val"),
     ((X, Y), {"X_val": X[:, :2], "y_val": Y}, "X_val: X has 2 features"),
-    ((X, Y), {"X_val": X, "y_val": Y + 1}, r"y_val contains labels that training did not have: \[3\]"),
+    ((X, Y), {"X_val": X, "y_val": Y + 1}, r"y_val contains labels that are not among the classes: \[3\]"),
     ((X, Y), {"X_val": X, "y_val": HOT[:, :2]}, "y_val"),
     ((X, LABELS), {"X_val": X, "y_val": Y}, r"y_val must have shape \(n, 3\) as in training"),
     ((X, LABELS), {"X_val": X, "y_val": LABELS[:, :2]}, "y_val has 2 columns, but there are 3 labels"),

@@ -92,7 +92,7 @@ def test_partial_fit_refuses_what_does_not_go_on():
     expected = model.predict_proba(X)
     for rows, message in [
         ((X[:, :4], Y), "4 features"),
-        ((X, Y + 1), r"y contains labels that training did not have: \[3\]"),
+        ((X, Y + 1), r"y contains labels that are not among the classes: \[3\]"),
         ((X, np.eye(4)[Y]), "y has 4 columns, but there are 3 classes"),
         ((X, P[:, 0]), "Unknown label type: continuous"),
     ]:

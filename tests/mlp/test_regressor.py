@@ -291,7 +291,7 @@ def test_early_stopping_watches_the_given_rows_and_keeps_the_best_epoch():
         ({"alpha": np.inf}, ValueError, "alpha must be in"),
         ({"learning_rate_init": np.inf}, ValueError, "learning_rate_init must be in"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"batch_size": "large"}, ValueError, 'batch_size must be "auto" or a positive integer'),
+        ({"batch_size": "large"}, ValueError, 'batch_size must be "auto" or a positive number'),
         ({"learning_rate_init": 0.0}, ValueError, "learning_rate_init must be in"),
         ({"power_t": -1}, ValueError, "power_t must be in"),
         ({"max_iter": 0}, ValueError, "max_iter must be at least 1"),
