@@ -1,5 +1,7 @@
 """What all estimators share: state, pickles, callbacks, and copies on another device."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import numbers
@@ -232,7 +234,7 @@ class FitCallbacks:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
 
-    def steps(self, name: str, attributes: Callable[[Any], dict[str, Any]]) -> "StepCallbacks | None":
+    def steps(self, name: str, attributes: Callable[[Any], dict[str, Any]]) -> StepCallbacks | None:
         """The callbacks around each step of a solver, or None if there are none.
 
         Parameters

@@ -1,5 +1,7 @@
 """Predictions of a fitted classifier from raw scores: classes, probabilities, accuracy."""
 
+from __future__ import annotations
+
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import ArrayLike

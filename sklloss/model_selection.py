@@ -16,6 +16,8 @@ return_indices=True``, which returns the models and the rows to predict.
 [0 1] [2 3]
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

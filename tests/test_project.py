@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import re
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import sklloss
 from sklloss import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,3 +91,17 @@ def test_every_compiled_loss_is_in_the_table_of_accuracies():
     assert measured == {name for name, _ in kernels.table_of(kernels.chosen)} - {"root_mean_squared_error"}
     rows = list(accuracy.rows(10, [3]))
     assert len(rows) == 2 * (len(accuracy.CASES) + len(accuracy.SOFTMAX_CASES))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(sklloss.__all__) - {"__version__", "losses", "metrics", "model_selection"})
+)
+def test_signatures_show_types_by_the_names_that_the_code_gives_them(name):
+    """Not expanded to what NumPy means by ArrayLike, which fills a screen of help()."""
+    shown = getattr(sklloss, name)
+    for function in [
+        shown,
+        *(getattr(shown, method, None) for method in ("fit", "partial_fit", "predict", "score")),
+    ]:
+        if function is not None:
+            assert "numpy._typing" not in str(inspect.signature(function))

@@ -1,5 +1,7 @@
 """Checks of parameters, X, weights and targets, of NumPy or of any other array namespace."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import numbers

@@ -1,5 +1,7 @@
 """The targets of a classification, coded and with class weights folded in, and those of a regression."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -442,8 +444,8 @@ def check_class_stream(
         known = _stream_classes(classes, known)
     elif known is None and is_label_column(y):
         raise ValueError(
-            "classes must be passed on the first call to partial_fit. They are all the labels that y will ever "
-            "have"
+            "classes must be passed on the first call to partial_fit. They are all the labels that y will "
+            "ever have"
         )
     code = coder(estimator.class_weight, kind=None if labels is None else labels.kind, classes=known)
     data = check_stream_data(estimator, X, y, sample_weight, code, learned)

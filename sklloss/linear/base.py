@@ -1,5 +1,7 @@
 """The base class of the linear classifiers: parameters and fit. Objectives and solvers do the numerics."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import Self

@@ -1,5 +1,7 @@
 """The linear classifiers, with a given penalty or with one that cross-validation chooses."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

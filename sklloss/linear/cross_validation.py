@@ -1,5 +1,7 @@
 """The base class of the linear classifiers with built-in cross-validation."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import functools

@@ -1,5 +1,7 @@
 """The stochastic solvers of the linear classifiers: their options, and `partial_fit`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Self
 

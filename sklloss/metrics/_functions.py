@@ -1,5 +1,7 @@
 """Metrics on arrays: targets of any kind against predicted probabilities."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The base class of the networks: parameters, training, fitted attributes. Objectives do the numerics."""
 
+from __future__ import annotations
+
 import functools
 import numbers
 from collections.abc import Callable

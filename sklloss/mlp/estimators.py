@@ -1,5 +1,7 @@
 """The multi-layer perceptrons: how each reads y and chooses its loss."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -400,8 +402,8 @@ class MLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
             loss = losses.get(self.loss)
         if kind == "softmax" and isinstance(loss, LogLoss):
             raise ValueError(
-                f"loss={self.loss!r} is for independent sigmoids, but y has {kind} classes of which each row "
-                "has one; use loss='auto' or loss='cross_entropy', or output='sigmoid'"
+                f"loss={self.loss!r} is for independent sigmoids, but each row of y has one of several "
+                "classes; use loss='auto' or loss='cross_entropy', or output='sigmoid'"
             )
         return check_classification_loss(
             loss, self.label_smoothing, softmax=softmax, one_softmax="output='softmax'"

@@ -1,5 +1,7 @@
 """The learning rate range test for networks, and its plot."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Self
 

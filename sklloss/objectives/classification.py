@@ -37,13 +37,13 @@ def check_classification_loss(
         If the loss takes no target of such a classifier, or has another label smoothing.
     """
     if not loss.additive:
-        raise ValueError(f"loss={loss!r} does not fit a classifier: it is no mean over rows")
+        raise ValueError(f"loss={loss!r} does not fit a classifier: it is not a mean over rows")
     if softmax and type(loss) is Focal:
         loss = loss.softmax()
     if not softmax and (loss.target == "classes" or not loss.separable):
         raise ValueError(
-            f"loss={loss!r} does not fit independent outputs, its outputs are one softmax or otherwise "
-            f"coupled; use loss='log_loss' or loss='focal', or {one_softmax}"
+            f"loss={loss!r} does not fit independent outputs, because it couples them, as a "
+            f"softmax does: use {one_softmax}, or loss='log_loss' or 'focal'"
         )
     loss_smoothing = getattr(loss, "label_smoothing", 0.0)
     if label_smoothing and loss_smoothing not in (0, label_smoothing):

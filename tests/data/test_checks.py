@@ -196,7 +196,7 @@ BAD_WEIGHTS = {
     "zero": (np.zeros(N), "sample_weight must not be all zero"),
     "too few": (np.ones(N - 1), r"sample_weight must have shape \(40,\)"),
     "2-D": (np.ones((N, 1)), r"sample_weight must have shape \(40,\).*\(40, 1\)"),
-    "strings": (np.full(N, "a"), "sample_weight|could not convert"),
+    "strings": (np.full(N, "a"), "sample_weight: could not convert"),
     "a negative number": (-1.0, "sample_weight must not be negative"),
 }
 
@@ -283,7 +283,7 @@ BAD_PARAMETERS = [
     *[("dual", value) for value in (True, "no", None)],
     *[("fit_intercept", value) for value in ("yes", 2, None)],
     *[("warm_start", value) for value in ("yes", 2, None)],
-    *[("verbose", value) for value in ("loud", 0.5, None)],
+    *[("verbose", value) for value in ("loud", 0.5, None, -1)],
     *[("n_threads", value) for value in (0, 1.5, "2", True)],
     *[("label_smoothing", value) for value in (-0.1, 1, 1.5, np.nan, "0", None)],
     *[("solver", value) for value in ("liblinear", "saga", "newton", None, 3)],

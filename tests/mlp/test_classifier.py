@@ -252,7 +252,7 @@ def test_a_regression_loss_predicts_by_its_own_link():
         (LABELS, {"loss": "cross_entropy"}, "does not fit independent outputs.*output='softmax'"),
         (Y, {"loss": "cross_entropy", "output": "sigmoid"}, "does not fit independent outputs"),
         (LABELS, {"loss": losses.Focal().softmax()}, "does not fit independent outputs"),
-        (Y, {"loss": "root_mean_squared_error"}, "does not fit a classifier: it is no mean over rows"),
+        (Y, {"loss": "root_mean_squared_error"}, "does not fit a classifier: it is not a mean over rows"),
         (Y, {"loss": "gamma"}, "does not take y, where labels count as 0 and 1"),
     ],
 )
