@@ -69,7 +69,11 @@ CASES = [
     ("Tweedie(1.5)", losses.Tweedie(1.5), CLAIMS),
 ]
 # Label, loss over classes.
-SOFTMAX_CASES = [("CrossEntropy", losses.CrossEntropy()), ("Focal(2)", losses.SoftmaxFocal(2))]
+SOFTMAX_CASES = [
+    ("CrossEntropy", losses.CrossEntropy()),
+    ("Focal(2)", losses.SoftmaxFocal(2)),
+    ("GeneralizedCrossEntropy(0.7)", losses.GeneralizedCrossEntropy(0.7)),
+]
 
 
 def exact_separable(loss, y, z):

@@ -141,8 +141,31 @@ def softmax_focal(loss, y, z):
     return value, [a - b for a, b in zip(up, down)], [max(a, b) for a, b in zip(up, down)]
 
 
+def generalized_cross_entropy(loss, y, z):
+    """The same of the generalized cross-entropy."""
+    q = mpf(loss.q)
+    top = max(z)
+    e = [exp(v - top) for v in z]
+    first = z.index(top)
+    rest = mp.fsum(e[:first] + e[first + 1 :])
+    total = 1 + rest
+    value, parts = mpf(0), []
+    for k, share in enumerate(y):
+        surprise = mp.log1p(rest) + (top - z[k])
+        value += -share * mp.expm1(-q * surprise) / q
+        parts.append(share * exp(-q * surprise))
+    up = [own / total * mp.fsum(parts[:k] + parts[k + 1 :]) for k, own in enumerate(e)]
+    others = [rest if k == first else total - own for k, own in enumerate(e)]
+    down = [part * other / total for part, other in zip(parts, others)]
+    return value, [a - b for a, b in zip(up, down)], [max(a, b) for a, b in zip(up, down)]
+
+
 # By kernel, for a row of raw scores and the probabilities of its classes.
-SOFTMAX = {"cross_entropy": cross_entropy, "softmax_focal": softmax_focal}
+SOFTMAX = {
+    "cross_entropy": cross_entropy,
+    "softmax_focal": softmax_focal,
+    "generalized_cross_entropy": generalized_cross_entropy,
+}
 
 
 def root_mean_squared_error(y, z, w):

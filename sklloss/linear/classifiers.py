@@ -206,11 +206,12 @@ class SoftmaxClassifier(LinearClassifier):
     Parameters
     ----------
     loss : str or Loss, default="cross_entropy"
-        "cross_entropy", "focal" (in its softmax form, as a `Focal` object too), or a `sklloss.losses.Loss`,
-        one's own included. A loss over "classes" is given codes, or rows of probabilities where y holds such
-        or is smoothed; any other is given rows of probabilities, one-hot for labels. Probabilities are the
-        softmax of the scores, but with a loss that defines another `inverse_link`, or a regression loss, its
-        inverse link, kept within [0, 1] and divided by its sum.
+        "cross_entropy", "focal" (in its softmax form, as a `Focal` object too), "generalized_cross_entropy"
+        (for labels of which some are wrong), or a `sklloss.losses.Loss`, one's own included. A loss over
+        "classes" is given codes, or rows of probabilities where y holds such or is smoothed; any other is
+        given rows of probabilities, one-hot for labels. Probabilities are the softmax of the scores, but with
+        a loss that defines another `inverse_link`, or a regression loss, its inverse link, kept within [0, 1]
+        and divided by its sum.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0

@@ -17,6 +17,7 @@ several labels that may hold together                 [0, 1]                `Log
 a label to decide on, without a probability           0 or 1                `SquaredHinge`
 one of K classes, or a probability of each            codes, rows sum to 1  `CrossEntropy`
 classes that are to be ranked, many rows being easy   as of the two above   `Focal`, `SoftmaxFocal`
+one of K classes, some of the labels being wrong      codes, rows sum to 1  `GeneralizedCrossEntropy`
 a value: its mean                                     finite                `HalfSquaredError`,
                                                                             `MeanSquaredError`
 its mean, the loss being in the unit of y             finite                `RootMeanSquaredError`
@@ -33,36 +34,38 @@ Formulas
 With z = raw, d = z - y, p the prediction and q = 1 - p, the loss of one output, or of a row where it is a sum
 over k:
 
-=======================  =====================================  ==========================  ========  =====
-loss                     formula                                gradient by z               link      notes
-=======================  =====================================  ==========================  ========  =====
-`LogLoss`                -y log p - (1 - y) log q               p - y                       logit     c b
-`CrossEntropy`           -sum_k y_k log p_k                     p - y                       softmax   c b
-`Focal`                  -y q**g log p - (1 - y) p**g log q     (1 - y) p**g (p - g q       logit     b
-                                                                log q) - y q**g (q - g p
-                                                                log p)
-`SoftmaxFocal`           -sum_k y_k (1 - p_k)**g log p_k        p_j sum_k y_k h_k -         softmax   b
-                                                                y_j h_j
-`SquaredHinge`           max(0, 1 - s z)**2,                    -2 s max(0, 1 - s z)        identity  c
-                         s = 2 y - 1
-`HalfSquaredError`       d**2 / 2                               d                           identity  c
-`MeanSquaredError`       d**2                                   2 d                         identity  c
-`RootMeanSquaredError`   sqrt(mean d**2), of all rows           d / (N loss)                identity  c
-`AbsoluteError`          abs(d)                                 sign(d)                     identity  c b
-`Huber`                  d**2 / 2; beyond delta,                d, cut to [-delta, delta]   identity  c b
-                         delta (abs(d) - delta / 2)
-`Quantile`               max((1 - t) d, -t d)                   1 - t if d > 0,             identity  c b
-                                                                -t if d < 0
-`LogCosh`                log(cosh(d))                           tanh(d)                     identity  c b
-`Poisson`                p - y z                                p - y                       log       c
-`Gamma`                  z + y / p                              1 - y / p                   log       c
-`Tweedie`                p**a / a + y p**-b / b                 p**a - y p**-b              log       c
-=======================  =====================================  ==========================  ========  =====
+=========================  =====================================  ==========================  ========  =====
+loss                       formula                                gradient by z               link      notes
+=========================  =====================================  ==========================  ========  =====
+`LogLoss`                  -y log p - (1 - y) log q               p - y                       logit     c b
+`CrossEntropy`             -sum_k y_k log p_k                     p - y                       softmax   c b
+`Focal`                    -y q**g log p - (1 - y) p**g log q     (1 - y) p**g (p - g q       logit     b
+                                                                  log q) - y q**g (q - g p
+                                                                  log p)
+`SoftmaxFocal`             -sum_k y_k (1 - p_k)**g log p_k        p_j sum_k y_k h_k -         softmax   b
+                                                                  y_j h_j
+`GeneralizedCrossEntropy`  sum_k y_k (1 - p_k**q) / q             p_j sum_k y_k p_k**q -      softmax   b
+                                                                  y_j p_j**q
+`SquaredHinge`             max(0, 1 - s z)**2,                    -2 s max(0, 1 - s z)        identity  c
+                           s = 2 y - 1
+`HalfSquaredError`         d**2 / 2                               d                           identity  c
+`MeanSquaredError`         d**2                                   2 d                         identity  c
+`RootMeanSquaredError`     sqrt(mean d**2), of all rows           d / (N loss)                identity  c
+`AbsoluteError`            abs(d)                                 sign(d)                     identity  c b
+`Huber`                    d**2 / 2; beyond delta,                d, cut to [-delta, delta]   identity  c b
+                           delta (abs(d) - delta / 2)
+`Quantile`                 max((1 - t) d, -t d)                   1 - t if d > 0,             identity  c b
+                                                                  -t if d < 0
+`LogCosh`                  log(cosh(d))                           tanh(d)                     identity  c b
+`Poisson`                  p - y z                                p - y                       log       c
+`Gamma`                    z + y / p                              1 - y / p                   log       c
+`Tweedie`                  p**a / a + y p**-b / b                 p**a - y p**-b              log       c
+=========================  =====================================  ==========================  ========  =====
 
 c: convex in z. b: robust, the gradient is bounded. g is gamma, t the quantile, a = 2 - power, b = power - 1,
-N the number of rows times outputs and ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)``. `Loss.predict`
-applies the inverse of the link: the sigmoid for the logit, exp for the logarithm. A softmax takes all scores
-of a row. Each class names its source.
+N the number of rows times outputs and ``h_k = (1 - p_k)**(g - 1) (1 - p_k - g p_k log p_k)``; in the row of
+`GeneralizedCrossEntropy` q is its parameter. `Loss.predict` applies the inverse of the link: the sigmoid for
+the logit, exp for the logarithm. A softmax takes all scores of a row. Each class names its source.
 
 ``loss(y, raw, sample_weight=None)`` is the weighted mean over rows. A row of the log losses costs the sum
 over its outputs, a row of the regression losses the mean. ``loss.gradient`` is the derivative of that mean,
@@ -88,7 +91,8 @@ Outliers
 A row pulls at the model by its gradient: without bound in the squared errors; by at most delta in `Huber`, 1
 in `AbsoluteError` and `LogCosh`, max(t, 1 - t) in `Quantile`. One row at a distance of 1000 pulls like 1000
 rows at a distance of 1 in the squared errors, `RootMeanSquaredError` included, and like one of them in the
-absolute error. In `LogLoss` and `CrossEntropy` a wrong label pulls by at most 1. In `Poisson` a row pulls by
+absolute error. In `LogLoss` and `CrossEntropy` a wrong label pulls by at most 1, in
+`GeneralizedCrossEntropy` by less the surer the model is that the label is wrong. In `Poisson` a row pulls by
 ``p - y``, in `Gamma` by ``1 - y / p``, and neither bounds a large y. No loss guards against outliers in X.
 
 Class imbalance
@@ -105,14 +109,15 @@ Names, functions and one's own
 probabilities instead of scores. `Loss` says how to write one's own, which every estimator then takes.
 
 >>> losses.names()  # doctest: +NORMALIZE_WHITESPACE
-['absolute_error', 'cross_entropy', 'focal', 'gamma', 'huber', 'log_cosh', 'log_loss', 'mean_squared_error',
- 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error', 'squared_hinge', 'tweedie']
+['absolute_error', 'cross_entropy', 'focal', 'gamma', 'generalized_cross_entropy', 'huber', 'log_cosh',
+ 'log_loss', 'mean_squared_error', 'poisson', 'quantile', 'root_mean_squared_error', 'squared_error',
+ 'squared_hinge', 'tweedie']
 >>> losses.get("cross_entropy") == losses.CrossEntropy(label_smoothing=0)
 True
 """
 
 from sklloss.losses._base import Loss, get, names
-from sklloss.losses._classification import CrossEntropy, LogLoss, SquaredHinge
+from sklloss.losses._classification import CrossEntropy, GeneralizedCrossEntropy, LogLoss, SquaredHinge
 from sklloss.losses._exponential_family import Gamma, Poisson, Tweedie
 from sklloss.losses._focal import Focal, SoftmaxFocal
 from sklloss.losses._information import cross_entropy, entropy, kl_divergence
@@ -131,6 +136,7 @@ __all__ = [
     "CrossEntropy",
     "Focal",
     "Gamma",
+    "GeneralizedCrossEntropy",
     "HalfSquaredError",
     "Huber",
     "LogCosh",

@@ -1,9 +1,10 @@
 """Losses of classes: of independent sigmoids, of a softmax, of a margin."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from sklloss.losses._base import Loss, register, unit_interval
+from sklloss.losses._base import Loss, number, register, unit_interval
 from sklloss.losses._links import (
     at_codes,
     centred,
@@ -186,6 +187,116 @@ class CrossEntropy(Loss):
         behind, e, rest = softmax_parts(xp, raw)
         p = e / (1.0 + rest)
         return p * centred(xp, behind, p, direction)
+
+
+@register
+@dataclass(frozen=True)
+class GeneralizedCrossEntropy(Loss):
+    """Generalized cross-entropy of a softmax over K classes, for labels of which some are wrong.
+
+    With p = softmax(raw) the loss of a row is ``sum_k y_k (1 - p_k**q) / q``, its gradient
+    ``p_j sum_k y_k p_k**q - y_j p_j**q``.
+
+    The gradient of a row of class c is that of the cross-entropy times ``p_c**q``: a row counts less the less
+    the model believes its label, and costs at most 1 / q. As q goes to 0 the loss becomes the cross-entropy;
+    at q = 1 it is half the absolute error of the probabilities. A larger q resists more wrong labels, but
+    gives a model that starts far from the truth smaller gradients.
+
+    Parameters
+    ----------
+    q : float in (0, 1], default=0.7
+
+    Notes
+    -----
+    raw is (n, K). y_true holds integer class codes (n,) in [0, K), or class probabilities (n, K), as for
+    `CrossEntropy`. `predict` gives the class probabilities. Not convex in raw. Infinite scores count as they
+    do in `CrossEntropy`, but a certain wrong answer costs 1 / q.
+
+    The loss is computed as ``-expm1(q log p_c) / q`` from the cross-entropy, so that the small loss of a
+    confident row keeps its digits.
+
+    References
+    ----------
+    Z. Zhang and M. R. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy
+    labels", 2018.
+
+    Examples
+    --------
+    >>> from sklloss.losses import GeneralizedCrossEntropy
+    >>> GeneralizedCrossEntropy(q=0.5).per_sample([0, 1], [[0.0, 0.0], [1000.0, 0.0]]).round(4).tolist()
+    [0.5858, 2.0]
+    """
+
+    q: float = 0.7
+
+    name: ClassVar[str] = "generalized_cross_entropy"
+    kernel: ClassVar[str] = "generalized_cross_entropy"
+    inverse_link_name: ClassVar[str] = "softmax"
+    target: ClassVar[str] = "classes"
+    reduction: ClassVar[str] = "sum"
+    separable: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = True
+    convex: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "q", number(self.q, "q", "in (0, 1]", lambda x: 0.0 < x <= 1.0))
+
+    @property
+    def curvature_bound(self) -> float:
+        """``p**q (1 - p) ((1 + q) p - q)`` at the p where its derivative is 0; see `Loss.curvature_bound`."""
+        q = self.q
+        half = 0.5 * (1.0 + 2.0 * q) * (1.0 + q)
+        p = (half + math.sqrt(half**2 - q * q * (1.0 + q) * (2.0 + q))) / ((1.0 + q) * (2.0 + q))
+        return p**q * (1.0 - p) * ((1.0 + q) * p - q)
+
+    @property
+    def kernel_parameter(self) -> float:
+        """The exponent q."""
+        return self.q
+
+    def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
+        """See `Loss.formula`."""
+        behind, e, rest = softmax_parts(xp, raw)
+        total = 1.0 + rest
+        # 1 - p without cancellation
+        p, other = e / total, xp.where(behind == 0, rest, total - e) / total
+        if y.ndim == 1:
+            behind = at_codes(xp, behind, y)[:, None]
+        value = -xp.expm1(-self.q * (xp.log1p(rest) + behind)) / self.q
+        power = self._power(xp, behind, total)
+        if y.ndim == 1:
+            return value[:, 0], lambda: power * xp.where(one_hot(xp, y, raw), -other, p)
+
+        def gradient() -> Any:
+            part = y * power
+            # The sum over all other classes. For a class with p near 1 a difference would lose its digits.
+            most = p > 0.5
+            elsewhere = xp.where(
+                most,
+                xp.sum(xp.where(most, 0.0, part), axis=1, keepdims=True),
+                xp.sum(part, axis=1, keepdims=True) - part,
+            )
+            return p * elsewhere - part * other
+
+        return xp.sum(y * value, axis=1), gradient
+
+    def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
+        """The derivative of the gradient along a direction; see `Loss.product_formula`."""
+        behind, e, rest = softmax_parts(xp, raw)
+        total = 1.0 + rest
+        p, other = e / total, xp.where(behind == 0, rest, total - e) / total
+        y = xp.astype(one_hot(xp, y, raw), raw.dtype) if y.ndim == 1 else y
+        part = y * self._power(xp, behind, total)
+        move = centred(xp, behind, p, direction)  # the change of log p
+        change = self.q * part * move
+        outer = p * move * xp.sum(part, axis=1, keepdims=True)
+        return outer + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
+
+    def _power(self, xp: Any, behind: Any, total: Any) -> Any:
+        """``p**q``, also where p underflows, for ``p = exp(-behind) / total``."""
+        # q = 2**k s: scaling by 2**k is exact, and a power s of 1 to 2 at most doubles a relative error.
+        mantissa, exponent = math.frexp(self.q)
+        return xp.exp(-behind * 0.5 * 2.0**exponent) ** (2.0 * mantissa) / total**self.q
 
 
 @register

@@ -154,7 +154,9 @@ PARAMETER = {
     "squared_hinge": 0.0,
     "focal": 2.0,
     "softmax_focal": 2.0,
+    "generalized_cross_entropy": 0.7,
 }
+SOFTMAX = ("cross_entropy", "softmax_focal", "generalized_cross_entropy")
 
 
 def test_every_build_has_every_kernel_in_both_dtypes():
@@ -171,7 +173,7 @@ def test_rows_that_do_not_fill_a_tile_are_computed_like_all_others(build, dtype,
     kernel = kernels.table_of(build)[name, np.dtype(dtype).name]
     for n in (1, 7, 31, 32, 33, 511, 512, 513, 1025):
         for outputs in (1, 3, 40, 700):
-            if n * outputs > 50_000 or (name in ("cross_entropy", "softmax_focal") and outputs == 1):
+            if n * outputs > 50_000 or (name in SOFTMAX and outputs == 1):
                 continue
             z = rng.normal(size=(n, outputs)).astype(dtype)
             y = rng.dirichlet(np.ones(outputs), n).astype(dtype)
@@ -460,6 +462,62 @@ def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, k
     assert ulps(value, (y * power * log_p).sum(axis=1)).max() <= 4
     size = None if kind == "codes" else np.maximum(up, down)
     assert ulps(gradient, up - down, size).max() <= 4
+
+
+# The generalized cross-entropy --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("q", [0.01, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("kind", ["codes", "probabilities"])
+@pytest.mark.parametrize("K", [2, 3, 10, 32, 33, 100, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", BUILDS)
+def test_generalized_cross_entropy_and_its_gradient_stay_within_four_ulp(build, dtype, K, kind, q, rng):
+    z = softmax_scores(K, dtype, rng)[:100]
+    n = len(z)
+    p, not_p, base, behind = exact_softmax(z)
+    codes = rng.integers(0, K, n)
+    codes[::2] = z[::2].argmax(axis=1)
+    certain = np.eye(K, dtype=dtype)[codes]
+    y = certain
+    given = (None, codes.astype(np.intp))
+    if kind == "probabilities":
+        y = rng.dirichlet(np.ones(K), n).astype(dtype)
+        y[:10] = certain[:10]
+        given = (y, None)
+    kernel = kernels.table_of(build)["generalized_cross_entropy", np.dtype(dtype).name]
+    value, gradient = np.empty(n, dtype), z.copy()
+    kernels.evaluate(kernel, gradient, *given, None, q, value)
+    cost = WIDE(q) * (base[:, None] + behind)
+    part = y * np.exp(-cost)
+    others = np.stack([np.delete(part, k, axis=1).sum(axis=1) for k in range(K)], axis=1)
+    up, down = p * others, part * not_p
+    assert ulps(value, (y * -np.expm1(-cost)).sum(axis=1) / WIDE(q)).max() <= 4
+    size = None if kind == "codes" else np.maximum(up, down)
+    assert ulps(gradient, up - down, size).max() <= 4
+
+
+@pytest.mark.parametrize("q", [0.01, 0.7, 1.0])
+@pytest.mark.parametrize("K", [3, 40])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", BUILDS)
+def test_generalized_cross_entropy_at_infinite_and_missing_scores(build, dtype, K, q):
+    kernel = kernels.table_of(build)["generalized_cross_entropy", np.dtype(dtype).name]
+    top = np.finfo(dtype).max
+    for score in (np.inf, top):
+        z = np.zeros((5, K), dtype)
+        z[:4, 1] = [score, score, -score, -score]
+        z[4, 2] = np.nan
+        codes = np.array([1, 0, 1, 0, 1])
+        for y in (None, np.eye(K, dtype=dtype)[codes]):
+            gradient, rows = z.copy(), np.empty(5, dtype)
+            kernels.evaluate(kernel, gradient, y, None if y is not None else codes, None, q, rows)
+            rest = (1 - (K - 1) ** -q) / q
+            expected = np.array([0, 1 / q, 1 / q, rest, np.nan])
+            np.testing.assert_allclose(rows, expected, rtol=8 * np.finfo(dtype).eps)
+            assert not gradient[:3].any()
+            assert not np.isnan(gradient[3]).any()
+            assert np.isnan(gradient[4]).all()
 
 
 @pytest.mark.parametrize("codes", [[0, 3], [-1, 0], [0, 2**62], [0, -(2**62)]])

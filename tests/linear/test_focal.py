@@ -1,4 +1,4 @@
-"""Focal models: where they end, and that they get there; and other losses without Newton's method."""
+"""Where models of losses without Newton's method end, not convex ones above all, and that they get there."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
 from sklloss import LogisticClassifier, SoftmaxClassifier, losses
-from sklloss.losses import CrossEntropy, Focal, LogLoss
+from sklloss.losses import CrossEntropy, Focal, GeneralizedCrossEntropy, LogLoss
 
 # every fit in this file is one that converges
 pytestmark = pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
@@ -135,3 +135,56 @@ def test_focal_means_the_softmax_form_in_a_softmax(rng):
     for loss in (Focal(), Focal(gamma=2.0).softmax()):
         np.testing.assert_array_equal(SoftmaxClassifier(loss=loss, **TIGHT).fit(X, y).coef_, one.coef_)
     np.testing.assert_allclose(one.predict_proba(X), CrossEntropy().predict(one.decision_function(X)))
+
+
+@pytest.mark.parametrize("kind", ["two classes", "classes", "probabilities"])
+@pytest.mark.parametrize("q", [0.3, 0.7])
+def test_a_generalized_cross_entropy_ends_where_a_long_fit_by_scipy_does(kind, q, rng):
+    K = 2 if kind == "two classes" else 3
+    X, y = problem(rng, K=K)
+    loss = GeneralizedCrossEntropy(q=q)
+    target = y = rng.dirichlet(np.full(K, 0.3), len(X)) if kind == "probabilities" else y
+    outputs = K if K > 2 else 1
+
+    def objective(w):
+        w = w.reshape(outputs, -1)
+        raw = X @ w[:, :-1].T + w[:, -1]
+        raw = raw if K > 2 else np.column_stack([np.zeros(len(X)), raw])
+        value, gradient = loss.value_and_gradient(target, raw)
+        gradient = len(X) * gradient[:, K - outputs :]
+        step = np.column_stack([gradient.T @ X + w[:, :-1], gradient.sum(axis=0)])
+        return len(X) * value + 0.5 * np.sum(w[:, :-1] ** 2), step.ravel()
+
+    found = scipy.optimize.minimize(
+        objective, np.zeros(outputs * 5), jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-10}
+    )
+    model = SoftmaxClassifier(loss=loss, **TIGHT).fit(X, y)
+    assert model.solver_ == "lbfgs"
+    assert model.loss_ == pytest.approx(found.fun, rel=1e-9)
+    np.testing.assert_allclose(model.coef_, found.x.reshape(outputs, -1)[:, :-1], atol=1e-5)
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
+
+
+def test_a_generalized_cross_entropy_of_small_q_is_the_cross_entropy(rng):
+    X, y = problem(rng)
+    one = SoftmaxClassifier(loss=GeneralizedCrossEntropy(q=1e-9), **TIGHT).fit(X, y)
+    assert_same_model(one, SoftmaxClassifier(**TIGHT).fit(X, y), rtol=1e-5, atol=1e-6)
+
+
+def test_wrong_labels_mislead_a_generalized_cross_entropy_less(rng):
+    X = problem(rng, n=2000)[0]
+    truth = (X[:, :1] @ np.linspace(-1, 1, 3)[None] * 4).argmax(axis=1)
+    noisy = np.where(rng.random(len(X)) < 0.4, 0, truth)
+    robust = SoftmaxClassifier(loss="generalized_cross_entropy", C=10).fit(X, noisy)
+    usual = SoftmaxClassifier(C=10).fit(X, noisy)
+    assert robust.score(X, truth) > usual.score(X, truth)
+
+
+@pytest.mark.parametrize("solver", ["newton-cg", "newton-cholesky", "proximal-newton"])
+def test_newtons_method_refuses_a_generalized_cross_entropy(rng, solver):
+    X, y = problem(rng)
+    model = SoftmaxClassifier(
+        loss="generalized_cross_entropy", solver=solver, l1_ratio=1.0 if solver == "proximal-newton" else 0.0
+    )
+    with pytest.raises(ValueError, match="is not convex"):
+        model.fit(X, y)

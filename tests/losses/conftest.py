@@ -11,6 +11,7 @@ VARIANTS = {
     "cross_entropy": [{"label_smoothing": 0.1}],
     "huber": [{"delta": 0.1}],
     "quantile": [{"quantile": 0.1}, {"quantile": 0.9}],
+    "generalized_cross_entropy": [{"q": 0.1}, {"q": 1.0}],
     "tweedie": [{"power": 1.1}, {"power": 1.9}],
     "focal": [{"gamma": 0.0}, {"gamma": 0.5}, {"gamma": 1.0}, {"gamma": 5.0}],
 }

@@ -156,6 +156,12 @@ BAD = {
     ),
     "focal probability": (losses.Focal(), ([0, 1, 1.5], Z), ValueError, "in [0, 1]; row 2 has 1.5"),
     "focal rows": (losses.SoftmaxFocal(), (np.ones((2, 3)), Z2), ValueError, "row 0 sums to 3.0"),
+    "generalized rows": (
+        losses.GeneralizedCrossEntropy(),
+        (np.ones((2, 3)), Z2),
+        ValueError,
+        "row 0 sums to 3.0",
+    ),
     "string weight": (HALF, (Z, Z, ["1", "1", "1"]), TypeError, "sample_weight must hold real numbers"),
 }
 
@@ -188,6 +194,7 @@ OUTSIDE = {
     (losses.Tweedie, "power", "in (1, 2)"): (1.0, 2.0, 0, 3.5, np.nan),
     (losses.Focal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
     (losses.SoftmaxFocal, "gamma", "finite and not negative"): (-1e-9, -2, np.nan, np.inf),
+    (losses.GeneralizedCrossEntropy, "q", "in (0, 1]"): (0.0, -0.5, 1.01, np.nan, np.inf),
 }
 
 

@@ -12,6 +12,11 @@ INF = np.inf
 # Many classes -----------------------------------------------------------------------------------------
 
 
+def of_cross_entropy(loss, cost):
+    """The loss where the cross-entropy of a class code is ``cost``, but for the factor of the focal loss."""
+    return -np.expm1(-loss.q * cost) / loss.q if hasattr(loss, "q") else cost
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("K", [2, 1000, 100_000])
 def test_equal_scores_of_any_size_are_the_uniform_distribution(class_loss, K, dtype):
@@ -20,7 +25,7 @@ def test_equal_scores_of_any_size_are_the_uniform_distribution(class_loss, K, dt
     for score in (0.0, 1e3, -1e20, np.finfo(dtype).max, -INF, INF):
         raw = np.full((2, K), score, dtype)
         value, gradient = loss.value_and_gradient([0, K - 1], raw)
-        expected = (1 - 1 / K) ** gamma * np.log(K)
+        expected = (1 - 1 / K) ** gamma * of_cross_entropy(loss, np.log(K))
         assert value == pytest.approx(expected, rel=8 * eps * (1 + gamma))
         np.testing.assert_allclose(loss.predict(raw), np.full_like(raw, 1 / K), rtol=4 * eps)
         np.testing.assert_allclose(gradient[:, 1:-1], np.full((2, K - 2), gradient[0, -1]), rtol=8 * eps)
@@ -37,13 +42,17 @@ def test_one_huge_score_is_certain_and_any_other_answer_costs_the_distance(class
     right = np.full(3, K // 2)
     assert class_loss.per_sample(right, raw).tolist() == [0, 0, 0]
     np.testing.assert_array_equal(class_loss.gradient(right, raw), np.zeros_like(raw))
+    wrong, cost = np.zeros(3, int), raw[:, K // 2].astype(float)
     np.testing.assert_allclose(
-        class_loss.per_sample(np.zeros(3, int), raw), raw[:, K // 2], rtol=2 * np.finfo(dtype).eps
+        class_loss.per_sample(wrong, raw), of_cross_entropy(class_loss, cost), rtol=2 * np.finfo(dtype).eps
     )
-    gradient = 3 * class_loss.gradient(np.zeros(3, int), raw)
-    np.testing.assert_allclose(gradient[:, 0], [-1, -1, -1], rtol=1e-6)
-    np.testing.assert_allclose(gradient[:, K // 2], [1, 1, 1], rtol=1e-6)
-    assert np.count_nonzero(gradient) == 6
+    gradient = 3 * class_loss.gradient(wrong, raw)
+    # p**q of the generalized cross-entropy, and 1 of the others
+    slope = np.exp(-cost * getattr(class_loss, "q", 0.0))
+    smallest = float(np.finfo(dtype).smallest_normal)
+    np.testing.assert_allclose(gradient[:, 0], -slope, rtol=1e-6, atol=smallest)
+    np.testing.assert_allclose(gradient[:, K // 2], slope, rtol=1e-6, atol=smallest)
+    assert not np.delete(gradient, [0, K // 2], axis=1).any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,7 +63,7 @@ def test_all_scores_but_one_minus_infinity_is_certain_too(class_loss, K, dtype):
     raw = np.full((2, K), -INF, dtype)
     raw[:, 1] = [0.0, -1e30]
     assert class_loss.per_sample([1, 1], raw).tolist() == [0, 0]
-    assert class_loss.per_sample([0, 0], raw).tolist() == [INF, INF]
+    np.testing.assert_allclose(class_loss.per_sample([0, 0], raw), [of_cross_entropy(class_loss, INF)] * 2)
     np.testing.assert_array_equal(class_loss.gradient([1, 1], raw), np.zeros_like(raw))
     assert not np.isnan(class_loss.gradient([0, 0], raw)).any()
     certain = np.zeros((2, K), dtype)

@@ -28,7 +28,9 @@ def away_from_kinks(loss, y, raw):
 def test_which_losses_state_a_second_derivative(loss):
     kinked = (losses.AbsoluteError, losses.Quantile, losses.RootMeanSquaredError)
     assert loss.states_curvature is not isinstance(loss, kinked)
-    assert type(loss).convex is ("Focal" not in type(loss).__name__)
+    assert loss.convex is not isinstance(
+        loss, (losses.Focal, losses.SoftmaxFocal, losses.GeneralizedCrossEntropy)
+    )
 
 
 def test_the_hessian_product_is_the_slope_of_the_gradient(smooth_loss, batches, weights, rng):
@@ -75,10 +77,10 @@ def test_the_curvature_bound_holds_and_is_attained(loss, batches):
 def test_which_losses_state_a_curvature_bound():
     bounds = {name: losses.get(name).curvature_bound for name in losses.names()}
     assert bounds == {
-        "absolute_error": None, "cross_entropy": 0.25, "focal": None, "gamma": None, "huber": 1.0,
+        "absolute_error": None, "cross_entropy": 0.25, "focal": None, "gamma": None,
+        "generalized_cross_entropy": pytest.approx(0.117558087458102, rel=1e-14), "huber": 1.0,
         "log_cosh": 1.0, "log_loss": 0.25, "mean_squared_error": 2.0, "poisson": None, "quantile": None,
-        "root_mean_squared_error": None, "squared_error": 1.0, "squared_hinge": 2.0,
-        "tweedie": None,
+        "root_mean_squared_error": None, "squared_error": 1.0, "squared_hinge": 2.0, "tweedie": None,
     }  # fmt: skip
 
 
@@ -209,6 +211,14 @@ def test_the_hessian_product_of_far_scores_is_a_number(smooth_loss, dtype):
         assert not np.isnan(product).any()
         if loss.inverse_link_name != "exp":  # else the second derivative grows exponentially
             assert np.isfinite(product).all()
+
+
+@pytest.mark.parametrize("q", [0.1, 0.7, 1.0])
+def test_the_generalized_hessian_of_a_nearly_certain_row_keeps_its_digits(q):
+    # p_c**q times the cross-entropy's Hessian, but for terms of the order of (1 - p_c)**2
+    p, direction = np.exp(-60.0), [[1.0, 0.5, 0.0]]
+    product = losses.GeneralizedCrossEntropy(q).hessian_product([0], [[60.0, 0.0, 0.0]], direction)
+    np.testing.assert_allclose(product, [[1.5 * p, -0.5 * p, -p]], rtol=1e-13)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])

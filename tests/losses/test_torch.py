@@ -190,6 +190,32 @@ def test_focal_is_the_formula_of_its_paper(gamma, batches):
         torch.testing.assert_close(gradient, other.grad, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("q", [0.01, 0.7, 1.0])
+def test_generalized_cross_entropy_is_the_formula_of_its_paper(q, batches):
+    loss = losses.GeneralizedCrossEntropy(q)
+    for form in batches.forms(loss):
+        y, raw = (torch.from_numpy(a) for a in batches.make(loss, form))
+        rows = torch.nn.functional.one_hot(y, raw.shape[1]) if y.ndim == 1 else y
+        value, gradient = autograd(loss, y, raw)
+        other = raw.clone().requires_grad_()
+        expected = torch.mean(torch.sum(rows * (1 - torch.softmax(other, dim=1) ** q) / q, dim=1))
+        expected.backward()
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-11, atol=0)
+        torch.testing.assert_close(gradient, other.grad, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("q", [0.1, 0.7, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autograd_of_the_generalized_cross_entropy_has_no_nan_at_infinite_scores(q, dtype):
+    inf, loss = float("inf"), losses.GeneralizedCrossEntropy(q)
+    raw = torch.tensor([[800.0, 0, 0], [inf, 0, 0], [-inf, 0, 0], [0, 0, 0], [1e30, 1e30, 0]], dtype=dtype)
+    for code in (0, 1):
+        codes = torch.full((5,), code)
+        for y in (codes, torch.nn.functional.one_hot(codes, 3)):
+            _, gradient = autograd(loss, y, raw)
+            torch.testing.assert_close(gradient, loss.gradient(y, raw), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("gamma", [0.3, 0.5, 1.0, 1.5, 2.0])
 def test_autograd_of_the_focal_loss_has_no_nan_where_a_power_has_an_infinite_slope(gamma):
     inf = float("inf")

@@ -329,6 +329,7 @@ def test_the_registry_knows_losses_by_name():
         "gamma": losses.Gamma,
         "tweedie": losses.Tweedie,
         "squared_hinge": losses.SquaredHinge,
+        "generalized_cross_entropy": losses.GeneralizedCrossEntropy,
         "focal": losses.Focal,
     }
     for name, kind in expected.items():

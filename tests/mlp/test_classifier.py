@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.sparse
 from helpers import assert_same_probabilities, class_data, small_classifier
 from sklearn.base import clone
@@ -195,6 +196,33 @@ def test_label_smoothing_is_training_on_smoothed_targets(y, output, share, loss)
     assert_same_probabilities(
         smoothed, small_classifier(output=output, loss=loss).fit(X, 0.8 * y + 0.2 * share), X, 1e-8
     )
+
+
+@pytest.mark.parametrize("y", [Y == 1, Y, P], ids=["two classes", "classes", "probabilities"])
+def test_a_network_minimises_the_generalized_cross_entropy(y):
+    loss = losses.GeneralizedCrossEntropy(q=0.7)
+    output = "softmax" if y is P else "auto"
+    model = small_classifier(
+        loss=loss, solver="lbfgs", max_iter=1000, tol=1e-10, alpha=0.1, output=output
+    ).fit(X, y)
+    shapes = [a.shape for a in (*model.coefs_, *model.intercepts_)]
+    ends = np.cumsum([np.prod(shape) for shape in shapes])
+
+    def objective(w):
+        parts = [a.reshape(s) for a, s in zip(np.split(w, ends[:-1]), shapes)]
+        (first, last), (bias, last_bias) = parts[:2], parts[2:]
+        raw = np.maximum(X @ first + bias, 0) @ last + last_bias
+        raw = raw if raw.shape[1] > 1 else np.column_stack([np.zeros(len(X)), raw])
+        target = y.astype(int) if y.ndim == 1 else y
+        return loss(target, raw) + 0.05 / len(X) * (np.sum(first**2) + np.sum(last**2))
+
+    found = np.concatenate([a.ravel() for a in (*model.coefs_, *model.intercepts_)])
+    assert objective(found) == pytest.approx(model.loss_, rel=1e-10)
+    # SciPy, started there, finds nothing lower
+    further = scipy.optimize.minimize(objective, found, method="L-BFGS-B", options={"maxiter": 20})
+    assert model.loss_ - further.fun <= 1e-6 * model.loss_
+    named = small_classifier(loss="generalized_cross_entropy", output=output).fit(X, y)
+    assert_same_probabilities(named, small_classifier(loss=loss, output=output).fit(X, y), X)
 
 
 def test_label_smoothing_may_be_the_losss_own():

@@ -12,8 +12,8 @@
 #   probabilities, in double: behind is m - z (0 for a class of probability 0), e is exp(z - m), and others +
 #   others_low is 1 - p. On return value is f(l) and slope f'(l).
 
-from sklloss.kernels.isa.formulas cimport real, two_product
-from sklloss.kernels.isa.formulas_focal cimport focal_power, times
+from sklloss.kernels.isa.formulas cimport exp_nonpositive, real, two_product
+from sklloss.kernels.isa.formulas_focal cimport focal_power, power_parts, times
 
 # What the classes of a row share, with 1 / (1 + S) in two parts.
 cdef struct SoftmaxRow:
@@ -82,3 +82,53 @@ cdef inline void softmax_focal_terms(
         x = x if others[k] > 0.0 else 1.0
         p = e[k] * row.inverse
         slope[k] = power + (slope[k] + gamma * p * (x / o) * power)
+
+
+# The generalized cross-entropy (1 - p**q) / q.
+#
+# Error on top of the rounding of z - m, of the larger term for probabilities. double: loss 2.7 ULP (codes,
+# q = 0.7, K = 100), gradient 3.8 (probabilities, q = 0.9, K = 33; codes: 2.0). float: 1.6 and 1.5 for codes,
+# 0.5 and 1.6 for probabilities, which are computed in double.
+
+cdef inline double generalized_value(double q, double cost) noexcept nogil:
+    """(1 - exp(-q l)) / q for the cross-entropy l, to the relative accuracy of l."""
+    cdef double hi, lo
+    exp_nonpositive(-q * cost, &hi, &lo)
+    return ((1.0 - hi) - lo) / q
+
+
+cdef inline void generalized_slope(
+    double q, double behind, double factor, double factor_low, double* hi, double* lo,
+) noexcept nogil:
+    """f' = p**q = exp(-q (m - z)) (1 + S)**-q in two parts, given the second factor."""
+    # Beyond, the first factor is 0; infinity has no low part.
+    power_parts(1e300 if behind > 1e300 else behind, 0.0, q, hi, lo)
+    times(hi, lo, factor, factor_low)
+
+
+cdef inline void generalized_cross_entropy_code(
+    double q, real behind, real e, real others, real others_low,
+    real* inverse, real* inverse_low, real* value,
+) noexcept nogil:
+    cdef double hi = <double>inverse[0]
+    cdef double lo = <double>inverse_low[0]
+    cdef double factor, factor_low, slope, slope_low
+    focal_power(hi, lo, q, &factor, &factor_low)
+    generalized_slope(q, <double>behind, factor, factor_low, &slope, &slope_low)
+    times(&hi, &lo, slope, slope_low)
+    inverse[0] = <real>hi
+    inverse_low[0] = <real>((hi - <double>inverse[0]) + lo)
+    value[0] = <real>generalized_value(q, <double>value[0])
+
+
+cdef inline void generalized_cross_entropy_terms(
+    double q, const SoftmaxRow* row, Py_ssize_t n, const double* behind, const double* e,
+    const double* others, const double* others_low, double* value, double* slope,
+) noexcept nogil:
+    cdef double factor, factor_low, low
+    cdef Py_ssize_t k
+    focal_power(row.inverse, row.inverse_low, q, &factor, &factor_low)
+    for k in range(n):
+        value[k] = generalized_value(q, row.log_total + behind[k])
+    for k in range(n):
+        generalized_slope(q, behind[k], factor, factor_low, &slope[k], &low)
