@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklloss.arrays.device import Device, check_writable
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss
-from sklloss.objectives import device_epoch
-from sklloss.objectives.device_loss import DeviceLoss
+from sklloss.objectives import device_batches
+from sklloss.objectives.device_batches import DeviceLoss, add
 from sklloss.objectives.passes import Array, EpochPlan, Floats, Indices, Passes
 
 Bounds = tuple[int, int]  # of a chunk of rows, [first, last)
@@ -51,7 +51,7 @@ class DevicePasses(Passes):
         self.offset: Array = device.put(self.center, device.wide) if self.centered_columns else None
         # the curvature of each chunk of rows, from the last pass that was asked to store it
         self._curvature: Any = None
-        # the latest factors of stochastic steps and their inverses on the device, see `device_epoch`
+        # the latest factors of stochastic steps and their inverses on the device, see `device_batches`
         self.inverse_factors: tuple[Floats, Array] | None = None
 
     # Value, gradient and Hessian product ---------------------------------------------------------------
@@ -231,7 +231,7 @@ class DevicePasses(Passes):
 
     def epoch(self, w: Floats, plan: EpochPlan) -> None:
         """See `Passes.epoch`; even with a sparse X, all columns step with each batch."""
-        device_epoch.epoch(self, w, plan)
+        device_batches.epoch(self, w, plan)
 
     def empty_slopes(self) -> Array:
         """See `Passes.empty_slopes`."""
@@ -380,8 +380,3 @@ class DevicePasses(Passes):
 
     def _to_wide(self, array: Array) -> Array:
         return self.device.xp.astype(array, self.wide, copy=False)
-
-
-def add(total: Array | None, part: Array) -> Array:
-    """``total + part``, where None is an empty sum."""
-    return part if total is None else total + part

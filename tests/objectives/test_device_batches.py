@@ -7,7 +7,7 @@ import scipy.sparse
 from sklloss import losses
 from sklloss.arrays import transfer as transfer_module
 from sklloss.data.dataset import Dataset
-from sklloss.objectives import device_epoch
+from sklloss.objectives import device_batches
 from sklloss.objectives.passes import EpochPlan, make_passes
 
 N, P, K, BATCH = 90, 7, 3, 8
@@ -151,7 +151,7 @@ def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, fi
     a = arguments(rng)
     batches = -(-len(a["order"]) // batch)
     a.update(batch_rows=batch, gains=a["gains"][:batches], rates=a["rates"][:batches])
-    monkeypatch.setattr(device_epoch, "GATHER_BYTES", room * 10)
+    monkeypatch.setattr(device_batches, "GATHER_BYTES", room * 10)
     kept = rng.normal(size=(N, K))
     both(setting, rng, a, losses.CrossEntropy(), codes=rng.integers(0, K, N), kept=kept)
 
