@@ -208,7 +208,7 @@ class DeviceNetworkObjective(NetworkObjective):
         return self.device.put(weight / (np.repeat(sums, counts)[:, None] * self._parts), self.dtype), sums
 
     def _slopes(self, raw: Array, y: Array, share: Any, total: _LossSum, count: int) -> Array:
-        """Add the mean loss of all rows, times their number, and its gradient to ``out`` if given."""
+        """The gradient of a batch's mean loss by raw scores; adds ``count`` times the loss to ``total``."""
         xp, loss = self._xp, self._loss
         assert loss is not None
         uniform = isinstance(share, float)
