@@ -167,7 +167,7 @@ class DeviceNetworkObjective(NetworkObjective):
         return array if array.dtype == dtype else self._xp.astype(array, dtype)
 
     def _layers(self, flat: Array) -> Layers:
-        return Layers(flat, *unpack(flat, self.widths, self._xp))
+        return Layers(flat, *unpack(flat, self.widths, self._reshape))
 
     def _forward(self, x: Array, layers: Layers, cache: Cache | None = None) -> Array:
         """Raw scores of shape (rows, outputs); ``cache`` is filled with what `_backward` needs."""

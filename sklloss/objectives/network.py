@@ -67,6 +67,8 @@ class NetworkObjective(abc.ABC):
         self.coefs: int = sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.widths))
         self.size: int = self.coefs + sum(self.widths[1:])
         self._xp: Any = np if device is None else device.xp
+        # NumPy's method takes a fifth of the time of its function.
+        self._reshape: Callable[..., Array] = np.ndarray.reshape if device is None else device.xp.reshape
 
     @abc.abstractmethod
     def put(self, array: Array) -> Array:
@@ -90,11 +92,12 @@ class NetworkObjective(abc.ABC):
 
     def pack(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> Array:
         """Weight matrices and biases, of any namespace, as a new flat vector."""
-        return self._xp.concat([self._xp.reshape(self.put(part), (-1,)) for part in (*coefs, *intercepts)])
+        flat = [self._reshape(self.put(coef), (-1,)) for coef in coefs]
+        return self._xp.concat(flat + [self.put(intercept) for intercept in intercepts])
 
     def unpack(self, parameters: Array) -> tuple[list[Array], list[Array]]:
         """New arrays from a flat vector: the list of weight matrices and the list of biases."""
-        coefs, intercepts = unpack(self.put(parameters), self.widths, self._xp)
+        coefs, intercepts = unpack(self.put(parameters), self.widths, self._reshape)
         return (
             [self._xp.asarray(part, copy=True) for part in coefs],
             [self._xp.asarray(part, copy=True) for part in intercepts],
@@ -187,8 +190,10 @@ class NumpyNetworkObjective(NetworkObjective):
 
     def put(self, array: Array) -> np.ndarray:
         """See `NetworkObjective.put`."""
-        array = to_numpy(array).astype(self.dtype, copy=False)
-        return array if array.flags.writeable else array.copy()
+        array = to_numpy(array)
+        if array.dtype != self.dtype or not array.flags.writeable:
+            array = array.astype(self.dtype)
+        return array
 
     def running(self) -> AbstractContextManager[Any]:
         """A context that limits BLAS to one thread."""
@@ -299,11 +304,13 @@ def initial_parameters(
     return np.concatenate([*coefs, *intercepts], dtype=np.dtype(dtype))
 
 
-def unpack(parameters: Array, widths: Sequence[int], xp: Any = np) -> tuple[list[Array], list[Array]]:
+def unpack(
+    parameters: Array, widths: Sequence[int], reshape: Callable[..., Array] = np.ndarray.reshape
+) -> tuple[list[Array], list[Array]]:
     """Views of a flat vector: the list of weight matrices and the list of biases."""
     coefs, intercepts, start = [], [], 0
     for inputs, outputs in itertools.pairwise(widths):
-        coefs.append(xp.reshape(parameters[start : start + inputs * outputs], (inputs, outputs)))
+        coefs.append(reshape(parameters[start : start + inputs * outputs], (inputs, outputs)))
         start += inputs * outputs
     for outputs in widths[1:]:
         intercepts.append(parameters[start : start + outputs])

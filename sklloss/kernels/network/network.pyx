@@ -1,8 +1,8 @@
-"""Drives a fully connected network over batches of rows: forward, loss kernel, backward, optimiser step.
+"""Trains a fully connected network on batches of rows: forward, loss, backward, optimiser step.
 
 Parameters are one flat vector: the weight matrices, each (inputs, outputs) in C order, then the biases.
-A batch is worked through in blocks of rows that stay in cache, and no loop over batches holds the GIL,
-allocates memory or touches a Python object; Ctrl-C is checked for about every 20 ms.
+A batch is processed in blocks of rows that stay in cache. No loop over batches holds the GIL, allocates
+memory or touches a Python object; Ctrl-C is checked for about every 20 ms.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating as real
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from sklloss.kernels.common cimport check_signals, gemm
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, batch_kernel, bind
@@ -36,30 +36,29 @@ ACTIVATIONS = {
     "elu": ELU,
 }
 
-include "work_sharing.pxi"
 include "tasks.pxi"
 include "passes.pxi"
 
 
-cdef const void* matrix_address(array, bint single, Py_ssize_t rows, Py_ssize_t columns, name) except? NULL:
-    """The address of a C-contiguous (rows, columns) array of the right dtype."""
-    cdef const float[:, ::1] floats
-    cdef const double[:, ::1] doubles
-    if array.shape != (rows, columns):
-        raise ValueError(f"{name} must have shape {(rows, columns)}, got {array.shape}")
-    if single:
-        floats = array
-        return &floats[0, 0]
-    doubles = array
-    return &doubles[0, 0]
+cdef struct Capacity:
+    # rows for which memory is allocated, and whether there is memory for a backward pass
+    Py_ssize_t working           # of a block
+    Py_ssize_t copied            # of X
+    Py_ssize_t gathered          # of targets
+    Py_ssize_t scored
+    Py_ssize_t trains
 
 
-cdef void* vector_address(array, bint single, Py_ssize_t size, name) except? NULL:
-    """The address of a writable, contiguous array of that many numbers of the right dtype."""
+cdef void* address(array, bint single, tuple shape, name) except? NULL:
+    """The address of a writable, C-contiguous array of that shape, in float32 or float64."""
     cdef float[::1] floats
     cdef double[::1] doubles
-    if array.shape != (size,):
-        raise ValueError(f"{name} must have shape {(size,)}, got {array.shape}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if len(shape) > 1:
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be C-contiguous")
+        array = array.reshape(-1)
     if single:
         floats = array
         return &floats[0]
@@ -72,17 +71,17 @@ cdef const LayerKernels* layers_of(capsule) except NULL:
 
 
 cdef class Network:
-    """A fully connected network with a loss on top, and the memory that it works in.
+    """A fully connected network with a loss, and its working memory.
 
     One thread at a time runs a pass. If `invite_helpers` was called before, other threads may call `help`
-    meanwhile: they take over tasks of large steps, which change no bit of the result.
+    meanwhile to take over tasks of large steps; the result has the same bits.
 
     Parameters
     ----------
     widths : sequence of int
         Inputs, units of each hidden layer, outputs.
     activation : str
-        Of the hidden layers, a key of ``ACTIVATIONS``.
+        Activation of the hidden layers, a key of ``ACTIVATIONS``.
     dtype : float32 or float64
     layers : PyCapsule
         The kernels of that dtype, from a build's ``network_table()``.
@@ -90,27 +89,19 @@ cdef class Network:
         A loss kernel of that dtype; or ``f(raw, target, codes, weight)``, which overwrites raw scores with
         the gradient of the weighted sum of losses and returns that sum.
     parameter : float
-        What the loss is parametrised by.
+        The parameter of the loss.
     additive : bool
-        True if the loss of a batch is the sum over its rows; a callable is asked for whole batches always.
+        True if the loss of a batch is the sum over its rows. A callable always receives whole batches.
     """
 
     cdef Plan plan
-    cdef list memory
-    cdef list working
-    cdef list copies
-    cdef list targets
-    cdef list scores
+    cdef Capacity capacity
+    cdef list memory              # of arrays whose size is known from the start
+    cdef list buffers             # of those whose size the batches determine
     cdef Call call
     cdef object dtype
     cdef bint single
     cdef bint has_loss
-    # rows for which memory is allocated: working memory, copies of X, copies of targets, scores
-    cdef Py_ssize_t working_rows
-    cdef Py_ssize_t copied_rows
-    cdef Py_ssize_t gathered_rows
-    cdef Py_ssize_t scored_rows
-    cdef bint trains
     cdef readonly tuple widths
 
     def __init__(
@@ -119,22 +110,22 @@ cdef class Network:
         cdef Plan* plan = &self.plan
         cdef Py_ssize_t layer, at = 0
         memset(plan, 0, sizeof(Plan))
+        memset(&self.capacity, 0, sizeof(Capacity))
         self.dtype = np.dtype(dtype)
         self.single = self.dtype == np.float32
         self.widths = tuple(int(width) for width in widths)
         if len(self.widths) < 2 or min(self.widths) < 1 or max(self.widths) > 2**31 - 1:
             raise ValueError(f"widths must be two or more positive integers, got {self.widths}")
         self.memory = []
-        self.working = []
-        self.copies = []
-        self.targets = []
-        self.scores = []
+        self.buffers = []
+        plan.single = self.single
+        plan.item = self.dtype.itemsize
         plan.kernels = layers_of(layers)
         plan.activation = ACTIVATIONS[activation]
         plan.layers = len(self.widths) - 1
-        plan.widths = <Py_ssize_t*>self._allocate(self.memory, (plan.layers + 1) * sizeof(Py_ssize_t))
-        plan.coef_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
-        plan.bias_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
+        plan.widths = <Py_ssize_t*>self._allocate(self.memory, plan.layers + 1, sizeof(Py_ssize_t))
+        plan.coef_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
+        plan.bias_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
         for layer in range(plan.layers + 1):
             plan.widths[layer] = self.widths[layer]
         for layer in range(plan.layers):
@@ -146,19 +137,17 @@ cdef class Network:
             plan.bias_at[layer] = at
             at += plan.widths[layer + 1]
         plan.size = at
-        plan.active = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.slope = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.delta = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.packed = <void**>self._allocate(self.memory, (plan.layers + 1) * sizeof(void*))
-        plan.tasks = <Py_ssize_t*>self._allocate(self.memory, plan.layers * sizeof(Py_ssize_t))
-        plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_TASKS * sizeof(double))
+        plan.active = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
+        plan.slope = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
+        plan.delta = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
+        plan.packed = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
+        plan.tasks = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
+        plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_TASKS, sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.buffers.single = self.single
-        plan.buffers.sums = <double*>self._allocate(self.memory, 2 * plan.batch.outputs * sizeof(double))
-        plan.buffers.scratch = self._allocate(
-            self.memory, (2 * plan.batch.outputs + 64) * self.dtype.itemsize
-        )
+        plan.buffers.sums = <double*>self._allocate(self.memory, 2 * plan.batch.outputs, sizeof(double))
+        plan.buffers.scratch = self._allocate(self.memory, 2 * plan.batch.outputs + 64, plan.item)
         self.has_loss = loss is not None
         if loss is not None:
             self.call = bind(loss, self.single, &plan.batch, &plan.loss)
@@ -166,75 +155,71 @@ cdef class Network:
 
     @property
     def size(self):
-        """How many parameters there are; the first ``coefs`` of them are weights, the rest biases."""
+        """The number of parameters: ``coefs`` weights, then the biases."""
         return self.plan.size
 
     @property
     def coefs(self):
-        """How many weights there are."""
+        """The number of weights."""
         return self.plan.coefs
 
-    cdef char* _allocate(self, list store, size_t size) except NULL:
-        """Zeroed memory, aligned to a cache line, that lives as long as the list it is appended to."""
-        block = bytearray(size + 64)
+    cdef char* _allocate(self, list store, Py_ssize_t count, size_t size) except? NULL:
+        """Zeroed memory, aligned to a cache line, that lives as long as the list; NULL if ``count`` is 0."""
+        if count == 0:
+            return NULL
+        block = bytearray(count * size + 64)
         store.append(block)
         cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
         return <char*>((address + 63) & ~<size_t>63)
 
     cdef int _reserve(self, Dataset data, Py_ssize_t count, bint ordered, bint gradient) except -1:
-        """Allocate working memory for batches of up to ``count`` rows, unless it exists.
+        """Allocate working memory for batches of up to ``count`` rows, unless there is enough.
 
-        Sizes are recorded after their memory is allocated, so that a MemoryError leaves a consistent state.
+        The capacity is recorded after the memory is allocated: a MemoryError leaves a consistent state.
         """
         cdef Plan* plan = &self.plan
-        cdef Py_ssize_t layer, item = self.dtype.itemsize
-        cdef Py_ssize_t outputs = plan.batch.outputs
-        cdef Py_ssize_t block = self.block(data.sparse)
-        cdef Py_ssize_t most = min(block, max(count, 1))
-        cdef Py_ssize_t working_rows = max(self.working_rows, most)
-        cdef Py_ssize_t panel = plan.kernels.panel, whole
-        cdef bint trains = self.trains or gradient
+        cdef Capacity need = self.capacity
+        cdef Py_ssize_t layer, panel = plan.kernels.panel, item = plan.item, outputs = plan.batch.outputs
+        cdef Py_ssize_t block = self.block(data.sparse), rows = min(block, max(count, 1))
         plan.block = block
         plan.input.sparse = data.sparse
         plan.input.x = data.x
         plan.input.row_step = data.row_step
         plan.input.column_step = data.column_step
-        plan.input.columns = data.columns
-        plan.input.row_starts = data.row_starts
-        plan.input.long_index = data.long_index
-        if plan.gradient == NULL and gradient:
-            plan.gradient = self._allocate(self.memory, plan.size * item)
-        if working_rows > self.working_rows or trains != self.trains:
-            self.working_rows = 0
-            self.working = []
-            for layer in range(1, plan.layers + 1):
-                plan.active[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
-            for layer in range(1, plan.layers + 1 if trains and panel else 0):
-                whole = (plan.widths[layer] + panel - 1) // panel * panel
-                plan.packed[layer] = self._allocate(self.working, working_rows * whole * item)
-            for layer in range(1, plan.layers if trains else 0):
-                plan.delta[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
+        plan.input.csr.values = data.x
+        plan.input.csr.columns = data.columns
+        plan.input.csr.row_starts = data.row_starts
+        plan.input.csr.long_index = data.long_index
+        need.working = max(need.working, rows)
+        need.trains = need.trains or gradient
+        if must_copy(&plan.input, ordered, plan.widths[0]):
+            need.copied = max(need.copied, rows)
+        if ordered:
+            need.gathered = max(need.gathered, count)
+        if not plan.additive and count > block:
+            need.scored = max(need.scored, count)
+        if memcmp(&need, &self.capacity, sizeof(Capacity)) == 0:
+            return 0
+        memset(&self.capacity, 0, sizeof(Capacity))
+        self.buffers = []
+        for layer in range(1, plan.layers + 1):
+            plan.active[layer] = self._allocate(self.buffers, need.working * plan.widths[layer], item)
+        plan.active[0] = self._allocate(self.buffers, need.copied * plan.widths[0], item)
+        if need.trains:
+            plan.gradient = self._allocate(self.buffers, plan.size, item)
+            for layer in range(1, plan.layers):
+                plan.delta[layer] = self._allocate(self.buffers, need.working * plan.widths[layer], item)
                 if needs_slope(plan.activation):
-                    plan.slope[layer] = self._allocate(self.working, working_rows * plan.widths[layer] * item)
-            self.trains = trains
-            self.working_rows = working_rows
-        if most > self.copied_rows and must_copy(&plan.input, ordered, plan.widths[0]):
-            self.copied_rows = 0
-            self.copies = []
-            plan.active[0] = self._allocate(self.copies, most * plan.widths[0] * item)
-            self.copied_rows = most
-        if ordered and count > self.gathered_rows:
-            self.gathered_rows = 0
-            self.targets = []
-            plan.buffers.target = self._allocate(self.targets, count * outputs * item)
-            plan.buffers.weight = self._allocate(self.targets, count * outputs * item)
-            plan.buffers.codes = <Py_ssize_t*>self._allocate(self.targets, count * sizeof(Py_ssize_t))
-            self.gathered_rows = count
-        if not plan.additive and count > max(self.scored_rows, block):
-            self.scored_rows = 0
-            self.scores = []
-            plan.raw = self._allocate(self.scores, count * outputs * item)
-            self.scored_rows = count
+                    plan.slope[layer] = self._allocate(self.buffers, need.working * plan.widths[layer], item)
+            for layer in range(1, plan.layers + 1 if panel else 0):
+                plan.packed[layer] = self._allocate(
+                    self.buffers, need.working * ((plan.widths[layer] + panel - 1) // panel * panel), item
+                )
+        plan.buffers.target = self._allocate(self.buffers, need.gathered * outputs, item)
+        plan.buffers.weight = self._allocate(self.buffers, need.gathered * outputs, item)
+        plan.buffers.codes = <Py_ssize_t*>self._allocate(self.buffers, need.gathered, sizeof(Py_ssize_t))
+        plan.raw = self._allocate(self.buffers, need.scored * outputs, item)
+        self.capacity = need
         return 0
 
     cdef int _check(self, Dataset data, bint targets) except -1:
@@ -270,12 +255,12 @@ cdef class Network:
     def help(self):
         """Work on the pass of another thread until it ends; return if none begins within some 20 ms."""
         cdef Plan* plan = &self.plan
-        if self.single:
-            with nogil:
-                run_helper(plan, <float*>NULL)
-        else:
-            with nogil:
-                run_helper(plan, <double*>NULL)
+        with nogil:
+            run_helper(plan)
+
+    cdef void* _vector(self, array, name) except NULL:
+        """The address of a flat vector of parameters."""
+        return address(array, self.single, (self.plan.size,), name)
 
     cdef void _begin(self) noexcept:
         set_state(&self.plan.work_sharing, RUNNING)
@@ -342,7 +327,7 @@ cdef class Network:
         self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &epoch_steps, &step)
         batch_rows = min(batch_rows, n)
         self._reserve(data, batch_rows, order is not None, True)
-        step.parameters = vector_address(parameters, self.single, plan.size, "parameters")
+        step.parameters = self._vector(parameters, "parameters")
         step.gradient = plan.gradient
         step.size = plan.size
         step.penalised = plan.coefs
@@ -352,12 +337,8 @@ cdef class Network:
         plan.current.take_step = epoch_steps.kernel
         self._begin()
         try:
-            if self.single:
-                with nogil:
-                    result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps, <float*>NULL)
-            else:
-                with nogil:
-                    result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps, <double*>NULL)
+            with nogil:
+                result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps)
         finally:
             self._end()
         return result
@@ -372,8 +353,8 @@ cdef class Network:
         epoch_steps.weight_decays = NULL
         if steps.kernel == "adam":
             epoch_steps.kernel = self.plan.kernels.adam
-            step.first = vector_address(steps.first, self.single, self.plan.size, "first")
-            step.second = vector_address(steps.second, self.single, self.plan.size, "second")
+            step.first = self._vector(steps.first, "first")
+            step.second = self._vector(steps.second, "second")
             step.decay = steps.beta_1
             step.decay_second = steps.beta_2
             step.epsilon = steps.epsilon
@@ -386,7 +367,7 @@ cdef class Network:
                 epoch_steps.weight_decays = &decays[0]
         elif steps.kernel == "sgd":
             epoch_steps.kernel = self.plan.kernels.sgd
-            step.first = vector_address(steps.velocity, self.single, self.plan.size, "velocity")
+            step.first = self._vector(steps.velocity, "velocity")
             step.decay = steps.momentum
             step.nesterov = steps.nesterov
         else:
@@ -409,28 +390,23 @@ cdef class Network:
         """
         cdef Plan* plan = &self.plan
         cdef double loss = 0.0, weights = 0.0
-        cdef bint wanted = gradient is not None
-        cdef void* out = NULL
+        cdef void* gradient_out = NULL
         self._check(data, True)
-        self._reserve(data, data.rows, False, wanted)
+        self._reserve(data, data.rows, False, gradient is not None)
         plan.current.order = NULL
-        plan.current.parameters = vector_address(parameters, self.single, plan.size, "parameters")
-        if wanted:
-            out = vector_address(gradient, self.single, plan.size, "gradient")
+        plan.current.parameters = self._vector(parameters, "parameters")
+        if gradient is not None:
+            gradient_out = self._vector(gradient, "gradient")
         if data.rows == 0:
             raise ValueError("there are no rows")
         self._begin()
         try:
-            if self.single:
-                with nogil:
-                    run_batch(plan, data, 0, data.rows, wanted, NULL, &loss, &weights, <float*>NULL)
-            else:
-                with nogil:
-                    run_batch(plan, data, 0, data.rows, wanted, NULL, &loss, &weights, <double*>NULL)
+            with nogil:
+                run_batch(plan, data, 0, data.rows, gradient_out != NULL, NULL, &loss, &weights)
         finally:
             self._end()
-        if wanted:
-            memcpy(out, plan.gradient, plan.size * <size_t>self.dtype.itemsize)
+        if gradient_out != NULL:
+            memcpy(gradient_out, plan.gradient, plan.size * plan.item)
         return loss, weights
 
     def predict(self, Dataset data, parameters):
@@ -441,70 +417,62 @@ cdef class Network:
         self._reserve(data, data.rows, False, False)
         out = np.empty((data.rows, self.plan.batch.outputs), dtype=self.dtype)
         plan.current.order = NULL
-        plan.current.parameters = vector_address(parameters, self.single, plan.size, "parameters")
-        scores = vector_address(out.reshape(-1), self.single, out.size, "out")
+        plan.current.parameters = self._vector(parameters, "parameters")
+        scores = address(out, self.single, out.shape, "out")
         self._begin()
         try:
-            if self.single:
-                with nogil:
-                    run_predict(plan, data.rows, <float*>scores)
-            else:
-                with nogil:
-                    run_predict(plan, data.rows, <double*>scores)
+            with nogil:
+                run_predict(plan, data.rows, scores)
         finally:
             self._end()
         return out
 
 
+# For tests of a build's kernels:
+
+
 def apply_layer(layers, z, bias, activation, slope=None):
-    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f': for tests."""
-    cdef const LayerKernels* kernels = layers_of(layers)
+    """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f'."""
     cdef bint single = z.dtype == np.float32
-    kernels.activate(
-        <void*>matrix_address(z, single, z.shape[0], z.shape[1], "z"),
-        NULL if slope is None else <void*>matrix_address(slope, single, z.shape[0], z.shape[1], "slope"),
-        vector_address(bias, single, z.shape[1], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
+    layers_of(layers).activate(
+        address(z, single, z.shape, "z"), NULL if slope is None else address(slope, single, z.shape, "slope"),
+        address(bias, single, z.shape[1:], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
     )
 
 
 def has_products(layers):
-    """Whether a build of the kernels has its own matrix products, instead of BLAS."""
+    """Whether a build has its own matrix products, rather than using BLAS."""
     return layers_of(layers).panel != 0
 
 
 def multiply(layers, a, b, bint transposed=False):
-    """a @ b, or a @ b.T if transposed, by the matrix product of a build: for tests."""
-    cdef const LayerKernels* kernels = layers_of(layers)
+    """a @ b, or a @ b.T if transposed, by the matrix product of a build."""
     cdef bint single = a.dtype == np.float32
-    if kernels.panel == 0:
+    if not has_products(layers):
         raise ValueError("this build has no matrix products")
     out = np.empty((a.shape[0], b.shape[0 if transposed else 1]), a.dtype)
-    kernels.product(
-        matrix_address(a, single, a.shape[0], a.shape[1], "a"), a.shape[1],
-        matrix_address(b, single, b.shape[0], b.shape[1], "b"), b.shape[1], transposed,
-        <void*>matrix_address(out, single, out.shape[0], out.shape[1], "out"), out.shape[1], out.shape[0],
-        out.shape[1], a.shape[1],
+    layers_of(layers).product(
+        address(a, single, a.shape, "a"), a.shape[1], address(b, single, b.shape, "b"), b.shape[1],
+        transposed, address(out, single, out.shape, "out"), out.shape[1], out.shape[0], out.shape[1],
+        a.shape[1],
     )
     return out
 
 
 def multiply_outer(layers, a, b, out=None):
-    """a.T @ b, added to ``out`` if that is given: for tests."""
+    """a.T @ b, added to ``out`` if that is given."""
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = a.dtype == np.float32, add = out is not None
-    cdef Py_ssize_t panel = kernels.panel
-    if panel == 0:
+    if not has_products(layers):
         raise ValueError("this build has no matrix products")
-    packed = np.empty((len(b), (b.shape[1] + panel - 1) // panel * panel), a.dtype)
+    packed = np.empty((len(b), (b.shape[1] + kernels.panel - 1) // kernels.panel * kernels.panel), a.dtype)
     out = np.empty((a.shape[1], b.shape[1]), a.dtype) if out is None else out.copy()
     kernels.pack(
-        matrix_address(b, single, len(b), b.shape[1], "b"), b.shape[1], len(b), b.shape[1],
-        <void*>matrix_address(packed, single, len(b), packed.shape[1], "packed"),
+        address(b, single, b.shape, "b"), b.shape[1], len(b), b.shape[1],
+        address(packed, single, packed.shape, "packed"),
     )
     kernels.outer(
-        matrix_address(a, single, len(a), a.shape[1], "a"), a.shape[1],
-        matrix_address(packed, single, len(b), packed.shape[1], "packed"),
-        <void*>matrix_address(out, single, a.shape[1], b.shape[1], "out"), b.shape[1], a.shape[1], b.shape[1],
-        len(a), add, NULL,
+        address(a, single, a.shape, "a"), a.shape[1], address(packed, single, packed.shape, "packed"),
+        address(out, single, out.shape, "out"), b.shape[1], a.shape[1], b.shape[1], len(a), add, NULL,
     )
     return out
