@@ -15,6 +15,11 @@ Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
+def dot(a: Array, b: Array) -> Array:
+    """The product of two vectors of each problem, (problems,)."""
+    return np.einsum("bi,bi->b", a, b)
+
+
 class NumPyVectors:
     """Vectors in main memory."""
 
@@ -38,7 +43,7 @@ class NumPyVectors:
 
     def dot(self, a: Any, b: Any) -> Any:
         """The product of two vectors of each problem."""
-        return np.einsum("bi,bi->b", a, b)
+        return dot(a, b)
 
     def along(self, step: Array, direction: Any, active: Mask) -> Any:
         """Each problem's step times its direction; a problem that is not active has a direction of 0."""

@@ -1,6 +1,6 @@
-"""What solvers share: the interfaces of objectives, the result, and the stopping rule of exact solvers.
+"""What solvers share: the interfaces of objectives, the result, and the stopping rule.
 
-A solver asks `require` for the interface that it needs, so that an objective that lacks a part is refused
+A solver states the interface that it needs by `require`, which refuses an objective that lacks a part of it
 before the first iteration.
 """
 
@@ -8,21 +8,25 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from sklloss.arrays.ops import Steps
 from sklloss.arrays.vectors import Array, Mask
 
-# Solves with a matrix, or multiplies by it, for each problem.
+# A linear function of vectors (problems, size): multiplies by a matrix, or solves with it, for each problem.
 Solve: TypeAlias = Callable[[Array], Array]
+# Called with the iteration, w and value.
 Callback: TypeAlias = Callable[[int, Array, Array], object]
 
-# An unpenalised objective this small, relative to its start, has no minimum: the data are separable. Below
-# that, rounding hides its derivatives. With a penalty, only an intercept can grow without end.
+# An objective that falls to this share of its value at the start has no minimum: the data are separable.
+# Further down, rounding hides its derivatives. With a penalty, only an intercept can grow without end.
 VANISHED = 1e-9
 VANISHED_PENALISED = 1e-15
+
+SUFFICIENT_DECREASE = 1e-4  # of the decrease that the slope predicts (Armijo's condition)
+MAX_HALVINGS = 40  # of a Newton step
 
 
 class Objective(Protocol):
@@ -282,7 +286,7 @@ def require(objective: object, interface: type) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Where a solver ended.
+    """The result of a solver.
 
     Attributes
     ----------
@@ -293,7 +297,7 @@ class Result:
     curve : list of float
         The objective, summed over problems, at the start of each iteration and at the end.
     vanished : ndarray of bool of shape (problems,)
-        The objective has no minimum and was followed until almost nothing was left of it.
+        The objective has no minimum: it was followed until almost nothing was left of it.
     """
 
     w: Array
@@ -307,10 +311,10 @@ class Result:
 def allowed_gap(value: Any, tol: float) -> Array:
     """The objective gap F - F* at which a problem counts as solved: ``tol**2 * F``, or 1e-14 F if more.
 
-    Near the optimum F - F* is half the squared distance to it, measured by the curvature, so ``tol``
-    is the relative accuracy of the parameters in the units that matter to the objective. A
-    solver estimates the gap by half its Newton decrement, g' H**-1 g / 2, with H exact or approximated.
-    The measure does not depend on the units of the features, on C, or on the number of rows.
+    Near the optimum F - F* is half the squared distance to it in the metric of the Hessian, so ``tol`` is the
+    relative accuracy of the parameters in that metric. A solver estimates the gap by half its Newton
+    decrement, g' H**-1 g / 2, with H exact or approximated. The measure does not depend on the units of the
+    features, on C, or on the number of rows.
 
     Parameters
     ----------
@@ -321,21 +325,99 @@ def allowed_gap(value: Any, tol: float) -> Array:
 
 
 def vanished_share(objective: Objective) -> float:
-    """The share of its start that an objective without a minimum is followed down to."""
+    """The share of its value at the start down to which an objective without a minimum is followed."""
     return VANISHED_PENALISED if objective.penalised else VANISHED
 
 
-def has_vanished(objective: Objective, value: Array, start: Array) -> Mask:
-    """Which problems have no minimum, and have come as near to its infimum, 0, as makes sense."""
-    least = vanished_share(objective) * start
-    # a loss may be negative: 0 is then a value like any other
-    return (value >= 0) & (value <= least) & (start > 0)
+def has_vanished(objective: Objective, value: Array, reference: Array) -> Mask:
+    """Which problems have no minimum and are as near to their infimum, 0, as rounding allows."""
+    least = vanished_share(objective) * reference
+    # A loss may be negative: 0 is then a value like any other.
+    return (value >= 0) & (value <= least) & (reference > 0)
+
+
+class Progress:
+    """The state of a solver's iterations: which problems have ended, and what becomes the `Result`.
+
+    Parameters
+    ----------
+    objective : Objective
+    value : ndarray of shape (problems,)
+        At the start.
+    reference : ndarray of shape (problems,)
+        The values that vanishing objectives are compared with.
+
+    Attributes
+    ----------
+    converged, stuck : ndarray of bool of shape (problems,)
+        A problem is stuck if no step lowers it although it is not at its optimum.
+    n_iter, curve
+        See `Result`.
+    """
+
+    def __init__(self, objective: Objective, value: Array, reference: Array) -> None:
+        self._objective, self._reference = objective, reference
+        problems = len(value)
+        self.n_iter = np.zeros(problems, dtype=int)
+        self.converged: Mask = np.zeros(problems, dtype=bool)
+        self.stuck: Mask = np.zeros(problems, dtype=bool)
+        self.curve = [float(value.sum())]
+
+    def active(self, value: Array) -> Mask:
+        """The problems that have not ended."""
+        return ~(self.converged | self.stuck | has_vanished(self._objective, value, self._reference))
+
+    def end(self, converged: Mask, unmoved: Mask) -> None:
+        """Mark problems as converged, and the others among those that could not be moved as stuck."""
+        self.converged |= converged
+        self.stuck |= unmoved & ~self.converged
+
+    def record(self, iteration: int, active: Mask, value: Array) -> None:
+        """Record an iteration of the active problems and the values after it."""
+        self.n_iter[active] = iteration
+        self.curve.append(float(value.sum()))
+
+    def result(self, w: Array, value: Array) -> Result:
+        """The result, with the parameters and values at the end."""
+        vanished = has_vanished(self._objective, value, self._reference)
+        return Result(w, value, self.n_iter, self.converged, self.curve, vanished)
+
+
+Evaluation = TypeVar("Evaluation", bound=tuple[Any, ...])
+
+
+def evaluate_start(
+    objective: Objective, w: Array, evaluate: Callable[[Array], Evaluation]
+) -> tuple[Array, Evaluation]:
+    """Evaluate an objective at the start, after moving problems to 0 where they are lower, see `start_again`.
+
+    Parameters
+    ----------
+    objective : Objective
+    w : ndarray of shape (problems, size)
+        Changed in place.
+    evaluate : callable
+        Takes w; the first that it returns are the values, (problems,).
+
+    Returns
+    -------
+    reference : ndarray of shape (problems,)
+        The values that vanishing objectives are compared with: at the start, or at 0 if less.
+    evaluation : tuple
+        What ``evaluate`` returned last.
+    """
+    evaluation = evaluate(w)
+    value: Array = evaluation[0]
+    reference = np.fmin(value, objective.null_value()) if w.any() else value
+    if start_again(objective, w, value):
+        evaluation = evaluate(w)
+    return reference, evaluation
 
 
 def start_again(objective: Objective, w: Array, value: Array) -> bool:
-    """Move problems whose ``value`` is higher than at 0 there, in place; whether there were any.
+    """Move problems whose ``value`` is higher than at 0 there, in place; returns whether there were any.
 
-    Scores that are far off on the wrong side hide the curvature that a Newton step goes by.
+    Scores that are far off on the wrong side hide the curvature on which a Newton step is based.
     """
     if not w.any() or (value <= objective.null_value()).all():
         return False
@@ -344,20 +426,15 @@ def start_again(objective: Objective, w: Array, value: Array) -> bool:
     return bool(worse.any())
 
 
-def first_value(objective: Objective, w: Array, value: Array) -> Array:
-    """By what an objective that started at ``w`` is judged to have vanished: no more than its value at 0."""
-    return np.fmin(value, objective.null_value()) if w.any() else value
-
-
 def finite_or_zero(direction: Array) -> Array:
-    """The direction, with zeros for a problem whose direction is not a number: it gets no step."""
+    """The direction, with zeros for problems in which it is not finite."""
     return np.where(np.isfinite(direction).all(axis=1, keepdims=True), direction, 0.0)
 
 
 def exhausted(decrement: Array, value: Array, noise: float = 0.0) -> Mask:
-    """No step lowers the objective further: is it because its rounding hides what is left?
+    """Whether a problem that no step lowers is solved to within rounding.
 
-    So it is taken where the gap is 1e-6 of the value, or 20 times the relative noise of a value if that is
-    more (1e-5 in float32). A decrement of 0 says nothing: the direction may have been lost.
+    It is if the estimated gap is at most 1e-6 of the value, or 20 times the relative noise of a value if that
+    is more (1e-5 in float32). A decrement of 0 is no evidence: its direction may not have been finite.
     """
     return (decrement != 0) & (np.abs(decrement) / 2 <= max(1e-6, 20 * noise) * np.abs(value))

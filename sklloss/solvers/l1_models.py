@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sklloss.arrays.vectors import Array, Mask
+from sklloss.arrays.vectors import Array, Mask, dot
 from sklloss.kernels.solve.coordinate_descent import descend
 from sklloss.solvers.base import Solve
 from sklloss.solvers.newton import solve_positive
@@ -187,7 +187,7 @@ def minimise_by_products(
         # where signs would change: to the first that does, or further with those that did at 0
         to_zero = np.divide(-z, step, out=np.full_like(z, np.inf), where=face & (l1 > 0) & (step * sign < 0))
         first = np.minimum(to_zero.min(axis=1), 1.0)
-        gained = -first * (_dot(subgradient, step) + 0.5 * first * _dot(step, step_bent))
+        gained = -first * (dot(subgradient, step) + 0.5 * first * dot(step, step_bent))
         near = np.where(to_zero <= first[:, None], 0.0, z + first[:, None] * step)
         crossing = first < 1.0
         if crossing.any():
@@ -209,12 +209,8 @@ def minimise_by_products(
         H_step += first[:, None] * step_bent
         total += gained
     d = z - w
-    decrease = -(_dot(gradient, d) + 0.5 * _dot(d, H_step) + _dot(l1, np.abs(z) - np.abs(w)))
+    decrease = -(dot(gradient, d) + 0.5 * dot(d, H_step) + dot(l1, np.abs(z) - np.abs(w)))
     return d, decrease, reached
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return np.einsum("bi,bi->b", a, b)
 
 
 def _move(
@@ -226,8 +222,8 @@ def _move(
     """
     way = target - z
     H_p = product(way)
-    first = _dot(slope, way) + _dot(l1, np.abs(target) - np.abs(z))
-    second = _dot(way, H_p)
+    first = dot(slope, way) + dot(l1, np.abs(target) - np.abs(z))
+    second = dot(way, H_p)
     down = first < 0
     part = np.divide(-first, second, out=np.ones_like(first), where=down & (second > -first))
     gone = np.where(down, part, 0.0)[:, None]
@@ -251,7 +247,7 @@ def _conjugate_gradients(
     residual = -subgradient
     z = solve(residual)
     p = z.copy()
-    rz = _dot(residual, z)
+    rz = dot(residual, z)
     lowered = np.zeros(len(subgradient))
     running = rz > 0
     spent = 0
@@ -259,7 +255,7 @@ def _conjugate_gradients(
         spent += 1
         p[~running] = 0.0
         H_p = product(p)
-        pHp = _dot(p, H_p)
+        pHp = dot(p, H_p)
         running &= pHp > 0
         length = np.divide(rz, pHp, out=np.zeros_like(rz), where=running)
         e += length[:, None] * p
@@ -274,7 +270,7 @@ def _conjugate_gradients(
             # beyond a change of sign the model is another one
             running &= ~(face & (l1 > 0) & ((start + e) * start < 0)).any(axis=1)
         z = solve(residual)
-        newer = _dot(residual, z)
+        newer = dot(residual, z)
         running &= newer > 0
         ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
         p = z + ratio[:, None] * p

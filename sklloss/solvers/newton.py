@@ -5,31 +5,31 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from sklloss.arrays.vectors import Array, Mask
+from sklloss.arrays.vectors import Array, Mask, dot
 from sklloss.solvers.base import (
+    MAX_HALVINGS,
+    SUFFICIENT_DECREASE,
     Callback,
     HessianObjective,
+    Progress,
     Result,
     allowed_gap,
     exhausted,
     finite_or_zero,
-    has_vanished,
     require,
     start_again,
     vanished_share,
 )
 
-HALVINGS = 40
-ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope predicts
 # The minimum over a sample of rows need be no more accurate than the sample is.
 SAMPLE_TOL = 1e-2
-SAMPLES = (128, 640)  # rows for each parameter
-SAMPLE_STEPS = 30
-# An earlier Hessian is tried for the next step from this relative gap on, and is kept for as long as a step
-# lowers the decrement to this share of what it was.
-FAR = 1e-2
-SHRINKS = 0.1
-MOST_PLAIN = 100  # compiled steps in a row, between which no signal is handled
+SAMPLES = (128, 640)  # rows per parameter
+MAX_SAMPLE_STEPS = 30
+# A Hessian is reused for the next step below this relative gap, as long as each step lowers the decrement to
+# this share of what it was.
+REUSE_GAP = 1e-2
+REUSE_RATIO = 0.1
+MAX_COMPILED_STEPS = 100  # in one call, which handles no signals
 
 
 def newton_cholesky(
@@ -43,10 +43,10 @@ def newton_cholesky(
 ) -> Result:
     """Minimise a convex objective by damped Newton steps.
 
-    A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration
-    costs one pass unless its step must be halved. Where a Hessian costs much more than a gradient, it serves
-    for as many steps as bring the end ten times nearer each. From 0, where an objective has many rows, the
-    minimum over a sample of them is the start.
+    A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration costs one
+    pass unless its step is halved until it meets Armijo's condition. A Hessian that costs much more than a
+    gradient is reused while each step lowers the decrement tenfold. If there are many rows, a start at 0 is
+    replaced by the minimum over a sample of them.
 
     Parameters
     ----------
@@ -59,79 +59,89 @@ def newton_cholesky(
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each iteration.
     hessian : ndarray of shape (problems, size, size), optional
-        What is known of the Hessian at the start: its lower triangles.
+        An approximation of the Hessian at the start, by its lower triangles.
 
     Returns
     -------
     Result
+
+    References
+    ----------
+    Boyd and Vandenberghe, *Convex Optimization*, 2004, section 9.5.
     """
     require(objective, HessianObjective)
     w = np.array(w, dtype=np.float64)
     if hessian is None and max_iter > 0 and not w.any():
         w, hessian = _sampled_start(objective, w)
-    n_iter = np.zeros(len(w), dtype=int)
-    converged = np.zeros(len(w), dtype=bool)
     null = objective.null_value() if w.any() else np.inf
     curve: list[float] = []
     if hessian is None:
-        curve, converged[:] = _plain_steps(objective, w, null, tol, max_iter, callback)
-        n_iter[:] = max(0, len(curve) - 1)
-    if converged.all():
-        value, start = np.array(curve[-1:]), np.fmin(curve[:1], null)
-        return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
-    old = hessian is not None
-    if old:
+        curve, finished = _compiled_steps(objective, w, null, tol, max_iter, callback)
+        if finished:
+            value = np.array(curve[-1:])
+            progress = _progress_from(curve, objective, value, null)
+            progress.converged[:] = True
+            return progress.result(w, value)
+    reused = hessian is not None
+    if reused:
         value, gradient = objective.precise_gradient(w)
     else:
         value, gradient, hessian = objective.hessian(w)
         if start_again(objective, w, value):
             value, gradient, hessian = objective.hessian(w)
-    start = np.fmin(curve[:1] or value, null)
-    stuck = np.zeros(len(w), dtype=bool)
-    curve = curve or [float(value.sum())]
+    progress = _progress_from(curve, objective, value, null)
     solve = [PositiveSolver(matrix) for matrix in hessian] if hessian is not None else []
     before = np.full(len(w), np.inf)
-    for iteration in range(len(curve), max_iter + 1):
-        vanished = has_vanished(objective, value, start)
-        active = ~(converged | stuck | vanished)
+    for iteration in range(len(progress.curve), max_iter + 1):
+        active = progress.active(value)
         if not active.any():
             break
-        direction, decrement, lost = _newton_step(solve, gradient, active)
+        direction, decrement, invalid = _newton_direction(solve, gradient, active)
         allowed = allowed_gap(value, tol)
-        slow = lost | ~((decrement / 2 <= allowed / 4) | (decrement <= SHRINKS * before))
-        if old and (active & slow).any():
-            old = False
+        slow = invalid | ~((decrement / 2 <= allowed / 4) | (decrement <= REUSE_RATIO * before))
+        if reused and (active & slow).any():
+            reused = False
             value, gradient, hessian = objective.hessian(w)
             solve = [PositiveSolver(matrix) for matrix in hessian]
-            direction, decrement, lost = _newton_step(solve, gradient, active)
-        solved = ~lost & (decrement / 2 <= (allowed / 4 if old else allowed))
-        # Near the end a step squares the error, so the last one is taken too: it needs no Hessian.
+            direction, decrement, invalid = _newton_direction(solve, gradient, active)
+        solved = ~invalid & (decrement / 2 <= (allowed / 4 if reused else allowed))
+        # Near the optimum a step squares the error, so the last one is taken too: it needs no Hessian.
         final = bool(np.all(solved | ~active))
-        near = objective.costly_hessian and (~active | (decrement / 2 <= FAR * np.abs(value))).all()
+        near = objective.costly_hessian and (~active | (decrement / 2 <= REUSE_GAP * np.abs(value))).all()
         step, new = _damped_step(
-            objective, w, value, direction, decrement, active, final or near, 0 if old else HALVINGS
+            objective, w, value, direction, decrement, active, final or near, 0 if reused else MAX_HALVINGS
         )
-        still = active & (step == 0.0)
-        if old and (still & ~solved & ~exhausted(decrement, value, objective.noise)).any():
-            # No step along the direction of an old Hessian: it is the Hessian that is at fault.
+        unmoved = active & (step == 0.0)
+        rounded = exhausted(decrement, value, objective.noise)
+        if reused and (unmoved & ~solved & ~rounded).any():
+            # No step along the direction of an earlier Hessian lowers the objective: a new one is needed.
             before = np.zeros_like(before)
             continue
-        converged |= (active & solved) | (still & ~lost & exhausted(decrement, value, objective.noise))
-        stuck |= still & ~converged
+        progress.end((active & solved) | (unmoved & ~invalid & rounded), unmoved)
         w = w + step[:, None] * direction
         value, gradient, hessian = new
         before = np.where(step == 1.0, decrement, 0.0)
-        old = hessian is None
+        reused = hessian is None
         if hessian is not None:
             solve = [PositiveSolver(matrix) for matrix in hessian]
-        n_iter[active] = iteration
-        curve.append(float(value.sum()))
+        progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, w, value)
-    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
+    return progress.result(w, value)
 
 
-def _plain_steps(
+def _progress_from(
+    curve: list[float], objective: HessianObjective, value: Array, null: Array | float
+) -> Progress:
+    """The progress after compiled steps, of which ``curve`` has the values; empty if there were none."""
+    progress = Progress(objective, value, np.fmin(curve[:1] or value, null))
+    if curve:
+        progress.curve = curve
+        progress.n_iter[:] = len(curve) - 1
+    return progress
+
+
+def _compiled_steps(
     objective: HessianObjective,
     w: Array,
     null: Array | float,
@@ -139,21 +149,22 @@ def _plain_steps(
     max_iter: int,
     callback: Callback | None,
 ) -> tuple[list[float], bool]:
-    """The steps of a small problem until it is solved, or until one is not as simple as most.
+    """Take the steps of a small problem in compiled code, up to one that needs more than a full Newton step.
 
-    They change w, and are those of the loop above without what surrounds its arithmetic. Returns the values
-    at the start and at their ends, empty for a problem that is not small, and whether the last one solved it.
-    A ``callback`` has them taken one at a time: the same steps, at the price of a pass more for each.
+    The steps are those of `newton_cholesky`, and change w in place. Returns the values at the start and after
+    each step, empty for a problem that is not small, and whether the problem is solved. With a ``callback``
+    they are the same but taken one at a time, each at the cost of one more pass.
     """
     values: list[float] = []
     solved, steps, most = False, 0, 0
     while not solved and steps == most and len(values) <= max_iter:
-        most = min(max_iter - max(0, len(values) - 1), MOST_PLAIN if callback is None else 1)
+        most = min(max_iter - max(0, len(values) - 1), MAX_COMPILED_STEPS if callback is None else 1)
         curve = np.empty(1 + most)
         start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
         found = objective.newton_steps(
-            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, ENOUGH, objective.noise
-        )
+            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, SUFFICIENT_DECREASE,
+            objective.noise,
+        )  # fmt: skip
         if found is None:
             break
         steps, solved = found
@@ -164,30 +175,32 @@ def _plain_steps(
 
 
 def _sampled_start(objective: HessianObjective, w: Array) -> tuple[Array, Array | None]:
-    """The minimum over a sample of the rows and the sample's Hessian there; w and None where rows are few.
+    """The minimum over a sample of the rows and the sample's Hessian there; w and None if there are few rows.
 
-    A small sample leads near it, a larger one nearer, and to a Hessian that serves for most of the way left.
+    The samples grow: each start is the minimum over the smaller sample.
     """
     hessian = None
     for rows in SAMPLES:
         small = objective.subsample(rows)
         if small is None:
             break
-        found = newton_cholesky(small, w, tol=SAMPLE_TOL, max_iter=SAMPLE_STEPS, hessian=hessian)
+        found = newton_cholesky(small, w, tol=SAMPLE_TOL, max_iter=MAX_SAMPLE_STEPS, hessian=hessian)
         if not found.converged.all():
             break
         w, hessian = found.w, small.hessian(found.w)[2]
     return w, hessian
 
 
-def _newton_step(solve: "list[PositiveSolver]", gradient: Array, active: Mask) -> tuple[Array, Array, Mask]:
-    """Directions, their decrements, and which directions are no numbers."""
+def _newton_direction(
+    solve: "list[PositiveSolver]", gradient: Array, active: Mask
+) -> tuple[Array, Array, Mask]:
+    """Newton directions, their decrements, and which directions are not finite: these are replaced by 0."""
     direction = np.zeros_like(gradient)
     for k in np.flatnonzero(active):
         direction[k] = -solve[k](gradient[k])
-    lost: Any = ~np.isfinite(direction).all(axis=1)
+    invalid: Any = ~np.isfinite(direction).all(axis=1)
     direction = finite_or_zero(direction)
-    return direction, -np.einsum("bi,bi->b", gradient, direction), lost
+    return direction, -dot(gradient, direction), invalid
 
 
 def _damped_step(
@@ -200,16 +213,16 @@ def _damped_step(
     cheap: bool,
     halvings: int,
 ) -> tuple[Array, tuple[Array, Array, Array | None]]:
-    """The largest of 1, 1/2, 1/4, ... for each problem that lowers it enough; 0 where none does.
+    """The largest step of 1, 1/2, 1/4, ... that meets Armijo's condition in each problem; 0 if none does.
 
-    Returns the steps, and (value, gradient, Hessian) at their end, with ``cheap`` None for the Hessian.
+    Returns the steps, and value, gradient and Hessian after them; ``cheap`` leaves the Hessian out, as None.
     """
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
 
     def rises(found: Array) -> Mask:
-        # a NaN or infinite value is a rise too
-        return active & (step > 0) & ~(found <= value - ENOUGH * step * decrement + noise)
+        # A NaN or infinite value fails the comparison too.
+        return active & (step > 0) & ~(found <= value - SUFFICIENT_DECREASE * step * decrement + noise)
 
     point = w + step[:, None] * direction
     new = (*objective.precise_gradient(point), None) if cheap else objective.hessian(point)
@@ -230,17 +243,16 @@ def _damped_step(
 
 
 def solve_positive(matrix: Array, rhs: Array) -> Array:
-    """matrix**-1 rhs, see `PositiveSolver`."""
+    """The solution of ``matrix x = rhs``, see `PositiveSolver`."""
     return PositiveSolver(matrix)(rhs)
 
 
 class PositiveSolver:
     """Solves with a symmetric positive (semi)definite matrix given by its lower triangle.
 
-    Rows and columns are first scaled to a unit diagonal, which takes the units of the features out of
-    the question. If the factor does not exist to working precision, the smallest of a few ridges
-    that makes it exist is added: the step is then a descent direction still. The factor is made when it is
-    first needed.
+    Rows and columns are first scaled to a unit diagonal, so that the units of the features do not matter. If
+    the Cholesky factor does not exist to working precision, the smallest ridge that makes it exist is added:
+    the Newton step remains a descent direction. The factor is computed when it is first needed.
     """
 
     def __init__(self, matrix: Array) -> None:
@@ -249,7 +261,7 @@ class PositiveSolver:
         self._ridge = 0.0
 
     def __call__(self, rhs: Array) -> Array:
-        """The solution for a vector; NaN if there is none, for a matrix that is not of numbers."""
+        """The solution for a vector; NaN if there is none, as for a matrix that is not finite."""
         while self._ridge <= 1.0:
             if self._factor is None:
                 self._prepare()
@@ -259,7 +271,7 @@ class PositiveSolver:
                     return solution / self._root
                 self._factor = None
             self._ridge = max(1e-14, self._ridge * 100)
-        # the line search will refuse the step
+        # The caller refuses the step.
         return np.full_like(rhs, np.nan)
 
     def _prepare(self) -> None:
@@ -268,6 +280,6 @@ class PositiveSolver:
         scaled = self._matrix / self._root
         scaled /= self._root[:, None]
         np.einsum("ii->i", scaled)[:] = 1.0 + self._ridge
-        # row-major lower is column-major upper, so the transpose is factored in place of a copy
+        # A row-major lower triangle is a column-major upper one, so the transpose needs no copy.
         factor, failed = lapack.dpotrf(scaled.T, lower=0, clean=0, overwrite_a=1)
         self._factor = None if failed else factor

@@ -9,20 +9,19 @@ import numpy as np
 from sklloss.arrays.vectors import NUMPY, Array, Mask
 from sklloss.kernels.solve import conjugate_gradients  # type: ignore[attr-defined]  # compiled
 from sklloss.solvers.base import (
+    MAX_HALVINGS,
+    SUFFICIENT_DECREASE,
     Callback,
     ProductObjective,
+    Progress,
     Result,
     allowed_gap,
+    evaluate_start,
     exhausted,
-    first_value,
-    has_vanished,
     require,
-    start_again,
 )
 from sklloss.solvers.lbfgs import lbfgs
 
-HALVINGS = 40
-ENOUGH = 1e-4  # Armijo's fraction of the decrease that the slope predicts
 LOOSEST = 0.5  # the largest share of its decrease that a system may leave undone
 CLOSEST = 0.1  # no system is solved more closely than this share of the gap allowed at the end
 MOST_PRODUCTS = 250
@@ -83,39 +82,33 @@ def newton_cg(
     if max_iter > 0 and not w.any():
         w = dual_start(objective, w, tol)
     vectors = getattr(objective, "vectors", NUMPY)
-    at = vectors.put(w)
-    value, gradient = _linearised(objective, vectors, at)
-    if start is None:
-        start = first_value(objective, w, value)
-    if start_again(objective, w, value):
+
+    def evaluate(w: Array) -> tuple[Array, Any, Any]:
         at = vectors.put(w)
-        value, gradient = _linearised(objective, vectors, at)
-    n_iter = np.zeros(len(w), dtype=int)
-    converged = np.zeros(len(w), dtype=bool)
-    stuck = np.zeros(len(w), dtype=bool)
-    curve = [float(value.sum())]
+        return *_linearised(objective, vectors, at), at
+
+    reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
+    progress = Progress(objective, value, reference if start is None else start)
     solve = vectors.solver(objective.preconditioner())
     for iteration in range(1, max_iter + 1):
-        active = ~(converged | stuck | has_vanished(objective, value, start))
+        active = progress.active(value)
         if not active.any():
             break
         direction, products, reached, first = _conjugate_gradients(
             objective, vectors, solve, gradient, value, allowed_gap(value, tol), active
         )
-        direction, slope, lost = vectors.sound(direction, gradient)
+        direction, slope, invalid = vectors.sound(direction, gradient)
         decrement = -slope
         # a system that was not solved understates the decrement
-        solved = active & reached & ~lost & (decrement / 2 <= allowed_gap(value, tol))
+        solved = active & reached & ~invalid & (decrement / 2 <= allowed_gap(value, tol))
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
-        still = active & (step == 0.0)
+        unmoved = active & (step == 0.0)
         # Along directions that do not matter, rounding can make a large decrement of nothing. The
         # preconditioner's ridge keeps it out of its own estimate, which a factor of 10 makes safe.
         doubt = np.minimum(decrement, 10 * first)
-        converged |= solved | (still & ~lost & exhausted(doubt, value, objective.noise))
-        stuck |= still & ~converged
+        progress.end(solved | (unmoved & ~invalid & exhausted(doubt, value, objective.noise)), unmoved)
         value, gradient = new
-        n_iter[active] = iteration
-        curve.append(float(value.sum()))
+        progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
         near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
@@ -123,7 +116,7 @@ def newton_cg(
             # the preconditioner no longer suits the Hessian; a new one will serve the next systems too
             newer = objective.local_preconditioner()
             solve = solve if newer is None else vectors.solver(newer)
-    return Result(vectors.get(at), value, n_iter, converged, curve, has_vanished(objective, value, start))
+    return progress.result(vectors.get(at), value)
 
 
 def lbfgs_newton_cg(
@@ -324,11 +317,11 @@ def _damped_step(
     """
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
-    for _ in range(HALVINGS):
+    for _ in range(MAX_HALVINGS):
         ahead = at + vectors.along(step, direction, active)
         new = _linearised(objective, vectors, ahead)
         # a NaN or infinite value counts as an increase
-        rises = active & (step > 0) & ~(new[0] <= value - ENOUGH * step * decrement + noise)
+        rises = active & (step > 0) & ~(new[0] <= value - SUFFICIENT_DECREASE * step * decrement + noise)
         if not rises.any():
             return step, ahead, new
         step[rises] /= 2

@@ -14,26 +14,25 @@ from sklloss.solvers.base import (
     Callback,
     MiniBatches,
     MiniBatchObjective,
+    Progress,
     Result,
     StreamObjective,
     allowed_gap,
+    evaluate_start,
     exhausted,
-    first_value,
-    has_vanished,
     require,
-    start_again,
 )
 from sklloss.solvers.optimizers import bias_corrections
 
 GAP_SAFETY = 0.1  # the approximate curvature may underestimate the gap
-RECENT_EPOCHS = 2  # which together lower the objective by no more than the allowed gap at the end
-FLAT_EPOCHS = 6  # in a row, whose change of the objective could be rounding, before it may end
-REJECTED_EPOCHS = 12  # in a row, after which a problem is given up
+RECENT_EPOCHS = 2  # which must not have lowered the objective by more than the allowed gap at the end
+FLAT_EPOCHS = 6  # in a row whose change of the objective may be rounding, before a problem may end
+MAX_REJECTED_EPOCHS = 12  # in a row, after which a problem is given up
 SMALLEST_STEP = 1e-300
 RATE_CUT = 0.3  # factor of the learning rate after an epoch that raised the objective
 RATE_GROWTH = 1.3  # and after one that lowered it by less than EXPECTED_DECREASE
 EXPECTED_DECREASE = 0.8  # share of the decrease that the approximate curvature predicts
-CEILING = 0.7  # a rate that raised the objective is not approached beyond this share again
+CEILING = 0.7  # later rates stay below this share of one that raised the objective
 
 
 def sgd(
@@ -170,37 +169,28 @@ def _minimise(
     learning_rates: SGDRates,
 ) -> Result:
     w = np.array(w, dtype=np.float64)
-    value, gradient = batches.anchor(w)
-    if start_again(objective, w, value):
-        value, gradient = batches.anchor(w)
+    reference, (value, gradient) = evaluate_start(objective, w, batches.anchor)
     if w.any():
         w = batches.without_shift(w)
         value, gradient = batches.anchor(w)
-    start = first_value(objective, w, value)
+    progress = Progress(objective, value, reference)
     problems = len(w)
-    n_iter = np.zeros(problems, dtype=int)
-    quiet, rejected, flat = (np.zeros(problems, dtype=int) for _ in range(3))
-    converged = np.zeros(problems, dtype=bool)
-    stuck = np.zeros(problems, dtype=bool)
+    small_gaps, rejected, flat = (np.zeros(problems, dtype=int) for _ in range(3))  # epochs in a row
     share = np.full(problems, float(learning_rates.first))
     ceiling = np.full(problems, max(learning_rates.largest, learning_rates.first))
-    curve = [float(value.sum())]
     earlier: list[Array] = []  # values before the latest epochs
     renewed = 0
     for iteration in range(1, max_iter + 1):
         decrement, size = batches.newton_decrement(gradient)
         gap = allowed_gap(value, tol)
-        quiet = np.where(decrement / 2 <= GAP_SAFETY * gap, quiet + 1, 0)
+        small_gaps = np.where(decrement / 2 <= GAP_SAFETY * gap, small_gaps + 1, 0)
         settled = (gradient == 0).all(axis=1)
         if len(earlier) == RECENT_EPOCHS:
-            settled |= (quiet >= 2) & (earlier[0] - value <= gap)
-        converged |= settled
-        done = exhausted(decrement, value, objective.noise)
-        converged |= (flat >= FLAT_EPOCHS) & done
-        over = rejected >= REJECTED_EPOCHS
-        converged |= over & done
-        stuck |= over & ~done
-        active = ~(converged | stuck | has_vanished(objective, value, start))
+            settled |= (small_gaps >= 2) & (earlier[0] - value <= gap)
+        given_up = rejected >= MAX_REJECTED_EPOCHS
+        rounded = exhausted(decrement, value, objective.noise)
+        progress.end(settled | (((flat >= FLAT_EPOCHS) | given_up) & rounded), given_up)
+        active = progress.active(value)
         if not active.any():
             break
         order = batches.rows_at[random_state.permutation(len(batches.rows_at))]
@@ -216,7 +206,6 @@ def _minimise(
         flat = np.where(lower & (new_value >= value - objective.noise * np.abs(value)), flat + 1, 0)
         higher = active & ~lower
         earlier = [*earlier, value][-RECENT_EPOCHS:]
-        n_iter[active] = iteration
         ceiling[higher] = CEILING * share[higher]
         # Steps that fell short of the predicted decrease may grow, unless longer ones have failed.
         slow = lower & (value - new_value < EXPECTED_DECREASE * decrement / 2)
@@ -229,14 +218,14 @@ def _minimise(
             learning_rates.reset()
         else:
             w, value, gradient = trial, new_value, new_gradient
-        curve.append(float(value.sum()))
+        progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, w, value)
         if iteration - renewed >= batches.renewal_cost and batches.renew(w):
             renewed = iteration
             learning_rates.reset()
             ceiling[:] = max(learning_rates.largest, learning_rates.first)
-    return Result(w, value, n_iter, converged, curve, has_vanished(objective, value, start))
+    return progress.result(w, value)
 
 
 # Over a stream, learning rates start at FIRST_RATES and fall as these powers of the weight seen: SGD, Adam.
