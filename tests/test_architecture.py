@@ -177,6 +177,12 @@ def test_every_room_is_there_to_be_checked():
     assert checked >= set(MAY_IMPORT)
 
 
+def test_the_tests_have_a_folder_for_each_room():
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")} - {"."}
+    assert folders == {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A package with every room in it and nothing wrong; `plant` puts a text into one of its files."""

@@ -77,7 +77,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_its_tensors_hold_what_those_of_the_cpu_do(work, pair, device):
+def test_tensors_of_the_simulated_device_hold_what_those_of_the_cpu_do(work, pair, device):
     expected, found = map(work, pair)
     assert found.device == device
     assert found.dtype == expected.dtype
@@ -86,7 +86,7 @@ def test_its_tensors_hold_what_those_of_the_cpu_do(work, pair, device):
     np.testing.assert_array_equal(found.cpu().numpy(), expected.numpy())
 
 
-def test_it_meets_no_tensor_of_main_memory(pair):
+def test_operations_with_tensors_in_main_memory_are_errors(pair):
     here, there = pair
     mixed = [
         lambda: there + here,
@@ -106,7 +106,7 @@ def test_it_meets_no_tensor_of_main_memory(pair):
         there.resize_(7, 7)
 
 
-def test_waits_are_counted(pair):
+def test_reads_and_writes_of_the_host_are_counted(pair):
     here, there = pair
     reads = [
         lambda: float(there.sum()),

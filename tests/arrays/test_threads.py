@@ -237,7 +237,7 @@ def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeyp
 @pytest.mark.parametrize(
     ("bad", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
 )
-def test_bad_numbers_of_threads(bad, error):
+def test_invalid_numbers_of_threads_are_errors(bad, error):
     with pytest.raises(error, match="n_threads"):
         threads.count(bad)
 

@@ -78,7 +78,7 @@ BAD_X = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("case", BAD_X)
-def test_bad_X(estimator, case):
+def test_an_invalid_X_is_an_error_that_names_it(estimator, case):
     X, y = good()
     make, message = BAD_X[case]
     assert_rejected(estimator, lambda model: model.fit(make(X), y), ValueError, message)
@@ -86,7 +86,7 @@ def test_bad_X(estimator, case):
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_bad_X_at_prediction(estimator, method):
+def test_an_invalid_X_is_an_error_at_prediction(estimator, method):
     X, y = good()
     call = getattr(estimator().fit(X, y), method)
     with pytest.raises(ValueError, match="2 features.*expecting 3"):
@@ -133,7 +133,7 @@ BAD_Y = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("case", BAD_Y)
-def test_bad_y(estimator, case):
+def test_an_invalid_y_is_an_error_that_names_it(estimator, case):
     X, y = good()
     make, message = BAD_Y[case]
     error = (
@@ -203,7 +203,7 @@ BAD_WEIGHTS = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("case", BAD_WEIGHTS)
-def test_bad_weights(estimator, case):
+def test_invalid_weights_are_errors_that_name_them(estimator, case):
     X, y = good()
     weight, message = BAD_WEIGHTS[case]
     assert_rejected(estimator, lambda model: model.fit(X, y, weight), ValueError, message)
@@ -251,7 +251,7 @@ BAD_CLASS_WEIGHTS = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("case", BAD_CLASS_WEIGHTS)
-def test_bad_class_weights(estimator, case):
+def test_invalid_class_weights_are_errors_that_name_them(estimator, case):
     X, y = good()
     value, message = BAD_CLASS_WEIGHTS[case]
     for target in (y, np.eye(3)[y], y > 0):
@@ -295,7 +295,7 @@ BAD_PARAMETERS = [
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize(("name", "value"), BAD_PARAMETERS)
-def test_bad_parameters(estimator, name, value):
+def test_invalid_parameters_are_errors_that_name_them(estimator, name, value):
     X, y = good()
     fitted = estimator().fit(X, y)
     before = state(fitted)
@@ -346,7 +346,7 @@ def test_numpy_scalars_are_good_parameters(estimator):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_bad_validation_sets(estimator):
+def test_invalid_validation_sets_are_errors_that_name_them(estimator):
     X, y = good()
     cases = [
         ({"X_val": X}, "X_val is given without y_val"),
@@ -381,7 +381,7 @@ def test_a_validation_target_of_another_kind_is_an_error():
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_bad_targets_of_score(estimator):
+def test_invalid_targets_of_score_are_errors(estimator):
     X, y = good()
     model = estimator().fit(X, y)
     with pytest.raises(ValueError, match="inconsistent|same number"):
@@ -469,7 +469,7 @@ def test_regression_targets_get_the_dtype_of_X_and_two_dimensions(dtype):
         (np.full(N, 1e300), "y is out of the range of float32"),
     ],
 )
-def test_bad_regression_targets(y, message):
+def test_invalid_regression_targets_are_errors_that_name_them(y, message):
     X, _ = good()
     with pytest.raises(ValueError, match=message):
         check_data(any_estimator(), X.astype(np.float32), y, None, SQUARED_TARGETS)

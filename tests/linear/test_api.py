@@ -363,7 +363,7 @@ def test_a_warm_start_follows_a_path_of_C(rng, solver):
     ("solver", "l1_ratio"), [*((solver, 0) for solver in SOLVERS), ("proximal-newton", 1)]
 )
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_warm_start_far_on_the_wrong_side_is_no_obstacle(rng, estimator, solver, l1_ratio):
+def test_a_warm_start_far_on_the_wrong_side_reaches_the_optimum(rng, estimator, solver, l1_ratio):
     X, y = problem(rng)
     model = estimator(warm_start=True, solver=solver, l1_ratio=l1_ratio, random_state=0, max_iter=1000)
     loss = model.fit(X, y).loss_
@@ -372,7 +372,7 @@ def test_a_warm_start_far_on_the_wrong_side_is_no_obstacle(rng, estimator, solve
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e-11])
-def test_a_warm_start_whose_scores_bend_no_more_starts_at_zero(factor):
+def test_a_warm_start_without_curvature_starts_at_zero(factor):
     X, y = load_iris(return_X_y=True)
     X, y = X[50:], y[50:]
     model = LogisticClassifier(C=np.inf, warm_start=True).fit(X * factor, y)

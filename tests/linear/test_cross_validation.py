@@ -228,7 +228,7 @@ def test_grid_search_over_l1_ratios_agrees(rng, estimator):
     np.testing.assert_allclose(mean.intercept_, np.mean(paths, axis=0)[:, -1], rtol=1e-12)
 
 
-def test_no_penalty_is_the_end_of_a_path(rng):
+def test_the_last_fit_of_a_path_may_have_no_penalty(rng):
     X, y = problem(rng)
     model = SoftmaxClassifierCV(Cs=[np.inf, 1.0, 100.0], cv=3, **TIGHT).fit(X, y)
     for k, (train, _) in enumerate(StratifiedKFold(3).split(X, y)):
@@ -246,7 +246,7 @@ def test_no_penalty_is_the_end_of_a_path(rng):
 
 
 @pytest.mark.parametrize("container", [scipy.sparse.csr_matrix, scipy.sparse.csc_array, np.asfortranarray])
-def test_sparse_rows_and_layouts(rng, container):
+def test_sparse_rows_and_any_layout_give_the_same_path(rng, container):
     X, y = problem(rng)
     X[X < 0.5] = 0.0
     dense = SoftmaxClassifierCV(Cs=4, **TIGHT).fit(X, y)

@@ -54,7 +54,7 @@ def problem(rng, n=150, p=5, K=3):
     ],
     ids=str,
 )
-def test_any_splitter(rng, cv):
+def test_any_splitter_is_taken(rng, cv):
     X, y = problem(rng)
     splits = list(StratifiedKFold(3).split(X, y))
     expected = splits
@@ -79,7 +79,7 @@ def one_minus_error(estimator, X, y):
 @pytest.mark.parametrize(
     "scoring", [one_minus_error, make_scorer(roc_auc_score, response_method="predict_proba")]
 )
-def test_any_scorer(rng, scoring):
+def test_any_scorer_is_taken(rng, scoring):
     X, y = problem(rng, K=2)
     model = LogisticClassifierCV(Cs=3, cv=3, scoring=scoring).fit(X, y)
     scores = [cross_val_score(LogisticClassifier(C=C), X, y, cv=3, scoring=scoring) for C in model.Cs_]
@@ -161,7 +161,7 @@ def test_without_routing_groups_are_an_error_that_says_what_to_do(rng):
         model.score(X, y, something=y)
 
 
-def test_ties_and_undefined_scores():
+def test_ties_choose_the_first_and_undefined_scores_are_left_out():
     X, y = load_breast_cancer(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     estimator = LogisticClassifierCV
@@ -293,7 +293,7 @@ def test_an_interrupt_leaves_the_estimator_as_it_was(rng, n_jobs):
 
 
 @pytest.mark.parametrize("estimator", CVS)
-def test_pickle_clone_and_what_a_fitted_one_holds(rng, estimator):
+def test_a_pickle_predicts_the_same_and_a_clone_fits_the_same(rng, estimator):
     X, y = problem(rng)
     model = estimator(Cs=3, scoring=metrics.neg_cross_entropy, cv=KFold(3)).fit(X, y)
     again = pickle.loads(pickle.dumps(model))

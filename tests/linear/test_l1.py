@@ -221,7 +221,7 @@ def test_the_number_of_threads_changes_no_bit(cls, sparse, rng):
 
 
 @pytest.mark.parametrize("cls", [LogisticClassifier, SoftmaxClassifier])
-def test_fewer_rows_than_columns(cls, rng):
+def test_fewer_rows_than_columns_reach_the_optimum(cls, rng):
     X = rng.normal(size=(40, 500))
     y = rng.integers(0, 3, 40)
     model = cls(C=1, l1_ratio=1, **TIGHT).fit(X, y)
@@ -230,7 +230,7 @@ def test_fewer_rows_than_columns(cls, rng):
 
 
 @pytest.mark.parametrize("cls", [LogisticClassifier, SoftmaxClassifier])
-def test_duplicated_constant_and_empty_columns(cls, iris):
+def test_duplicated_constant_and_empty_columns_reach_the_optimum(cls, iris):
     X, y = iris
     best = cls(C=1, l1_ratio=1, **TIGHT).fit(X, y)
     wide = np.column_stack([X, X[:, :2], np.full(len(X), 3.0), np.zeros(len(X)), -X[:, 2]])
@@ -309,7 +309,7 @@ def test_losses_that_are_not_convex_refuse_l1(cls, iris):
         cls(loss="focal", l1_ratio=0.5).fit(*iris)
 
 
-def test_warm_start_validation_curve_and_iterations(cancer):
+def test_a_warm_start_takes_fewer_iterations_and_the_validation_curve_has_one_value_for_each(cancer):
     X, y = cancer
     model = LogisticClassifier(l1_ratio=1, warm_start=True).fit(
         X[:400], y[:400], X_val=X[400:], y_val=y[400:]

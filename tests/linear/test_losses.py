@@ -458,7 +458,7 @@ def test_a_loss_that_smooths_labels_is_not_smoothed_twice(rng):
 
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize(("estimator", "loss"), EVERY, ids=str)
-def test_validation_curve_warm_start_pickle_and_clone(rng, estimator, loss, K):
+def test_a_fit_is_validated_warm_started_pickled_and_cloned_with_its_loss(rng, estimator, loss, K):
     X, y = problem(rng, K=K)
     model = estimator(loss=loss, warm_start=True, max_iter=500)
     model.fit(X, y, X_val=X, y_val=y)

@@ -282,7 +282,7 @@ def test_constant_duplicate_and_empty_columns_do_not_matter_without_a_penalty(rn
 
 @pytest.mark.parametrize("solver", ["auto", "newton-cg"])
 @pytest.mark.parametrize("C", [1e10, 1e12])
-def test_a_penalty_that_is_next_to_none_is_no_obstacle(rng, solver, C):
+def test_a_tiny_penalty_reaches_the_optimum(rng, solver, C):
     X, y = load_digits(return_X_y=True)
     X = X[:, 1:25] * 10 ** rng.uniform(-3, 3, 24)
     y = np.where(rng.uniform(size=len(y)) < 0.3, rng.integers(0, 10, size=len(y)), y)
@@ -296,7 +296,7 @@ def test_a_penalty_that_is_next_to_none_is_no_obstacle(rng, solver, C):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("C", [1.0, 1e4])
-def test_fewer_rows_than_columns(rng, K, solver, C):
+def test_fewer_rows_than_columns_reach_the_optimum(rng, K, solver, C):
     X, y = noisy(rng, 30, 40, K)
     P = probabilities_of(y)
     model = classifier_for(y)(solver=solver, random_state=0, max_iter=2000, C=C).fit(X, y)
@@ -338,7 +338,7 @@ def test_separable_data_end_finite_and_separated(rng, K, solver, C):
     assert model.score(X, y) == 1.0
 
 
-def test_one_column_and_sixty_classes(rng):
+def test_one_column_and_sixty_classes_reach_the_optimum(rng):
     X = rng.normal(size=(600, 1))
     y = np.clip(((X[:, 0] + rng.normal(size=600)) * 12 + 30).astype(int), 0, 59)
     model = SoftmaxClassifier().fit(X, y)
@@ -430,7 +430,7 @@ def test_a_start_where_the_loss_is_flat_ends_at_the_optimum_or_with_a_warning(rn
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
-def test_columns_far_from_zero_are_no_obstacle(rng, offset):
+def test_columns_far_from_zero_reach_the_optimum(rng, offset):
     X, y = noisy(rng, 300, 4, 2)
     model = LogisticClassifier().fit(X + offset, y)
     near = LogisticClassifier().fit(X, y)

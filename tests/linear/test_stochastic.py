@@ -124,7 +124,7 @@ def test_float32_stays_float32_and_ends_near_the_optimum(estimator, solver, rng)
 @pytest.mark.parametrize("solver", STOCHASTIC)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("C", [1e-3, 1.0, np.inf])
-def test_any_penalty_and_no_intercept(C, fit_intercept, solver, rng):
+def test_any_penalty_and_no_intercept_reach_the_optimum(C, fit_intercept, solver, rng):
     X, y = problem(rng)
     parameters = {"C": C, "fit_intercept": fit_intercept}
     for estimator in ESTIMATORS:
@@ -134,7 +134,7 @@ def test_any_penalty_and_no_intercept(C, fit_intercept, solver, rng):
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
-def test_soft_labels_multi_label_smoothing_and_class_weights(solver, rng):
+def test_every_kind_of_target_reaches_the_optimum(solver, rng):
     X, y = problem(rng)
     P = rng.dirichlet(np.ones(3), size=len(X))
     cases = [
@@ -280,7 +280,7 @@ def test_separable_classes_without_a_penalty_are_a_warning(solver):
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
-def test_constant_duplicated_and_zero_columns_and_fewer_rows_than_columns(solver, rng):
+def test_constant_duplicated_and_zero_columns_and_few_rows_reach_the_optimum(solver, rng):
     X, y = problem(rng, n=60, K=2)
     X = np.column_stack([X, X[:, 0], np.zeros(60), np.full(60, 3.0), rng.normal(size=(60, 70))])
     best = LogisticClassifier(tol=1e-7).fit(X, y)

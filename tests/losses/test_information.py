@@ -31,7 +31,7 @@ def fifty_digits():
         yield
 
 
-def test_they_are_what_their_names_say(rng):
+def test_entropies_and_divergences_are_what_their_names_say(rng):
     p, q = rng.dirichlet(np.ones(6), (2, 9))
     np.testing.assert_allclose(losses.entropy(p), scipy.stats.entropy(p, axis=1), rtol=1e-13)
     np.testing.assert_allclose(losses.kl_divergence(p, q), scipy.stats.entropy(p, q, axis=1), rtol=1e-12)
@@ -129,7 +129,7 @@ def test_other_namespaces_give_what_numpy_gives(dtype, rng):
     assert losses.entropy(whole).dtype == strict.float64
 
 
-def test_torch_differentiates_them(rng):
+def test_torch_differentiates_entropies_and_divergences(rng):
     torch = pytest.importorskip("torch")
     p, q = (torch.from_numpy(rng.dirichlet(np.ones(4), 3)) for _ in range(2))
     p[0] = torch.tensor([0.0, 1.0, 0.0, 0.0])

@@ -91,7 +91,7 @@ def test_the_root_of_no_error_has_gradient_zero_in_autograd():
     assert gradient.tolist() == [0.0, 0.0]
 
 
-def test_second_derivatives(loss, batches):
+def test_first_and_second_derivatives_pass_the_checks_of_autograd(loss, batches):
     for form in batches.forms(loss):
         if form == "many":
             continue

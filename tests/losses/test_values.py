@@ -267,7 +267,7 @@ def test_the_root_of_no_error_is_zero_with_gradient_zero():
     assert gradient.tolist() == [0.0, 0.0]
 
 
-def test_predictions_at_the_extremes():
+def test_predictions_at_infinite_missing_and_far_scores_are_exact():
     z = np.array([0.0, 800.0, -700.0, np.inf, -np.inf, np.nan])
     p = losses.LogLoss().predict(z)
     np.testing.assert_array_equal(p[[0, 1, 3, 4]], [0.5, 1.0, 1.0, 0.0])

@@ -22,7 +22,7 @@ def data(rng):
 @pytest.mark.parametrize("kind", [LogisticClassifier, SoftmaxClassifier])
 @pytest.mark.parametrize("C", [1.0, np.inf])
 @pytest.mark.parametrize("value", [2013.0, 1e6])
-def test_they_change_nothing(kind, solver, dtype, C, value, device, data, find_device, recwarn):
+def test_constant_columns_change_nothing(kind, solver, dtype, C, value, device, data, find_device, recwarn):
     X, y = data[0].astype(dtype), data[1]
     X[:, 9] = value
     without = np.delete(X, 9, axis=1)

@@ -119,7 +119,7 @@ def test_steps_are_taken_in_the_coordinates(setting, blocks, adam, together, rng
     both(setting, rng, a, loss, codes=codes, weight=rng.uniform(size=N), keep_mean=together, **further)
 
 
-def test_a_centered_table_and_a_running_mean(setting, rng):
+def test_centered_columns_and_a_running_mean_give_the_steps_of_numpy(setting, rng):
     a = arguments(rng)
     a["batch_rows"] = 11  # the last batch is a short one
     a["gains"], a["rates"] = a["gains"][:8], a["rates"][:8]
@@ -159,7 +159,7 @@ def test_it_does_not_matter_how_many_rows_are_gathered_at_a_time(room, batch, fi
 @pytest.mark.parametrize("blocks", [0, 1, K])
 @pytest.mark.parametrize("outputs", [1, K])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_device, rng):
+def test_sparse_rows_take_the_steps_of_numpy(dtype, outputs, blocks, find_device, rng):
     close = 1e-10 if dtype == "float64" else 1e-4
     a = arguments(rng, outputs)
     if blocks:
@@ -175,7 +175,7 @@ def test_a_sparse_table_takes_the_steps_of_numpy(dtype, outputs, blocks, find_de
         )  # fmt: skip
 
 
-def test_slopes_that_cancel_are_told_from_those_that_do_not(setting, rng):
+def test_slopes_that_sum_to_zero_are_recognised(setting, rng):
     device, dtype, _ = setting
     X = rng.normal(size=(N, P)).astype(dtype)
     slopes = rng.normal(size=(N, K)).astype(dtype)

@@ -74,7 +74,7 @@ def test_adamw_without_decay_is_adam_to_the_bit():
     np.testing.assert_array_equal(trained(AdamW(0.01, weight_decay=0.0), 3)[3], trained(Adam(0.01), 3)[3])
 
 
-def test_each_goes_on_from_its_own_state_only():
+def test_an_optimizer_resumes_its_own_state_only():
     first, second = AdamW(), AdamW()
     first.start(3, np.float64)
     assert second.resume(first.state)

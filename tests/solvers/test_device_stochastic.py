@@ -68,7 +68,7 @@ def test_epochs_end_where_those_of_numpy_do(setting, solver, loss, weighted, rng
 
 
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_they_go_all_the_way(solver, find_device, rng):
+def test_stochastic_solvers_reach_the_optimum_on_a_device(solver, find_device, rng):
     setting = find_device("torch"), np.dtype(np.float32), None
     here, found = objectives(setting, losses.CrossEntropy(), rng)
     end = solver(found, np.zeros(found.shape), tol=1e-4, max_iter=200, random_state=np.random.RandomState(0))
@@ -79,7 +79,7 @@ def test_they_go_all_the_way(solver, find_device, rng):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_a_sparse_table_of_few_columns(solver, dtype, find_device, rng):
+def test_epochs_over_few_sparse_columns_end_where_those_of_numpy_do(solver, dtype, find_device, rng):
     setting = find_device("torch"), np.dtype(dtype), 1e-8 if dtype == "float64" else 1e-3
     expected, found = (
         solver(
@@ -94,7 +94,7 @@ def test_a_sparse_table_of_few_columns(solver, dtype, find_device, rng):
 
 
 @pytest.mark.parametrize("solver", [sgd, adam])
-def test_a_sparse_table_of_many_columns_reaches_the_same_optimum(solver, find_device, rng):
+def test_many_sparse_columns_reach_the_optimum_of_numpy(solver, find_device, rng):
     setting = find_device("torch"), np.dtype(float), None
     ends = [
         solver(

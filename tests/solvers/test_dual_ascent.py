@@ -105,7 +105,7 @@ def test_at_the_minimum_a_dual_variable_is_minus_the_derivative_of_its_loss(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_an_epoch_promises_is_about_what_is_left(kind):
+def test_the_predicted_decrease_is_about_the_remaining_gap(kind):
     problem = objective(kind, n=2000, p=3000)
     best = newton_cg_value(problem)
     for epochs in (2, 4):
@@ -119,7 +119,7 @@ def newton_cg_value(problem):
     return newton_cg(problem, np.zeros(problem.shape), tol=1e-7, max_iter=100).value.sum()
 
 
-def test_rows_that_are_all_alike_are_taken_one_by_one():
+def test_identical_rows_are_visited_one_by_one():
     n = 400
     X = scipy.sparse.csr_array(np.ones((n, 3)))
     y = (np.arange(n) % 4 == 0).astype(float)[:, None]
@@ -141,7 +141,7 @@ def test_a_code_out_of_range_is_an_error_that_names_the_row(kind, row):
         run(problem, 1)
 
 
-def test_there_is_no_ascent_where_it_does_not_serve():
+def test_no_dual_ascent_is_offered_where_it_would_be_slow_or_wrong():
     def none(problem):
         return DualAscent.of(problem) is None
 
@@ -166,7 +166,7 @@ def test_there_is_no_ascent_where_it_does_not_serve():
     assert none(LinearObjective(huge, 1.0))
 
 
-def test_an_ascent_that_gets_nowhere_is_forgotten():
+def test_a_dual_ascent_without_progress_is_discarded():
     problem = objective("binary")
 
     class Lost:

@@ -59,14 +59,14 @@ def quadratic(rng, kind=Quadratic, count=2, size=6):
     return kind(H, rng.normal(size=(count, size)))
 
 
-def test_it_follows_curved_valleys_side_by_side():
+def test_several_curved_valleys_are_followed_at_once():
     result = lbfgs(Rosenbrock([1.0, 100.0]), np.array([[-1.2, 1.0], [-1.2, 1.0]]), tol=1e-7, max_iter=500)
     assert result.converged.all()
     np.testing.assert_allclose(result.w, 1, rtol=1e-5)
     assert result.n_iter[0] != result.n_iter[1]
 
 
-def test_it_takes_no_more_passes_than_scipy(rng):
+def test_no_more_passes_are_taken_than_by_scipy(rng):
     objective = quadratic(rng, count=1, size=20)
     passes = {"mine": 0, "theirs": 0}
     reached = {"mine": None, "theirs": None}
@@ -102,7 +102,7 @@ def test_it_takes_no_more_passes_than_scipy(rng):
     assert reached["mine"] < 1.5 * reached["theirs"]
 
 
-def test_a_problem_that_has_ended_does_not_move_on(rng):
+def test_a_converged_problem_does_not_move(rng):
     objective = quadratic(rng)
     start = objective.target.copy()
     start[1] += 3
@@ -121,14 +121,14 @@ def test_an_exact_preconditioner_makes_it_newtons_method(rng):
 
 
 @pytest.mark.parametrize("memory", [1, 3, 10, 100])
-def test_any_memory_converges(rng, memory):
+def test_it_converges_with_any_memory(rng, memory):
     objective = quadratic(rng)
     result = lbfgs(objective, np.zeros((2, 6)), tol=1e-6, max_iter=5000, memory=memory)
     assert result.converged.all()
     np.testing.assert_allclose(result.value, 1, rtol=1e-9)
 
 
-def test_curve_callback_and_start():
+def test_callbacks_see_the_curve_and_the_start_is_not_written_to():
     seen = []
     start = np.array([[-1.2, 1.0]])
     kept = start.copy()
@@ -153,7 +153,7 @@ class Cliff(Quadratic):
         return value, gradient
 
 
-def test_a_step_to_where_the_objective_is_not_a_number_is_cut():
+def test_a_step_to_where_the_objective_is_nan_is_shortened():
     objective = Cliff(np.eye(3)[None] * 1e4, np.full((1, 3), 1.5))
     result = lbfgs(objective, np.zeros((1, 3)), tol=1e-6, max_iter=100)
     assert result.converged.all()
@@ -187,7 +187,7 @@ def test_the_allowed_gap_is_relative_and_an_objective_that_vanishes_has_no_minim
     assert has_vanished(penalised, value, start).tolist() == [False, False, True]
 
 
-def test_below_zero_is_not_vanished():
+def test_an_objective_below_zero_has_not_vanished():
     value = np.array([-1.0, -1e-20, 0.0, 0.0])
     assert has_vanished(Rosenbrock([1.0]), value, np.array([1.0, 1.0, 1.0, 0.0])).tolist() == [
         *(False, False, True, False)
@@ -211,7 +211,7 @@ class Renewed(Quadratic):
         return lambda x: np.stack([np.linalg.solve(H, v) for H, v in zip(self.H, x)])
 
 
-def test_a_long_fit_has_its_preconditioner_made_anew(rng):
+def test_a_long_fit_renews_its_preconditioner(rng):
     plain = quadratic(rng, count=2, size=40)
     objective = Renewed(plain.H, plain.target)
     start = np.zeros((2, 40))
@@ -231,7 +231,7 @@ def test_a_long_fit_has_its_preconditioner_made_anew(rng):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_search_does_not_go_on_among_roundings(seed, monkeypatch):
+def test_a_line_search_ends_where_rounding_hides_the_decrease(seed, monkeypatch):
     # the end that is asked for lies below float32's rounding
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(150, 4)).astype(np.float32)

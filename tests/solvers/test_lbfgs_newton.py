@@ -27,7 +27,7 @@ def newton(y):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_over_a_large_dense_x_lbfgs_comes_to_the_end_of_newton(data, dtype):
+def test_lbfgs_reaches_newtons_optimum_for_a_large_dense_X(data, dtype):
     X, y = data[0].astype(dtype), data[1]
     model = LogisticClassifier(tol=1e-5).fit(X, y)
     other = LogisticClassifier(tol=1e-5, solver="newton-cg").fit(X, y)
@@ -37,24 +37,24 @@ def test_over_a_large_dense_x_lbfgs_comes_to_the_end_of_newton(data, dtype):
     np.testing.assert_allclose(model.coef_, other.coef_, rtol=0, atol=2e-4)
 
 
-def test_few_rows_and_starts_near_the_end_have_newton_from_the_first(data):
+def test_few_rows_and_warm_starts_begin_with_newton(data):
     X, y = data
     assert LogisticClassifier().fit(X[:500], y[:500]).solver_ == newton(y)
     assert LogisticClassifier(warm_start=True).fit(X, y).fit(X, y).solver_ == newton(y)
 
 
-def test_a_softmax_has_newton_from_the_first(data):
+def test_a_softmax_begins_with_newton(data):
     classes = np.digitize(data[0][:, 0], [-0.5, 0.5])
     assert SoftmaxClassifier().fit(data[0], classes).solver_ == "newton-cg"
 
 
-def test_a_sparse_x_has_newton_from_the_first(data):
+def test_a_sparse_X_begins_with_newton(data):
     X, y = data
     X = scipy.sparse.csr_array(np.where(X > 1.5, X, 0.0))
     assert LogisticClassifier().fit(X, y).solver_ == newton(y)
 
 
-def test_columns_whose_correlation_is_not_known_have_newton_from_the_first(rng):
+def test_more_columns_than_a_gram_matrix_has_begin_with_newton(rng):
     X = rng.normal(size=(1_100, 2_100)).astype(np.float32)
     assert LogisticClassifier().fit(X, X[:, 0] + rng.normal(size=1_100) > 0).solver_ == "newton-cg"
 

@@ -67,7 +67,7 @@ METHODS = {"newton-cholesky": newton_cholesky, "newton-cg": newton_cg}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_problems_side_by_side_end_where_each_ends_alone(rng, name):
+def test_problems_solved_together_end_where_each_ends_alone(rng, name):
     objective = problems(rng)
     result = METHODS[name](objective, np.zeros((3, 5)), tol=1e-8, max_iter=100)
     assert result.converged.all()
@@ -117,7 +117,7 @@ def test_the_start_is_not_written_to_and_no_iterations_return_it(rng, name):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ridge", [0.0, 1e-8])
-def test_a_singular_hessian_is_no_obstacle(rng, name, ridge):
+def test_newton_converges_with_a_singular_hessian(rng, name, ridge):
     A = rng.normal(size=(1, 40, 3))
     wide = np.concatenate([A, A[:, :, :1], np.zeros((1, 40, 1)), A[:, :, 1:2] + A[:, :, 2:]], axis=2)
     t = rng.normal(size=(1, 40)) * 3
@@ -140,7 +140,7 @@ class Cliff(Convex):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_to_where_the_objective_is_not_a_number_is_cut(name):
+def test_a_step_to_where_the_objective_is_nan_is_shortened(name):
     A = np.eye(2)[None] * 1.0
     # at |r| = 4 the curvature is 1e-3 and a full Newton step overshoots by far
     objective = Cliff(A, np.zeros((1, 2)))
@@ -159,7 +159,7 @@ class Broken(Convex):
         return value, gradient, hessian
 
 
-def test_a_hessian_of_nan_ends_at_the_last_good_point_without_convergence(rng):
+def test_a_hessian_of_nan_ends_at_the_last_finite_point_unconverged(rng):
     objective = Broken(rng.normal(size=(1, 40, 3)) * 3, rng.normal(size=(1, 40)) * 9)
     result = newton_cholesky(objective, np.zeros((1, 3)), tol=1e-10, max_iter=50)
     assert np.isfinite(result.w).all()
@@ -183,7 +183,7 @@ def costly(rng):
     return Counting(A, A @ np.ones(5) + rng.normal(size=(2, 400)) / 2)
 
 
-def test_a_dear_hessian_serves_for_several_steps_to_the_same_end(rng):
+def test_a_costly_hessian_is_reused_for_several_steps_to_the_same_optimum(rng):
     objective = costly(rng)
     result = newton_cholesky(objective, np.zeros((2, 5)), tol=1e-6, max_iter=50)
     plain_objective = Counting(objective.A, objective.t)
@@ -195,7 +195,7 @@ def test_a_dear_hessian_serves_for_several_steps_to_the_same_end(rng):
 
 
 @pytest.mark.parametrize("wrong", [1e-6, 0.2, 5.0, 1e6, 0.0, np.nan])
-def test_a_given_hessian_that_is_far_off_is_made_anew(rng, wrong):
+def test_an_inaccurate_hessian_at_the_start_is_recomputed(rng, wrong):
     objective = costly(rng)
     plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
     start = plain.w + 0.01
@@ -206,7 +206,7 @@ def test_a_given_hessian_that_is_far_off_is_made_anew(rng, wrong):
     np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
 
 
-def test_a_given_hessian_that_is_near_is_enough(rng):
+def test_an_accurate_hessian_at_the_start_is_enough(rng):
     objective = costly(rng)
     plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
     start = plain.w + 0.01
@@ -235,7 +235,7 @@ def test_solve_positive_reads_the_lower_triangle_only(rng, n):
     np.testing.assert_array_equal(lower, kept)
 
 
-def test_solve_positive_does_not_mind_units(rng):
+def test_solve_positive_is_independent_of_units(rng):
     matrix, rhs = positive(rng, 6), rng.normal(size=6)
     unit = 10.0 ** np.array([-12, -6, 0, 0, 6, 12])
     expected = np.linalg.solve(matrix, rhs)

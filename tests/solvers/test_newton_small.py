@@ -53,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize("p", [2, 5, 12])
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_the_steps_are_those_taken_one_by_one(monkeypatch, case, classes, p, dtype):
+def test_compiled_steps_are_those_of_the_solver(monkeypatch, case, classes, p, dtype):
     X, y, weight = table(p=p, classes=classes)
     X = X.astype(dtype)
     weight = weight if p == 5 else None
@@ -114,7 +114,7 @@ def unusual(name):
         "squared error",
     ],
 )  # fmt: skip
-def test_what_is_unusual_ends_as_it_does_one_by_one(monkeypatch, name):
+def test_unusual_problems_end_as_they_do_with_the_solver(monkeypatch, name):
     model, X, y, options = unusual(name)
     fast, said = fit(model, X, y, **options)
     one_by_one(monkeypatch)
@@ -167,7 +167,7 @@ def test_numbers_too_large_are_the_same_error(monkeypatch):
         one_by_one(monkeypatch)
 
 
-def test_a_callback_hears_of_each_step(capsys):
+def test_a_callback_is_called_after_each_step(capsys):
     X, y, _ = table()
     model = SoftmaxClassifier(verbose=1).fit(X, y)
     assert capsys.readouterr().out.count("iteration") == model.n_iter_[0]
@@ -175,7 +175,7 @@ def test_a_callback_hears_of_each_step(capsys):
     np.testing.assert_allclose(quiet.loss_curve_, model.loss_curve_, rtol=1e-13)
 
 
-def test_only_small_problems_are_taken_so(monkeypatch):
+def test_only_small_problems_take_compiled_steps(monkeypatch):
     taken = []
     true = small_newton.steps
     monkeypatch.setattr(small_newton, "steps", lambda *args: taken.append(args[1].rows) or true(*args))

@@ -64,7 +64,7 @@ def gaps(path):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_point_is_as_near_its_optimum_as_tol_says(rng, grid, kind, fit_intercept):
+def test_every_point_of_a_path_is_within_tol_of_its_optimum(rng, grid, kind, fit_intercept):
     rows = rows_of(rng, kind, fit_intercept=fit_intercept)
     path = walk(rows, GRIDS[grid])
     assert len(path) == len(GRIDS[grid])
@@ -76,7 +76,7 @@ def test_every_point_is_as_near_its_optimum_as_tol_says(rng, grid, kind, fit_int
 
 
 @pytest.mark.parametrize("kind", ["binary", "softmax"])
-def test_a_smaller_tol_gets_nearer(rng, kind):
+def test_a_smaller_tol_gives_a_more_accurate_path(rng, kind):
     path = walk(rows_of(rng, kind), GRIDS["fine"], tol=1e-6)
     assert max(gaps(path)) < 1e-11
 
@@ -87,7 +87,7 @@ def test_a_smaller_tol_gets_nearer(rng, kind):
     ids=["weights", "CSR", "float32"],
 )
 @pytest.mark.parametrize("kind", ["one-vs-rest", "soft labels", "softmax"])
-def test_weights_sparse_rows_and_float32(rng, kind, options):
+def test_a_path_with_weights_sparse_rows_or_float32_ends_at_its_optima(rng, kind, options):
     path = walk(rows_of(rng, kind, **options), GRIDS["fine"])
     assert max(gaps(path)) < (1e-5 if "dtype" in options else 1e-7)
 
@@ -152,7 +152,7 @@ def test_an_output_without_an_optimum_does_not_stop_the_others(rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_objective_adopts_what_is_known_at_another_penalty(rng, kind):
+def test_value_gradient_and_hessian_are_converted_to_another_penalty(rng, kind):
     rows = rows_of(rng, kind)
     w = rng.normal(size=LinearObjective(rows, 1.0).shape)
     for pair in [(0.3, 7.0), (np.inf, np.inf)]:
@@ -166,7 +166,7 @@ def test_an_objective_adopts_what_is_known_at_another_penalty(rng, kind):
         np.testing.assert_allclose(lower, np.tril(expected[2]), rtol=1e-9, atol=1e-9 * abs(lower).max())
 
 
-def test_what_does_not_depend_on_the_penalty_is_made_once(rng):
+def test_what_does_not_depend_on_the_penalty_is_computed_once(rng):
     rows = rows_of(rng, "softmax")
     assert rows.gram() is rows.gram()
     assert rows.null_sums() is rows.null_sums()
@@ -176,7 +176,7 @@ def test_what_does_not_depend_on_the_penalty_is_made_once(rng):
         np.testing.assert_array_equal(objective.null_value(), objective.value_and_gradient(w)[0])
 
 
-def test_rounding_does_not_add_up_along_a_path(rng):
+def test_rounding_errors_do_not_accumulate_along_a_path(rng):
     # The shift that all outputs of a softmax have in common is held by the penalty alone, which the Hessian
     # of a column this large does not even show.
     rows = rows_of(rng, "softmax", fit_intercept=False)
@@ -190,7 +190,7 @@ def test_rounding_does_not_add_up_along_a_path(rng):
         np.testing.assert_allclose(objective.coef(result.w).sum(axis=0), 0.0, atol=1e-6 * abs(result.w).max())
 
 
-def test_only_a_penalised_softmax_has_a_shift_to_lose(rng):
+def test_only_a_penalised_softmax_loses_its_common_shift(rng):
     for kind in KINDS:
         rows = rows_of(rng, kind)
         w = rng.normal(size=LinearObjective(rows, 1.0).shape)

@@ -97,7 +97,7 @@ def test_subgradients_hold_zero_at_the_end(rng, matrices):
 
 
 @pytest.mark.parametrize("matrices", [True, False])
-def test_it_ends_where_a_split_into_positive_parts_ends(rng, matrices):
+def test_the_optimum_is_that_of_a_split_into_positive_parts(rng, matrices):
     objective = problems(rng, matrices)
     result = proximal_newton(objective, np.zeros((3, 12)), tol=1e-7, max_iter=100)
     for k in range(3):
@@ -115,7 +115,7 @@ def test_it_ends_where_a_split_into_positive_parts_ends(rng, matrices):
         np.testing.assert_allclose(result.value[k], found.fun, rtol=1e-7)
 
 
-def test_matrices_and_products_agree(rng):
+def test_hessian_blocks_and_hessian_products_give_the_same_optimum(rng):
     ends = [
         proximal_newton(problems(np.random.default_rng(5), kind), np.zeros((3, 12)), tol=1e-7, max_iter=100)
         for kind in (True, False)
@@ -126,7 +126,7 @@ def test_matrices_and_products_agree(rng):
 
 
 @pytest.mark.parametrize("matrices", [True, False])
-def test_without_an_l1_norm_it_is_newton(rng, matrices):
+def test_without_an_l1_penalty_it_is_newtons_method(rng, matrices):
     objective = problems(rng, matrices, l1=0.0)
     result = proximal_newton(objective, np.zeros((3, 12)), tol=1e-6, max_iter=100)
     best = newton_cholesky(objective, np.zeros((3, 12)), tol=1e-10, max_iter=100)
@@ -135,7 +135,7 @@ def test_without_an_l1_norm_it_is_newton(rng, matrices):
 
 
 @pytest.mark.parametrize("matrices", [True, False])
-def test_duplicated_and_empty_columns_are_no_obstacle(rng, matrices):
+def test_duplicated_and_empty_columns_converge(rng, matrices):
     plain = problems(rng, matrices)
     A = np.concatenate([plain.A, plain.A[:, :, :2], -plain.A[:, :, :1], 0 * plain.A[:, :, :2]], axis=2)
     wide = Convex(A, plain.t, plain.l1[:, :1], matrices=matrices)
@@ -205,7 +205,7 @@ def test_models_are_minimised_to_their_optimality_conditions(rng, rank):
     np.testing.assert_allclose(found, decrease, rtol=1e-6)
 
 
-def test_sweeps_say_what_they_gain_and_keep_the_gradient(rng):
+def test_coordinate_descent_returns_its_decrease_and_updates_the_gradient(rng):
     matrix, gradient = quadratic(rng, 9, 20)
     l1, z, slope, gains = np.full(9, 1.0), np.zeros(9), gradient.copy(), np.empty(4)
     everywhere = np.full(9, np.inf)
@@ -215,7 +215,7 @@ def test_sweeps_say_what_they_gain_and_keep_the_gradient(rng):
     assert np.all(np.diff(gains) <= 0)
 
 
-def test_bounded_models_stay_within_their_reach(rng):
+def test_steps_stay_within_the_trust_radius(rng):
     matrix, gradient = quadratic(rng, 9, 20)
     w, l1, reach = rng.normal(size=9), np.full(9, 1.0), np.full(9, 0.05)
     d, decrease, reached = minimise_model(matrix, gradient, w, l1, 0.0, 1e-12, reach)
@@ -228,7 +228,7 @@ def test_bounded_models_stay_within_their_reach(rng):
     assert decrease > 0
 
 
-def test_a_start_that_bends_too_little_is_met_with_caution(rng):
+def test_a_start_with_little_curvature_is_damped(rng):
     objective = Convex(np.full((1, 5, 1), 1.0), np.full((1, 5), 4.0), 0.1)
     objective.unit_score_change[:] = 1.0
     result = proximal_newton(objective, np.zeros((1, 1)), tol=1e-7, max_iter=100)

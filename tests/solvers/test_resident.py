@@ -110,7 +110,7 @@ def solved(solver, objectives, *, tol=TOL, max_iter=300, start=0.0):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("solver", "kind"), CASES)
-def test_the_optimum_and_the_verdict_are_those_of_numpy(solver, kind, dtype, device):
+def test_the_optimum_and_convergence_are_those_of_numpy(solver, kind, dtype, device):
     if device.wide == np.float32 and dtype == np.float64:
         dtype = np.float32
     objectives = pair(kind, device, dtype=dtype)
@@ -142,7 +142,7 @@ def test_the_optimum_and_the_verdict_are_those_of_numpy(solver, kind, dtype, dev
     ids=str,
 )
 @pytest.mark.parametrize(("solver", "kind"), [c for c in CASES if c[1] in ("one", "several", "softmax")])
-def test_weights_penalties_and_separable_data_change_nothing_of_that(solver, kind, options, device):
+def test_with_weights_penalties_and_separable_data_too_they_are_those_of_numpy(solver, kind, options, device):
     if options.get("weights") == "outputs" and kind == "softmax":
         options = {"weights": "rows", "C": 0.01}
     dtype = np.dtype(device.wide)
@@ -160,7 +160,7 @@ def test_weights_penalties_and_separable_data_change_nothing_of_that(solver, kin
 
 
 @pytest.mark.parametrize("solver", [lbfgs, newton_cg])
-def test_a_start_that_is_worse_than_0_is_left_for_it(solver, device):
+def test_a_start_worse_than_0_is_replaced_by_0(solver, device):
     dtype = np.dtype(device.wide)
     objectives = pair("several", device, dtype=dtype)
     found, expected = solved(solver, objectives, start=50.0, tol=1e-4)
@@ -170,7 +170,7 @@ def test_a_start_that_is_worse_than_0_is_left_for_it(solver, device):
 
 
 @pytest.mark.parametrize("kind", ["several", "softmax"])
-def test_preconditioners_of_all_kinds_are_the_same_elsewhere(kind, monkeypatch, device):
+def test_preconditioners_of_all_kinds_are_the_same_on_a_device(kind, monkeypatch, device):
     if device.wide == np.float32:
         return
     here, there = pair(kind, device, C=3.0)
@@ -191,7 +191,7 @@ def test_preconditioners_of_all_kinds_are_the_same_elsewhere(kind, monkeypatch, 
 
 
 @pytest.mark.parametrize("kind", ["several", "softmax"])
-def test_a_long_fit_takes_new_preconditioners_elsewhere_too(kind):
+def test_a_long_fit_on_a_device_renews_its_preconditioner(kind):
     objectives = pair(kind, torch_device(), n=400, p=40, C=1e5, noise=0.1)
     asked = []
     renew = objectives[1].preconditioner_at
@@ -206,7 +206,7 @@ def test_a_long_fit_takes_new_preconditioners_elsewhere_too(kind):
 
 
 @pytest.mark.parametrize("solver", [lbfgs, newton_cg])
-def test_callbacks_see_numpy(solver, device):
+def test_callbacks_get_numpy_arrays(solver, device):
     seen = []
     _, there = pair("softmax", device, dtype=np.dtype(device.wide))
     result = solver(
@@ -220,7 +220,7 @@ def test_callbacks_see_numpy(solver, device):
 
 @pytest.mark.parametrize("solver", [newton_cholesky, proximal_newton])
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
-def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kind, device):
+def test_solvers_with_parameters_of_numpy_run_over_rows_on_a_device(solver, kind, device):
     dtype = np.dtype(device.wide)
     objectives = pair(kind, device, dtype=dtype, l1_ratio=0.5 if solver is proximal_newton else 0.0)
     found, expected = solved(solver, objectives, tol=1e-4)
@@ -228,13 +228,13 @@ def test_solvers_that_keep_numpys_parameters_run_over_rows_elsewhere(solver, kin
     assert_same(found, expected, dtype, rtol=1e-3)
 
 
-def test_many_rows_elsewhere_give_a_sampled_start():
+def test_many_rows_on_a_device_start_from_a_sample():
     objectives = pair("one", torch_device(), n=40_000, p=4)
     assert objectives[1].subsample(128).rows.n == objectives[0].subsample(128).rows.n < 40_000
     assert_same(*solved(newton_cholesky, objectives))
 
 
-def test_sparse_rows_elsewhere_are_solved_without_a_dual_ascent(monkeypatch):
+def test_sparse_rows_on_a_device_are_solved_without_a_dual_ascent(monkeypatch):
     objectives = pair("several", torch_device(), container=scipy.sparse.csr_matrix)
     assert not objectives[1].rows.supports_dual_ascent
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
@@ -284,7 +284,7 @@ class Valleys:
 
 @pytest.mark.parametrize("edge", [np.inf, 1.25])
 @pytest.mark.parametrize("memory", [1, 3, 10])
-def test_lbfgs_takes_the_same_steps_elsewhere_with_any_memory(memory, edge):
+def test_lbfgs_takes_the_same_steps_on_a_device_with_any_memory(memory, edge):
     steepness, start = [1.0, 30.0, 100.0], np.array([[1.0, 1.0], [-1.2, 1.0], [-1.2, 1.0]])
     here = Valleys(steepness, NUMPY, edge)
     expected = lbfgs(here, start, tol=1e-6, max_iter=500, memory=memory)
@@ -301,7 +301,7 @@ def test_lbfgs_takes_the_same_steps_elsewhere_with_any_memory(memory, edge):
         np.testing.assert_allclose(found.curve[:8], expected.curve[:8], rtol=1e-6)
 
 
-def test_no_step_elsewhere_is_not_convergence_either():
+def test_no_step_on_a_device_is_not_convergence():
     class Wrong(Valleys):
         def value_and_gradient(self, w):
             value, gradient = super().value_and_gradient(w)
@@ -314,7 +314,7 @@ def test_no_step_elsewhere_is_not_convergence_either():
     assert np.isfinite(found.value).all()
 
 
-def test_a_direction_that_is_no_number_is_no_step_elsewhere():
+def test_a_direction_of_nan_is_no_step_on_a_device():
     class Lost(Plain):
         def __call__(self, x):
             rows = np.asarray([[np.inf], [1.0]])
@@ -356,7 +356,7 @@ class Bowls:
         return +(self.says * (self.curvature * direction))
 
 
-def test_newton_cg_follows_the_gradient_elsewhere_too_where_nothing_bends():
+def test_newton_cg_on_a_device_follows_the_gradient_where_there_is_no_curvature():
     curvature = np.array([[0.5, 1.0, 1.2], [1.0, 10.0, 100.0], [1.0, 1.0, 1.0], [3.0, 4.0, 5.0]])
     says = np.array([0.0, 1.0, 1.0, 1.0])
     start = np.zeros((4, 3))
@@ -423,7 +423,7 @@ def hidden_waits():
 
 
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
-def test_lbfgs_waits_once_for_each_look_along_a_direction(kind, waits, hidden_waits, monkeypatch):
+def test_lbfgs_waits_for_the_device_once_per_line_search_trial(kind, waits, hidden_waits, monkeypatch):
     _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()  # it keeps the Gram matrix
     calls = count_calls(monkeypatch, there, "value_and_gradient")
@@ -440,7 +440,7 @@ def test_lbfgs_waits_once_for_each_look_along_a_direction(kind, waits, hidden_wa
 
 
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
-def test_newton_cg_waits_once_for_each_product(kind, waits, hidden_waits, monkeypatch):
+def test_newton_cg_waits_for_the_device_once_per_product(kind, waits, hidden_waits, monkeypatch):
     _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()
     monkeypatch.setattr(there, "local_preconditioner", lambda: None)
