@@ -16,8 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss._version import __version__
 from sklloss._warnings import warn
-from sklloss.arrays.device import Device, device_of, is_out_of_memory, torch_device
-from sklloss.arrays.transfer import to_device, to_numpy
+from sklloss.arrays.device import Device, device_of, is_out_of_memory, to_device, to_numpy, torch_device
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss.arrays.transfer import to_numpy
+from sklloss.arrays.device import to_numpy
 from sklloss.data.checks import Array, MatrixLike, check_same_device, check_X, on_host
 from sklloss.data.targets import hard_labels
 

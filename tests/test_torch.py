@@ -8,8 +8,7 @@ from array_api_compat import array_namespace
 from sklearn.base import clone
 
 from sklloss import LogisticClassifier, MLPClassifier, MLPRegressor, SoftmaxClassifier
-from sklloss.arrays.device import requested_device
-from sklloss.arrays.transfer import full_precision
+from sklloss.arrays.device import full_precision, requested_device
 from sklloss.data.dataset import move_to_device
 
 torch = pytest.importorskip("torch")

@@ -1,11 +1,18 @@
-"""The device that an array lives on: a namespace of the array API and one of its devices."""
+"""Devices: where arrays live, how they are moved from and to NumPy, and at which precision torch multiplies.
+
+A `Device` is a namespace of the array API and one of its devices. None stands for NumPy.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import reprlib
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +174,25 @@ def device_of(array: Any) -> Device | None:
     return Device(xp, native_device(array))
 
 
+def to_numpy(array: Any) -> Any:
+    """An array of any namespace and device as a NumPy array, without a copy where possible.
+
+    Whatever `device_of` gives no device for is returned unchanged.
+    """
+    device = device_of(array)
+    return array if device is None else device.as_numpy(array)
+
+
+def to_device(array: npt.NDArray[Any], device: Device | None) -> Any:
+    """A NumPy array on a device, its values unchanged; None stands for NumPy.
+
+    What the device cannot represent exactly stays a NumPy array: strings, and numbers of a dtype that the
+    device does not support and that any other would round.
+    """
+    dtype = device.holds(array) if device is not None and array.dtype.kind in "biuf" else None
+    return array if device is None or dtype is None else device.put(array, dtype)
+
+
 def check_writable(device: Device, what: str) -> None:
     """Raise a TypeError if arrays of the device are immutable; ``what`` names what writes to them."""
     if device.is_jax:
@@ -255,3 +281,84 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "out of memory" in str(error).lower()
         or (type(error).__name__ == "OutOfMemoryError")
     )
+
+
+@contextlib.contextmanager
+def full_precision(device: Device | None) -> Iterator[None]:
+    """A context in which torch computes float32 products in float32, not in TF32 or bfloat16.
+
+    Autocasting, which a surrounding training loop may have enabled, is off as well. Does nothing on other
+    devices.
+    """
+    if device is None or not device.is_torch:
+        yield
+        return
+    torch = importlib.import_module("torch")
+    _precision.enter(torch)
+    try:
+        with _without_autocast(torch, device.native):
+            yield
+    finally:
+        _precision.leave()
+
+
+class _FullPrecision:
+    """The threads in `full_precision`: the first changes torch's settings, the last restores them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._restore: Callable[[], None] = lambda: None
+
+    def enter(self, torch: Any) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._restore = _set_full_precision(torch)
+            self._threads += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._restore()
+
+
+_precision = _FullPrecision()
+
+
+def _set_full_precision(torch: Any) -> Callable[[], None]:
+    """Make float32 products exact; returns a function that restores torch's settings."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch before 2.9 has a single setting
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        return functools.partial(torch.set_float32_matmul_precision, before)
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    settings = [_precision_of(backend) for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+
+    def restore() -> None:
+        for backend, setting in zip(backends, settings, strict=True):
+            backend.fp32_precision = setting
+
+    return restore
+
+
+def _precision_of(backend: Any) -> str:
+    """The precision set for a backend; "none" if it inherits that of all operations."""
+    precision: str = backend.fp32_precision
+    # Reading does not distinguish a value set here from an inherited one; unsetting it does.
+    backend.fp32_precision = "none"
+    return "none" if backend.fp32_precision == precision else precision
+
+
+def _without_autocast(torch: Any, device: Any) -> AbstractContextManager[Any]:
+    """A context without ``torch.autocast`` in this thread."""
+    try:
+        if not torch.is_autocast_enabled(device.type):
+            return contextlib.nullcontext()
+    except RuntimeError:
+        # This type of device has no autocasting.
+        return contextlib.nullcontext()
+    context: AbstractContextManager[Any] = torch.autocast(device.type, enabled=False)
+    return context

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
-from sklloss.arrays.device import Device, device_of
-from sklloss.arrays.transfer import to_numpy
+from sklloss.arrays.device import Device, device_of, to_numpy
 from sklloss.kernels.linear import gradient as gradient_kernels
 from sklloss.losses import Loss
 

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
-from sklloss.arrays.device import Device, device_of, requested_device
-from sklloss.arrays.transfer import to_device, to_numpy, transfer
+from sklloss.arrays.device import Device, device_of, requested_device, to_device, to_numpy
+from sklloss.arrays.matrices import transfer
 from sklloss.data.checks import (
     check_finite,
     check_same_device,

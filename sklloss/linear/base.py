@@ -24,8 +24,7 @@ from sklloss._base import (
 from sklloss._class_predictions import ClassPredictions
 from sklloss._warnings import warn
 from sklloss.arrays import threads
-from sklloss.arrays.device import device_of
-from sklloss.arrays.transfer import full_precision, to_device
+from sklloss.arrays.device import device_of, full_precision, to_device
 from sklloss.data.checks import (
     Array,
     MatrixLike,

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sklloss._base import unchanged_on_error
 from sklloss.arrays import threads
-from sklloss.arrays.transfer import full_precision, to_device
+from sklloss.arrays.device import full_precision, to_device
 from sklloss.data.checks import Array, MatrixLike, check_integer, check_real, dtype_of, is_auto, on_host
 from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.targets import check_class_stream

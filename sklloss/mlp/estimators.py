@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._class_predictions import ClassPredictions
-from sklloss.arrays.transfer import to_device
+from sklloss.arrays.device import to_device
 from sklloss.data.checks import (
     Array,
     ClassWeight,

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sklloss.arrays.device import Device, check_writable, device_of
+from sklloss.arrays.device import Device, check_writable, device_of, full_precision
 from sklloss.arrays.ops import ACTIVATIONS, Array, Steps, ops_for
 from sklloss.arrays.ops_torch import in_place
-from sklloss.arrays.transfer import full_precision
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _checks
 from sklloss.objectives.network import NetworkObjective, unpack

@@ -19,10 +19,9 @@ from numpy.typing import DTypeLike
 
 from sklloss import kernels
 from sklloss.arrays import threads
-from sklloss.arrays.device import Device
+from sklloss.arrays.device import Device, to_numpy
 from sklloss.arrays.ops import Array, Steps
 from sklloss.arrays.threads import single_threaded_blas
-from sklloss.arrays.transfer import to_numpy
 from sklloss.data.dataset import Dataset
 from sklloss.kernels import data as data_kernels
 from sklloss.kernels.network import network as network_kernels  # type: ignore[attr-defined]

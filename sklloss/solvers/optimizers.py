@@ -17,8 +17,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import DTypeLike
 
+from sklloss.arrays.device import to_numpy
 from sklloss.arrays.ops import AdamSteps, SGDSteps, Steps
-from sklloss.arrays.transfer import to_numpy
 from sklloss.solvers.base import TrainingObjective
 
 # "adaptive" does not lower the learning rate below this.

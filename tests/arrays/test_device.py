@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sklloss.arrays import transfer as transfer_module
-from sklloss.arrays.device import Device, device_of
-from sklloss.arrays.transfer import full_precision, transfer
+from sklloss.arrays import matrices
+from sklloss.arrays.device import Device, device_of, full_precision
+from sklloss.arrays.matrices import transfer
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_torch_holds_unsigned_numbers_as_signed_ones(torch):
 
 
 def test_rows_change_their_dtype_part_by_part(other_device, rng, monkeypatch):
-    monkeypatch.setattr(transfer_module, "PART_BYTES", 100)
+    monkeypatch.setattr(matrices, "PART_BYTES", 100)
     X = rng.normal(size=(37, 5))
     sizes = []
     put = Device.put

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.arrays import transfer as transfer_module
+from sklloss.arrays import matrices
 from sklloss.data.dataset import Dataset
 from sklloss.objectives import device_batches
 from sklloss.objectives.passes import EpochPlan, make_passes
@@ -68,7 +68,7 @@ def both(
     w = rng.normal(size=(outputs, P + 1)) / 3
     values, weight = (None if v is None else v.astype(dtype) for v in (values, weight))
     results = []
-    for one in (X, transfer_module.transfer(scipy.sparse.csr_array(X) if sparse else X, device)):
+    for one in (X, matrices.transfer(scipy.sparse.csr_array(X) if sparse else X, device)):
         rows = make_passes(
             Dataset(one, values, codes, weight, outputs), loss, fit_intercept=True, center=center
         )
@@ -179,7 +179,7 @@ def test_slopes_that_sum_to_zero_are_recognised(setting, rng):
     device, dtype, _ = setting
     X = rng.normal(size=(N, P)).astype(dtype)
     slopes = rng.normal(size=(N, K)).astype(dtype)
-    for one in (X, transfer_module.transfer(X, device)):
+    for one in (X, matrices.transfer(X, device)):
         rows = make_passes(
             Dataset(one, None, rng.integers(0, K, N), None, K), losses.CrossEntropy(), fit_intercept=True
         )

@@ -8,7 +8,7 @@ import scipy.sparse
 
 from sklloss import losses
 from sklloss.arrays.device import device_of, requested_device
-from sklloss.arrays.transfer import transfer
+from sklloss.arrays.matrices import transfer
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss
 from sklloss.objectives import device_passes

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 from sklloss import losses
-from sklloss.arrays import transfer as transfer_module
+from sklloss.arrays import matrices
 from sklloss.data.dataset import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
@@ -36,7 +36,7 @@ def objectives(setting, loss, rng, *, C=1.0, weight=None, sparse=False, features
     target = (None, codes) if loss.target == "classes" else (values, None)
     weight = None if weight is None else weight.astype(dtype)
     made = []
-    for one in (X, transfer_module.transfer(X, device)):
+    for one in (X, matrices.transfer(X, device)):
         rows = make_passes(Dataset(one, *target, weight, K), loss, fit_intercept=True, center=True)
         made.append(LinearObjective(rows, C))
     return made
@@ -133,7 +133,7 @@ def test_a_stream_ends_where_that_of_numpy_does(setting, adaptive, loss, sparse,
 def test_batches_of_many_rows_are_larger_on_a_device(find_device, rng):
     X = rng.normal(size=(120_000, 1)).astype(np.float32)
     sizes = []
-    for one in (X, transfer_module.transfer(X, find_device("torch"))):
+    for one in (X, matrices.transfer(X, find_device("torch"))):
         rows = make_passes(
             Dataset(one, (X > 0).astype(X.dtype), None, None, 1), losses.LogLoss(), fit_intercept=True
         )

@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 
 from sklloss import losses
 from sklloss.arrays.device import Device
-from sklloss.arrays.transfer import transfer
+from sklloss.arrays.matrices import transfer
 from sklloss.arrays.vectors import NUMPY, ArrayVectors
 from sklloss.data.dataset import Dataset
 from sklloss.objectives.device_passes import DevicePasses

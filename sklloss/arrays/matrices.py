@@ -1,4 +1,4 @@
-"""CSR matrices on torch devices."""
+"""X on a device: dense arrays, moved part by part, and CSR matrices on torch devices."""
 
 from __future__ import annotations
 
@@ -9,11 +9,58 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
 from sklloss.arrays.device import Device, is_out_of_memory
 
 Tensor: TypeAlias = Any
 Indices: TypeAlias = npt.NDArray[np.integer[Any]]
+
+# Bytes moved at a time. Moving may take a copy of each part on the host, which this bounds.
+PART_BYTES = 1 << 26
+
+
+def transfer(X: Any, device: Device, dtype: npt.DTypeLike | None = None) -> Any:
+    """Move a dense NumPy array or a CSR matrix to a device, part by part, with no full copy on the host.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, features), float32 or float64
+    device : Device
+    dtype : NumPy dtype, optional
+        The dtype of a dense X on the device; by default that of X.
+
+    Returns
+    -------
+    array of the device, or TorchCSR
+
+    Raises
+    ------
+    MemoryError
+        If X does not fit on the device. Nothing of it is left there then.
+    """
+    dtype = np.dtype(X.dtype if dtype is None else dtype)
+    try:
+        if scipy.sparse.issparse(X):
+            return TorchCSR(X, device)
+        with np.errstate(over="ignore"):
+            rows = max(1, PART_BYTES // max(1, dtype.itemsize * X.shape[1]))
+            if X.shape[0] <= rows:
+                return device.put(X, dtype)
+            moved = device.xp.empty(X.shape, dtype=device.real(dtype), device=device.native)
+            for first in range(0, X.shape[0], rows):
+                last = min(first + rows, X.shape[0])
+                moved[first:last, ...] = device.put(X[first:last], dtype)
+            return moved
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        # The stored values of a sparse matrix, whose size is their number.
+        n_bytes = X.size * dtype.itemsize
+        reason = str(error).splitlines()[0]
+    # Raised outside the handler: the traceback of the caught error would keep the moved parts alive.
+    moved = None
+    raise MemoryError(f"X takes {n_bytes / 2**30:.3g} GiB, which {device} has no room for: {reason}")
 
 
 class TorchCSR:
@@ -25,7 +72,7 @@ class TorchCSR:
     Parameters
     ----------
     X : CSR matrix or array of shape (n, features), float32 or float64
-        Without duplicate entries. It is kept, not copied.
+        Without duplicate entries. It is referenced, not copied.
     device : Device
 
     Attributes
@@ -55,7 +102,7 @@ class TorchCSR:
 
     @property
     def host(self) -> Any:
-        """The SciPy matrix it was made from."""
+        """The SciPy matrix that it was made from."""
         return self._host
 
     @cached_property
