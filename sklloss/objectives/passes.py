@@ -82,19 +82,43 @@ class EpochPlan:
 
 
 class Passes(ABC):
-    """X, targets and weights bound to a loss, ready for passes over the rows.
+    """X, targets and weights bound to a loss, ready for passes over the rows; abstract.
 
-    A kind of array is one subclass, which says where X is read and where sums are added up. It implements
+    Linear models see X through this class alone. Each kind of array has a subclass: `NumPyPasses` runs
+    compiled kernels on threads, `DevicePasses` runs array API code on a device. To add a kind, write a
+    subclass in one file and let `make_passes` choose it. If blocks of rows are spread over processes, for
+    example, each process can hold the `NumPyPasses` of its block, whose results the subclass adds up.
 
-    - `value_and_gradient`, `product`, `hessian`, `hessian_block`, `hessian_diagonal`: sums over fixed blocks
-      of rows, added in block order, so that results do not depend on the number of workers;
-    - `epoch`, `empty_slopes`, `slopes_sum_to_zero`: stochastic passes;
-    - `_rows_as_numpy`, `_same_as_first_row`, `_squared_columns`, `_column_maxima`,
-      `_full_gram`: small statistics of X;
-    - where it can, `newton_steps` and the methods of dual ascent.
+    A subclass must implement:
 
-    Parameters of a model are float64 of shape (outputs, width), the intercept last. They are those of X less
-    ``center`` (see `uncentered`).
+    - `value_and_gradient` and `hessian`, sums over the rows at given parameters;
+    - `product`, `hessian_block` and `hessian_diagonal`, sums with the curvature stored by an earlier pass;
+    - `epoch`, `empty_slopes` and `slopes_sum_to_zero`, for stochastic solvers;
+    - `_squared_columns` and `_column_maxima`, statistics of the columns of X;
+    - `_rows_as_numpy` and `_same_as_first_row`, reads of a dense X for centering.
+
+    It may override `newton_steps`, which solves small problems in one call, and the methods of dual ascent,
+    from `supports_dual_ascent` on. Everything else is written in terms of these methods.
+
+    What callers rely on:
+
+    - The scores of a row x are ``coef[:, :features] @ (x - center) + coef[:, features]``; without an
+      intercept there is no last column and no center. X must not be changed or copied as a whole to center
+      it: compute the scores with ``uncentered(coef)``, and subtract ``center`` times the gradient by the
+      intercept from the gradient by the coefficients.
+    - Parameters and results are float64 NumPy arrays, with the model's parameters of shape (outputs, width).
+      Only if ``device`` is not None are arrays on the device also passed to `value_and_gradient` and
+      `product`, which then return such arrays.
+    - Results do not depend on the number of workers: sum over blocks of rows whose bounds depend on the data
+      alone, and add these sums in the order of the blocks, in float64.
+    - A row of weight 0 adds exactly 0, even if its loss is not finite.
+    - A loss that is not ``additive`` is not a sum over rows, and needs the scores of all rows at once.
+    - `value_and_gradient` stores the curvature of each row if asked to, and it stays until it is next asked.
+    - Only a subclass looks into the slopes that its `empty_slopes` has made: callers pass them on.
+    - A class code out of range raises ``self._bad_code(row)``.
+
+    The constructor calls `_rows_as_numpy` if it is to find a center. `every_nth` and `gram` make further
+    passes of the same class, so subclasses keep the parameters of the constructor.
 
     Parameters
     ----------
@@ -117,6 +141,13 @@ class Passes(ABC):
     dtype : NumPy dtype
         That of X.
     center : ndarray of shape (features,)
+        0 for a column that is not centered.
+    centered_columns : bool
+        Whether any column is centered.
+    weight : ndarray of shape (n,) or (n, outputs), or None
+    separable, softmax : bool
+        Whether the loss is separable, and whether its stored curvature is the probabilities of a softmax
+        rather than second derivatives.
     device : Device or None
         The device of X; None for main memory.
     sparse : bool
@@ -139,7 +170,6 @@ class Passes(ABC):
         self.loss: Loss = loss
         self.X: Array = data.X
         self.codes: Indices | None = data.codes
-        # (n,), or (n, outputs) if weights differ by output
         self.weight: NDArray[Any] | None = None if data.weight is None else np.ascontiguousarray(data.weight)
         self.dtype: np.dtype[Any] = data.dtype
         self.device: Device | None = data.device
@@ -151,7 +181,6 @@ class Passes(ABC):
         self.fit_intercept: bool = fit_intercept
         self.width: int = self.features + bool(fit_intercept)
         self.separable: bool = loss.separable
-        # whether the stored curvature is the probabilities of a softmax, else second derivatives by output
         self.softmax: bool = loss.curvature_buffer == "probabilities"
         self.n_threads: int | None = n_threads
         if not isinstance(center, np.ndarray):
