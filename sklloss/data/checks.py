@@ -53,7 +53,8 @@ def check_real(
     open_high: bool = False,
 ) -> float:
     """A real number within bounds, as a float; TypeError or ValueError names the parameter."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    # int and float are named because a test against an abstract class is slow.
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, numbers.Real)):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
     try:
         number = float(value)
@@ -71,7 +72,7 @@ def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) ->
     """A whole number of at least ``low`` (or infinity, where it has a meaning)."""
     if infinity and isinstance(value, numbers.Real) and value == math.inf:
         return math.inf
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value!r}")
