@@ -30,9 +30,9 @@ class HasShape(Protocol):
         """The number of rows, and of columns."""
 
 
-# X, and y where it may be a matrix.
+# X, or a y that may be a matrix.
 MatrixLike: TypeAlias = ArrayLike | HasShape
-# What comes back: an array of NumPy's, or of the namespace that the model lives in.
+# A result: a NumPy array, or one in the namespace of the model.
 Array: TypeAlias = Any
 ClassWeight: TypeAlias = dict[Any, float] | str | list[dict[Any, float] | str | None] | None
 
@@ -110,7 +110,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def on_host(array: Any, name: str) -> Any:
-    """An array of another namespace as a NumPy array; lists, data frames and SciPy matrices as they are."""
+    """An array of another namespace as a NumPy array; lists, data frames and SciPy matrices unchanged."""
     if type(array) is np.ndarray or device_of(array) is None:
         return array
     _refuse_special_tensors(array, name, "pass {}.to_dense()")
@@ -125,9 +125,9 @@ def dtype_of(X: Any) -> np.dtype[Any]:
 
 
 def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
-    """Check X: a float32 or float64 array, or CSR; not copied if its dtype and layout are usable.
+    """Check X, and return it as a float32 or float64 array or CSR matrix, copied only where necessary.
 
-    An array of another namespace stays in it if the estimator computes there.
+    An array of another namespace stays in it if the estimator supports that.
     """
     if _needs_no_conversion(X, estimator, reset):
         return X
@@ -143,10 +143,10 @@ def check_X(estimator: Any, X: Any, *, reset: bool, name: str = "X") -> Any:
 
 
 def _needs_no_conversion(X: Any, estimator: Any, reset: bool) -> bool:
-    """Whether `validate_data` would return X as it is, found out in a fraction of its time.
+    """Whether `validate_data` would return X unchanged, decided in a fraction of its time.
 
-    If so, ``n_features_in_`` is set where ``reset`` asks for it. `validate_data` handles all else and words
-    the errors.
+    If so, ``n_features_in_`` is set if ``reset``. Everything else, errors included, is left to
+    `validate_data`.
     """
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in DTYPES or not X.size:
         return False
@@ -171,9 +171,9 @@ def _has_finite_sum(array: NDArray[Any]) -> bool:
 
 
 def _check_array(estimator: Any, X: Any, device: Device, *, reset: bool, name: str = "X") -> Any:
-    """Check an array of another namespace as `check_X` does: 2-D, finite, float32 or float64; no copy.
+    """Check that an array of another namespace is 2-D, finite, and of float32 or float64.
 
-    Messages are scikit-learn's where it has the same check.
+    Error messages are scikit-learn's where it makes the same check.
     """
     _refuse_special_tensors(X, name, "sparse rows are taken as a SciPy CSR matrix, which device= moves")
     if device.numpy_dtype(X) is None:
@@ -206,17 +206,17 @@ def _check_array(estimator: Any, X: Any, device: Device, *, reset: bool, name: s
 
 
 def _refuse_special_tensors(array: Any, name: str, instead: str) -> None:
-    """Refuse torch tensors that require grad, are nested or sparse, or hold no numbers.
+    """Raise for torch tensors that require grad, are nested or sparse, or hold no numbers.
 
-    ``instead`` says what to pass in place of a sparse one.
+    ``instead`` says what to pass in place of a sparse tensor.
     """
     if getattr(array, "requires_grad", False):
         raise ValueError(
-            f"{name} requires grad, and no gradient flows through an estimator: pass {name}.detach()"
+            f"{name} requires grad, but no gradient flows through an estimator: pass {name}.detach()"
         )
     if getattr(array, "is_nested", False):
         raise TypeError(
-            f"{name} is a nested tensor, whose rows differ in length: pass one that is not nested"
+            f"{name} is a nested tensor, whose rows may differ in length: pass one that is not nested"
         )
     if str(getattr(array, "layout", "torch.strided")) != "torch.strided":
         raise TypeError(f"{name} is a tensor of layout {array.layout}: {instead.format(name)}")
@@ -225,9 +225,9 @@ def _refuse_special_tensors(array: Any, name: str, instead: str) -> None:
 
 
 def check_finite(X: Any, device: Device, name: str) -> None:
-    """Raise for an array on a device that holds NaN or infinity."""
+    """Raise if an array on a device contains NaN or infinity."""
     xp = device.xp
-    # A finite sum proves every number finite; a sum that is not may be an overflow of finite numbers.
+    # A finite sum proves every number finite; an infinite one may be an overflow of finite numbers.
     if bool(xp.isfinite(xp.sum(X))) or bool(xp.all(xp.isfinite(X))):
         return
     if bool(xp.any(xp.isnan(X))):
@@ -236,9 +236,9 @@ def check_finite(X: Any, device: Device, name: str) -> None:
 
 
 def usable_layout(X: Any) -> Any:
-    """X with contiguous rows or columns, or CSR without duplicate entries; copied only if it is not so."""
+    """X with contiguous rows or columns, or CSR without duplicate entries; copied only where necessary."""
     if is_sparse(X):
-        # SciPy builds a matrix without checking its indices, and the compiled passes trust them.
+        # SciPy may build a matrix without checking its indices, which the compiled passes trust.
         X.check_format(full_check=True)
         index = np.result_type(X.indices, X.indptr)
         parts = (part.astype(index, copy=False) for part in (X.indices, X.indptr))
@@ -256,7 +256,7 @@ def usable_layout(X: Any) -> Any:
 
 
 def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
-    """Cast X, which is finite; a ValueError if a number overflows."""
+    """Cast X, whose numbers are finite; a ValueError if one overflows."""
     if dtype_of(X) == dtype:
         return X
     device = device_of(X)
@@ -274,7 +274,7 @@ def in_dtype(X: Any, dtype: DTypeLike, name: str = "X") -> Any:
 def row_major(X: Any) -> Any:
     """X, dense or CSR, with contiguous rows; a copy if they are not.
 
-    Taking rows of a column-major X in random order would read one cache line per number.
+    Rows that are taken from a column-major X in random order would cost a cache line per number.
     """
     if is_sparse(X) or X.strides[1] == X.itemsize:
         return X
@@ -283,16 +283,18 @@ def row_major(X: Any) -> Any:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put the name of the validation rows before errors that scikit-learn raises about 'X'."""
+    """Put the name of the argument before errors that scikit-learn raises without it."""
     try:
         yield
     except (ValueError, TypeError) as error:
+        if name in str(error):
+            raise
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{name}: {error}") from error
 
 
 def check_same_device(estimator: Any, X: Any, model: Any, method: str) -> None:
-    """Refuse rows on another device, or of another namespace, than what the estimator has learned.
+    """Raise if X is on another device, or in another namespace, than the fitted model.
 
     Parameters
     ----------
@@ -300,7 +302,7 @@ def check_same_device(estimator: Any, X: Any, model: Any, method: str) -> None:
     X : array-like
         As the user passed it.
     model : array
-        Something that the estimator has learned.
+        A fitted attribute of the estimator.
     method : str
         The name of the method that was called.
 
@@ -322,7 +324,7 @@ def check_same_device(estimator: Any, X: Any, model: Any, method: str) -> None:
 
 
 def check_same_device_as(X_val: Any, origin: Device | None) -> None:
-    """Refuse validation rows on another device, or of another namespace, than ``origin``, where X was."""
+    """Raise if the validation rows are on another device, or in another namespace, than X was."""
     device = device_of(X_val)
     if device != origin:
         raise ValueError(
@@ -367,7 +369,7 @@ def check_weight(
 def weight_in_dtype(
     weight: NDArray[Any], dtype: DTypeLike, name: str = "sample_weight", holder: str = "the network"
 ) -> NDArray[Any]:
-    """Cast checked weights to the dtype of ``holder``; a ValueError if they overflow or all underflow."""
+    """Cast checked weights to the dtype of ``holder``; a ValueError if one overflows or all become 0."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weight.astype(dtype)
     if not np.isfinite(cast).all() or not cast.any():
@@ -376,7 +378,7 @@ def weight_in_dtype(
 
 
 def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
-    """Whether there is a validation set; a ValueError if only part of one was given."""
+    """Whether there is a validation set; a ValueError if only a part of one is given."""
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} is given without {missing}")
@@ -386,7 +388,7 @@ def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -
 
 
 def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
-    """Y, free of NaN, as a 1-D or 2-D array of n_samples numbers or labels; a sparse y becomes dense."""
+    """Y without NaN as an array (n,) or (n, outputs) of numbers or labels; a sparse y becomes dense."""
     if y is None:
         raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
     y = on_host(y, name)
@@ -417,14 +419,14 @@ def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
     if y.ndim == 2 and y.shape[1] == 1:
         return column_or_1d(y, warn=True)
     if y.ndim == 2 and y.dtype == object:
-        # A data frame whose columns have different numeric types.
+        # Such as of a data frame whose columns have different numeric types.
         with contextlib.suppress(TypeError, ValueError):
             y = y.astype(np.float64)
     return y
 
 
 def _finite_rows(y: Any, name: str) -> Any:
-    """Return y; NaN or infinity in a matrix of numbers is an error that names the row."""
+    """Return y; a ValueError names the first row of a matrix with NaN or infinity."""
     values = y if isinstance(y, np.ndarray) else None
     if values is not None and values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind == "f":
         bad = ~np.isfinite(values)
@@ -437,9 +439,10 @@ def _finite_rows(y: Any, name: str) -> Any:
 def target_in_dtype(
     y: NDArray[Any], dtype: DTypeLike, loss: Loss, name: str = "y", holder: str = "the network"
 ) -> NDArray[Any]:
-    """Cast targets (n, outputs) to the dtype of ``holder``; a ValueError if one overflows.
+    """Cast targets (n, outputs) to the dtype of ``holder``.
 
-    It is also one if a target leaves the loss's domain, as a small number does that rounds to 0.
+    A ValueError if one overflows, or is outside the domain of the loss, as a small number may be that rounds
+    to 0.
     """
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(y, dtype=dtype)
@@ -450,7 +453,7 @@ def target_in_dtype(
 
 
 def _check_domain(loss: Loss, y: NDArray[Any], name: str) -> None:
-    """Refuse targets outside the domain of the loss, with its message and the user's name for y."""
+    """Raise the loss's error for targets outside its domain, with the user's name for y."""
     try:
         loss.check_values(np, y, y.shape[1])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The checked rows and targets that objectives are made of, and the checks that `fit` makes of its data."""
+"""`Dataset`, the checked data of an objective, and the functions that check what `fit` is given."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sklloss.data.checks import (
 )
 from sklloss.losses import Loss
 
-# What an estimator's ``device_dtype`` may be.
+# The values of an estimator's ``device_dtype``.
 DEVICE_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where X was, and in which dtype, before it was moved; fitted attributes go back there.
+    """The device and dtype of X before it was moved, to which fitted attributes return.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Origin:
     dtype: np.dtype[Any]
 
     def bring(self, array: Any, device: Device | None) -> Any:
-        """An array on ``device``, brought to the origin; the result may share its memory."""
+        """An array on ``device``, moved to the origin; the result may share its memory."""
         if device == self.device and device is not None:
             dtype = device.real(self.dtype)
             return array if array.dtype == dtype else device.xp.astype(array, dtype)
@@ -56,7 +56,7 @@ class Origin:
 def move_to_device(X: Any, estimator: Any, name: str = "X") -> tuple[Any, Origin]:
     """A checked X on the device that the estimator's ``device`` names, and its `Origin`.
 
-    Without a name, torch and JAX arrays in main memory become NumPy arrays that share their memory.
+    If it names none, torch and JAX arrays in main memory become NumPy arrays that share their memory.
     """
     origin = Origin(device_of(X), dtype_of(X))
     device, dtype = getattr(estimator, "device", None), getattr(estimator, "device_dtype", None)
@@ -64,18 +64,18 @@ def move_to_device(X: Any, estimator: Any, name: str = "X") -> tuple[Any, Origin
 
 
 def _shared(X: Any) -> NDArray[Any]:
-    """An array in main memory as a NumPy array in row or column order, copied only from other orders."""
+    """An array in main memory as a NumPy array in row or column order; copied only if in another order."""
     X = to_numpy(X)
     return X if X.flags.forc else np.ascontiguousarray(X)
 
 
 def _offload(X: Any, requested: Any, dtype: Any, name: str) -> Any:
-    """A checked X on the ``requested`` device; NumPy arrays and CSR matrices become ``dtype`` there.
+    """A checked X on the ``requested`` device; NumPy arrays and CSR matrices are converted to ``dtype``.
 
     Raises
     ------
     ValueError, TypeError, ImportError, MemoryError
-        If there is no such device, or too little memory on it; if numbers are too large for ``dtype``.
+        If there is no such device or too little memory on it, or if a number is too large for ``dtype``.
     """
     device, own = requested_device(requested), device_of(X)
     if device is None:
@@ -123,7 +123,7 @@ class Dataset:
     Attributes
     ----------
     X : ndarray, CSR matrix, array of another namespace or TorchCSR of shape (n, features)
-        Where it is to be computed with. A NumPy array has contiguous rows or columns.
+        On the device that computes. A NumPy array has contiguous rows or columns.
     values : ndarray of shape (n, outputs) or None
         Targets as numbers or probabilities, in the dtype of X.
     codes : ndarray of intp of shape (n,) or None
@@ -132,11 +132,11 @@ class Dataset:
         Sample weights, times class weights.
     outputs : int
     labels : Labels or None
-        For a classifier.
+        Only for a classifier.
     origin : Origin or None
-        Where X came from. What is learned goes there.
+        Of X; fitted attributes return there.
     y : ndarray or None
-        Targets as scores compare them with predictions, where there will be scores.
+        Targets in the form that scores compare with predictions, if there will be scores.
     """
 
     X: Any
@@ -160,11 +160,11 @@ class Dataset:
 
     @property
     def device(self) -> Device | None:
-        """Where X is; None for NumPy."""
+        """The device of X; None for NumPy."""
         return device_of(self.X)
 
     def take(self, rows: NDArray[Any]) -> Dataset:
-        """Some of the rows, by their numbers or by a mask."""
+        """The rows of these numbers, or of this mask."""
         device = self.device
         if device is None:
             X = self.X[rows]
@@ -175,7 +175,7 @@ class Dataset:
         return replace(self, X=X, **self._parts(lambda part: part[rows]))
 
     def every(self, step: int) -> Dataset:
-        """Each step-th of the rows, in memory of their own where a pass would read them more slowly."""
+        """Every ``step``-th row, copied if a pass would read a view of X more slowly."""
         if self.device is None:
             X = self.X[::step]
             if isinstance(X, np.ndarray) and X.strides[1] != X.itemsize:
@@ -187,7 +187,7 @@ class Dataset:
         return replace(self, X=X, **self._parts(lambda part: np.ascontiguousarray(part[::step])))
 
     def in_dtype(self, dtype: np.dtype[Any], loss: Loss, suffix: str = "") -> Dataset:
-        """The same numbers in another dtype.
+        """The same data in another dtype.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class Dataset:
         loss : Loss
             Targets must stay in its domain, which small numbers that round to 0 may leave.
         suffix : str
-            Of the arguments' names, for errors.
+            Of the arguments' names in errors.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Dataset:
 
 
 class Coder(Protocol):
-    """What adds the targets y, called ``name`` in errors, to checked rows that have none yet."""
+    """A function that checks targets y, called ``name`` in errors, and adds them to checked rows."""
 
     def __call__(self, data: Dataset, y: Any, *, name: str) -> Dataset:
         """The data with their targets."""
@@ -242,17 +242,17 @@ def check_rows(
     Parameters
     ----------
     estimator : estimator
-        Learns ``n_features_in_`` and ``feature_names_in_`` if ``reset``, else X must agree with them. Where
-        it has ``device`` and ``device_dtype``, they say where X is moved.
+        Its ``device`` and ``device_dtype``, if it has them, say where X is moved.
     X, sample_weight
         As the user passed them.
     reset : bool
+        Whether to set ``n_features_in_`` and ``feature_names_in_``; otherwise X must agree with them.
     origin : Origin, optional
-        Of the training rows, where X belongs to a validation set: both must live on one device.
+        That of the training rows, if X belongs to a validation set, which must be on the same device.
     dtype : dtype, optional
-        What X is brought to.
+        What X is cast to.
     suffix : str
-        Of the arguments' names, for errors.
+        Of the arguments' names in errors.
 
     Returns
     -------
@@ -309,9 +309,9 @@ def check_validation_data(
     *,
     dtype: np.dtype[Any] | None = None,
 ) -> Dataset | None:
-    """Check a validation set, which must live where the training rows in ``data`` came from.
+    """Check a validation set, which must be on the device that the training rows in ``data`` came from.
 
-    Parameters are those of `check_data`. The rows keep their dtype, or are brought to ``dtype``.
+    Parameters are those of `check_data`. The rows are cast to ``dtype``, if it is given.
 
     Returns
     -------
@@ -331,8 +331,8 @@ def check_stream_data(
 ) -> Dataset:
     """Check what `partial_fit` was given.
 
-    Parameters are those of `check_data`, and ``learned``: an array that the estimator has learned, which X
-    must live beside, or None at the first call.
+    Parameters are those of `check_data`, and ``learned``: a fitted attribute, whose device X must share, or
+    None on the first call.
     """
     if learned is not None:
         check_same_device(estimator, X, learned, "partial_fit")

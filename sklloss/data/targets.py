@@ -1,4 +1,4 @@
-"""The targets of a classification, coded and with class weights folded in, and those of a regression."""
+"""Coded targets: of a classification, with class weights in the weights of the rows, and of a regression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -36,18 +36,20 @@ def code_classes(
     data : Dataset
         Checked rows and sample weights, without targets.
     y : array-like
-        Labels (n,), probabilities of the second of two classes (n,), class probabilities (n, K), or 0/1
-        labels that may hold together, or probabilities of these, (n, L).
+        Labels (n,); probabilities of the second of two classes (n,); class probabilities (n, K); or a
+        multi-label matrix (n, L) of zeros and ones, or of their probabilities.
     output : {"auto", "softmax", "sigmoid"}
-        What a matrix holds: class probabilities, or labels that may hold together; "auto" takes zeros and
-        ones as the latter. Labels (n,) are the classes of a softmax, but with "sigmoid" one-vs-rest.
-        Two classes have one output in any case. With "softmax" fractions (n,) are refused.
-    class_weight : dict, "balanced", list of them for multi-label, or None
+        How to read y. With "softmax", labels are the classes of one softmax, a matrix holds class
+        probabilities, and fractions (n,) are refused. With "sigmoid", more than two labels are one-vs-rest,
+        and a matrix is multi-label. With "auto", labels are the classes of one softmax, and a matrix of
+        zeros and ones is multi-label; other matrices are ambiguous, which is an error. Two classes have one
+        output in any case.
+    class_weight : dict, "balanced", list of these for multi-label, or None
     kind, classes
-        Of the training targets, when y belongs to a validation set or continues a stream. With "auto" a
+        Those of the training targets, if y belongs to a validation set or continues a stream. With "auto" a
         matrix is then of that kind.
     name : str
-        What errors call y.
+        The name of y in errors.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def code_classes(
     Raises
     ------
     ValueError, TypeError
-        If y is of no such kind, or may be of two; and for a ``class_weight`` that does not fit.
+        If y is none of these, is ambiguous or has other classes, or if ``class_weight`` does not fit it.
     """
     columns = getattr(y, "columns", None)
     y = target_array(y, name, data.n)
@@ -97,8 +99,8 @@ def _refuse_fractions(y: Values, name: str) -> None:
         row = int(np.argmax(between.any(axis=1)))
         raise ValueError(
             f"{name} is a matrix with values between 0 and 1 (row {row} has {y[row][between[row]][0]}), "
-            'which may be one of two things: pass output="softmax" if its rows are class probabilities, or '
-            'output="sigmoid" if its columns are labels that may hold together'
+            'which is ambiguous: pass output="softmax" if its rows are class probabilities, or '
+            'output="sigmoid" if its columns are independent labels'
         )
 
 
@@ -116,7 +118,7 @@ def _code_sigmoids(
         classes = np.array([0, 1]) if classes is None else classes
         if len(classes) != 2:
             raise ValueError(
-                f"{name} holds probabilities, of the second of two classes, but there are {len(classes)}"
+                f"{name} holds probabilities of the second of two classes, but classes are {list(classes)}"
             )
         return _code_binary(data, y.astype(np.float64), classes, class_weight)
     classes, codes = _label_codes(y, classes, name)
@@ -125,9 +127,9 @@ def _code_sigmoids(
     if not isinstance(class_weight, str):
         weight = _weigh_codes(data, codes, classes, class_weight)
         return _coded(data, "one-vs-rest", classes, None, codes, weight)
-    # "balanced" means balanced within each one-vs-rest problem, as if each were fitted alone
+    # Balanced within each one-vs-rest problem, as if each were fitted alone.
     onehot = (codes[:, None] == np.arange(len(classes))).astype(np.float64)
-    values, weight = _mix_weights(data, onehot, [_balanced(class_weight)] * len(classes))
+    values, weight = _mix_weights(data, onehot, [class_weight] * len(classes))
     return _coded(data, "one-vs-rest", classes, values, None, weight)
 
 
@@ -155,20 +157,21 @@ def _code_softmax(
     weight = data.weight
     if class_weight is not None:
         class_weights = _class_weights(class_weight, classes, y.T @ _ones_or(weight, y.shape[0]))
-        # A row written out once per class weighs class weight times probability there: in total the
-        # mixture m of the class weights, at the probabilities c_k y_k / m.
+        # A row of probabilities y_k stands for K rows of weights c_k y_k, where c_k are the class weights.
+        # Together they weigh m = sum_k c_k y_k, and have the probabilities c_k y_k / m.
         shares = y * class_weights
         mixture = shares.sum(axis=1)
         y = np.divide(shares, mixture[:, None], out=y.copy(), where=mixture[:, None] > 0)
         weight = (_ones_or(weight, y.shape[0]) * mixture).astype(data.dtype)
         _check_some_weight(weight)
     if len(classes) == 2:
-        return _coded(data, "binary", classes, _column(y[:, 1], data.dtype), None, weight)
-    return _coded(data, "softmax", classes, np.ascontiguousarray(y, dtype=data.dtype), None, weight)
+        y = y[:, 1:]
+    kind = "binary" if len(classes) == 2 else "softmax"
+    return _coded(data, kind, classes, np.ascontiguousarray(y, dtype=data.dtype), None, weight)
 
 
 def _named_classes(y: Values, columns: Any, name: str) -> tuple[Values, Values]:
-    """Columns of probabilities and what they are called, sorted as the classes of labels would be."""
+    """Columns of probabilities and their names, sorted as the classes of labels would be."""
     if columns is None:
         return y, np.arange(y.shape[1])
     names = list(columns)
@@ -186,51 +189,52 @@ def _named_classes(y: Values, columns: Any, name: str) -> tuple[Values, Values]:
 
 
 def _in_class_order(y: Values, columns: Any, classes: Values, name: str) -> Values:
-    """Columns of probabilities in the order of the classes, by their names where both have names."""
+    """Columns of probabilities in the order of the classes, matched by name if both have names."""
     known = np.asarray(classes).tolist()
     names = None if columns is None else list(columns)
     if names is None or names == known:
         return y
     if set(names) == set(known):
-        return y[:, [names.index(one) for one in known]]
-    if all(isinstance(one, str) for one in known):
+        return y[:, [names.index(label) for label in known]]
+    if all(isinstance(label, str) for label in known):
         raise ValueError(f"the columns of {name} are {names}, but the classes are {known}")
     return y
 
 
 def _in_label_order(y: Values, columns: Any, classes: Values | None, name: str) -> Values:
-    """The same for labels that may hold together, which have names only if a stream gave them strings."""
-    if classes is None or not all(isinstance(one, str) for one in np.asarray(classes).tolist()):
+    """`_in_class_order` for multi-label columns, which have names only if `partial_fit` got strings."""
+    if classes is None or not all(isinstance(label, str) for label in np.asarray(classes).tolist()):
         return y
     return _in_class_order(y, columns, classes, name)
 
 
 def _is_continuous(y: Values) -> bool:
-    """Whether a vector without NaN is what scikit-learn calls continuous: it holds fractions."""
+    """Whether a vector without NaN holds fractions, which scikit-learn calls a continuous target."""
     return y.dtype.kind == "f" and bool((y != np.rint(y)).any())
 
 
 def _distinct(y: Values) -> tuple[Values, Values]:
-    """The distinct labels, sorted, and the place of each row's label among them.
+    """The distinct labels, sorted, and the index of each row's label among them.
 
-    Integers that are not spread far are counted, which takes a small part of the time of a sort.
+    Integers in a small range are counted, which takes a small fraction of the time of a sort.
     """
     if y.dtype.kind in "biuf" and y.size:
         low, high = int(y.min()), int(y.max())
         if low > -(2**62) and high < 2**62 and high - low < 4 * y.size + 1024:
-            places = y.astype(np.intp)
-            places -= low
-            present = np.bincount(places, minlength=high - low + 1) > 0
+            shifted = y.astype(np.intp)
+            shifted -= low
+            present = np.bincount(shifted, minlength=high - low + 1) > 0
             classes = (np.flatnonzero(present) + low).astype(y.dtype)
-            codes = places if present.all() else (np.cumsum(present) - 1)[places]
+            codes = shifted if present.all() else (np.cumsum(present) - 1)[shifted]
             if 2 * len(classes) > y.size:
-                check_classification_targets(y)  # for its warning
+                check_classification_targets(y)  # which warns of so many classes
             return classes, codes
     check_classification_targets(y)
     return np.unique(y, return_inverse=True)
 
 
 def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, NDArray[np.intp]]:
+    """The classes, found in y if None is given, and the index of each row's label among them."""
     if classes is None:
         classes, codes = _distinct(y)
         if len(classes) < 2:
@@ -251,7 +255,7 @@ def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, 
 
 
 def _probability_rows(y: Values, name: str) -> Values:
-    """2-D class probabilities in float64, or a ValueError that names the row."""
+    """Class probabilities (n, K) in float64, scaled to sum to exactly 1; a ValueError names a wrong row."""
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{name} is 2-D and must hold class probabilities, got dtype {y.dtype}")
     tolerance = 1e-3 if y.dtype == np.float16 else 1e-5 if y.dtype == np.float32 else 1e-8
@@ -318,12 +322,12 @@ def _code_binary(data: Dataset, probability: Values, classes: Values, class_weig
 def _mix_weights(
     data: Dataset, probabilities: Values, class_weights: list[Any], classes: Any = (0, 1)
 ) -> tuple[Values, Values | None]:
-    """Fold class weights into soft targets and weights, label by label.
+    """Multiply class weights into the weights of the rows, and adapt the probabilities, label by label.
 
-    A row with probability y, written out as a 1 of weight y and a 0 of weight 1 - y, weighs in total
-    m = y c_1 + (1 - y) c_0, at the probability y c_1 / m.
+    A row of probability y stands for a 1 of weight y c_1 and a 0 of weight (1 - y) c_0, where c_0 and c_1 are
+    the class weights. Together they weigh m = y c_1 + (1 - y) c_0, and have the probability y c_1 / m.
     """
-    if all(one is None for one in class_weights):
+    if all(class_weight is None for class_weight in class_weights):
         return np.ascontiguousarray(probabilities, dtype=data.dtype), data.weight
     base = _ones_or(data.weight, len(probabilities))
     values = probabilities.copy()
@@ -344,6 +348,7 @@ def _mix_weights(
 def _weigh_codes(
     data: Dataset, codes: NDArray[np.intp], classes: Values, class_weight: ClassWeight
 ) -> Values | None:
+    """The weights of the rows times the class weights."""
     if class_weight is None:
         return data.weight
     masses = np.bincount(codes, weights=_ones_or(data.weight, len(codes)), minlength=len(classes))
@@ -354,9 +359,10 @@ def _weigh_codes(
 
 
 def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> Values:
-    """The weight of each class. masses: the sample weight that each class has."""
+    """The weight of each class; ``masses`` are the sums of the sample weights of each class."""
     if isinstance(class_weight, str):
-        _balanced(class_weight)
+        if class_weight != "balanced":
+            raise ValueError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
         with np.errstate(divide="ignore"):
             weights = masses.sum() / (len(classes) * masses)
         return np.where(masses > 0, weights, 0.0)
@@ -366,19 +372,13 @@ def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> V
     missing = [key for key in known if key not in class_weight]
     unknown = [key for key in class_weight if key not in known]
     if missing and unknown:
-        # Weights for classes that are not in this y are fine, in a fold of a cross-validation, say; beside
-        # classes without a weight they look like a mistake.
+        # Weights for classes that this y lacks are fine, such as in a fold of a cross-validation. Together
+        # with classes that have no weight they are probably a mistake.
         raise ValueError(f"class_weight has no weight for the classes {missing}, but has some for {unknown}")
     weights = [class_weight.get(key, 1.0) for key in known]
     return np.array(
         [check_real(f"class_weight[{k!r}]", w, 0.0, open_high=True) for k, w in zip(known, weights)]
     )
-
-
-def _balanced(class_weight: str) -> str:
-    if class_weight != "balanced":
-        raise ValueError(f'class_weight must be a dict, "balanced" or None, got {class_weight!r}')
-    return class_weight
 
 
 def _check_some_weight(weight: Values) -> None:
@@ -389,11 +389,8 @@ def _check_some_weight(weight: Values) -> None:
 
 
 def _ones_or(weight: Values | None, n: int) -> Values:
+    """The weights in float64, ones if there are none."""
     return np.ones(n) if weight is None else weight.astype(np.float64)
-
-
-def _column(values: Values, dtype: DTypeLike) -> Values:
-    return np.ascontiguousarray(values[:, None], dtype=dtype)
 
 
 # Streams --------------------------------------------------------------------------------------------------
@@ -489,7 +486,7 @@ def _check_column_order(classes: ArrayLike, y: Any, kind: str) -> None:
 
 
 def is_label_column(y: Any) -> bool:
-    """Whether y is a column of labels: not of probabilities, nor a matrix."""
+    """Whether y is one column of labels, rather than a matrix or a column of probabilities."""
     y = on_host(y, "y")
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
@@ -502,7 +499,7 @@ def is_label_column(y: Any) -> bool:
 
 
 def scored_classes(y: Any, n_samples: int, labels: Labels) -> NDArray[Any]:
-    """Y as scorers take it: an array of labels, or a matrix with its columns in the order of the classes."""
+    """Y in the form that scorers take: labels, or a matrix with its columns in the order of the classes."""
     columns = getattr(y, "columns", None)
     y = target_array(y, "y", n_samples)
     if y.ndim == 1:
@@ -513,7 +510,7 @@ def scored_classes(y: Any, n_samples: int, labels: Labels) -> NDArray[Any]:
 
 
 def hard_labels(y: Any, kind: str, classes: NDArray[Any]) -> NDArray[Any]:
-    """Y as `predict` would state it: probabilities replaced by the class or labels they make likeliest."""
+    """Y in the form of predictions: probabilities are replaced by the likeliest class, or labels."""
     columns = getattr(y, "columns", None)
     y = on_host(y, "y")
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
@@ -538,9 +535,9 @@ def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:
         Checked rows and sample weights, without targets.
     y : array-like of shape (n,) or (n, outputs)
     loss : Loss
-        In whose domain y must be.
+        Y must be in its domain.
     name : str
-        What errors call y.
+        The name of y in errors.
 
     Returns
     -------
@@ -549,7 +546,7 @@ def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:
     Raises
     ------
     ValueError
-        If y is not numeric, out of the range of the dtype of X, or out of the loss's domain.
+        If y is not numeric, out of the range of the dtype of X, or outside the domain of the loss.
     """
     y = target_array(y, name, data.n)
     if y.dtype.kind not in "biufOUS":
