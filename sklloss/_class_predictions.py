@@ -1,4 +1,4 @@
-"""Predictions of a fitted classifier from raw scores: classes, probabilities, accuracy."""
+"""Predictions of classifiers from raw scores: classes, probabilities, accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklloss.data.targets import hard_labels
 
 
 def _has_probabilities(model) -> bool:
-    """Whether the loss has probabilities. A loss that is none counts as if it had: `fit` raises its error."""
+    """Whether the loss has probabilities; True for an invalid loss, for which `fit` raises an error."""
     try:
         loss = losses.get(model.loss)
     except (TypeError, ValueError):
@@ -28,14 +28,14 @@ def _has_probabilities(model) -> bool:
 
 
 class ClassPredictions:
-    """Mixin: predictions of a model whose `_raw` gives scores of shape (n, outputs), or (n,) if "binary".
+    """Mixin: predictions of a model whose `_raw` returns scores of shape (n, outputs), or (n,) if "binary".
 
-    Predictions have the namespace and the device of the scores.
+    Predictions are arrays of the namespace and on the device of the scores.
     """
 
-    # What the outputs are: see `sklloss.data.Labels`.
+    # What the outputs are: see `sklloss.data.dataset.Labels`.
     _kind = None
-    # The ``loss`` parameter if its inverse link gives the probabilities, else None.
+    # The ``loss`` parameter if its inverse link returns the probabilities, else None.
     _link = None
 
     def decision_function(self, X: MatrixLike) -> Array:
@@ -48,17 +48,17 @@ class ClassPredictions:
         Returns
         -------
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
-            Positive scores are for ``classes_[1]``; with more outputs, for the output's own class or label.
+            Positive scores favour ``classes_[1]``; with more outputs, the class or label of the output.
         """
         self._check_ready(X, "decision_function")
         return self._of_scores(lambda scores: scores, X)
 
     def _of_scores(self, function, X):
-        """Apply a function that works row by row to the scores of X."""
+        """Apply a function of each row to the scores of X."""
         return function(self._raw(check_X(self, X, reset=False)))
 
     def _check_ready(self, X, method):
-        """Raise if the model is not fitted, or if X has another namespace or device."""
+        """Raise if the model is not fitted, or if X is in another namespace or on another device."""
         check_is_fitted(self)
         if getattr(self, "_follows_arrays", False):
             check_same_device(self, X, self._model_array(), method)
@@ -85,7 +85,7 @@ class ClassPredictions:
         if type(choice) is np.ndarray:
             return self.classes_[choice]
         if type(self.classes_) is np.ndarray:
-            # Strings and objects exist in NumPy alone.
+            # Only NumPy has arrays of strings and objects.
             return self.classes_[to_numpy(choice)]
         return array_namespace(choice).take(self.classes_, choice, axis=0)
 
@@ -101,7 +101,7 @@ class ClassPredictions:
         return xp.argmax(scores, axis=1)
 
     def _values(self, scores):
-        """The loss's inverse link of the scores, or of (0, z) if it couples the outputs of two classes."""
+        """The inverse link of the scores z, or of (0, z) if the loss couples the outputs of two classes."""
         loss = losses.get(self._link)
         if self._kind == "binary" and not loss.separable:
             xp = _namespace(scores)
@@ -110,7 +110,7 @@ class ClassPredictions:
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: MatrixLike) -> Array:
-        """Probabilities; only where the loss has them (`Loss.has_probabilities`).
+        """Probabilities of the classes. Only if the loss has probabilities (`Loss.has_probabilities`).
 
         Parameters
         ----------
@@ -119,9 +119,9 @@ class ClassPredictions:
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
-            Rows sum to 1, except that a multi-label model's labels are independent. One-vs-rest
-            probabilities are divided by their sum. Probabilities are sigmoids or a softmax of the scores; a
-            loss that defines its own inverse link gives them by that link, clipped to [0, 1].
+            The sigmoids or the softmax of the scores; for a loss with another inverse link, that link,
+            clipped to [0, 1]. One-vs-rest probabilities are divided by their sum, so that rows sum to 1,
+            except those of a multi-label model, whose labels are independent.
         """
         self._check_ready(X, "predict_proba")
         return self._of_scores(self._probabilities, X)
@@ -152,7 +152,7 @@ class ClassPredictions:
     def predict_log_proba(self, X: MatrixLike) -> Array:
         """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
 
-        Only where the loss has probabilities (`Loss.has_probabilities`).
+        Only if the loss has probabilities (`Loss.has_probabilities`).
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class ClassPredictions:
         return self._of_scores(self._log_probabilities, X)
 
     def _log_probabilities(self, scores):
-        """The logarithms of `predict_log_proba`, unless the loss has its own inverse link."""
+        """The logarithms of `predict_log_proba`, for a loss without an inverse link of its own."""
         xp = _namespace(scores)
 
         def log_sigmoid(scores):
@@ -184,13 +184,13 @@ class ClassPredictions:
         return log_softmax(scores, axis=1) if xp is np else _log_softmax(xp, scores)
 
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy. Probabilities in y count as the most likely class, or labels.
+        """Accuracy; probabilities in y count as the most likely class or labels.
 
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
         y : array-like
-            Targets of any kind that `fit` takes; multi-label rows must be right in every label.
+            Targets of any kind that `fit` accepts. A multi-label row is correct if all of its labels are.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns

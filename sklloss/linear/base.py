@@ -1,4 +1,4 @@
-"""The base class of the linear classifiers: parameters and fit. Objectives and solvers do the numerics."""
+"""The base class of the linear classifiers: their parameters and `fit`."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ SOLVERS: dict[str, Callable[..., Result]] = {
 
 NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 
-# "auto" takes newton-cholesky up to this many parameters per problem: the Hessian has that number squared.
+# "auto" chooses newton-cholesky up to this many parameters per problem; the Hessian has the square of them.
 LARGEST_HESSIAN = 200
-# From this many parameters per problem on, the Hessians of several problems cost more than gradient passes.
+# With this many parameters per problem or more, Hessians of several problems cost more than gradient passes.
 LARGE_HESSIANS = 64
 
 
@@ -85,9 +85,18 @@ class LinearPredictions(ClassPredictions):
     _softmax = None
 
     def _set_model(self, labels, link, coef, dtype, device=None):
-        """Become the model of parameters (outputs, width), which end with the intercept if there is one.
+        """Set the attributes that `predict` needs.
 
-        ``device`` is that of what is learned, None for NumPy.
+        Parameters
+        ----------
+        labels : Labels
+        link : str, Loss or None
+            See ``_link``.
+        coef : ndarray of shape (outputs, width)
+            The coefficients, and the intercepts as the last column if there are any.
+        dtype : dtype
+        device : Device, optional
+            Of the fitted arrays; None for NumPy.
         """
         features = coef.shape[1] - bool(self.fit_intercept)
         self.classes_ = to_device(labels.classes, device)
@@ -98,11 +107,11 @@ class LinearPredictions(ClassPredictions):
         self.intercept_ = to_device(intercept, device)
 
     def _model_array(self):
-        """An array that lives where the model does."""
+        """A fitted attribute, to ask for its device."""
         return self.coef_
 
     def _raw(self, X):
-        """The scores of checked rows."""
+        """The raw scores of checked rows."""
         origin = device_of(self.coef_)
         if origin is None:
             scores = X @ self.coef_.T + self.intercept_
@@ -150,17 +159,17 @@ class LinearClassifier(
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-            Training rows. float32 and float64 are used as they are, in row or column order; a sparse
-            matrix is used as CSR and never made dense. A torch tensor, or an array of another namespace of
-            the array API, is worked on where it lives, in main memory by the kernels, and what is learned
-            lives there too.
+            Training rows. float32 and float64 are used without conversion, in row or column order; a sparse
+            matrix is used as CSR and never made dense. With a torch tensor, or an array of another array API
+            namespace, the fit runs on its device (by the compiled kernels if that is main memory), and fitted
+            attributes are arrays of the same namespace on the same device.
         y : array-like
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 counts as the row given twice, 0 leaves it out.
         X_val, y_val, sample_weight_val : array-like, default=None
-            A validation set. Its mean loss after each iteration, weighted by ``sample_weight_val``
-            alone, becomes ``validation_loss_curve_``; it has no influence on the fit.
+            A validation set, which has no influence on the fit. Its mean loss after each iteration, weighted
+            by ``sample_weight_val`` without class weights, becomes ``validation_loss_curve_``.
 
         Returns
         -------
@@ -170,8 +179,7 @@ class LinearClassifier(
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is invalid, which the message names. The estimator then keeps
-            the state that it had.
+            If a parameter or an argument is invalid; the message names it. The estimator is left unchanged.
         """
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         with unchanged_on_error(self):
@@ -211,25 +219,25 @@ class LinearClassifier(
         return self
 
     def _earlier_parameters(self):
-        """Coefficients and intercepts of the last fit, in NumPy, where this one starts from them."""
+        """Coefficients and intercepts of the last fit as NumPy arrays, if this one starts from them."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
         return on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
 
     def _become(self, w, *, objective, data, loss):
-        """Set the attributes that `predict` needs, of a solver's parameters ``w``."""
+        """Set the attributes that `predict` needs, from a solver's parameters ``w``."""
         coef = objective.rows.uncentered(objective.coef(w))
         self._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
 
     def _learned(self, w, *, objective, data, loss):
-        """The attributes that `predict` needs, of parameters that a solver has not ended with."""
+        """The attributes that `predict` needs, from the parameters of an unfinished fit, for callbacks."""
         model = type(self).__new__(type(self))
         model.loss, model.fit_intercept = self.loss, self.fit_intercept
         model._become(w, objective=objective, data=data, loss=loss)
         return vars(model)
 
     def _check_parameters(self):
-        """Check the parameters, and return the loss to minimise."""
+        """Check the parameters; return the loss to minimise."""
         loss = losses.get(self.loss)
         smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
@@ -268,7 +276,7 @@ class LinearClassifier(
         )
 
     def _start(self, objective, earlier):
-        """Parameters to start from: zero, or those of the last fit where warm_start asks for them."""
+        """The parameters to start from: zero, or those of the last fit with warm_start."""
         start = np.zeros(objective.shape)
         if earlier is None or earlier[0] is None:
             return start
@@ -284,7 +292,7 @@ class LinearClassifier(
         start[:, :features] = coef
         if self.fit_intercept:
             start[:, -1] = intercept
-        # Rounding errors along the common shift of a softmax would accumulate from fit to fit.
+        # A common shift of all outputs of a softmax changes nothing, so its rounding errors would accumulate.
         return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
 
     def _choose_solver(self, rows):
@@ -319,7 +327,7 @@ class LinearClassifier(
     def _solver(self, objective, name, start, callback=None, begins=None):
         """A function without arguments that minimises the objective.
 
-        Where "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
+        If "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
         """
         options, minimise = stochastic_options(self) if name in STOCHASTIC else {}, SOLVERS[name]
         if self._begins_by_lbfgs(objective, name, start):
@@ -346,16 +354,16 @@ class LinearClassifier(
             warn(f"{type(self).__name__} (solver={solver!r}) has not converged: {why}.", ConvergenceWarning)
 
     def _begins_by_lbfgs(self, objective, solver, start):
-        """Whether "auto", having chosen a Newton method, starts it with a few steps of L-BFGS."""
+        """Whether "auto" runs a few steps of L-BFGS before the Newton method that it chose."""
         heavy = solver == "newton-cg"
         if solver == "newton-cholesky":
             heavy = objective.problems > 1 and objective.size >= LARGE_HESSIANS
         return self.solver == "auto" and heavy and objective.suits_lbfgs and not start.any()
 
     def _why_unsolved(self, result):
-        """Why the solver has not converged, and what to do about it; None if it has."""
+        """Why the solver has not converged, and what the user can do about it; None if it has."""
         if result.vanished.any() and np.isfinite(self.C):
-            return "an output has rows of one class only, and no finite intercept is large enough for it"
+            return "an output has rows of one class only, so that no finite intercept is optimal"
         if result.vanished.any():
             return (
                 "the classes can be separated without error, so that without a penalty there is no finite "
@@ -368,7 +376,7 @@ class LinearClassifier(
                 f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
                 "features or lower C"
             )
-        return "it found no further step. Scale the features, or increase tol"
+        return "it found no step that decreases the objective. Scale the features, or increase tol"
 
     def _own_link(self, loss):
         """The ``loss`` parameter if its inverse link gives the probabilities, else None."""
@@ -376,14 +384,14 @@ class LinearClassifier(
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
-    """Raised when a callback stops the fit, with the state of the solver."""
+    """Raised when a callback stops the fit; carries the state of the solver."""
 
     def __init__(self, iteration, w, value, values):
         super().__init__()
         self._state = iteration, w.copy(), value.copy(), values
 
     def result(self, at_start):
-        """The state as if the solver had stopped here by itself."""
+        """The result of a solver that converged here; ``at_start`` is the objective at the start."""
         iteration, w, value, values = self._state
         problems = len(w)
         done = np.ones(problems, dtype=bool)
@@ -391,12 +399,12 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 class _Watch:
-    """Prints, records the validation loss and calls the callbacks after each iteration.
+    """What happens after each iteration: printing, the validation loss, the callbacks.
 
     Attributes
     ----------
     callback : callable or None
-        Called by the solver; None if there is nothing to do.
+        For the solver to call; None if there is nothing to do.
     curve : list of float or None
         The validation loss after each iteration, if there is a validation set.
     """

@@ -35,11 +35,11 @@ from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
 
-# Solvers in whose place a path may keep a Hessian, and up to which ratio between neighbouring Cs: beyond
-# it newton-cg, which needs no Hessian, does better.
-KEEP_HESSIAN = {"newton-cholesky": np.inf, "newton-cg": 3.0}
-# Up to this many parameters of a problem they keep it.
-LARGEST_KEPT_HESSIAN = 1000
+# The solvers that a path may replace by Newton steps with the Hessian of a neighbouring C, and the largest
+# ratio of neighbouring Cs for it. Beyond that newton-cg, which needs no Hessian, is faster.
+REUSE_HESSIAN = {"newton-cholesky": np.inf, "newton-cg": 3.0}
+# The most parameters of a problem for which a Hessian is reused.
+LARGEST_REUSED_HESSIAN = 1000
 
 
 class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
@@ -70,14 +70,14 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-            Training rows. float32 and float64 are used as they are; a sparse matrix is used as CSR and
-            never made dense.
+            Training rows. float32 and float64 are used without conversion; a sparse matrix is used as CSR
+            and never made dense.
         y : array-like
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights. They count in the fits, and go on to the scorer.
+            Non-negative weights, which count in the fits and are passed to the scorer.
         **params : dict
-            With metadata routing enabled, what the splitter and the scorer ask for, as ``groups``.
+            With metadata routing enabled, what the splitter and the scorer request, such as ``groups``.
 
         Returns
         -------
@@ -87,8 +87,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is invalid, which the message names. The estimator then keeps
-            the state that it had.
+            If a parameter or an argument is invalid; the message names it. The estimator is left unchanged.
         """
         with unchanged_on_error(self):
             return self._fit(X, y, sample_weight, params)
@@ -139,7 +138,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return self
 
     def _refit(self, model, rows, unsolved):
-        """The parameters at the best mean score, fitted to all rows."""
+        """Fit all rows with the penalty of the best mean score; return the parameters."""
         # Transposed to break ties as scikit-learn does: the first C, then the first l1_ratio.
         total = self.scores_.sum(axis=0).T
         best = np.unravel_index(_best(total), total.shape)
@@ -158,14 +157,14 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return rows.uncentered(objective.coef(result.w))
 
     def _average(self, model):
-        """The mean over folds of the parameters at each fold's best score."""
+        """The mean over the folds of the parameters at the best score of each."""
         scores = self.scores_.swapaxes(1, 2)
         best = [np.unravel_index(_best(fold), fold.shape) for fold in scores]
         self.C_ = float(np.mean([self.Cs_[c] for c, _ in best]))
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[ratio] for _, ratio in best]))
         model.C, model.l1_ratio = self.C_, self.l1_ratio_
-        for name in ("loss_", "loss_curve_"):  # of an earlier fit
-            vars(self).pop(name, None)
+        for name in ("loss_", "loss_curve_"):
+            vars(self).pop(name, None)  # of an earlier fit
         return np.mean([path[r, c] for path, (c, r) in zip(self.coefs_paths_, best)], axis=0, dtype=float)
 
     def _model(self):
@@ -177,7 +176,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         return self._classifier(**{name: getattr(self, name) for name in shared})
 
     def _seeds(self, folds):
-        """The random_state of each fold, such that it does not matter which one runs first."""
+        """The random_state of each fold, so that their order of execution does not matter."""
         if self.random_state is None or isinstance(self.random_state, numbers.Integral):
             return [self.random_state] * folds
         return check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=folds).tolist()
@@ -200,7 +199,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             _check_classes(data, train, number)
             splits.append((train, test))
         if not splits:
-            raise ValueError(f"cv={self.cv!r} gives no splits; an iterator is used up by the first fit")
+            raise ValueError(f"cv={self.cv!r} gives no splits; an iterator is exhausted by the first fit")
         return splits
 
     def _route(self, method, sample_weight=None, **params):
@@ -210,9 +209,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             return process_routing(self, method, **weight, **params)
         if params:
             raise ValueError(
-                f"{type(self).__name__}.{method} got {sorted(params)}, which it hands on with metadata "
-                "routing only: sklearn.set_config(enable_metadata_routing=True). Without it, cv may be a "
-                "list of splits"
+                f"{type(self).__name__}.{method} got {sorted(params)}, which it passes on only with metadata "
+                "routing: sklearn.set_config(enable_metadata_routing=True). Without it, cv may be a list of "
+                "splits"
             )
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weight))
 
@@ -228,7 +227,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             Targets of any kind that `fit` takes, if the scorer does.
         sample_weight : array-like of shape (n_samples,), default=None
         **params : dict
-            With metadata routing enabled, what the scorer asks for.
+            With metadata routing enabled, what the scorer requests.
 
         Returns
         -------
@@ -344,11 +343,11 @@ class _Search:
             return follow_path(objectives(), start, model._minimise, smooth=False)
         solver = model._choose_solver(rows)
         size = rows.width if rows.separable else rows.outputs * rows.width
-        if solver not in KEEP_HESSIAN or size > LARGEST_KEPT_HESSIAN:
+        if solver not in REUSE_HESSIAN or size > LARGEST_REUSED_HESSIAN:
             return follow_path(objectives(), start, model._minimise)
         return newton_path(
             objectives(), start, model._minimise,
-            tol=model.tol, max_iter=model.max_iter, widest=KEEP_HESSIAN[solver],
+            tol=model.tol, max_iter=model.max_iter, widest=REUSE_HESSIAN[solver],
         )  # fmt: skip
 
     def _scorer(self, fold, rows):
@@ -367,7 +366,7 @@ class _Search:
 
 
 def _best(scores):
-    """The flat index of the largest score; NaN is less than any."""
+    """The flat index of the largest score; NaN counts as smaller than all others."""
     if np.isnan(scores).all():
         raise ValueError("scoring gives NaN for every C")
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
@@ -396,7 +395,7 @@ def _row_numbers(rows, n, name):
 
 
 def _check_classes(data, train, number):
-    """Raise if nothing can be learnt from the training rows of a fold."""
+    """Raise if the training rows of a fold have no weight, or only one class."""
     if data.weight is not None:
         train = train[data.weight[train].reshape(len(train), -1).any(axis=1)]
         if not len(train):
@@ -405,13 +404,13 @@ def _check_classes(data, train, number):
     certain = data.values is None or np.isin(values[0], (0, 1)).all()
     if data.labels.kind != "multilabel" and certain and (values == values[0]).all():
         raise ValueError(
-            f"the training rows of fold {number} of cv are of one class only; use a stratified cv, or "
-            "fewer folds"
+            f"the training rows of fold {number} of cv are of one class only; use a stratified cv or fewer "
+            "folds"
         )
 
 
 def _take(value, rows, n):
-    """The given rows of a value that has one entry per row of X; any other value whole."""
+    """The given rows of a value that has one entry per row of X; any other value unchanged."""
     if not hasattr(value, "__len__") or isinstance(value, (str, dict)) or np.shape(value)[:1] != (n,):
         return value
     if hasattr(value, "iloc"):
@@ -420,7 +419,7 @@ def _take(value, rows, n):
 
 
 def scorer_of(scoring: Any) -> Any:
-    """The scorer that ``scoring`` is or names; for None the accuracy, which also takes soft targets."""
+    """The scorer for ``scoring``; for None the accuracy, which also accepts soft targets."""
     if scoring is None:
         return argmax_accuracy
     if not isinstance(scoring, str) and not callable(scoring):

@@ -1,4 +1,4 @@
-"""The stochastic solvers of the linear classifiers: their options, and `partial_fit`."""
+"""The stochastic solvers of the linear classifiers, and `partial_fit`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stochastic_options(estimator: Any) -> dict[str, Any]:
 
 
 def remember_fit(estimator: Any, data: Dataset) -> None:
-    """Record for `partial_fit` how many rows a fit has seen, and the sum of their weights."""
+    """Record how many rows a fit has seen, and the sum of their weights, for a later `partial_fit`."""
     n = data.n
     estimator.t_, estimator._weight_seen = n, float(n)
     if data.weight is not None:
@@ -55,12 +55,12 @@ def remember_fit(estimator: Any, data: Dataset) -> None:
 
 
 def _precise(part: Any) -> Any:
-    """Part of a stream's state in float64 again, which a device may have reduced to float32."""
+    """Part of a stream's state, in float64 even if a device had reduced it to float32."""
     return part.astype(np.float64) if isinstance(part, np.ndarray) else part
 
 
 def has_no_l1(estimator: Any) -> bool:
-    """Whether `partial_fit` is available: an AttributeError that says why not, as `available_if` wants."""
+    """Whether `partial_fit` is available; for `available_if`, an AttributeError that says why not."""
     if estimator.l1_ratio != 0:
         raise AttributeError(f"partial_fit does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}")
     return True
@@ -83,9 +83,9 @@ class PartialFitMixin:
     ) -> Self:
         """Learn from more rows: one pass over them in mini-batches.
 
-        Available with every ``solver``, without an L1 penalty. With ``solver="adam"`` the steps are Adam's,
-        else those of SGD, which do better on streams of small batches; both use ``batch_size`` and
-        ``learning_rate_init``. Training continues from the last `partial_fit`, or from a `fit` by any
+        Available with every ``solver``, without an L1 penalty. With ``solver="adam"`` the steps are those of
+        Adam, otherwise those of SGD, which are better for streams of small batches; both use ``batch_size``
+        and ``learning_rate_init``. Training continues from the last `partial_fit`, or from a `fit` by any
         solver.
 
         Parameters
@@ -95,9 +95,8 @@ class PartialFitMixin:
         y : array-like
             Targets as for `fit`.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come. Needed at the first call where y holds labels; columns of
-            probabilities or of a multi-label y are the classes themselves, which must then be sorted unless
-            the columns have these names.
+            All labels that will ever occur; required on the first call if y holds labels. If y is a matrix,
+            whose columns are the classes, they must be sorted unless the columns have these names.
         sample_weight : array-like of shape (n_samples,), default=None
             As for `fit`.
 
@@ -109,19 +108,19 @@ class PartialFitMixin:
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is invalid, which the message names; if ``classes`` are missing at
-            the first call, or y has others than these. The estimator then keeps the state that it had.
+            If a parameter or an argument is invalid, if ``classes`` is missing on the first call, or if y
+            has other classes; the message names it. The estimator is left unchanged.
 
         Notes
         -----
-        The objective is that of `fit` on all the rows that have come so far, those of a `fit` before
-        included: ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole
-        stream and less and less per row. A row that comes again counts again, as it does for `fit`: k passes
-        over the same rows tend to the optimum for ``k * C``, which is about that for C where there are many
-        more rows than features; divide C by k to make up for it. Learning rates fall with the number of
-        rows seen, and the coefficients are a running mean of those after each batch; early ones fade.
+        The objective is that of `fit` on all rows passed so far, including those of an earlier `fit`:
+        ``C * sum_i w_i loss_i + 0.5 * ||coef||**2``. So the penalty counts once for the whole stream, and its
+        share per row decreases. A row that is passed again counts again, as it does for `fit`: k passes over
+        the same rows approach the optimum for ``k * C``, which is close to that for C if there are many more
+        rows than features; to compensate, divide C by k. Learning rates fall with the number of rows seen,
+        and the coefficients are a running mean of those after each batch, in which early ones fade.
 
-        ``t_`` counts the rows; ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which belong to a
+        ``t_`` counts the rows. ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which describe a
         fit, are removed.
         """
         with unchanged_on_error(self):
@@ -138,7 +137,7 @@ class PartialFitMixin:
         rows = self._rows(data, loss, threads.count(self.n_threads))
         objective = LinearObjective(rows, self.C)
         if hasattr(self, "_stream"):
-            # `to` has moved the stream with the model.
+            # `to` moves the stream with the model.
             stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
@@ -153,7 +152,7 @@ class PartialFitMixin:
             mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
         if not np.isfinite(mean).all():
             raise ValueError(
-                "partial_fit ended at parameters that are not finite: rescale the columns of X, or take a "
+                "partial_fit ended at parameters that are not finite: rescale the columns of X, or use a "
                 "smaller learning_rate_init"
             )
         coef = rows.uncentered(mean)
