@@ -1,7 +1,7 @@
-"""Losses: what a model is trained to make small.
+"""Losses: what training minimises.
 
-A loss is an immutable object that is called with targets and the model's raw output, the output before the
-link (logits, for the log losses).
+A loss is an immutable object that is called with targets and the model's raw output, before the inverse link
+(logits, for the log losses).
 
 >>> from sklloss import losses
 >>> losses.Huber(delta=1.0)([0.0, 0.0], [0.5, 10.0])
@@ -78,35 +78,37 @@ and torch's autograd differentiates it, so that a loss serves as the criterion o
 
 A loss is not a metric
 ----------------------
-A loss is what training makes small: it has a slope to follow, and a penalty is added to it. A metric is what
-is reported of rows that training has not seen: any number that matters where the model is used, with a slope
-or, like accuracy, without one. Log losses, squared and absolute errors serve as both. Values of two losses
-do not compare, nor do those of one loss under two parameters (gamma, delta, label smoothing): compare models
-that were trained on different losses by one metric. The least loss need not be 0: that of `CrossEntropy` is
-the entropy of the targets, and `Poisson` and `Gamma` leave out what depends on y alone and may be negative.
-`sklloss.metrics` has metrics for targets that are probabilities.
+Training minimises a loss plus a penalty, so the loss needs a gradient. A metric is reported for rows that
+training has not seen: any number that matters where the model is used, with a gradient or, like accuracy,
+without one. Log losses, squared and absolute errors serve as both. Values of two losses are not comparable,
+nor are those of one loss with two parameters (gamma, delta, label smoothing): compare models that were
+trained on different losses by one metric. The least loss need not be 0: that of `CrossEntropy` is the entropy
+of the targets, and `Poisson` and `Gamma` omit the terms in y alone and may be negative. `sklloss.metrics` has
+metrics for targets that are probabilities.
 
 Outliers
 --------
-A row pulls at the model by its gradient: without bound in the squared errors; by at most delta in `Huber`, 1
-in `AbsoluteError` and `LogCosh`, max(t, 1 - t) in `Quantile`. One row at a distance of 1000 pulls like 1000
-rows at a distance of 1 in the squared errors, `RootMeanSquaredError` included, and like one of them in the
-absolute error. In `LogLoss` and `CrossEntropy` a wrong label pulls by at most 1, in
-`GeneralizedCrossEntropy` by less the surer the model is that the label is wrong. In `Poisson` a row pulls by
-``p - y``, in `Gamma` by ``1 - y / p``, and neither bounds a large y. No loss guards against outliers in X.
+The influence of a row on the model is its gradient. It is unbounded in the squared errors, and at most delta
+in `Huber`, 1 in `AbsoluteError` and `LogCosh`, max(t, 1 - t) in `Quantile`. One row with an error of 1000 has
+the influence of 1000 rows with an error of 1 in the squared errors, `RootMeanSquaredError` included, and of
+one of them in the absolute error. In `LogLoss` and `CrossEntropy` the influence of a wrong label is at most
+1; in `GeneralizedCrossEntropy` it falls as the model becomes more certain that the label is wrong. In
+`Poisson` it is ``p - y``, in `Gamma` ``1 - y / p``, and neither is bounded for a large y. No loss is robust
+to outliers in X.
 
 Class imbalance
 ---------------
-`LogLoss` and `CrossEntropy` estimate probabilities as they are in the data. A rare class has small ones, and
-that is right. Where its misses cost more, move the threshold of the decision, or weight its rows: weights w_1
-and w_0 multiply the odds that the best model gives by w_1 / w_0. `Focal` makes easy rows count less, and so
-the many of a common class that are easily told apart. It draws predictions towards 1/2: at gamma = 2 what
-holds in 9 of 10 like rows gets 0.69. They rank, but they are not probabilities until calibrated.
+`LogLoss` and `CrossEntropy` estimate probabilities as they are in the data: those of a rare class are small,
+and rightly so. If missing that class costs more, move the threshold of the decision or weight its rows:
+weights w_1 and w_0 multiply the predicted odds of the best model by w_1 / w_0. `Focal` gives less weight to
+easy rows, and so to most rows of a common class. It biases predictions towards 1/2: at gamma = 2, a label
+that is true in 9 of 10 equal rows gets 0.69. Such predictions rank the rows, but are not probabilities unless
+calibrated.
 
-Names, functions and one's own
-------------------------------
+Names, functions and custom losses
+----------------------------------
 `get` turns a name into a loss, `names` lists the names. `entropy`, `cross_entropy` and `kl_divergence` take
-probabilities instead of scores. `Loss` says how to write one's own, which every estimator then takes.
+probabilities instead of scores. `Loss` explains how to write a custom loss, which every estimator accepts.
 
 >>> losses.names()  # doctest: +NORMALIZE_WHITESPACE
 ['absolute_error', 'cross_entropy', 'focal', 'gamma', 'generalized_cross_entropy', 'huber', 'log_cosh',

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -15,25 +15,25 @@ from sklloss.losses._links import INVERSE_LINKS, INVERSE_LINKS_IN_PLACE
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: the mean over rows of what a prediction costs, and its gradient.
+    """The base class of losses: the mean of a loss over rows, its derivatives and its predictions.
 
-    A loss is immutable and holds its parameters only, nothing of the data: two losses of one class with
-    equal parameters are equal and hash alike. It is called as ``loss(y_true, raw, sample_weight=None)``
-    with raw the model's output before the link.
+    A loss is immutable and has no state but its parameters: two losses of one class with equal parameters are
+    equal and hash alike. It is called as ``loss(y_true, raw, sample_weight=None)``, where raw is the model's
+    output before the inverse link.
 
-    NumPy arrays (and lists) run the compiled kernel where the loss names one. Arrays of any other array API
-    namespace run the formula where they live, so that torch's autograd can differentiate the value.
+    NumPy arrays (and lists) run a compiled kernel if the loss names one. Arrays of any other array API
+    namespace run the formula on their device, and torch's autograd can differentiate the value.
 
     raw is float32 or float64; integers in NumPy count as float64. Shapes never broadcast. Infinite raw gives
-    the limits of loss and gradient (but for the gradient of `RootMeanSquaredError`). NaN in raw gives NaN, in
-    the rows where it stands and in the mean; NaN in y_true or sample_weight is an error. A row of weight 0 is
-    left out, whatever raw is there.
+    the limits of loss and gradient (except for the gradient of `RootMeanSquaredError`). NaN in raw gives NaN
+    for its row and for the mean; NaN in y_true or sample_weight is an error. A row of weight 0 is left out,
+    whatever its raw.
 
     Notes
     -----
-    **A loss of one's own** is a subclass with one method, `formula`. It states the loss of each output and
-    its derivative over an array namespace ``xp`` (``numpy``, torch, ...) in arrays of raw's shape; every
-    method below, and every estimator, then works with it::
+    **A custom loss** is a subclass with one method, `formula`. It returns the loss of each output and its
+    derivative, over an array namespace ``xp`` (``numpy``, torch, ...), in arrays of raw's shape; every method
+    below, and every estimator, then works with it::
 
         @dataclass(frozen=True)
         class Cauchy(Loss):
@@ -44,10 +44,10 @@ class Loss:
                 d = (raw - y) / self.scale
                 return xp.log1p(d * d), 2 * d / (1 + d * d) / self.scale
 
-    A second method is optional: `curvature` (for a loss that is not separable, `product_formula`) states the
+    A second method is optional: `curvature` (for a loss that is not separable, `product_formula`) returns the
     second derivative, which `hessian_product` and Newton's method need.
 
-    Class attributes say what kind of loss it is; the defaults are those of a regression loss:
+    Class attributes are the traits of a loss; the defaults are those of a regression loss:
 
     ``target``
         What y_true is: "values" (finite, raw's shape), "probabilities" (in [0, 1], raw's shape) or
@@ -58,15 +58,16 @@ class Loss:
     ``reduction``
         Over the outputs of a row: "mean" (regression) or "sum" (log losses).
     ``separable``
-        Whether each output costs by itself. If not, `formula` gets raw (n, K) and returns (n,) and (n, K).
+        Whether the loss of a row is a sum over its outputs. If not, `formula` gets raw (n, K) and returns
+        (n,) and (n, K).
     ``additive``
         Whether the loss is a mean over rows. If not, the loss overrides `mean_formula`.
     ``convex``
         Whether the loss of a row is convex in raw. A solver that relies on it is not used otherwise.
     ``shift_invariant``
-        Whether adding one number to all outputs of a row changes nothing, as with a softmax.
+        Whether adding a constant to all outputs of a row leaves the loss unchanged, as with a softmax.
     ``kernel``
-        The compiled kernel that computes the same, or None; ``kernel_parameter`` is what it is handed.
+        The name of the compiled kernel for the same formula, or None; ``kernel_parameter`` is passed to it.
     ``inverse_link_name``
         What `inverse_link` makes predictions of raw by: "identity", "logistic", "softmax" or "exp",
         scikit-learn's names. None for a loss that overrides `inverse_link` by another function.
@@ -74,10 +75,10 @@ class Loss:
         Whether raw determines class probabilities. If not, a classifier trained on the loss has no
         ``predict_proba``; its decisions are the signs or the largest of the scores.
     ``name``
-        What `losses.get` knows it by, or None.
+        The name by which `losses.get` finds it, or None.
 
-    Two properties describe the second derivative: `curvature_bound`, its largest value, and
-    `curvature_buffer`, what a batch reports of it.
+    Two more traits describe the second derivative: `curvature_bound`, its largest value, and
+    `curvature_buffer`, the form in which batches return it.
 
     `inverse_link` turns raw into predictions and `check_values` refuses y_true outside the domain; override
     them where the attributes do not say enough.
@@ -109,8 +110,8 @@ class Loss:
         """What ``curvature`` of `evaluate_batch` is filled with.
 
         "diagonal": each output's second derivative, times weight. "probabilities": the softmax p of a row,
-        whose second derivative is ``weight * (diag(p) - p p')``. None: no such summary exists, and the second
-        derivative is asked of `product_formula`.
+        whose second derivative is ``weight * (diag(p) - p p')``. None: the second derivative has no such
+        summary, only the products of `product_formula`.
         """
         return "diagonal" if self.separable and self.states_curvature else None
 
@@ -120,8 +121,9 @@ class Loss:
 
     @property
     def kernel_parameter(self) -> float:
-        """The number that the kernel is parametrised by."""
-        return 0.0
+        """The number that is passed to the kernel: the loss's own `parameter`, 0 for a loss without one."""
+        name = _parameter_name(type(self))  # type: ignore[arg-type]  # mypy takes no class for hashable
+        return 0.0 if name is None else float(getattr(self, name))
 
     @property
     def states_curvature(self) -> bool:
@@ -129,6 +131,13 @@ class Loss:
         kind = type(self)
         stated = kind.curvature is not Loss.curvature or kind.product_formula is not Loss.product_formula
         return stated and self.additive
+
+    def __post_init__(self) -> None:
+        """Check the fields that `parameter` declares and convert them to floats."""
+        for item in fields(self):
+            if "accept" in item.metadata:
+                value = number(getattr(self, item.name), item.name, **item.metadata)
+                object.__setattr__(self, item.name, value)
 
     # What a subclass states -------------------------------------------------------------------------
 
@@ -257,25 +266,25 @@ class Loss:
         Raises
         ------
         TypeError
-            If the loss states no second derivative: it has kinks, or nobody has written it down.
+            If the loss does not define its second derivative.
         """
         if not self.states_curvature:
             raise TypeError(f"{type(self).__name__} states no curvature, so it has no Hessian product")
         xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
-        direction = _checks.beside(xp, raw, direction, "direction")
+        direction = _checks.matching_array(xp, raw, direction, "direction")
         _checks.same_shape(direction, raw, "direction")
         direction = xp.astype(direction, raw.dtype)
         n = raw.shape[0]
         divisor = self.row_divisor(raw.shape[1] if raw.ndim == 2 else 1)
-        with _quiet(xp):
+        with ignored_errors(xp):
             if weight is None:
                 return self.product_formula(xp, y, raw, direction) / (n * divisor)
-            kept = as_column(weight != 0, raw)
-            raw, direction = xp.where(kept, raw, 0.0), xp.where(kept, direction, 0.0)
+            weighted = as_column(weight != 0, raw)
+            raw, direction = xp.where(weighted, raw, 0.0), xp.where(weighted, direction, 0.0)
             product = self.product_formula(xp, y, raw, direction)
             share = xp.astype(weight, _checks.widest(xp, raw))
             factor = xp.astype(share / (xp.sum(share) * divisor), raw.dtype)
-            return xp.where(kept, product * as_column(factor, raw), 0.0)
+            return xp.where(weighted, product * as_column(factor, raw), 0.0)
 
     def per_sample(self, y_true: Any, raw: Any) -> Any:
         """The loss of each row, of shape (n,): summed or averaged over outputs, as ``reduction`` says.
@@ -292,7 +301,7 @@ class Loss:
         xp, y, raw, _ = self._accept(y_true, raw, None)
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, None, wanted="per_sample")
-        with _quiet(xp):
+        with ignored_errors(xp):
             return xp.astype(self._rows(xp, _checks.formula_result(self, xp, y, raw)[0]), raw.dtype)
 
     def predict(self, raw: Any) -> Any:
@@ -315,7 +324,7 @@ class Loss:
             scores = np.array(raw, order="C", copy=True)
             in_place(scores.reshape(-1, 1) if raw.ndim == 1 else scores)
             return scores
-        with _quiet(xp):
+        with ignored_errors(xp):
             return self.inverse_link(xp, raw)
 
     # What objectives and training loops call --------------------------------------------------------
@@ -375,9 +384,9 @@ class Loss:
         n = raw.shape[0]
         wide = _checks.widest(xp, raw)
         if weight is not None:
-            # Left-out rows are put to 0 first: inf * 0 would be NaN, and so would its automatic derivative.
-            kept = weight != 0
-            raw = xp.where(as_column(kept, raw), raw, 0.0)
+            # Rows of weight 0 are set to 0 first: inf * 0 and its automatic derivative would be NaN.
+            weighted = weight != 0
+            raw = xp.where(as_column(weighted, raw), raw, 0.0)
         value, gradient = _checks.formula_result(self, xp, y, raw)
         rows = self._rows(xp, value)
         divisor = self.row_divisor(raw.shape[1] if raw.ndim == 2 else 1)
@@ -389,10 +398,10 @@ class Loss:
             return mean, (gradient / (n * divisor) if with_gradient else None)
         share = xp.astype(weight, wide) * scale
         total = xp.sum(share)
-        mean = xp.sum(xp.where(kept, rows * share, 0.0)) / total
+        mean = xp.sum(xp.where(weighted, rows * share, 0.0)) / total
         if with_gradient:
             factor = xp.astype(share / (total * divisor), raw.dtype)
-            gradient = xp.where(as_column(kept, raw), gradient * as_column(factor, raw), 0.0)
+            gradient = xp.where(as_column(weighted, raw), gradient * as_column(factor, raw), 0.0)
         return mean, gradient
 
     # Inside -----------------------------------------------------------------------------------------
@@ -400,19 +409,19 @@ class Loss:
     def __init_subclass__(cls, **options: Any) -> None:
         """Drop inherited kernels and second derivatives from a subclass that defines another formula."""
         super().__init_subclass__(**options)
-        own = vars(cls)
-        restated = "formula" in own or "mean_formula" in own
-        if restated and "kernel" not in own:
+        defined = vars(cls)
+        new_formula = "formula" in defined or "mean_formula" in defined
+        if new_formula and "kernel" not in defined:
             cls.kernel = None
-        if restated and "curvature" not in own:
+        if new_formula and "curvature" not in defined:
             cls.curvature = Loss.curvature  # type: ignore[method-assign]
-        if restated:
+        if new_formula:
             for trait in ("shift_invariant", "curvature_bound", "curvature_buffer"):
-                if trait not in own:
+                if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])
-        if (restated or "curvature" in own) and "product_formula" not in own:
+        if (new_formula or "curvature" in defined) and "product_formula" not in defined:
             cls.product_formula = Loss.product_formula  # type: ignore[method-assign]
-        if "inverse_link" in own and "inverse_link_name" not in own:
+        if "inverse_link" in defined and "inverse_link_name" not in defined:
             cls.inverse_link_name = None
 
     def _rows(self, xp: Any, value: Any) -> Any:
@@ -435,7 +444,7 @@ class Loss:
         self._check_outputs(raw)
         # The order of summation must not depend on the memory layout.
         raw = np.ascontiguousarray(raw) if xp is np else raw
-        y = _checks.beside(xp, raw, y_true, "y_true")
+        y = _checks.matching_array(xp, raw, y_true, "y_true")
         if self.target == "classes":
             _checks.class_target(xp, y, raw)
         else:
@@ -446,7 +455,7 @@ class Loss:
         if self.target == "classes" and y.ndim == 1:
             y = xp.astype(y, xp.int64)
         elif y.dtype != raw.dtype:
-            with _quiet(xp):
+            with ignored_errors(xp):
                 y = xp.astype(y, raw.dtype)
             if self.target == "values":
                 note = f" in raw's dtype, {raw.dtype}"
@@ -456,7 +465,7 @@ class Loss:
                 except ValueError as error:
                     raise ValueError(f"{error}{note}") from None
         if sample_weight is not None:
-            sample_weight = _checks.beside(xp, raw, sample_weight, "sample_weight")
+            sample_weight = _checks.matching_array(xp, raw, sample_weight, "sample_weight")
             sample_weight = _checks.weights(xp, sample_weight, raw)
         return xp, y, raw, sample_weight
 
@@ -466,7 +475,7 @@ class Loss:
         xp, y, raw, weight = self._accept(y_true, raw, sample_weight)
         if xp is np and self.kernel is not None:
             return self._run_kernel(y, raw, weight)
-        with _quiet(xp):
+        with ignored_errors(xp):
             value, gradient = self.mean_formula(xp, y, raw, weight, with_gradient=with_gradient)
         return (float(value) if xp is np else xp.astype(value, raw.dtype)), gradient
 
@@ -488,11 +497,11 @@ class Loss:
         total = float(n) if weight is None else float(np.sum(weight, dtype=np.float64))
         if value == np.inf:
             # The sum overflowed, or the loss is infinite: the formula computes the mean without the sum.
-            with _quiet(np):
+            with ignored_errors(np):
                 value = float(self.mean_formula(np, y, raw, weight, with_gradient=False)[0])
         else:
             value = value / total
-        with _quiet(np):
+        with ignored_errors(np):
             scores /= total
         return value, scores.reshape(raw.shape)
 
@@ -502,7 +511,7 @@ def as_column(row_values: Any, raw: Any) -> Any:
     return row_values[:, None] if raw.ndim == 2 else row_values
 
 
-def _quiet(xp: Any) -> AbstractContextManager[Any]:
+def ignored_errors(xp: Any) -> AbstractContextManager[Any]:
     """A context in which NumPy does not warn of overflow and NaN, which are valid results here."""
     return np.errstate(all="ignore") if xp is np else nullcontext()
 
@@ -520,9 +529,20 @@ def number(value: Any, name: str, allowed: str, accept: Callable[[float], bool])
     return result
 
 
-def unit_interval(value: Any, name: str) -> float:
-    """A parameter in [0, 1) as a float."""
-    return number(value, name, "in [0, 1)", lambda x: 0.0 <= x < 1.0)
+def parameter(default: float, allowed: str, accept: Callable[[float], bool]) -> Any:
+    """A field for the parameter of a loss, which its kernel takes; see `number` for what is allowed."""
+    return field(default=default, metadata={"allowed": allowed, "accept": accept})
+
+
+def label_smoothing_parameter() -> Any:
+    """A field for label smoothing, in [0, 1)."""
+    return parameter(0.0, "in [0, 1)", lambda x: 0.0 <= x < 1.0)
+
+
+@functools.cache
+def _parameter_name(loss_class: type[Loss]) -> str | None:
+    """The name of the first field that `parameter` declares."""
+    return next((item.name for item in fields(loss_class) if "accept" in item.metadata), None)
 
 
 def _evaluate_formula(
@@ -552,7 +572,7 @@ def _evaluate_formula(
         if sums is not None:
             sums[...] = 0.0
         if not loss.additive:
-            total = _whole(loss, y, raw, weight)
+            total = _evaluate_mean_formula(loss, y, raw, weight)
             if sums is not None:
                 sums[0] = total
             return total
@@ -568,14 +588,14 @@ def _evaluate_formula(
                 curvature[...] = second if divisor == 1 else second / divisor
         else:
             factor = weight if by_output else weight[:, None]
-            kept = factor != 0
+            weighted = factor != 0
             value = np.where(factor if value.ndim == 2 else weight, value, 0.0)
             value = value * (factor if value.ndim == 2 else weight)
             factor = factor / divisor
             # Rows of weight 0 may hold any value: inf * 0 would be NaN.
-            raw[...] = np.where(kept, gradient * factor, 0.0)
+            raw[...] = np.where(weighted, gradient * factor, 0.0)
             if second is not None:
-                curvature[...] = np.where(kept, second * factor, 0.0)
+                curvature[...] = np.where(weighted, second * factor, 0.0)
         if value.ndim == 2:
             totals = np.sum(value, axis=0) / divisor
             if sums is not None:
@@ -587,7 +607,7 @@ def _evaluate_formula(
         return total
 
 
-def _whole(loss: Any, y: Any, raw: Any, weight: Any) -> float:
+def _evaluate_mean_formula(loss: Any, y: Any, raw: Any, weight: Any) -> float:
     """The value of a loss that is not a mean over rows, times the sum of weights."""
     total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
     if total == 0.0:

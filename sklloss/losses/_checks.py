@@ -49,14 +49,14 @@ def raw_scores(raw: Any) -> tuple[Any, Any]:
     return xp, raw
 
 
-def beside(xp: Any, raw: Any, array: Any, name: str, other: str = "raw") -> Any:
+def matching_array(xp: Any, raw: Any, array: Any, name: str, other: str = "raw") -> Any:
     """An array of real numbers in the namespace and on the device of raw, or an error.
 
     ``name`` and ``other`` are what messages call the array and raw.
     """
-    own = namespace(array)
-    if own is not xp:
-        kind = _label(own) if is_array_api_obj(array) else type(array).__name__
+    actual = namespace(array)
+    if actual is not xp:
+        kind = _label(actual) if is_array_api_obj(array) else type(array).__name__
         raise TypeError(
             f"{name} and {other} must be arrays of one namespace; {name} is of {kind}, "
             f"{other} is of {_label(xp)}"
@@ -70,7 +70,7 @@ def beside(xp: Any, raw: Any, array: Any, name: str, other: str = "raw") -> Any:
     return array
 
 
-def _whole(xp: Any, array: Any) -> bool:
+def _is_integral(xp: Any, array: Any) -> bool:
     return xp.isdtype(array.dtype, ("bool", "integral"))
 
 
@@ -79,13 +79,13 @@ def _comparable(xp: Any, array: Any) -> Any:
     return xp.astype(array, xp.uint8) if xp.isdtype(array.dtype, "bool") else array
 
 
-def _first(xp: Any, bad: Any) -> Any:
+def _first_row(xp: Any, bad: Any) -> Any:
     """Index of the first row with a true entry."""
     rows = xp.any(bad, axis=1) if bad.ndim == 2 else bad
     return int(xp.argmax(xp.astype(rows, xp.int32)))
 
 
-def _worst(array: Any, bad: Any, row: int) -> Any:
+def _first_value(array: Any, bad: Any, row: int) -> Any:
     """The first offending value of a row, for a message."""
     if array.ndim == 1:
         return array[row].item() if hasattr(array, "item") else float(array[row])
@@ -97,8 +97,8 @@ def _worst(array: Any, bad: Any, row: int) -> Any:
 def _refuse(xp: Any, array: Any, bad: Any, message: str) -> None:
     """Raise a ValueError with the first row and value for which ``bad`` is true, if there is one."""
     if bool(xp.any(bad)):
-        row = _first(xp, bad)
-        raise ValueError(f"{message}; row {row} has {_worst(array, bad, row)}")
+        row = _first_row(xp, bad)
+        raise ValueError(f"{message}; row {row} has {_first_value(array, bad, row)}")
 
 
 def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -> None:
@@ -153,19 +153,19 @@ def probability_rows(xp: Any, y: Any) -> None:
     The sum may differ from 1 by the square root of the dtype's machine epsilon: 1.5e-8 in float64, 3.5e-4 in
     float32.
     """
-    if _whole(xp, y):
+    if _is_integral(xp, y):
         y = xp.astype(y, xp.float32)
     tolerance = float(xp.finfo(y.dtype).eps) ** 0.5
     total = xp.sum(y, axis=1)
     bad = xp.any(~(y >= 0), axis=1) | ~(xp.abs(total - 1) <= tolerance)
     if not bool(xp.any(bad)):
         return
-    row = _first(xp, bad)
+    row = _first_row(xp, bad)
     outside = ~(xp.isfinite(y) & (y >= 0))
     if bool(xp.any(outside[row, ...])):
         raise ValueError(
             "y_true must hold class probabilities, finite and not negative; "
-            f"row {row} has {_worst(y, outside, row)}"
+            f"row {row} has {_first_value(y, outside, row)}"
         )
     raise ValueError(
         "y_true must hold class probabilities, each row summing to 1; "
@@ -177,7 +177,7 @@ def class_target(xp: Any, y: Any, raw: Any) -> None:
     """Raise an error unless y has the shape of class codes or of class probabilities. Reads no values."""
     n, outputs = raw.shape
     if y.ndim == 1 and y.shape[0] == n:
-        if not _whole(xp, y):
+        if not _is_integral(xp, y):
             raise TypeError(
                 f"y_true of shape {tuple(y.shape)} must hold integer class codes, got dtype {y.dtype}; "
                 f"class probabilities have shape {(n, outputs)}"
@@ -199,7 +199,7 @@ def weights(xp: Any, weight: Any, raw: Any) -> Any:
         raise ValueError(
             f"sample_weight must have shape {(n,)}, one weight for each row; it has {tuple(weight.shape)}"
         )
-    if _whole(xp, weight):
+    if _is_integral(xp, weight):
         weight = xp.astype(weight, raw.dtype)
     top = xp.max(weight)
     if not bool(xp.all((weight >= 0) & xp.isfinite(weight)) & (top > 0)):

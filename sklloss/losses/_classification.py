@@ -1,10 +1,10 @@
-"""Losses of classes: of independent sigmoids, of a softmax, of a margin."""
+"""Losses for classes: log loss of independent sigmoids, cross-entropies of a softmax, squared hinge."""
 
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from sklloss.losses._base import Loss, number, register, unit_interval
+from sklloss.losses._base import Loss, label_smoothing_parameter, parameter, register
 from sklloss.losses._links import (
     at_codes,
     centred,
@@ -31,12 +31,19 @@ class LogLoss(Loss):
 
     Notes
     -----
-    y_true holds labels 0 and 1 (bool, int or float) or probabilities between, in the shape of raw: (n,), or
-    (n, L) for L labels that may hold together. `predict` gives the probability of label 1.
+    y_true is the labels 0 and 1 (bool, int or float) or probabilities of label 1, in the shape of raw: (n,),
+    or (n, L) for L labels that do not exclude each other. `predict` gives the probability of label 1: the
+    link is the logit. Convex, and robust: the gradient is bounded by 1. The second derivative is ``p (1 -
+    p)``, at most 1/4.
 
-    Written as ``log1p(exp(-|raw|)) + |raw| * (the probability that y gives to the losing side)``: nothing
-    cancels and nothing is clipped, a certain wrong answer costs |raw|. At infinite raw the loss is 0 where y
-    is certain and right, and infinite otherwise.
+    Computed as ``log1p(exp(-|raw|)) + c |raw|``, where c is the probability that y gives to the less likely
+    label: nothing cancels and nothing is clipped, so a certain wrong answer costs |raw|. At infinite raw the
+    loss is 0 if y is certain and right, and infinite otherwise.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.2; label smoothing: C. Szegedy
+    et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
 
     Examples
     --------
@@ -45,34 +52,22 @@ class LogLoss(Loss):
     25.0
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = label_smoothing_parameter()
 
     name: ClassVar[str] = "log_loss"
     kernel: ClassVar[str] = "log_loss"
     inverse_link_name: ClassVar[str] = "logistic"
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
-
-    @property
-    def curvature_bound(self) -> float:
-        """The variance p (1 - p) is largest at p = 1/2; see `Loss.curvature_bound`."""
-        return 0.25
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The label smoothing."""
-        return self.label_smoothing
+    curvature_bound: ClassVar[float] = 0.25  # the variance p (1 - p) is largest at p = 1/2
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         not_y = 1.0 - y
         if self.label_smoothing:
             # Smoothed separately: 1 - y loses digits for a smoothed y near 1.
-            keep, spread = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
-            y, not_y = y * keep + spread, not_y * keep + spread
+            scale, shift = 1.0 - self.label_smoothing, 0.5 * self.label_smoothing
+            y, not_y = y * scale + shift, not_y * scale + shift
         above, size, e = signed_parts(xp, raw)
         against = select(above, not_y, y)
         # A label of probability 0 contributes 0 however large the score; 0 * inf would be NaN.
@@ -106,14 +101,20 @@ class CrossEntropy(Loss):
 
     Notes
     -----
-    raw is (n, K). y_true holds integer class codes (n,) in [0, K), or class probabilities (n, K), each row
-    finite, not negative and summing to 1 within the square root of its dtype's machine epsilon. Codes that
-    come as floats are refused. `predict` gives the class probabilities.
+    raw is (n, K). y_true is integer class codes (n,) in [0, K), or class probabilities (n, K), each row
+    finite, not negative and summing to 1 within the square root of its dtype's machine epsilon. Codes of a
+    floating-point dtype are refused. `predict` gives the class probabilities. Convex, and robust: the
+    gradient is bounded by 1. The second derivative is ``diag(p) - p p'``.
 
     With m the largest score of a row and S the sum of ``exp(raw_k - m)`` over all but one maximum, the loss
     is ``log1p(S) + sum_k y_k (m - raw_k)``. S leaves the maximum out, so that the small loss of a confident
-    row keeps its digits. An infinite m counts as equal to itself: the other classes have probability 0, and
-    cost infinity where y gives them any; a row of -inf alone is uniform.
+    row keeps its digits. Infinite scores of the same sign count as equal: at m = inf the other classes have
+    probability 0, and the loss is infinite if y gives them any; a row of -inf alone is uniform.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.4; label smoothing: C. Szegedy
+    et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
 
     Examples
     --------
@@ -126,7 +127,7 @@ class CrossEntropy(Loss):
     1000.0
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = label_smoothing_parameter()
 
     name: ClassVar[str] = "cross_entropy"
     kernel: ClassVar[str] = "cross_entropy"
@@ -135,58 +136,42 @@ class CrossEntropy(Loss):
     reduction: ClassVar[str] = "sum"
     separable: ClassVar[bool] = False
     shift_invariant: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label_smoothing", unit_interval(self.label_smoothing, "label_smoothing"))
-
-    @property
-    def curvature_buffer(self) -> Literal["probabilities"]:
-        """The softmax of each row; see `Loss.curvature_buffer`."""
-        return "probabilities"
-
-    @property
-    def curvature_bound(self) -> float:
-        """p_k (1 - p_k) is largest at p_k = 1/2; see `Loss.curvature_bound`."""
-        return 0.25
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The label smoothing."""
-        return self.label_smoothing
+    curvature_buffer: ClassVar[Literal["probabilities"]] = "probabilities"
+    curvature_bound: ClassVar[float] = 0.25  # p_k (1 - p_k) is largest at p_k = 1/2
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         K = raw.shape[1]
-        keep, spread = 1.0 - self.label_smoothing, self.label_smoothing / K
-        behind, e, rest = softmax_parts(xp, raw)
+        scale, shift = 1.0 - self.label_smoothing, self.label_smoothing / K
+        gap, e, rest = softmax_parts(xp, raw)
         value = xp.log1p(rest[:, 0])
         if y.ndim == 1:
-            value = value + keep * at_codes(xp, behind, y)
-            if spread:
-                value = value + xp.sum(spread * behind, axis=1)
+            value = value + scale * at_codes(xp, gap, y)
+            if shift:
+                value = value + xp.sum(shift * gap, axis=1)
         else:
-            y = y * keep + spread if spread else y
+            y = y * scale + shift if shift else y
             # A class of probability 0 contributes 0 however low its score; 0 * inf would be NaN.
-            value = value + xp.sum(y * xp.where((y == 0) & xp.isinf(behind), 0.0, behind), axis=1)
+            value = value + xp.sum(y * xp.where((y == 0) & xp.isinf(gap), 0.0, gap), axis=1)
 
         def gradient() -> Any:
             total = 1.0 + rest
             if y.ndim == 2:
                 return e / total - y
-            own = one_hot(xp, y, raw)
-            if spread:
-                return e / total - xp.where(own, xp.full_like(raw, keep + spread), spread)
+            at_code = one_hot(xp, y, raw)
+            if shift:
+                return e / total - xp.where(at_code, xp.full_like(raw, scale + shift), shift)
             # At the code, p - 1 is minus the probability of all other classes; from S it keeps its digits.
-            others = xp.where(behind == 0, rest, total - e)
-            return xp.where(own, -others, e) / total
+            others = xp.where(gap == 0, rest, total - e)
+            return xp.where(at_code, -others, e) / total
 
         return value, gradient
 
     def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """Of the direction v, p (v - sum_k p_k v_k), whatever y; see `Loss.product_formula`."""
-        behind, e, rest = softmax_parts(xp, raw)
+        gap, e, rest = softmax_parts(xp, raw)
         p = e / (1.0 + rest)
-        return p * centred(xp, behind, p, direction)
+        return p * centred(xp, gap, p, direction)
 
 
 @register
@@ -208,7 +193,7 @@ class GeneralizedCrossEntropy(Loss):
 
     Notes
     -----
-    raw is (n, K). y_true holds integer class codes (n,) in [0, K), or class probabilities (n, K), as for
+    raw is (n, K). y_true is integer class codes (n,) in [0, K), or class probabilities (n, K), as for
     `CrossEntropy`. `predict` gives the class probabilities. Not convex in raw. Infinite scores count as they
     do in `CrossEntropy`, but a certain wrong answer costs 1 / q.
 
@@ -227,7 +212,7 @@ class GeneralizedCrossEntropy(Loss):
     [0.5858, 2.0]
     """
 
-    q: float = 0.7
+    q: float = parameter(0.7, "in (0, 1]", lambda x: 0.0 < x <= 1.0)
 
     name: ClassVar[str] = "generalized_cross_entropy"
     kernel: ClassVar[str] = "generalized_cross_entropy"
@@ -238,9 +223,6 @@ class GeneralizedCrossEntropy(Loss):
     shift_invariant: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "q", number(self.q, "q", "in (0, 1]", lambda x: 0.0 < x <= 1.0))
-
     @property
     def curvature_bound(self) -> float:
         """``p**q (1 - p) ((1 + q) p - q)`` at the p where its derivative is 0; see `Loss.curvature_bound`."""
@@ -249,21 +231,16 @@ class GeneralizedCrossEntropy(Loss):
         p = (half + math.sqrt(half**2 - q * q * (1.0 + q) * (2.0 + q))) / ((1.0 + q) * (2.0 + q))
         return p**q * (1.0 - p) * ((1.0 + q) * p - q)
 
-    @property
-    def kernel_parameter(self) -> float:
-        """The exponent q."""
-        return self.q
-
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
-        behind, e, rest = softmax_parts(xp, raw)
+        gap, e, rest = softmax_parts(xp, raw)
         total = 1.0 + rest
         # 1 - p without cancellation
-        p, other = e / total, xp.where(behind == 0, rest, total - e) / total
+        p, other = e / total, xp.where(gap == 0, rest, total - e) / total
         if y.ndim == 1:
-            behind = at_codes(xp, behind, y)[:, None]
-        value = -xp.expm1(-self.q * (xp.log1p(rest) + behind)) / self.q
-        power = self._power(xp, behind, total)
+            gap = at_codes(xp, gap, y)[:, None]
+        value = -xp.expm1(-self.q * (xp.log1p(rest) + gap)) / self.q
+        power = self._power(xp, gap, total)
         if y.ndim == 1:
             return value[:, 0], lambda: power * xp.where(one_hot(xp, y, raw), -other, p)
 
@@ -282,21 +259,21 @@ class GeneralizedCrossEntropy(Loss):
 
     def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """The derivative of the gradient along a direction; see `Loss.product_formula`."""
-        behind, e, rest = softmax_parts(xp, raw)
+        gap, e, rest = softmax_parts(xp, raw)
         total = 1.0 + rest
-        p, other = e / total, xp.where(behind == 0, rest, total - e) / total
+        p, other = e / total, xp.where(gap == 0, rest, total - e) / total
         y = xp.astype(one_hot(xp, y, raw), raw.dtype) if y.ndim == 1 else y
-        part = y * self._power(xp, behind, total)
-        move = centred(xp, behind, p, direction)  # the change of log p
+        part = y * self._power(xp, gap, total)
+        move = centred(xp, gap, p, direction)  # the change of log p
         change = self.q * part * move
         outer = p * move * xp.sum(part, axis=1, keepdims=True)
         return outer + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
 
-    def _power(self, xp: Any, behind: Any, total: Any) -> Any:
+    def _power(self, xp: Any, gap: Any, total: Any) -> Any:
         """``p**q``, also where p underflows, for ``p = exp(-behind) / total``."""
         # q = 2**k s: scaling by 2**k is exact, and a power s of 1 to 2 at most doubles a relative error.
         mantissa, exponent = math.frexp(self.q)
-        return xp.exp(-behind * 0.5 * 2.0**exponent) ** (2.0 * mantissa) / total**self.q
+        return xp.exp(-gap * 0.5 * 2.0**exponent) ** (2.0 * mantissa) / total**self.q
 
 
 @register
@@ -309,10 +286,10 @@ class SquaredHinge(Loss):
 
     Notes
     -----
-    y_true holds labels 0 and 1 (bool, int or float), nothing between, in the shape of raw: (n,), or (n, L)
-    for L labels that may hold together. `predict` gives raw itself, whose sign is the decision: the loss has
-    no probabilities. Convex. The second derivative jumps at a margin ``s raw`` of 1; stated are its
-    one-sided values, 2 below and 0 from there on, which serve Newton's method.
+    y_true is the labels 0 and 1 (bool, int or float), no probabilities, in the shape of raw: (n,), or (n, L)
+    for L labels that do not exclude each other. `predict` gives raw itself, whose sign is the decision: the
+    loss does not determine probabilities. Convex, not robust. The second derivative is 2 for a margin
+    ``s raw`` below 1 and 0 from there on; it jumps at 1, which Newton's method tolerates.
 
     References
     ----------
@@ -332,11 +309,7 @@ class SquaredHinge(Loss):
     domain: ClassVar[str] = "labels"
     reduction: ClassVar[str] = "sum"
     has_probabilities: ClassVar[bool] = False
-
-    @property
-    def curvature_bound(self) -> float:
-        """The second derivative within the margin; see `Loss.curvature_bound`."""
-        return 2.0
+    curvature_bound: ClassVar[float] = 2.0  # the second derivative within the margin
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sklloss.losses._base import Loss, number, register
+from sklloss.losses._base import Loss, parameter, register
 
 
 @register
@@ -132,20 +132,12 @@ class Tweedie(Loss):
     [0.5, -1.0]
     """
 
-    power: float = 1.5
+    power: float = parameter(1.5, "in (1, 2)", lambda x: 1.0 < x < 2.0)
 
     name: ClassVar[str] = "tweedie"
     kernel: ClassVar[str] = "tweedie"
     domain: ClassVar[str] = "non-negative"
     inverse_link_name: ClassVar[str] = "exp"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "power", number(self.power, "power", "in (1, 2)", lambda x: 1.0 < x < 2.0))
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The power."""
-        return self.power
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

@@ -1,26 +1,32 @@
-"""The focal loss: log losses in which an easy row counts less."""
+"""The focal loss of sigmoids and of a softmax: log losses that give less weight to easy rows."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sklloss.losses._base import Loss, number, register
+from sklloss.losses._base import Loss, parameter, register
 from sklloss.losses._links import at_codes, centred, one_hot, select, signed_parts, softmax_parts
+
+
+def _gamma_parameter() -> Any:
+    return parameter(2.0, "finite and not negative", lambda x: 0.0 <= x < inf)
 
 
 @register
 @dataclass(frozen=True)
 class Focal(Loss):
-    """Focal loss: the log loss times ``(1 - the probability of the truth) ** gamma``.
+    """Focal loss: the log loss times ``(1 - t) ** gamma``, t being the probability of the true label.
 
     With p = sigmoid(raw), q = 1 - p and g = gamma, the loss of one output is
     ``-y q**g log p - (1 - y) p**g log q``. Its gradient is
     ``(1 - y) p**g (p - g q log q) - y q**g (q - g p log p)``. A row costs the sum over its outputs.
 
-    A row whose truth already has probability 0.9 counts 100 times less at gamma = 2 than in the log loss, so
-    that many easy rows do not outweigh a few hard ones: it is meant for strong class imbalance. gamma = 0 is
-    the log loss. The probabilities of a fitted model are drawn towards 1/2; they are not calibrated.
+    At gamma = 2, the loss of a row whose true label already has probability 0.9 is 1/100 of its log loss, so
+    that many easy rows do not outweigh a few hard ones: the loss is designed for strong class imbalance. At
+    gamma = 0 it is the log loss. The probabilities of a fitted model are biased towards 1/2 and not
+    calibrated.
 
     Parameters
     ----------
@@ -28,17 +34,17 @@ class Focal(Loss):
 
     Notes
     -----
-    y_true holds labels 0 and 1 (bool, int or float) or probabilities between, in the shape of raw: (n,), or
-    (n, L) for L labels that may hold together. `predict` gives the probability of label 1: the link is the
-    logit.
+    y_true is the labels 0 and 1 (bool, int or float) or probabilities of label 1, in the shape of raw: (n,),
+    or (n, L) for L labels that do not exclude each other. `predict` gives the probability of label 1: the
+    link is the logit.
 
-    Where raw is (n, K), K >= 2, and y_true holds integer class codes (n,), the loss is the focal loss of a
-    softmax, `SoftmaxFocal`: ``-(1 - p_c)**g log p_c`` for the class c of a row. `softmax` gives that loss as
-    an object of its own, which also takes class probabilities (n, K) and predicts by softmax.
+    If raw is (n, K), K >= 2, and y_true is integer class codes (n,), the loss is the focal loss of a softmax,
+    `SoftmaxFocal`: ``-(1 - p_c)**g log p_c`` for the class c of a row. `softmax` returns that loss, which
+    also takes class probabilities (n, K) and predicts by softmax.
 
-    Not convex in raw, except at gamma = 0. Its second derivative is negative for a confident wrong answer. A
-    certain wrong answer costs |raw|, at infinite raw infinitely much; a certain right one costs 0. p, q and
-    their logarithms all come from exp(-|raw|): neither 1 - p nor log p is formed by subtraction or clipped.
+    Not convex in raw, except at gamma = 0: the second derivative is negative for a confident wrong answer. A
+    certain wrong answer costs |raw|, which at infinite raw is infinite; a certain right one costs 0. p, q and
+    their logarithms are all computed from exp(-|raw|), without subtraction from 1 and without clipping.
 
     References
     ----------
@@ -53,7 +59,7 @@ class Focal(Loss):
     500.0
     """
 
-    gamma: float = 2.0
+    gamma: float = _gamma_parameter()
 
     name: ClassVar[str] = "focal"
     kernel: ClassVar[str] = "focal"
@@ -61,14 +67,6 @@ class Focal(Loss):
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
     convex: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gamma", _exponent(self.gamma))
-
-    @property
-    def kernel_parameter(self) -> float:
-        """Gamma."""
-        return self.gamma
 
     def softmax(self) -> "SoftmaxFocal":
         """The same loss of a softmax over classes, a `SoftmaxFocal`."""
@@ -85,8 +83,8 @@ class Focal(Loss):
         far = against * xp.where((against == 0) & xp.isinf(size), 0.0, size)
 
         def gradient() -> Any:
-            surprise = rest + xp.where(xp.isinf(size), 0.0, size)
-            away = against * wrong * (self.gamma * small * surprise + large)
+            surprisal = rest + xp.where(xp.isinf(size), 0.0, size)
+            away = against * wrong * (self.gamma * small * surprisal + large)
             slope = away - side * right * (self.gamma * large * rest + small)
             return (2.0 * above - 1.0) * slope
 
@@ -101,9 +99,9 @@ class Focal(Loss):
         above, size, small, large, rest = _sides(xp, raw)
         side, against = select(above, y, 1.0 - y), select(above, 1.0 - y, y)
         right = large * _power(xp, small, g) * (g * (g * large - small) * rest + (2.0 * g + 1.0) * small)
-        surprise = rest + xp.where(xp.isinf(size), 0.0, size)
+        surprisal = rest + xp.where(xp.isinf(size), 0.0, size)
         # small * surprise first: it is small even where gamma times a large surprise would overflow.
-        far = g * (g * small - large) * (small * surprise) + (2.0 * g + 1.0) * large * small
+        far = g * (g * small - large) * (small * surprisal) + (2.0 * g + 1.0) * large * small
         return side * right + against * _power(xp, large, g) * far
 
     def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
@@ -155,7 +153,7 @@ class SoftmaxFocal(Loss):
 
     Notes
     -----
-    raw is (n, K). y_true holds integer class codes (n,) in [0, K), or class probabilities (n, K), as for
+    raw is (n, K). y_true is integer class codes (n,) in [0, K), or class probabilities (n, K), as for
     `CrossEntropy`. `predict` gives the class probabilities. Not convex in raw, except at gamma = 0. Infinite
     scores count as they do in `CrossEntropy`.
 
@@ -170,7 +168,7 @@ class SoftmaxFocal(Loss):
     True
     """
 
-    gamma: float = 2.0
+    gamma: float = _gamma_parameter()
 
     kernel: ClassVar[str] = "softmax_focal"
     inverse_link_name: ClassVar[str] = "softmax"
@@ -180,67 +178,55 @@ class SoftmaxFocal(Loss):
     shift_invariant: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gamma", _exponent(self.gamma))
-
-    @property
-    def kernel_parameter(self) -> float:
-        """Gamma."""
-        return self.gamma
-
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
-        behind, e, rest = softmax_parts(xp, raw)
+        gap, e, rest = softmax_parts(xp, raw)
         total = 1.0 + rest
         if y.ndim == 2:
             p, other = _chances(xp, e, rest)
             # A class of probability 0 contributes 0 however low its score; 0 * inf would be NaN.
-            surprise = xp.log1p(rest) + xp.where((y == 0) & xp.isinf(behind), 0.0, behind)
+            surprisal = xp.log1p(rest) + xp.where((y == 0) & xp.isinf(gap), 0.0, gap)
             power = _power(xp, other, self.gamma)
 
             def gradient() -> Any:
-                part = y * _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
+                part = y * _slope(xp, self.gamma, p, other, power, _finite(xp, surprisal))
                 whole = xp.sum(part, axis=1, keepdims=True)
                 # p * whole - part, rearranged so that the entry of a class with p near 1 keeps its digits.
                 return p * (whole - part) - part * other
 
-            return xp.sum(y * power * surprise, axis=1), gradient
+            return xp.sum(y * power * surprisal, axis=1), gradient
 
         # With codes, only one column of each row is needed.
-        behind, own = at_codes(xp, behind, y)[:, None], at_codes(xp, e, y)[:, None]
-        p, other = _chances(xp, own, rest)
-        surprise = xp.log1p(rest) + behind
+        gap, at_code = at_codes(xp, gap, y)[:, None], at_codes(xp, e, y)[:, None]
+        p, other = _chances(xp, at_code, rest)
+        surprisal = xp.log1p(rest) + gap
         power = _power(xp, other, self.gamma)
 
         def gradient_at_codes() -> Any:
-            slope = _slope(xp, self.gamma, p, other, power, _finite(xp, surprise))
+            slope = _slope(xp, self.gamma, p, other, power, _finite(xp, surprisal))
             return slope * xp.where(one_hot(xp, y, raw), -other, e / total)
 
-        return (power * surprise)[:, 0], gradient_at_codes
+        return (power * surprisal)[:, 0], gradient_at_codes
 
     def product_formula(self, xp: Any, y: Any, raw: Any, direction: Any) -> Any:
         """The derivative of the gradient along a direction; see `Loss.product_formula`."""
         g = self.gamma
         if y.ndim == 1:
             y = xp.astype(one_hot(xp, y, raw), raw.dtype)
-        behind, e, rest = softmax_parts(xp, raw)
+        gap, e, rest = softmax_parts(xp, raw)
         p, other = _chances(xp, e, rest)
-        surprise = _finite(xp, xp.log1p(rest) + behind)
+        surprisal = _finite(xp, xp.log1p(rest) + gap)
         power = _power(xp, other, g)
-        part = y * _slope(xp, g, p, other, power, surprise)
+        part = y * _slope(xp, g, p, other, power, surprisal)
         whole = xp.sum(part, axis=1, keepdims=True)
         # dp = p move, and d part = y h'(p) dp
-        move = centred(xp, behind, p, direction)
+        move = centred(xp, gap, p, direction)
         # Where p is near 1 both quotients are about 1, even if 1 / other is infinite.
         alone = other == 0
         divisor = xp.where(alone, 1.0, other)
-        curvature = g * p * power * (surprise - (g - 1.0) * p * (surprise / divisor) - 2.0)
+        curvature = g * p * power * (surprisal - (g - 1.0) * p * (surprisal / divisor) - 2.0)
         change = xp.where(alone, 0.0, y * curvature * (move / divisor))
         return p * move * whole + p * (xp.sum(change, axis=1, keepdims=True) - change) - other * change
-
-
-def _exponent(gamma: float) -> float:
-    return number(gamma, "gamma", "finite and not negative", lambda x: 0.0 <= x < float("inf"))
 
 
 def _coded(y_true: Any, raw: Any) -> Any:
@@ -299,13 +285,13 @@ def _chances(xp: Any, e: Any, rest: Any) -> Any:
     return p, xp.where(p > 0.5, rest / total, 1.0 - p)
 
 
-def _slope(xp: Any, gamma: float, p: Any, other: Any, power: Any, surprise: Any) -> Any:
+def _slope(xp: Any, gamma: float, p: Any, other: Any, power: Any, surprisal: Any) -> Any:
     """Minus p times the derivative of -(1 - p)**gamma log p, given other = 1 - p and surprise = -log p."""
     alone = other == 0
-    ratio = xp.where(alone, 1.0, surprise / xp.where(alone, 1.0, other))
+    ratio = xp.where(alone, 1.0, surprisal / xp.where(alone, 1.0, other))
     return power * (gamma * p * ratio + 1.0)
 
 
-def _finite(xp: Any, surprise: Any) -> Any:
+def _finite(xp: Any, surprisal: Any) -> Any:
     """An infinite surprise meets a probability 0 only, and 0 * inf is NaN."""
-    return xp.where(xp.isinf(surprise), 0.0, surprise)
+    return xp.where(xp.isinf(surprisal), 0.0, surprisal)

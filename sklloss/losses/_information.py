@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklloss.losses import _checks
-from sklloss.losses._base import _quiet
+from sklloss.losses._base import ignored_errors
 
 
 def entropy(p: Any, axis: int = -1) -> Any:
@@ -78,7 +78,7 @@ def cross_entropy(p: Any, q: Any, axis: int = -1) -> Any:
     inf
     """
     xp, p, q, finish = _accept(p, q, axis)
-    with _quiet(xp):
+    with ignored_errors(xp):
         possible = p > 0
         # 0 - log, so that a certain p costs 0 and not -0.
         surprise = xp.where(q > 0, 0.0 - xp.log(xp.where(q > 0, q, 1.0)), xp.inf)
@@ -121,7 +121,7 @@ def kl_divergence(p: Any, q: Any, axis: int = -1) -> Any:
     1.0
     """
     xp, p, q, finish = _accept(p, q, axis)
-    with _quiet(xp):
+    with ignored_errors(xp):
         return finish(xp.sum(_divergence_terms(xp, p, q), axis=axis))
 
 
@@ -159,8 +159,8 @@ def _accept(p: Any, q: Any, axis: int) -> Any:
     same = q is p
     xp = _checks.namespace(p)
     p = _checks.numpy_array(p, "p") if xp is np else p
-    p = _checks.beside(xp, p, p, "p", "p")
-    q = p if same else _checks.beside(xp, p, q, "q", "p")
+    p = _checks.matching_array(xp, p, p, "p", "p")
+    q = p if same else _checks.matching_array(xp, p, q, "q", "p")
     _checks.same_shape(q, p, "q", "p")
     if p.ndim == 0:
         raise ValueError("p must be an array of probabilities, not a single number")

@@ -87,17 +87,17 @@ def softmax_parts(xp: Any, raw: Any) -> tuple[Any, Any, Any]:
     first = xp.argmax(raw, axis=1)
     top = at_codes(xp, raw, first)[:, None]
     alone = one_hot(xp, first, raw)
-    behind = xp.where(alone | (xp.isinf(top) & (raw == top)), 0.0, top - raw)
-    e = xp.exp(-behind)
-    return behind, e, xp.sum(xp.where(alone, 0.0, e), axis=1, keepdims=True)
+    gap = xp.where(alone | (xp.isinf(top) & (raw == top)), 0.0, top - raw)
+    e = xp.exp(-gap)
+    return gap, e, xp.sum(xp.where(alone, 0.0, e), axis=1, keepdims=True)
 
 
-def centred(xp: Any, behind: Any, p: Any, direction: Any) -> Any:
-    """``v - sum_k p_k v_k`` for a direction v.
+def centred(xp: Any, gap: Any, p: Any, direction: Any) -> Any:
+    """``v - sum_k p_k v_k`` for a direction v; ``gap`` is 0 at the largest scores.
 
     v is first shifted to 0 at the largest score, so that the difference keeps its digits where p is near 1.
     """
-    at_top = behind == 0
+    at_top = gap == 0
     ties = xp.sum(xp.astype(at_top, p.dtype), axis=1, keepdims=True)
     v = direction - xp.sum(xp.where(at_top, direction, 0.0), axis=1, keepdims=True) / ties
     return v - xp.sum(p * v, axis=1, keepdims=True)

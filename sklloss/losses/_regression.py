@@ -1,11 +1,11 @@
 """Losses of the error d = raw - y: squared errors, and losses whose gradient is bounded."""
 
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Any, ClassVar
 
 from sklloss.losses import _checks
-from sklloss.losses._base import Loss, as_column, number, register
+from sklloss.losses._base import Loss, as_column, parameter, register
 
 
 class _SquaredError(Loss):
@@ -33,11 +33,13 @@ class _SquaredError(Loss):
 class HalfSquaredError(_SquaredError):
     """Half the squared error, ``(raw - y)**2 / 2``; its gradient is ``raw - y``.
 
-    This is what scikit-learn's regressors call "squared_error" and train on. Averaged over outputs and rows.
+    The loss that scikit-learn's regressors minimise as "squared_error". Its minimum is the mean of y given X.
+    Averaged over outputs and rows.
 
     Notes
     -----
-    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself.
+    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
+    identity. Convex, not robust. The second derivative is 1.
 
     Examples
     --------
@@ -47,11 +49,7 @@ class HalfSquaredError(_SquaredError):
     """
 
     name: ClassVar[str] = "squared_error"
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The factor before the square."""
-        return 0.5
+    kernel_parameter: ClassVar[float] = 0.5  # the factor of the square
 
 
 @register
@@ -61,7 +59,8 @@ class MeanSquaredError(_SquaredError):
 
     Notes
     -----
-    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself.
+    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
+    identity. Convex, not robust. The second derivative is 2.
 
     Examples
     --------
@@ -71,11 +70,7 @@ class MeanSquaredError(_SquaredError):
     """
 
     name: ClassVar[str] = "mean_squared_error"
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The factor before the square."""
-        return 1.0
+    kernel_parameter: ClassVar[float] = 1.0  # the factor of the square
 
 
 @register
@@ -83,15 +78,15 @@ class MeanSquaredError(_SquaredError):
 class RootMeanSquaredError(Loss):
     """The root of the weighted mean squared error, over rows and outputs together.
 
-    Its gradient is ``w_i (raw - y) / (T * sum(w) * value)`` for T outputs, and 0 where every row is met
-    exactly: the root has no derivative there.
+    Its gradient is ``w_i (raw - y) / (T * sum(w) * value)`` for T outputs, and 0 if all errors are 0, where
+    the root has no derivative.
 
     Notes
     -----
-    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself. A root of a mean is
-    not a mean over rows: `per_sample` raises a TypeError, and the loss of a batch is not the mean of the
-    losses of its parts. Errors are scaled before they are squared, so that only an error beyond the dtype's
-    range is infinite; the gradient is NaN then.
+    y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
+    identity. Convex, not robust. The root of a mean is not a mean over rows: `per_sample` raises a TypeError,
+    and the loss of a batch is not the mean of the losses of its parts. Errors are scaled before they are
+    squared, so that the loss is infinite, and its gradient NaN, only if an error exceeds the dtype's range.
 
     Examples
     --------
@@ -149,7 +144,7 @@ class AbsoluteError(Loss):
     Notes
     -----
     y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
-    identity. Convex and robust: the gradient is bounded. No second derivative is stated, because it is 0
+    identity. Convex, and robust: the gradient is bounded. No second derivative is defined, since it is 0
     wherever it exists.
 
     Examples
@@ -178,13 +173,13 @@ class Huber(Loss):
     Parameters
     ----------
     delta : float > 0, default=1.35
-        Where the square ends, in units of y. For normal errors of standard deviation 1, 1.35 keeps 95 % of
-        the efficiency of least squares.
+        The error up to which the loss is quadratic, in units of y. For normal errors of standard deviation 1,
+        1.35 has 95 % of the efficiency of least squares.
 
     Notes
     -----
     y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
-    identity. Convex and robust: the gradient is bounded. The second derivative is 1 for ``|d| <= delta`` and
+    identity. Convex, and robust: the gradient is bounded. The second derivative is 1 for ``|d| <= delta`` and
     0 beyond.
 
     References
@@ -198,24 +193,11 @@ class Huber(Loss):
     [0.125, 9.5]
     """
 
-    delta: float = 1.35
+    delta: float = parameter(1.35, "finite and greater than 0", lambda x: 0.0 < x < inf)
 
     name: ClassVar[str] = "huber"
     kernel: ClassVar[str] = "huber"
-
-    def __post_init__(self) -> None:
-        delta = number(self.delta, "delta", "finite and greater than 0", lambda x: 0.0 < x < float("inf"))
-        object.__setattr__(self, "delta", delta)
-
-    @property
-    def curvature_bound(self) -> float:
-        """The second derivative up to delta; see `Loss.curvature_bound`."""
-        return 1.0
-
-    @property
-    def kernel_parameter(self) -> float:
-        """Delta."""
-        return self.delta
+    curvature_bound: ClassVar[float] = 1.0  # the second derivative up to delta
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -245,7 +227,7 @@ class Quantile(Loss):
     Notes
     -----
     y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
-    identity. Convex and robust: the gradient is bounded. No second derivative is stated, because it is 0
+    identity. Convex, and robust: the gradient is bounded. No second derivative is defined, since it is 0
     wherever it exists.
 
     References
@@ -259,19 +241,10 @@ class Quantile(Loss):
     [6.0, 2.0]
     """
 
-    quantile: float = 0.5
+    quantile: float = parameter(0.5, "in (0, 1)", lambda x: 0.0 < x < 1.0)
 
     name: ClassVar[str] = "quantile"
     kernel: ClassVar[str] = "quantile"
-
-    def __post_init__(self) -> None:
-        quantile = number(self.quantile, "quantile", "in (0, 1)", lambda x: 0.0 < x < 1.0)
-        object.__setattr__(self, "quantile", quantile)
-
-    @property
-    def kernel_parameter(self) -> float:
-        """The quantile."""
-        return self.quantile
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -286,17 +259,22 @@ class Quantile(Loss):
 class LogCosh(Loss):
     """The logarithm of the hyperbolic cosine of the error d = raw - y: ``log(cosh(d))``.
 
-    It is about ``d**2 / 2`` near 0 and ``|d| - log 2`` far out. The gradient is tanh(d), the second
-    derivative ``1 - tanh(d)**2``. Averaged over outputs and rows.
+    It is about ``d**2 / 2`` for small errors and ``|d| - log 2`` for large ones. The gradient is tanh(d), the
+    second derivative ``1 - tanh(d)**2``. Averaged over outputs and rows.
 
     Notes
     -----
     y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
-    identity. Convex, robust (the gradient is bounded) and, unlike Huber's loss, smooth everywhere. The errors
-    that it takes for large are those beyond about 1 in units of y: scale y.
+    identity. Convex, robust (the gradient is bounded) and, unlike Huber's loss, infinitely differentiable.
+    Errors count as large beyond about 1 in units of y, so scale y.
 
-    Written as ``log1p(2 sinh(d / 2)**2)`` near 0, which keeps the digits of a small error, and as
-    ``|d| + (log1p(exp(-2 |d|)) - log 2)`` far out, where the cosine would overflow.
+    Computed as ``log1p(2 sinh(d / 2)**2)`` near 0, which keeps the digits of a small error, and as
+    ``|d| + (log1p(exp(-2 |d|)) - log 2)`` elsewhere, where the cosine would overflow.
+
+    References
+    ----------
+    P. J. Green, "Bayesian reconstructions from emission tomography data using a modified EM algorithm", IEEE
+    Transactions on Medical Imaging 9, 1990.
 
     Examples
     --------
@@ -307,11 +285,7 @@ class LogCosh(Loss):
 
     name: ClassVar[str] = "log_cosh"
     kernel: ClassVar[str] = "log_cosh"
-
-    @property
-    def curvature_bound(self) -> float:
-        """1 - tanh(d)**2 is largest at d = 0; see `Loss.curvature_bound`."""
-        return 1.0
+    curvature_bound: ClassVar[float] = 1.0  # 1 - tanh(d)**2 is largest at d = 0
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
