@@ -10,8 +10,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from sklloss.arrays.device import Device
-from sklloss.arrays.ops import adam
-from sklloss.arrays.ops_torch import in_place
+from sklloss.arrays.ops import adam, fused_loss
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _checks
 from sklloss.losses._links import one_hot, softmax
@@ -58,7 +57,7 @@ class DeviceLoss:
             self._total = float(np.sum(weight, dtype=np.float64))
         self._divisor = loss.row_divisor(data.outputs)
         self.probabilities = loss.curvature_buffer == "probabilities"
-        self._in_place = in_place(device, loss)
+        self._fused = fused_loss(device, loss)
 
     def __call__(
         self, raw: Array, first: int, last: int, *, curved: bool = False
@@ -79,8 +78,8 @@ class DeviceLoss:
         """
         xp, loss = self.device.xp, self.loss
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
-        if self._in_place is not None:
-            value, gradient, curvature = self._in_place(y, raw, curved)
+        if self._fused is not None:
+            value, gradient, curvature = self._fused(y, raw, curved)
             if curved and loss.separable:
                 curvature = self._scaled(curvature, raw, weight)
         else:
@@ -104,8 +103,8 @@ class DeviceLoss:
     def slopes(self, raw: Array, first: int, last: int) -> Array:
         """The derivatives alone, as a call returns them, for a loss that is a mean over rows."""
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
-        if self._in_place is not None:
-            return self._scaled(self._in_place(y, raw, False)[1], raw, weight)
+        if self._fused is not None:
+            return self._scaled(self._fused(y, raw, False)[1], raw, weight)
         _, gradient = _checks.formula_result(self.loss, self.device.xp, y, raw)
         return self._scaled(_checks.gradient_result(self.loss, self.device.xp, gradient, raw), raw, weight)
 

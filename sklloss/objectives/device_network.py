@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sklloss.arrays.device import Device, check_writable, device_of, full_precision
-from sklloss.arrays.ops import ACTIVATIONS, Array, Steps, ops_for
-from sklloss.arrays.ops_torch import in_place
+from sklloss.arrays.ops import ACTIVATIONS, Array, Steps, fused_loss, ops_for
 from sklloss.data.dataset import Dataset
 from sklloss.losses import Loss, _checks
 from sklloss.objectives.network import NetworkObjective, unpack
@@ -62,7 +61,7 @@ class DeviceNetworkObjective(NetworkObjective):
         if loss is not None:
             check_writable(device, "networks in training")
         self._loss = loss
-        self._in_place = None if loss is None else in_place(device, loss)
+        self._fused = None if loss is None else fused_loss(device, loss)
         self._ops = ops_for(device, self.dtype.itemsize)
         self._activation = ACTIVATIONS[activation]
         self._wide = device.real(device.wide)
@@ -97,7 +96,7 @@ class DeviceNetworkObjective(NetworkObjective):
         batch_size = min(batch_size, n)
         shares, sums = self._shares(rows, order, np.arange(0, n, batch_size))
         total = _LossSum(self._xp, self._wide, rows.has_zero_weights)
-        layers, gradient = self._layers(parameters), self._layers(self._ops.empty_like(parameters))
+        layers, gradient = self._layers(parameters), self._layers(self._xp.empty_like(parameters))
         per_gather = max(1, GATHER_BYTES // max(1, batch_size * rows.row_bytes)) * batch_size
         index = None if order is None else rows.index(order)
         for lowest in range(0, n, per_gather):
@@ -187,7 +186,7 @@ class DeviceNetworkObjective(NetworkObjective):
         for k in range(len(layers.coefs) - 1, -1, -1):
             ops.layer_gradients(cache[k][0], delta, gradient.coefs[k], gradient.intercepts[k])
             if k:
-                delta = ops.product(delta, layers.coefs[k].T)
+                delta = delta @ layers.coefs[k].T
                 delta = self._activation.backward(ops, delta, cache[k - 1][1])
 
     def _shares(
@@ -215,8 +214,8 @@ class DeviceNetworkObjective(NetworkObjective):
             value, gradient = loss.mean_formula(xp, y, raw, None if uniform else share[:, 0])
             total.add_scalar(value, count)
             return self._in_dtype(gradient)
-        if self._in_place is not None:
-            value, gradient, _ = self._in_place(y, raw, False)
+        if self._fused is not None:
+            value, gradient, _ = self._fused(y, raw, False)
         else:
             value, gradient = _checks.formula_result(loss, xp, y, raw)
             gradient = self._in_dtype(_checks.gradient_result(loss, xp, gradient, raw))
@@ -242,7 +241,7 @@ class DeviceNetworkObjective(NetworkObjective):
         shares = self._shares(rows, None, np.array([0]))[0]
         uniform_share = 1.0 / (n * self._parts)
         step = max(64, PASS_BYTES // (self.dtype.itemsize * 2 * sum(self.widths)))
-        gradient = None if out is None else self._layers(self._ops.empty_like(out))
+        gradient = None if out is None else self._layers(self._xp.empty_like(out))
         bounds = [(first, min(first + step, n)) for first in range(0, n, step)]
         slopes_of_all = None
         if not self._loss.additive:

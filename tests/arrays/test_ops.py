@@ -6,7 +6,7 @@ from array_api_compat import array_namespace
 
 from sklloss import losses
 from sklloss.arrays.device import device_of
-from sklloss.arrays.ops_torch import in_place
+from sklloss.arrays.ops import fused_loss
 from sklloss.losses import CrossEntropy, LogLoss
 
 torch = pytest.importorskip("torch")
@@ -45,7 +45,7 @@ def test_value_gradient_and_curvature_are_those_of_the_formula(kind, smoothing, 
     loss = kind(label_smoothing=smoothing)
     y, raw = batch(rng, loss, target, dtype)
     expected = stated(loss, y, raw)
-    evaluate, kept = in_place(device_of(raw), loss), y.clone()
+    evaluate, kept = fused_loss(device_of(raw), loss), y.clone()
     for _ in range(2):
         found = evaluate(y, raw.clone(), True)
         for own, other in zip(found, expected, strict=True):
@@ -68,7 +68,7 @@ def test_nothing_is_lost_where_a_class_is_all_but_certain(dtype):
         (CrossEntropy(), codes),
         *((LogLoss(s), y) for s in (0.0, 1e-9, 1e-6, 0.1) for y in (labels, 1 - labels)),
     ):
-        value, gradient, _ = in_place(device_of(raw), loss)(y, raw.clone(), False)
+        value, gradient, _ = fused_loss(device_of(raw), loss)(y, raw.clone(), False)
         expected = stated(loss, y, raw)
         torch.testing.assert_close(value.double(), expected[0], rtol=1e-5, atol=0.0)
         torch.testing.assert_close(gradient.double(), expected[1], rtol=1e-5, atol=0.0)
@@ -80,12 +80,12 @@ def test_infinite_scores_leave_finite_gradients(kind):
     raw = torch.tensor([[inf, 0.0, -inf], [-inf, -inf, -inf], [inf, inf, 1.0], [3.0, -inf, 1.0]])
     y = torch.tensor([2, 1, 0, 0]) if kind is CrossEntropy else torch.tensor([[0.0, 1.0, 1.0]]).repeat(4, 1)
     for target in (y, torch.full((4, 3), 1 / 3)):
-        value, gradient, bend = in_place(device_of(raw), kind())(target, raw.clone(), True)
+        value, gradient, bend = fused_loss(device_of(raw), kind())(target, raw.clone(), True)
         for part in (value, gradient, bend):
             assert not part.isnan().any()
         assert gradient.abs().max() <= 1
     # where the formula says infinite
-    value, *_ = in_place(device_of(raw), kind())(y, raw.clone(), False)
+    value, *_ = fused_loss(device_of(raw), kind())(y, raw.clone(), False)
     assert value[0].sum() >= torch.finfo(raw.dtype).max
 
 
@@ -93,7 +93,7 @@ def test_infinite_scores_leave_finite_gradients(kind):
 def test_the_largest_finite_scores_cost_what_the_formula_says(kind):
     raw = torch.tensor([[3e38, 2.9e38], [-3e38, 3e38]])
     y = torch.tensor([1, 0]) if kind is CrossEntropy else torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    value, gradient, _ = in_place(device_of(raw), kind())(y, raw.clone(), False)
+    value, gradient, _ = fused_loss(device_of(raw), kind())(y, raw.clone(), False)
     expected = stated(kind(), y, raw)
     largest = torch.finfo(raw.dtype).max
     torch.testing.assert_close(value.double(), expected[0].clamp(max=largest), rtol=1e-6, atol=0.0)
@@ -104,7 +104,7 @@ def test_the_largest_finite_scores_cost_what_the_formula_says(kind):
 def test_nan_stays(kind):
     raw = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
     y = torch.tensor([1, 0]) if kind is CrossEntropy else torch.zeros(2, 2)
-    value, gradient, _ = in_place(device_of(raw), kind())(y, raw, False)
+    value, gradient, _ = fused_loss(device_of(raw), kind())(y, raw, False)
     assert value[0].isnan().any()
     assert gradient[0].isnan().any()
     assert value[1].isfinite().all()
@@ -114,7 +114,7 @@ def test_ties_share_as_in_the_formula():
     raw = torch.tensor([[2.0, 2.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     for codes in ([0, 1], [1, 2], [2, 0]):
         y = torch.tensor(codes)
-        found = in_place(device_of(raw), CrossEntropy())(y, raw.clone(), True)
+        found = fused_loss(device_of(raw), CrossEntropy())(y, raw.clone(), True)
         for own, other in zip(found, stated(CrossEntropy(), y, raw), strict=True):
             torch.testing.assert_close(own, other, rtol=1e-15, atol=1e-16)
 
@@ -122,9 +122,9 @@ def test_ties_share_as_in_the_formula():
 def test_other_losses_and_other_namespaces_keep_their_formulas(strict):
     there = device_of(torch.zeros(1))
     for name in losses.names():
-        taken = in_place(there, losses.get(name)) is not None
+        taken = fused_loss(there, losses.get(name)) is not None
         assert taken == (name in ("log_loss", "cross_entropy"))
-    assert in_place(strict, CrossEntropy()) is None
+    assert fused_loss(strict, CrossEntropy()) is None
 
 
 def test_a_subclass_keeps_its_own_formula():
@@ -133,4 +133,4 @@ def test_a_subclass_keeps_its_own_formula():
             value, gradient = super().formula(xp, y, raw)
             return 2.0 * value, lambda: 2.0 * gradient()
 
-    assert in_place(device_of(torch.zeros(1)), Doubled()) is None
+    assert fused_loss(device_of(torch.zeros(1)), Doubled()) is None
