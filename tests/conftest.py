@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures of all tests, and the choice of the cases that run by default."""
 
 import itertools
 import os
@@ -88,7 +88,7 @@ def device_named(name):
     return Device(strict, strict.Device(name.partition(" ")[2] or "CPU_DEVICE"))
 
 
-# With an NVIDIA driver the tests of arrays run on its first device, elsewhere on a simulated one: torch would
+# With an NVIDIA driver the tests of arrays run on its first device, else on a simulated one: torch would
 # take that for the machine's own. Asking torch would take seconds here.
 DEVICE = "torch cuda" if Path("/dev/nvidia0").exists() else "torch simulated"
 
@@ -119,14 +119,14 @@ def find_device():
     ids="-".join,
 )
 def device_and_dtype(request):
-    """A device, and a NumPy dtype that arrays there may have."""
+    """A device, and the NumPy dtype of the arrays on it."""
     name, dtype = request.param
     return device_named(name), np.dtype(dtype)
 
 
 @pytest.fixture
 def strict():
-    """The namespace that has nothing but the standard."""
+    """A device of the namespace that has nothing beyond the standard."""
     return device_named("strict")
 
 

@@ -1,4 +1,4 @@
-"""The import rule: a room imports only from the rooms below it, and only what is public elsewhere.
+"""The import rule: a room imports only from the rooms below it, and only public names of other packages.
 
 Read from the source, so that an import inside a function, under TYPE_CHECKING or by a constant name
 counts too.
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 
 # What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
 BELOW_ESTIMATORS = {"kernels", "losses", "arrays", "data", "objectives", "solvers"}
-# What estimators share beside their rooms.
+# What the estimators' rooms share.
 SHARED = {"_base", "_class_predictions", "_warnings"}
 MAY_IMPORT = {
     "kernels": set(),
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "_warnings": set(),
     "_base": {"arrays", "_version", "_warnings"},
     "_class_predictions": {"losses", "arrays", "data"},
-    "metrics": {"losses", "data"},  # beside the estimators, which they see as scikit-learn's
+    "metrics": {"losses", "data"},  # sees estimators through scikit-learn's interface
     "model_selection": {"data"},
     "linear": BELOW_ESTIMATORS | SHARED | {"metrics", "model_selection"},
     "mlp": BELOW_ESTIMATORS | SHARED,

@@ -1,4 +1,4 @@
-"""Soft targets are stratified by the class that they make likeliest."""
+"""Soft targets are stratified by their most likely class."""
 
 import pickle
 

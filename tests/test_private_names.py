@@ -1,4 +1,4 @@
-"""Names that other packages keep private and sklloss uses all the same: each in one file, and still there.
+"""Private names of other packages that sklloss uses: each is used in one file, and still exists.
 
 If one of these tests fails after an upgrade, look for a public way first.
 """

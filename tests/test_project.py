@@ -1,4 +1,4 @@
-"""What the project says of itself is true: dependencies, tools, and the paths that its pages name."""
+"""What the project says of itself is true: dependencies, tools, and the paths that its documents name."""
 
 import ast
 import importlib.util
@@ -14,7 +14,7 @@ import sklloss
 from sklloss import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
-# Imported only where the user has them: their arrays come in, or they are asked to draw.
+# Imported only if the user passes their arrays, or asks for a plot.
 OPTIONAL = {"torch", "matplotlib"}
 # What a distribution is imported as, where that is not its name.
 IMPORT_NAMES = {"scikit-learn": "sklearn"}

@@ -1,4 +1,4 @@
-"""Estimators among torch's own switches and its special tensors."""
+"""Estimators under torch's global switches, and with its special tensors."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def name_of(model):
 
 
 def numbers(model, X, y):
-    """All that a fresh fit learns, and what it predicts."""
+    """The fitted attributes of a fresh fit, and its predictions."""
     model = clone(model).set_params(random_state=0).fit(X, y)
     learned = [model.coef_, model.intercept_] if hasattr(model, "coef_") else model.coefs_
     return [np.asarray(part) for part in (*learned, model.predict(X))]
@@ -156,7 +156,7 @@ def test_views_and_dtypes_that_only_torch_has_count_as_their_numbers(model, rows
     if model is not ALL[-1]:
         for dtype in (torch.uint16, torch.uint32, torch.uint64):
             predicted = clone(model).fit(-X, torch.asarray(y).to(dtype)).predict(-X)
-            assert predicted.dtype == torch.int64  # it works little with unsigned ones
+            assert predicted.dtype == torch.int64  # torch has few operations for unsigned integers
             np.testing.assert_array_equal(predicted, expected[-1])
 
 

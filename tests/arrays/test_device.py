@@ -1,4 +1,4 @@
-"""Devices: numbers that get there and back, and what torch is told meanwhile."""
+"""Devices: moving arrays there and back, and the switches of torch during a fit."""
 
 import numpy as np
 import pytest

@@ -28,8 +28,8 @@ def stated(loss, y, raw):
     xp, raw = array_namespace(raw), raw.double()
     y = y.double() if y.is_floating_point() else y
     value, gradient = loss.formula(xp, y, raw)
-    bend = loss.predict(raw) if isinstance(loss, CrossEntropy) else loss.curvature(xp, y, raw)
-    return value, gradient(), bend
+    second = loss.predict(raw) if isinstance(loss, CrossEntropy) else loss.curvature(xp, y, raw)
+    return value, gradient(), second
 
 
 def close(own, other, dtype):
@@ -52,8 +52,8 @@ def test_value_gradient_and_curvature_are_those_of_the_formula(kind, smoothing, 
             assert own.dtype == raw.dtype
             close(own, other, dtype)
     assert torch.equal(y, kept)
-    value, gradient, bend = evaluate(y, raw.clone(), False)
-    assert bend is None
+    value, gradient, second = evaluate(y, raw.clone(), False)
+    assert second is None
     assert torch.equal(value, found[0])
     assert torch.equal(gradient, found[1])
 
@@ -80,8 +80,8 @@ def test_infinite_scores_leave_finite_gradients(kind):
     raw = torch.tensor([[inf, 0.0, -inf], [-inf, -inf, -inf], [inf, inf, 1.0], [3.0, -inf, 1.0]])
     y = torch.tensor([2, 1, 0, 0]) if kind is CrossEntropy else torch.tensor([[0.0, 1.0, 1.0]]).repeat(4, 1)
     for target in (y, torch.full((4, 3), 1 / 3)):
-        value, gradient, bend = fused_loss(device_of(raw), kind())(target, raw.clone(), True)
-        for part in (value, gradient, bend):
+        value, gradient, second = fused_loss(device_of(raw), kind())(target, raw.clone(), True)
+        for part in (value, gradient, second):
             assert not part.isnan().any()
         assert gradient.abs().max() <= 1
     # where the formula says infinite

@@ -191,7 +191,7 @@ def test_an_epoch_of_a_network_waits_once(solver, device, data):
     assert len(many.reads) - len(few.reads) == len(many.writes) - len(few.writes) == 5
 
 
-# By method of the objective, how often a call of it is waited for.
+# For each method of the objective, how often a call waits for the device.
 WAITS = {
     "newton-cholesky": {"hessian": 2, "value_and_gradient": 1},
     "newton-cg": {"product": 1, "linearise": 3},
@@ -206,7 +206,7 @@ def test_a_pass_is_waited_for_once(kind, solver, steps, device, data, monkeypatc
     calls = counted(monkeypatch, LinearObjective, *WAITS[solver])
     seen = fit(kind(solver=solver, max_iter=steps, tol=0.0, C=100), *data, device)
     assert calls.total() > steps
-    # beside them what is read of X and y, and a preconditioner
+    # in addition to what is read of X and y, and a preconditioner
     assert len(seen.reads) <= sum(calls[name] * waits for name, waits in WAITS[solver].items()) + 10
     assert len(seen.writes) <= calls.total() + 20
 

@@ -1,4 +1,4 @@
-"""Threads: the same bits for any number of them, nothing left behind, safe under fork and each other."""
+"""Threads: the same bits for any number, nothing left behind, safe with fork and with other fits."""
 
 import os
 import queue
@@ -55,7 +55,7 @@ def run(code, **environment):
     return done.stdout
 
 
-# The same bits ------------------------------------------------------------------------------------------
+# The same bits -----------------------------------------------------------------------------------------
 
 
 LAYOUTS = {"by rows": np.ascontiguousarray, "by columns": np.asfortranarray, "CSR": scipy.sparse.csr_array}
@@ -101,7 +101,7 @@ def test_fits_in_several_threads_at_once_are_each_right(problems):
     assert blas_threads() == before
 
 
-# BLAS ---------------------------------------------------------------------------------------------------
+# BLAS --------------------------------------------------------------------------------------------------
 
 
 def test_blas_has_its_threads_back_after_a_fit_and_after_an_error(rng):
@@ -138,7 +138,7 @@ def test_blas_is_held_to_one_thread_until_the_last_of_overlapping_blocks_ends(fi
             inside.set()
             leave.wait(60)
         left.set()
-        end.wait(60)  # as a pool's thread lives on
+        end.wait(60)  # like a thread of a pool
     threading.Thread(target=hold, daemon=True).start()
     assert inside.wait(60)
     assert limits() == {{1}}, limits()
@@ -160,7 +160,7 @@ def test_blas_is_held_to_one_thread_until_the_last_of_overlapping_blocks_ends(fi
     assert out == "restored\n"
 
 
-# Sharing ------------------------------------------------------------------------------------------------
+# Sharing -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 2, 5, 16])
@@ -214,7 +214,7 @@ def test_work_shared_from_within_shared_work_ends():
     assert threads.share(outer, 3, 3) == [10, 10, 10]
 
 
-# How many -----------------------------------------------------------------------------------------------
+# How many ----------------------------------------------------------------------------------------------
 
 
 def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeypatch):
@@ -242,7 +242,7 @@ def test_invalid_numbers_of_threads_are_errors(bad, error):
         threads.count(bad)
 
 
-# Fork ---------------------------------------------------------------------------------------------------
+# Fork --------------------------------------------------------------------------------------------------
 
 
 PROBLEM = """

@@ -1,4 +1,4 @@
-"""Bad input is an error that names the argument and what is wrong, and it changes nothing."""
+"""Invalid input is an error that names the argument and what is wrong, and changes nothing."""
 
 import _thread
 import functools
@@ -59,7 +59,7 @@ def assert_rejected(estimator, fit, error, message):
     np.testing.assert_array_equal(fitted.predict_proba(X), proba)
 
 
-# X ------------------------------------------------------------------------------------------------------
+# X -----------------------------------------------------------------------------------------------------
 
 
 BAD_X = {
@@ -105,7 +105,7 @@ def test_an_unfitted_estimator_has_no_score(estimator):
         estimator().score(*good())
 
 
-# y ------------------------------------------------------------------------------------------------------
+# y -----------------------------------------------------------------------------------------------------
 
 
 BAD_Y = {
@@ -186,7 +186,7 @@ def test_columns_of_one_name_are_an_error():
     )
 
 
-# Weights ------------------------------------------------------------------------------------------------
+# Weights -----------------------------------------------------------------------------------------------
 
 
 BAD_WEIGHTS = {
@@ -272,7 +272,7 @@ def test_class_weights_of_absent_labels_are_ignored_as_in_scikit_learn_unless_on
         estimator(class_weight={"0": 1.0}).fit(X, y)
 
 
-# Parameters ---------------------------------------------------------------------------------------------
+# Parameters --------------------------------------------------------------------------------------------
 
 
 BAD_PARAMETERS = [
@@ -342,7 +342,7 @@ def test_numpy_scalars_are_good_parameters(estimator):
     np.testing.assert_array_equal(model.fit(X, y).coef_, estimator().fit(X, y).coef_)
 
 
-# Validation sets ----------------------------------------------------------------------------------------
+# Validation sets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -377,7 +377,7 @@ def test_a_validation_target_of_another_kind_is_an_error():
         SoftmaxClassifier().fit(X, y, X_val=X, y_val=y / 2.5)
 
 
-# Scores -------------------------------------------------------------------------------------------------
+# Scores ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -405,7 +405,7 @@ def test_hard_labels_are_what_predict_would_say():
     assert hard_labels(["x", "y"], "binary", np.array(["x", "y"])).tolist() == ["x", "y"]
 
 
-# An interrupt -------------------------------------------------------------------------------------------
+# An interrupt ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs"])
@@ -434,7 +434,7 @@ def test_an_interrupt_inside_a_fit_leaves_the_estimator_and_blas_as_they_were(es
     assert [library["num_threads"] for library in threadpoolctl.threadpool_info()] == threads
 
 
-# Regression targets -------------------------------------------------------------------------------------
+# Regression targets ------------------------------------------------------------------------------------
 
 
 def any_estimator():
@@ -562,7 +562,7 @@ def test_a_row_of_soft_labels_with_nan_is_named():
         SoftmaxClassifier().fit(np.arange(8.0).reshape(4, 2), P)
 
 
-# Labels -------------------------------------------------------------------------------------------------
+# Labels ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

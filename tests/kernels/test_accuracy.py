@@ -28,7 +28,7 @@ def ulps(got, exact, size=None):
 
 
 def score_sweep(dtype, n=60_000):
-    """Scores of both signs, dense where the loss bends and logarithmic out to where it underflows."""
+    """Scores of both signs, dense where the loss is curved and logarithmic out to where it underflows."""
     rng = np.random.default_rng(0)
     deepest = 745.0 if dtype is np.float64 else 103.0
     parts = [
@@ -211,12 +211,12 @@ def test_weight_zero_leaves_out_an_infinite_error(build, dtype, name):
     kernel = kernels.table_of(build)[name, np.dtype(dtype).name]
     z = np.array([[np.inf, 1.0], [0.5, 0.25]], dtype)
     y, w = np.ones((2, 2), dtype), np.array([0, 3], dtype)
-    curvature, alone, bend = np.empty_like(z), z[1:].copy(), np.empty((1, 2), dtype)
+    curvature, alone, exact_curvature = np.empty_like(z), z[1:].copy(), np.empty((1, 2), dtype)
     total = kernels.evaluate(kernel, z, y, weight=w, parameter=0.5, curvature=curvature)
-    expected = kernels.evaluate(kernel, alone, y[1:], parameter=0.5, curvature=bend)
+    expected = kernels.evaluate(kernel, alone, y[1:], parameter=0.5, curvature=exact_curvature)
     np.testing.assert_allclose(total, 3 * expected, rtol=1e-6)
     np.testing.assert_allclose(z[1:], 3 * alone, rtol=1e-6)
-    np.testing.assert_allclose(curvature[1:], 3 * bend, rtol=1e-6)
+    np.testing.assert_allclose(curvature[1:], 3 * exact_curvature, rtol=1e-6)
     assert not z[0].any()
     assert not curvature[0].any()
 
@@ -229,17 +229,17 @@ def test_weight_zero_leaves_out_an_infinite_error(build, dtype, name):
 def test_losses_of_values_are_averaged_over_the_outputs(build, outputs, name, rng):
     kernel = kernels.table_of(build)[name, "float64"]
     z, y = rng.normal(size=(5, outputs)), rng.gamma(2.0, size=(5, outputs))
-    single, cost, bend = z.reshape(-1, 1).copy(), np.empty(z.size), np.empty((z.size, 1))
-    kernels.evaluate(kernel, single, y.reshape(-1, 1).copy(), None, None, 0.5, cost, bend)
+    single, cost, exact_curvature = z.reshape(-1, 1).copy(), np.empty(z.size), np.empty((z.size, 1))
+    kernels.evaluate(kernel, single, y.reshape(-1, 1).copy(), None, None, 0.5, cost, exact_curvature)
     rows, curvature = np.empty(5), np.empty_like(z)
     total = kernels.evaluate(kernel, z, y, None, None, 0.5, rows, curvature)
     np.testing.assert_allclose(rows, cost.reshape(5, outputs).mean(axis=1), rtol=1e-13)
     np.testing.assert_allclose(total, rows.sum(), rtol=1e-13)
     np.testing.assert_allclose(z, single.reshape(z.shape) / outputs, rtol=1e-15)
-    np.testing.assert_allclose(curvature, bend.reshape(z.shape) / outputs, rtol=1e-15)
+    np.testing.assert_allclose(curvature, exact_curvature.reshape(z.shape) / outputs, rtol=1e-15)
 
 
-# Losses of values -------------------------------------------------------------------------------------
+# Losses of values --------------------------------------------------------------------------------------
 
 
 def exact_log_cosh(d):
@@ -274,8 +274,8 @@ def exact_value_loss(name, z, y, a):
         return e - linear, e - y, e, larger, np.maximum(e, y)
     if name == "tweedie":
         grown, shrunk = np.exp((2 - a) * z), y * np.exp((1 - a) * z)
-        value, bend = grown / (2 - a) + shrunk / (a - 1), (2 - a) * grown + (a - 1) * shrunk
-        return value, grown - shrunk, bend, None, np.maximum(grown, shrunk)
+        value, exact_curvature = grown / (2 - a) + shrunk / (a - 1), (2 - a) * grown + (a - 1) * shrunk
+        return value, grown - shrunk, exact_curvature, None, np.maximum(grown, shrunk)
     ratio = y * np.exp(-z)
     larger = np.maximum(np.maximum(np.abs(z), ratio), np.abs(z + ratio))
     return z + ratio, 1 - ratio, ratio, larger, np.maximum(ratio, 1)
@@ -324,7 +324,7 @@ def value_cases(name, parameter, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", BUILDS)
 def test_losses_of_values_stay_within_two_ulp(build, dtype, name, parameter):
-    z, y, value, slope, bend, value_size, slope_size = value_cases(name, parameter, dtype)
+    z, y, value, slope, exact_curvature, value_size, slope_size = value_cases(name, parameter, dtype)
     kernel = kernels.table_of(build)[name, np.dtype(dtype).name]
     rows, scores, curvature = np.empty(z.size, dtype), z[:, None].copy(), np.empty((z.size, 1), dtype)
     kernels.evaluate(kernel, scores, y[:, None], None, None, parameter, rows, curvature)
@@ -332,9 +332,9 @@ def test_losses_of_values_stay_within_two_ulp(build, dtype, name, parameter):
     assert ulps(scores[:, 0], slope, slope_size).max() <= 2
     if name == "huber":  # a difference within rounding of delta may be taken for either side
         clear = np.abs(np.abs(z.astype(WIDE) - y) - parameter) > 1e-5
-        assert (curvature[clear, 0] == bend[clear]).all()
+        assert (curvature[clear, 0] == exact_curvature[clear]).all()
     else:
-        assert ulps(curvature[:, 0], bend).max() <= (5 if name == "log_cosh" else 2)
+        assert ulps(curvature[:, 0], exact_curvature).max() <= (5 if name == "log_cosh" else 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -373,7 +373,7 @@ def test_losses_of_values_at_infinite_missing_and_largest_scores(build, dtype):
         assert np.isnan(at(name, np.nan, 1)).all()
 
 
-# Focal losses -----------------------------------------------------------------------------------------
+# Focal losses ------------------------------------------------------------------------------------------
 
 
 @cache
@@ -395,18 +395,28 @@ def focal_cases(gamma, dtype):
     else:
         right, wrong = np.exp(-g * far), np.exp(-g * near)
     up, down = against * wrong * (g * s * far + b), (1 - against) * right * (g * b * near + s)
-    bends = (1 - against) * right * b * np.stack([g * g * b * near, (2 * g + 1) * s, -g * s * near])
-    bends += against * wrong * s * np.stack([g * g * s * far, (2 * g + 1) * b, -g * b * far])
+    parts_of_curvature = (
+        (1 - against) * right * b * np.stack([g * g * b * near, (2 * g + 1) * s, -g * s * near])
+    )
+    parts_of_curvature += against * wrong * s * np.stack([g * g * s * far, (2 * g + 1) * b, -g * b * far])
     value = against * wrong * far + (1 - against) * right * near
     slope = np.where(np.signbit(z), down - up, up - down)
-    return z, y, value, slope, bends.sum(axis=0), np.maximum(up, down), np.abs(bends).max(axis=0)
+    return (
+        z,
+        y,
+        value,
+        slope,
+        parts_of_curvature.sum(axis=0),
+        np.maximum(up, down),
+        np.abs(parts_of_curvature).max(axis=0),
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 2.7, 3.0, 5.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", BUILDS)
 def test_focal_loss_and_gradient_stay_within_two_ulp_up_to_gamma_three(build, dtype, gamma):
-    z, y, value, slope, bend, slope_size, bend_size = focal_cases(gamma, dtype)
+    z, y, value, slope, exact_curvature, slope_size, curvature_size = focal_cases(gamma, dtype)
     kernel = kernels.table_of(build)["focal", np.dtype(dtype).name]
     rows, scores, curvature = np.empty(z.size, dtype), z[:, None].copy(), np.empty((z.size, 1), dtype)
     kernels.evaluate(kernel, scores, y[:, None], None, None, gamma, rows, curvature)
@@ -415,8 +425,8 @@ def test_focal_loss_and_gradient_stay_within_two_ulp_up_to_gamma_three(build, dt
     assert ulps(rows, value).max() <= bound
     assert ulps(scores[hard, 0], slope[hard]).max() <= bound
     assert ulps(scores[:, 0], slope, slope_size).max() <= bound
-    normal = (np.abs(z) < (700 if dtype is np.float64 else 85)) & (bend_size > np.finfo(dtype).tiny)
-    assert ulps(curvature[normal, 0], bend[normal], bend_size[normal]).max() <= 8
+    normal = (np.abs(z) < (700 if dtype is np.float64 else 85)) & (curvature_size > np.finfo(dtype).tiny)
+    assert ulps(curvature[normal, 0], exact_curvature[normal], curvature_size[normal]).max() <= 8
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -464,7 +474,7 @@ def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, k
     assert ulps(gradient, up - down, size).max() <= 4
 
 
-# The generalized cross-entropy --------------------------------------------------------------------------
+# The generalized cross-entropy -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("q", [0.01, 0.3, 0.7, 1.0])

@@ -1,4 +1,4 @@
-"""A network's own products of matrices: every build that has them against NumPy, and steps that use them."""
+"""The matrix products of a network: every build that has them against NumPy, and steps that use them."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_products_are_those_of_numpy(build, dtype, rng):
         b = rng.standard_normal((inner, columns)).astype(dtype)
         out = network_kernels.multiply(table, a, b)
         assert_product(out, a, b)
-        # one sum in one order, however it is come by
+        # each sum is added in one order, whatever the tiles
         np.testing.assert_array_equal(network_kernels.multiply(table, a, b.T.copy(), transposed=True), out)
         np.testing.assert_array_equal(network_kernels.multiply_outer(table, a.T.copy(), b), out)
 

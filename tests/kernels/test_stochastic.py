@@ -1,4 +1,4 @@
-"""The stochastic pass: its steps against a formula, columns that step late against those that do not."""
+"""The stochastic pass: its steps against a formula, and delayed updates of columns against immediate ones."""
 
 import numpy as np
 import pytest

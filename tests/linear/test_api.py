@@ -30,7 +30,7 @@ def problem(rng, n=150, p=5, K=3, dtype=np.float64):
     return X.astype(dtype), y
 
 
-# X as it comes ------------------------------------------------------------------------------------------
+# X as it comes -----------------------------------------------------------------------------------------
 
 
 def strided(X):
@@ -182,7 +182,7 @@ def test_other_number_types_count_as_float64(rng, estimator, dtype):
     np.testing.assert_array_equal(model.predict(X), model.predict(X.astype(np.float64)))
 
 
-# Attributes ---------------------------------------------------------------------------------------------
+# Attributes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -299,7 +299,7 @@ def test_verbose_prints_the_objective_of_each_iteration(rng, capsys):
     assert capsys.readouterr().out == ""
 
 
-# Predictions --------------------------------------------------------------------------------------------
+# Predictions -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("K", [2, 4])
@@ -333,7 +333,7 @@ def test_log_probabilities_are_finite_where_probabilities_round_to_zero(rng, est
         assert logs.min() < -700
 
 
-# Warm starts --------------------------------------------------------------------------------------------
+# Warm starts -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -405,7 +405,7 @@ def test_a_warm_start_of_another_shape_is_an_error_that_changes_nothing(rng, est
             np.testing.assert_array_equal(vars(model)[name], value)
 
 
-# Validation sets ----------------------------------------------------------------------------------------
+# Validation sets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csr_matrix])
@@ -451,7 +451,7 @@ def test_the_validation_curve_of_soft_and_two_class_targets(rng):
     assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-9)
 
 
-# With the rest of scikit-learn --------------------------------------------------------------------------
+# With the rest of scikit-learn -------------------------------------------------------------------------
 
 
 def test_pipeline_and_grid_search():

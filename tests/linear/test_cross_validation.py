@@ -75,7 +75,7 @@ def reference(X, y, *, sample_weight=None, **parameters):
     return model
 
 
-# scikit-learn's numbers ---------------------------------------------------------------------------------
+# scikit-learn's numbers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss", "balanced_accuracy"])
@@ -144,7 +144,7 @@ def test_parameters_of_scikit_learn_are_here_with_its_defaults(estimator):
     assert ours["solver"].default == "auto"
 
 
-# The same as separate fits ------------------------------------------------------------------------------
+# The same as separate fits -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["auto", "newton-cholesky", "newton-cg", "lbfgs"])
@@ -283,7 +283,7 @@ def test_data_as_they_come_converge_without_a_warning():
             assert value - best.loss_ < 1e-6 * best.loss_
 
 
-# Targets ------------------------------------------------------------------------------------------------
+# Targets -----------------------------------------------------------------------------------------------
 
 
 def test_soft_labels_are_stratified_by_argmax_and_columns_name_classes(rng):

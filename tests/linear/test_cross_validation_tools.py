@@ -39,7 +39,7 @@ def problem(rng, n=150, p=5, K=3):
     return X, y
 
 
-# Splitters, scorers, routing ----------------------------------------------------------------------------
+# Splitters, scorers, routing ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_ties_choose_the_first_and_undefined_scores_are_left_out():
             estimator(Cs=[1.0], scoring=undefined, refit=refit).fit(X, y)
 
 
-# Bad input ----------------------------------------------------------------------------------------------
+# Bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_an_interrupt_leaves_the_estimator_as_it_was(rng, n_jobs):
     np.testing.assert_array_equal(clone(model).fit(X, y).coef_, model.coef_)
 
 
-# With the rest of scikit-learn --------------------------------------------------------------------------
+# With the rest of scikit-learn -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", CVS)

@@ -1,4 +1,4 @@
-"""A loss that is Python code, called by the passes over X: blocks, threads, and what it may do wrong."""
+"""A loss that is Python code, called by the passes over X: blocks, threads, and its errors."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -24,7 +24,7 @@ TIGHT = {"tol": 1e-9, "max_iter": 2000}
 CLOSE = {"rtol": 1e-6, "atol": 1e-7}
 
 
-# Losses of one's own ------------------------------------------------------------------------------------
+# Losses of one's own -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def test_a_loss_that_falls_below_zero_is_followed_to_its_minimum(rng, solver):
     assert_same_model(model, reference)
 
 
-# Which solver for which loss ----------------------------------------------------------------------------
+# Which solver for which loss ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg"])
@@ -361,7 +361,7 @@ def test_the_squared_hinge_takes_labels_alone(rng):
     assert model.score(X, y) > 0.4
 
 
-# Soft labels, weights, smoothing ------------------------------------------------------------------------
+# Soft labels, weights, smoothing -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("class_weight", [None, {0: 0.3, 1: 2.0}, "balanced"])
@@ -453,7 +453,7 @@ def test_a_loss_that_smooths_labels_is_not_smoothed_twice(rng):
         SoftmaxClassifier(loss=LogLoss(label_smoothing=0.2), label_smoothing=0.1).fit(X, y)
 
 
-# What else a fit does -----------------------------------------------------------------------------------
+# What else a fit does ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("K", [2, 3])
@@ -499,7 +499,7 @@ def test_a_grid_search_over_losses(estimator, grid):
     assert search.best_estimator_.score(X, y) > 0.9
 
 
-# Predictions --------------------------------------------------------------------------------------------
+# Predictions -------------------------------------------------------------------------------------------
 
 
 def test_a_loss_with_its_own_link_makes_the_predictions(rng):
@@ -603,7 +603,7 @@ def test_probabilities_are_available_before_an_unknown_loss_is_refused():
     assert hasattr(MLPClassifier(), "predict_log_proba")
 
 
-# Losses that do not fit ---------------------------------------------------------------------------------
+# Losses that do not fit --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", [LogisticClassifier, SoftmaxClassifier])

@@ -1,4 +1,4 @@
-"""The linear classifiers reach the optimum: the objective against references that know nothing of sklloss."""
+"""The linear classifiers reach the optimum: the objective against references that do not use sklloss."""
 
 import functools
 import warnings
@@ -23,7 +23,7 @@ GAP = 1e-6
 SOLVERS = ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam"]
 
 
-# References ---------------------------------------------------------------------------------------------
+# References --------------------------------------------------------------------------------------------
 
 
 def objective(X, P, coef, intercept, C, weight=None, *, softmax=False):
@@ -138,7 +138,7 @@ def warnings_are_errors():
         yield
 
 
-# Real tables --------------------------------------------------------------------------------------------
+# Real tables -------------------------------------------------------------------------------------------
 
 
 def test_the_two_references_agree():
@@ -251,7 +251,7 @@ def test_class_weights_mean_what_they_mean_in_scikit_learn(rng, K, weighted, cla
     np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-6, atol=1e-8)
 
 
-# Difficult data -----------------------------------------------------------------------------------------
+# Difficult data ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -373,7 +373,7 @@ def test_a_matrix_of_zeros_learns_the_shares_of_the_classes(estimator, solver):
         np.testing.assert_allclose(model.predict_proba(rows)[0], np.array([6, 4, 2]) / 12, rtol=1e-6)
 
 
-# Invariances --------------------------------------------------------------------------------------------
+# Invariances -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("K", [2, 3])
@@ -445,7 +445,7 @@ def test_columns_too_large_to_multiply_are_an_error(rng, solver):
         LogisticClassifier(solver=solver, random_state=0).fit(X * 1e200, y)
 
 
-# Many rows: a sample of them shows the way ----------------------------------------------------------------
+# Many rows: a sample of them shows the way -------------------------------------------------------------
 
 
 def many(rng, n=60_000, p=12, outputs=1):

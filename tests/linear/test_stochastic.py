@@ -54,7 +54,7 @@ def objective(model, X, y, C):
     return C * loss + 0.5 * float((model.coef_.astype(np.float64) ** 2).sum())
 
 
-# To the optimum -----------------------------------------------------------------------------------------
+# To the optimum ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
@@ -171,7 +171,7 @@ def test_any_loss_is_taken(loss, solver, rng):
     assert gap(model, best) < 1e-6
 
 
-# Weights, order, threads --------------------------------------------------------------------------------
+# Weights, order, threads -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
@@ -213,7 +213,7 @@ def test_random_state_decides_the_order_of_the_rows(solver, rng):
     np.testing.assert_allclose(one.loss_, other.loss_, rtol=1e-4)
 
 
-# What fit does beside -----------------------------------------------------------------------------------
+# What else fit does ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_an_epoch_and_the_estimator_keeps_its_state(solver, sparse, 
     assert model.coef_ is before
 
 
-# partial_fit --------------------------------------------------------------------------------------------
+# partial_fit -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC)
@@ -394,7 +394,7 @@ def test_calls_go_on_where_the_last_one_ended_also_after_pickling(solver, rng):
     left = copy.copy(one)
     one.partial_fit(X, y)
     np.testing.assert_array_equal(one.coef_, pickle.loads(frozen).partial_fit(X, y).coef_)
-    # what a call left is replaced by the next one, not written to
+    # the next call replaces the arrays of the last one, and does not write to them
     np.testing.assert_array_equal(one.coef_, left.partial_fit(X, y).coef_)
 
 

@@ -32,7 +32,7 @@ def optional(name):
     return getattr(pytest.importorskip(module), attribute)
 
 
-# Labels -------------------------------------------------------------------------------------------------
+# Labels ------------------------------------------------------------------------------------------------
 
 
 NAMINGS = {
@@ -154,7 +154,7 @@ def test_a_matrix_may_come_in_columns_of_several_types(rng, estimator):
         np.testing.assert_array_equal(estimator().fit(X, other).coef_, reference.coef_)
 
 
-# Two classes --------------------------------------------------------------------------------------------
+# Two classes -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["newton-cholesky", "lbfgs"])
@@ -206,7 +206,7 @@ def test_class_weights_of_a_soft_binary_target_are_those_of_its_rows_written_out
     )
 
 
-# Softmax ------------------------------------------------------------------------------------------------
+# Softmax -----------------------------------------------------------------------------------------------
 
 
 def written_out(X, P, weight):
@@ -299,7 +299,7 @@ def test_label_smoothing_of_two_classes_moves_both_towards_a_half(rng, estimator
     assert_same_model(model, LogisticClassifier(**TIGHT).fit(X, y * 0.8 + 0.1))
 
 
-# One-vs-rest and multi-label ----------------------------------------------------------------------------
+# One-vs-rest and multi-label ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["newton-cholesky", "lbfgs"])
@@ -385,7 +385,7 @@ def test_a_label_that_no_row_has_is_never_predicted(rng, solver):
     assert model.predict_proba(X)[:, 1].max() < 1e-3
 
 
-# Scores -------------------------------------------------------------------------------------------------
+# Scores ------------------------------------------------------------------------------------------------
 
 
 def test_score_counts_probabilities_as_the_class_they_make_likeliest(rng):

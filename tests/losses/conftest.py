@@ -1,4 +1,4 @@
-"""The losses to test: all of the registry, so that none escapes, and some with other parameters."""
+"""The losses to test: all of the registry, and some of them with other parameters."""
 
 import numpy as np
 import pytest

@@ -231,7 +231,7 @@ def test_root_mean_squared_error_neither_overflows_nor_underflows(dtype, exponen
     assert_close(kernel_slope.ravel(), gradient, least, bound, "kernel gradient")
 
 
-# Every build ------------------------------------------------------------------------------------------
+# Every build -------------------------------------------------------------------------------------------
 
 
 def run(loss, build, y, raw, weight=None):

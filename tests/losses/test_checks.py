@@ -1,4 +1,4 @@
-"""Bad input is refused at the door, with the name of the argument and what is wrong with it."""
+"""Invalid input is an error that names the argument and what is wrong with it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A loss of one's own is one method."""
+"""A custom loss is one method."""
 
 import pickle
 import textwrap
@@ -158,11 +158,11 @@ def test_the_domain_of_a_target_may_be_narrowed():
         Positive()([np.nan], [1.0])
 
 
-# Second derivatives of one's own -------------------------------------------------------------------------
+# Second derivatives of custom losses -------------------------------------------------------------------
 
 
 class Bowl(Quartic):
-    """The same formula, whose curvature is stated beside it."""
+    """The same formula, with its curvature."""
 
     def curvature(self, xp, y, raw):
         d = (raw - y) / self.scale

@@ -1,4 +1,4 @@
-"""What the documentation says of losses is so."""
+"""What the documentation says of losses is true."""
 
 import doctest
 import importlib

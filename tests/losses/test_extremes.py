@@ -9,7 +9,7 @@ DTYPES = [np.float32, np.float64]
 INF = np.inf
 
 
-# Many classes -----------------------------------------------------------------------------------------
+# Many classes ------------------------------------------------------------------------------------------
 
 
 def of_cross_entropy(loss, cost):
@@ -72,7 +72,7 @@ def test_all_scores_but_one_minus_infinity_is_certain_too(class_loss, K, dtype):
     np.testing.assert_array_equal(class_loss.predict(raw), certain)
 
 
-# Infinite scores and errors: the answers that the docstrings give ---------------------------------------
+# Infinite scores and errors: the answers that the docstrings give --------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -160,7 +160,7 @@ def test_where_a_prediction_meets_its_target_the_robust_losses_and_gradients_are
         np.testing.assert_array_equal(gradient, np.zeros_like(y))
 
 
-# All sizes of float32 ------------------------------------------------------------------------------------
+# All sizes of float32 ----------------------------------------------------------------------------------
 
 
 def every_size():

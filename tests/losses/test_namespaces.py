@@ -1,4 +1,4 @@
-"""Arrays that are not of NumPy: array_api_strict knows the standard alone."""
+"""Arrays of other namespaces: array_api_strict has nothing beyond the standard."""
 
 import numpy as np
 import pytest

@@ -192,7 +192,7 @@ def test_the_curvature_of_a_confident_row_keeps_its_digits():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_hessian_product_of_far_scores_is_a_number(smooth_loss, dtype):
-    """Also where gamma times a score is beyond the dtype, and where what p leaves is subnormal."""
+    """Also if gamma times a score overflows, and if 1 - p is subnormal."""
     loss, info = smooth_loss, np.finfo(dtype)
     last = -np.log(float(info.smallest_subnormal))
     far = [36.7, last - 15, last - 1, last - 0.4, last, last + 1, 1e20, info.max / 3, info.max]
@@ -253,7 +253,7 @@ def test_the_direction_is_checked():
     )
 
 
-# One batch in place -----------------------------------------------------------------------------------
+# One batch in place ------------------------------------------------------------------------------------
 
 
 def in_place(loss, y, raw):
@@ -266,7 +266,7 @@ def in_place(loss, y, raw):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_batch_in_place_gives_sum_gradient_curvature_and_rows(additive_loss, dtype, batches, weights):
-    """With the kernel, where there is one, and without."""
+    """Once with the kernel, if there is one, and once without."""
     loss, eps = additive_loss, float(np.finfo(dtype).eps)
     for form, y, raw in batches.all(loss, dtype=dtype):
         scores, target = in_place(loss, y, raw)
@@ -314,12 +314,12 @@ def test_a_separable_loss_takes_weights_and_gives_sums_by_output(separable_loss,
     divisor = 3 if loss.reduction == "mean" else 1
     for k in range(3):
         single, column = raw[:, k : k + 1].copy(), np.ascontiguousarray(y[:, k : k + 1])
-        bend = np.empty_like(single) if second is not None else None
-        part = loss.evaluate_batch(single, target=column, weight=w[:, k].copy(), curvature=bend)
+        own = np.empty_like(single) if second is not None else None
+        part = loss.evaluate_batch(single, target=column, weight=w[:, k].copy(), curvature=own)
         assert sums[k] == pytest.approx(part / divisor, rel=1e-12)
         np.testing.assert_allclose(batch[:, k : k + 1], single / divisor, rtol=1e-11, atol=1e-13)
         if second is not None:
-            np.testing.assert_allclose(second[:, k : k + 1], bend / divisor, rtol=1e-11, atol=1e-13)
+            np.testing.assert_allclose(second[:, k : k + 1], own / divisor, rtol=1e-11, atol=1e-13)
     assert total == pytest.approx(np.sum(sums), rel=1e-13)
 
 

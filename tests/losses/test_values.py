@@ -1,4 +1,4 @@
-"""What a loss promises of its means, weights, shapes and results, for every loss of the registry."""
+"""Means, weights, shapes and results of every loss of the registry."""
 
 import copy
 import dataclasses
@@ -292,7 +292,7 @@ def test_nan_in_raw_gives_nan_in_its_row_and_in_the_mean(loss, batches):
             assert not np.isnan(np.delete(gradient, 7, axis=0)).any()
 
 
-# A value among values -----------------------------------------------------------------------------
+# A value among values ----------------------------------------------------------------------------------
 
 
 def test_losses_are_values(loss):

@@ -69,7 +69,7 @@ def by_hand(name, y, P, predicted, weight):
     return total / sum(weight)
 
 
-# Over classes -------------------------------------------------------------------------------------------
+# Over classes ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", OVER_CLASSES)
@@ -202,7 +202,7 @@ def test_kl_divergence_is_zero_for_a_perfect_prediction_and_its_entropy_below_cr
     assert metrics.kl_divergence_loss(one_hot, soft) == metrics.cross_entropy_loss(one_hot, soft)
 
 
-# Over labels --------------------------------------------------------------------------------------------
+# Over labels -------------------------------------------------------------------------------------------
 
 
 def label_scores(Y, P, weight):
@@ -272,7 +272,7 @@ def test_a_label_that_no_training_row_had_has_probability_zero(multilabel):
     assert metrics.neg_log_loss(model, X, Y) == -np.inf
 
 
-# Exact at the extremes ----------------------------------------------------------------------------------
+# Exact at the extremes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("logit", [50.0, 1e3, 1e30])
@@ -316,7 +316,7 @@ def test_weights_count_as_repeated_rows(iris, name):
     assert scorer(model, X, soft, sample_weight=weight) == pytest.approx(repeated, rel=1e-12)
 
 
-# In scikit-learn's searches -----------------------------------------------------------------------------
+# In scikit-learn's searches ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("library", ["numpy", "pandas", "polars"])
@@ -462,7 +462,7 @@ def test_scorers_copy_pickle_and_print(name):
     assert scorer != getattr(metrics, SCORERS[SCORERS.index(name) - 1])
 
 
-# Functions ----------------------------------------------------------------------------------------------
+# Functions ---------------------------------------------------------------------------------------------
 
 
 def test_functions_and_scorers_agree(iris, multilabel, rng):
@@ -511,7 +511,7 @@ def test_probabilities_of_two_classes_may_be_one_dimensional():
             assert function(y, P) == pytest.approx(function(y, both), rel=1e-12)
 
 
-# Bad input ----------------------------------------------------------------------------------------------
+# Bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["neg_brier_score", "neg_cross_entropy", "neg_kl_divergence"])

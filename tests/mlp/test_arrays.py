@@ -78,7 +78,7 @@ def classes(kind, rng, dtype="float64"):
 
 
 def assert_same_model(other_device, model, other, dtype):
-    """Assert that both learned the same, the other one there (None: in NumPy)."""
+    """Assert that both learned the same, the other one on the device (None: in NumPy)."""
     for name in ("coefs_", "intercepts_"):
         for one, own in zip(getattr(model, name), getattr(other, name), strict=True):
             assert device_of(own) == other_device

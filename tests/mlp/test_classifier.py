@@ -1,4 +1,4 @@
-"""MLPClassifier: targets, losses and class weights, and what it promises beyond scikit-learn's own."""
+"""MLPClassifier: targets, losses, class weights and validation."""
 
 import pickle
 from dataclasses import dataclass
@@ -546,7 +546,7 @@ def test_ctrl_c_stops_within_an_epoch_and_changes_nothing(solver, press_ctrl_c):
     assert vars(model) == before
 
 
-# Around it ---------------------------------------------------------------------------------------------
+# Other -------------------------------------------------------------------------------------------------
 
 
 def test_a_fitted_estimator_holds_arrays_and_plain_values_only():

@@ -1,4 +1,4 @@
-"""MLPClassifier beside scikit-learn's: the same training to rounding, for each kind of target."""
+"""MLPClassifier against scikit-learn's: the same training to rounding, for each kind of target."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""MLPClassifier: what early stopping watches, learning rates that run, callbacks, Ctrl-C."""
+"""MLPClassifier: what early stopping watches, learning rate schedules, callbacks, Ctrl-C."""
 
 import numpy as np
 import pytest

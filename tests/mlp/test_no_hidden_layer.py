@@ -73,7 +73,7 @@ def test_a_classifier_is_the_linear_one(case, weighted):
     np.testing.assert_allclose(ours.predict_proba(X), expected.predict_proba(X), **NEAR)
     scores = [model.decision_function(X) for model in (ours, expected)]
     if linear is SoftmaxClassifier and scores[0].ndim == 2:
-        # nothing holds the intercepts to a common level
+        # the common level of the intercepts is arbitrary
         scores = [each - each.mean(axis=1, keepdims=True) for each in scores]
     np.testing.assert_allclose(*scores, **NEAR)
     np.testing.assert_array_equal(ours.predict(X), expected.predict(X))

@@ -1,4 +1,4 @@
-"""Both networks beside scikit-learn's through one grid: every parameter does the same, or fails the same."""
+"""Both networks against scikit-learn's: every parameter has the same effect, or gives the same error."""
 
 import inspect
 import warnings
@@ -15,7 +15,7 @@ VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
 SINCE_1_7 = VERSION >= (1, 7)
 NAMES = ["MLPClassifier", "MLPRegressor"]
 
-# Values of each parameter, with what brings it to bear. The first of each is not the default.
+# Values of each parameter, with other parameters that make it effective. The first is not the default.
 GRID = {
     "loss": [{"loss": "poisson"}, {"loss": "squared_error"}],
     "hidden_layer_sizes": [

@@ -1,4 +1,4 @@
-"""MLPRegressor: scikit-learn's checks, and what it promises beyond scikit-learn's own."""
+"""MLPRegressor: losses, validation, inputs, and what else scikit-learn's network does not have."""
 
 import pickle
 import tracemalloc
@@ -23,7 +23,7 @@ from sklloss.objectives.network import NumpyNetworkObjective
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-# Around it ---------------------------------------------------------------------------------------------
+# Other -------------------------------------------------------------------------------------------------
 
 
 def test_a_fitted_estimator_holds_arrays_and_plain_values_only():
@@ -171,7 +171,7 @@ def test_whole_weights_equal_repeated_rows_when_one_batch_holds_all():
     np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-8)
 
 
-# Losses --------------------------------------------------------------------------------------------------
+# Losses ------------------------------------------------------------------------------------------------
 
 
 def test_mean_squared_error_is_twice_squared_error():
@@ -238,7 +238,7 @@ def test_predictions_go_through_the_losses_inverse_link():
     )
 
 
-# Validation ------------------------------------------------------------------------------------------------
+# Validation --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -268,7 +268,7 @@ def test_early_stopping_watches_the_given_rows_and_keeps_the_best_epoch():
     assert score == pytest.approx(model.best_validation_score_, rel=1e-12)
 
 
-# Bad input --------------------------------------------------------------------------------------------------
+# Bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

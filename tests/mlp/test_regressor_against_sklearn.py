@@ -1,4 +1,4 @@
-"""MLPRegressor beside scikit-learn's: the same training to rounding, parameter by parameter."""
+"""MLPRegressor against scikit-learn's: the same training to rounding, parameter by parameter."""
 
 import inspect
 import itertools

@@ -1,4 +1,4 @@
-"""How the networks' training is watched, ends, is cut short and goes on in a stream."""
+"""Training of the networks: early stopping, divergence, Ctrl-C, partial_fit and callbacks."""
 
 import pickle
 import warnings
@@ -41,7 +41,7 @@ def absolute_score(estimator, X, y, sample_weight=None):
     return -mean_absolute_error(y, estimator.predict(X), sample_weight=sample_weight)
 
 
-# Early stopping ------------------------------------------------------------------------------------------
+# Early stopping ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -214,7 +214,7 @@ def test_verbose_names_the_validation_loss(capsys):
     ]
 
 
-# Divergence ----------------------------------------------------------------------------------------------
+# Divergence --------------------------------------------------------------------------------------------
 
 
 def diverging(**kwargs):
@@ -242,7 +242,7 @@ def test_nothing_is_kept_when_training_diverges_without_early_stopping():
     assert not hasattr(model, "coefs_")
 
 
-# Ctrl-C --------------------------------------------------------------------------------------------------
+# Ctrl-C ------------------------------------------------------------------------------------------------
 
 
 class Plain(losses.HalfSquaredError):
@@ -313,7 +313,7 @@ def test_ctrl_c_changes_nothing_without_a_warm_start(parameters, press_ctrl_c):
         assert vars(model) == before
 
 
-# Streams -------------------------------------------------------------------------------------------------
+# Streams -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("outputs", [None, 3])
@@ -357,7 +357,7 @@ def test_a_stream_learns_real_data_as_well_as_a_fit_with_as_many_passes(solver):
         assert reached < 1.05 * whole.loss_
 
 
-# scikit-learn's callbacks --------------------------------------------------------------------------------
+# scikit-learn's callbacks ------------------------------------------------------------------------------
 
 
 class Recorder:

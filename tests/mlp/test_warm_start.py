@@ -1,4 +1,4 @@
-"""Networks that train on: what a warm start compares, and what the dtype of a network has room for."""
+"""Warm starts: which scores are compared, and what a float32 network cannot hold."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def watching(**kwargs):
     )
 
 
-# Scores of other rows ------------------------------------------------------------------------------------
+# Scores of other rows ----------------------------------------------------------------------------------
 
 
 def test_a_warm_start_forgets_scores_of_other_validation_rows():
@@ -102,7 +102,7 @@ def test_validation_losses_stay_beside_the_losses_of_their_epochs(solver):
     assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
 
 
-# L-BFGS without an iteration -----------------------------------------------------------------------------
+# L-BFGS without an iteration ---------------------------------------------------------------------------
 
 
 def test_lbfgs_that_has_nothing_to_do_states_the_loss_of_its_start():
@@ -117,7 +117,7 @@ def test_lbfgs_that_has_nothing_to_do_states_the_loss_of_its_start():
     assert model.best_loss_ == min(model.loss_curve_) < expected
 
 
-# The dtype of the network --------------------------------------------------------------------------------
+# The dtype of the network ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

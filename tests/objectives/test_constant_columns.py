@@ -1,4 +1,4 @@
-"""Columns that are constant and far from 0: nothing but rounding is left of them less their center."""
+"""Columns that are constant and far from 0: after centering, only rounding errors are left of them."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_constant_columns_change_nothing(kind, solver, dtype, C, value, device, 
 def test_a_column_counts_as_constant_if_every_row_says_so(device, rng, strict):
     X = rng.normal(size=(CONSTANT_STEP_ROWS + 1000, 6))
     X[:, [1, 2, 3]], X[:, 4] = 50.0, 0.0
-    X[CONSTANT_STEP_ROWS + 501, 2] = 50.5  # in a row that only the last look comes to
+    X[CONSTANT_STEP_ROWS + 501, 2] = 50.5  # in a row that is compared last
     X[:, 5] += 100
     given = X if device == "numpy" else strict.put(X)
     y = (X[:, :1] > 0).astype(float)

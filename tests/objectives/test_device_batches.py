@@ -1,4 +1,4 @@
-"""The stochastic pass where arrays of other libraries live: the steps that NumPy's takes."""
+"""The stochastic pass over arrays of other libraries: the same steps as over NumPy's."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def both(
     setting, rng, a, loss, *, values=None, codes=None, weight=None, outputs=K, center=False, sparse=False,
     **further,
 ):  # fmt: skip
-    """The same epoch in NumPy and there."""
+    """The same epoch in NumPy and on the device."""
     device, dtype, close = setting
     X = rng.normal(size=(N, P)).astype(dtype) + dtype.type(100 * center)
     if sparse:

@@ -21,12 +21,12 @@ N, FEATURES, OUTPUTS = 300, 5, 3
 TORCH, STRICT, DEVICE1, NO_FLOAT64 = "torch", "array_api_strict", "device1", "no_float64"
 CASES = [(name, dtype) for name in (TORCH, STRICT, DEVICE1) for dtype in (np.float32, np.float64)]
 CASES.append((NO_FLOAT64, np.float32))
-# What float32 scores are off by, and sums in float32 as well.
+# The errors of float32 scores, and of float32 sums.
 SINGLE, NARROW = 2e-5, 2e-3
 STEEP = ("absolute_error", "quantile")  # the slope of a score near its target is a matter of rounding
 
 
-def elsewhere(X, name):
+def on_device(X, name):
     if name == TORCH:
         torch = pytest.importorskip("torch")
         return (
@@ -62,11 +62,11 @@ def data(loss, dtype, weights, seed=0, *, n=N, outputs=OUTPUTS, sparse=False, co
 
 
 def pair(loss, name, dtype, weights, *, intercept=True, **options):
-    """The rows in NumPy, and the same rows elsewhere."""
+    """The passes over NumPy arrays, and over the same rows on a device."""
     X, values, codes, weight = data(loss, dtype, weights, **options)
     arguments = (loss, values, codes, weight, options.get("outputs", OUTPUTS))
     keywords = {"fit_intercept": intercept, "center": True}
-    there = make_passes(Dataset(elsewhere(X, name), *arguments[1:]), arguments[0], **keywords)
+    there = make_passes(Dataset(on_device(X, name), *arguments[1:]), arguments[0], **keywords)
     assert isinstance(there, DevicePasses)
     return NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], **keywords), there
 
@@ -203,7 +203,7 @@ def test_a_long_table_is_sampled_as_in_numpy():
     zero = np.zeros(40)
     zero[1] = 1.0
     X, values, codes, _ = data(loss, np.float64, "none", n=40)
-    rows = make_passes(Dataset(elsewhere(X, TORCH), values, codes, zero, OUTPUTS), loss, fit_intercept=True)
+    rows = make_passes(Dataset(on_device(X, TORCH), values, codes, zero, OUTPUTS), loss, fit_intercept=True)
     assert rows.every_nth(2) is None
 
 
@@ -276,7 +276,7 @@ def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
     coef = 0.1 * rng.normal(size=(OUTPUTS, FEATURES + 1))
     arguments = (loss, values, codes, weight, OUTPUTS)
     here = NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], fit_intercept=True)
-    there = make_passes(Dataset(elsewhere(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
+    there = make_passes(Dataset(on_device(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
     exact = here.precise_gradient(coef)
     for found, plain, true in zip(
         there.value_and_gradient(coef), here.value_and_gradient(coef), exact, strict=True
@@ -334,11 +334,11 @@ def test_the_layout_of_x_does_not_matter(dtype):
     loss = losses.LogLoss()
     X, values, codes, weight = data(loss, dtype, "rows", n=5001)
     arguments = (loss, values, codes, weight, OUTPUTS)
-    rows = make_passes(Dataset(elsewhere(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
+    rows = make_passes(Dataset(on_device(X, TORCH), *arguments[1:]), arguments[0], fit_intercept=True)
     coef = next(points(rows))
     expected = rows.value_and_gradient(0.1 * coef)
-    wide = elsewhere(np.repeat(X, 2, axis=1), TORCH)
-    for turned in (elsewhere(np.ascontiguousarray(X.T), TORCH).T, wide[:, ::2]):
+    wide = on_device(np.repeat(X, 2, axis=1), TORCH)
+    for turned in (on_device(np.ascontiguousarray(X.T), TORCH).T, wide[:, ::2]):
         found = make_passes(
             Dataset(turned, *arguments[1:]), arguments[0], fit_intercept=True
         ).value_and_gradient(0.1 * coef)
@@ -356,12 +356,12 @@ def test_rows_of_weight_0_are_left_out_whatever_they_hold():
         coef = next(
             points(
                 make_passes(
-                    Dataset(elsewhere(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
+                    Dataset(on_device(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
                 )
             )
         )
         rows = make_passes(
-            Dataset(elsewhere(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
+            Dataset(on_device(X, TORCH), values, codes, weight, OUTPUTS), loss, fit_intercept=True
         )
         found = rows.value_and_gradient(1e3 * coef, keep_curvature=True)
         part = [None if array is None else array[kept] for array in (values, codes)]
@@ -376,7 +376,7 @@ def test_codes_are_checked_once_and_early():
     for bad in (-1, OUTPUTS):
         codes[11] = bad
         with pytest.raises(ValueError, match=rf"class code {bad} in row 11 is not in \[0, 3\)"):
-            make_passes(Dataset(elsewhere(X, TORCH), None, codes, None, OUTPUTS), loss, fit_intercept=True)
+            make_passes(Dataset(on_device(X, TORCH), None, codes, None, OUTPUTS), loss, fit_intercept=True)
 
 
 def test_a_device_without_sparse_products_is_named():
@@ -424,7 +424,7 @@ def test_two_coupled_classes_are_one_output(loss, codes):
         values = 0.8 * values + 0.1
     arguments = (TwoClasses(loss, codes=codes), values, None, rng.random(N), 1)
     here = NumPyPasses(Dataset(X, *arguments[1:]), arguments[0], fit_intercept=True)
-    there = make_passes(Dataset(elsewhere(X, STRICT), *arguments[1:]), arguments[0], fit_intercept=True)
+    there = make_passes(Dataset(on_device(X, STRICT), *arguments[1:]), arguments[0], fit_intercept=True)
     for coef in points(here):
         for part, wanted in zip(there.value_and_gradient(coef), here.value_and_gradient(coef), strict=True):
             close(part, wanted, 1e-12)

@@ -163,7 +163,7 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
     for _ in range(3):
         v = rng.normal(size=made.shape)
         if made.problems == 1 and made.rows.outputs > 1:
-            # where nothing holds the common shift of a softmax, the Hessian is changed along it
+            # without a penalty, the Hessian of a softmax is changed along the common shift
             v = v.reshape(K, -1)
             v = (v - v.mean(axis=0)).reshape(made.shape)
         h = 1e-3
@@ -351,8 +351,8 @@ def test_the_preconditioner_of_any_loss_solves_with_positive_blocks(loss, kind, 
         p = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
     else:
         p = 1 / (1 + np.exp(-Z))
-    bend = np.abs(p - probabilities) if softmax or loss == "without" else p * (1 - p)
-    weight = np.ones(bend.shape) if weight is None else weight.reshape(N, -1)
+    slopes = np.abs(p - probabilities) if softmax or loss == "without" else p * (1 - p)
+    weight = np.ones(slopes.shape) if weight is None else weight.reshape(N, -1)
     ridge = np.full(A.shape[1], float(np.isfinite(C)))
     ridge[P:] = 0
     scale = C if np.isfinite(C) else 1.0
@@ -361,7 +361,7 @@ def test_the_preconditioner_of_any_loss_solves_with_positive_blocks(loss, kind, 
     shift = x.mean(axis=0) if softmax else 0.0
     expected = np.stack(
         [
-            np.linalg.solve(scale * (A * (weight * bend)[:, [k]]).T @ A + np.diag(ridge), (x - shift)[k])
+            np.linalg.solve(scale * (A * (weight * slopes)[:, [k]]).T @ A + np.diag(ridge), (x - shift)[k])
             for k in range(len(x))
         ]
     )

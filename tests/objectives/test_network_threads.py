@@ -123,7 +123,7 @@ def test_ctrl_c_ends_a_long_epoch_of_a_large_network(n_threads, rng):
     parameters = initial_parameters(widths, "relu", np.random.RandomState(0), np.float32)
     optimizer = Adam()
     optimizer.start(objective.size, np.float32)
-    # some hours of work, if nothing stopped it
+    # hours of work, if nothing stops it
     order = np.tile(np.arange(64, dtype=np.intp), 200_000)
     rows = objective.rows(dataset(X, y))
     objective.epoch(rows, order[:128], 64, parameters, optimizer.steps(2))

@@ -1,4 +1,4 @@
-"""Stochastic solvers over arrays of other libraries: the way that they take over NumPy's."""
+"""Stochastic solvers over arrays of other libraries: the same path as over NumPy's."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def setting(device_and_dtype):
 
 
 def objectives(setting, loss, rng, *, C=1.0, weight=None, sparse=False, features=P):
-    """The same objective in NumPy and there. Columns have different sizes, and one is far from 0."""
+    """The same objective in NumPy and on the device. Columns differ in scale, and one is far from 0."""
     device, dtype, _ = setting
     X = rng.normal(size=(N, features)) * np.logspace(-1, 1, features)
     z = (X / X.std(axis=0)) @ rng.normal(size=(features, K)) + rng.normal(size=(N, K))

@@ -1,4 +1,4 @@
-"""Dual coordinate ascent, and Newton's method from where it leads, on sparse problems."""
+"""Dual coordinate ascent on sparse problems, and Newton's method started from its result."""
 
 import tracemalloc
 
@@ -19,7 +19,7 @@ KINDS = ["binary", "multilabel", "one-vs-rest", "softmax codes", "softmax rows"]
 
 
 def sparse(n, p, seed=0, numbers=6):
-    """Rows of a few numbers each, in columns of which some are common, one row without any."""
+    """Rows of a few numbers each, some columns more frequent than others, one row empty."""
     rng = np.random.default_rng(seed)
     columns = (p * rng.uniform(size=(n, numbers)) ** 2).astype(int)
     X = scipy.sparse.coo_array(
@@ -60,8 +60,8 @@ def run(found, epochs):
     ascent = DualAscent.of(found)
     random_state = np.random.RandomState(0)
     for _ in range(epochs):
-        value, promise = ascent.epoch(random_state)
-    return ascent, value, promise
+        value, predicted = ascent.epoch(random_state)
+    return ascent, value, predicted
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,13 +72,13 @@ def test_the_dual_variables_lead_to_the_minimum(kind, weights, dtype, fit_interc
     problem = objective(kind, weights, dtype, fit_intercept=fit_intercept, C=0.5)
     best = newton_cholesky(problem, np.zeros(problem.shape), tol=1e-7, max_iter=50)
     start = problem.value_and_gradient(np.zeros(problem.shape))[0]
-    ascent, _, promise = run(problem, 60)
+    ascent, _, predicted = run(problem, 60)
     w = problem.without_shift(ascent.parameters())
     value = problem.hessian(w)[0]
     near = 1e-6 if dtype == np.float32 else 1e-9
     assert np.all(value - best.value <= near * (start - best.value) + 4e-7 * (dtype == np.float32) * start)
-    assert promise.shape == value.shape
-    assert np.all(promise <= 10 * near * start)
+    assert predicted.shape == value.shape
+    assert np.all(predicted <= 10 * near * start)
 
 
 @pytest.mark.parametrize("index", [np.int32, np.int64])
@@ -109,9 +109,9 @@ def test_the_predicted_decrease_is_about_the_remaining_gap(kind):
     problem = objective(kind, n=2000, p=3000)
     best = newton_cg_value(problem)
     for epochs in (2, 4):
-        ascent, _, promise = run(problem, epochs)
+        ascent, _, predicted = run(problem, epochs)
         left = problem.value_and_gradient(problem.without_shift(ascent.parameters()))[0].sum() - best
-        assert left / 10 < promise.sum() < 10 * left
+        assert left / 10 < predicted.sum() < 10 * left
 
 
 def newton_cg_value(problem):
@@ -157,7 +157,7 @@ def test_no_dual_ascent_is_offered_where_it_would_be_slow_or_wrong():
         center=False,
     )
     assert none(LinearObjective(dense, 1.0))
-    # a Gram matrix knows more
+    # with a Gram matrix the preconditioner is better
     assert objective("binary", p=WIDEST_GRAM - 1).dual_ascent() is None
     assert objective("binary", p=WIDEST_GRAM).dual_ascent() is not None
     huge = NumPyPasses(

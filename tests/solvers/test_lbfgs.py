@@ -1,4 +1,4 @@
-"""L-BFGS: line search, memory, problems side by side, and the stopping rule."""
+"""L-BFGS: line search, memory, several problems at once, and the stopping rule."""
 
 import numpy as np
 import pytest
@@ -24,9 +24,9 @@ class Rosenbrock:
 
     def value_and_gradient(self, w):
         s = self.steepness
-        bend = w[:, 1] - w[:, 0] ** 2
-        value = 1 + s * bend**2 + (1 - w[:, 0]) ** 2
-        gradient = np.column_stack([-4 * s * bend * w[:, 0] - 2 * (1 - w[:, 0]), 2 * s * bend])
+        height = w[:, 1] - w[:, 0] ** 2
+        value = 1 + s * height**2 + (1 - w[:, 0]) ** 2
+        gradient = np.column_stack([-4 * s * height * w[:, 0] - 2 * (1 - w[:, 0]), 2 * s * height])
         return value, gradient
 
 
@@ -223,7 +223,7 @@ def test_a_long_fit_renews_its_preconditioner(rng):
     objective.asked.clear()
     objective.local_cost = 15
     assert 15 < lbfgs(objective, start, tol=1e-7, max_iter=500).n_iter.max() < 25
-    # one that cannot be had changes nothing
+    # a preconditioner that is not available changes nothing
     objective.preconditioner_at = lambda w: None
     np.testing.assert_array_equal(
         lbfgs(objective, start, tol=1e-7, max_iter=500).w, lbfgs(plain, start, tol=1e-7, max_iter=500).w
@@ -232,7 +232,7 @@ def test_a_long_fit_renews_its_preconditioner(rng):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_line_search_ends_where_rounding_hides_the_decrease(seed, monkeypatch):
-    # the end that is asked for lies below float32's rounding
+    # the requested accuracy is below float32's rounding
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(150, 4)).astype(np.float32)
     y = X @ rng.normal(size=(4, 3)) + rng.normal(size=(150, 3)) > 0

@@ -1,4 +1,4 @@
-"""Where "auto" begins by L-BFGS."""
+"""When "auto" begins with L-BFGS."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Newton's method: its linear algebra, its damping, and problems side by side."""
+"""Newton's method: its linear algebra, its damping, and several problems solved together."""
 
 import numpy as np
 import pytest
@@ -48,8 +48,8 @@ class Convex:
         return value, gradient
 
     def product(self, v):
-        bent = np.einsum("bni,bi->bn", self.A, v) * self._curvature
-        return self.scale * np.einsum("bni,bn->bi", self.A, bent) + self.ridge * v
+        curved = np.einsum("bni,bi->bn", self.A, v) * self._curvature
+        return self.scale * np.einsum("bni,bn->bi", self.A, curved) + self.ridge * v
 
     def preconditioner(self):
         return np.copy
@@ -129,7 +129,7 @@ def test_newton_converges_with_a_singular_hessian(rng, name, ridge):
 
 
 class Cliff(Convex):
-    """Not a number beyond a distance: a step into it must be cut."""
+    """NaN beyond a distance: a step that leads there must be shortened."""
 
     def _parts(self, w):
         value, gradient, curvature = super()._parts(w)
@@ -168,7 +168,7 @@ def test_a_hessian_of_nan_ends_at_the_last_finite_point_unconverged(rng):
 
 
 class Counting(Convex):
-    """One whose Hessian is dear; it counts them."""
+    """A problem whose Hessian is costly; it counts them."""
 
     costly_hessian = True
     hessians = 0
@@ -217,7 +217,7 @@ def test_an_accurate_hessian_at_the_start_is_enough(rng):
     np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
 
 
-# solve_positive -----------------------------------------------------------------------------------------
+# solve_positive ----------------------------------------------------------------------------------------
 
 
 def positive(rng, n):
@@ -277,7 +277,7 @@ def with_null_value(objective):
 
 
 def steep(rng, count=2):
-    """Problems that L-BFGS, which knows nothing of their units, takes long for."""
+    """Problems in different units, for which L-BFGS needs many iterations."""
     A = rng.normal(size=(count, 60, 12)) * np.logspace(-2, 2, 12)
     return with_null_value(Convex(A, rng.normal(size=(count, 60)), ridge=1e-3))
 

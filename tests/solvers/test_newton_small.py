@@ -1,4 +1,4 @@
-"""Newton's steps over few rows, all at once in a kernel, against the same steps one by one."""
+"""Newton's steps over few rows in one compiled call, against the same steps by the solver."""
 
 import warnings
 
@@ -63,11 +63,11 @@ def test_compiled_steps_are_those_of_the_solver(monkeypatch, case, classes, p, d
     assert fast.solver_ == slow.solver_ == "newton-cholesky"
     assert said == expected
     ours, expected = fast.coef_, slow.coef_
-    if classes > 2:  # what little holds the common shift of a softmax, rounding moves
+    if classes > 2:  # rounding moves the common shift of a softmax, which little determines
         ours, expected = ours - ours.mean(axis=0), expected - expected.mean(axis=0)
     rounding = 1e-9 if dtype == np.float64 else 1e-6
     np.testing.assert_allclose(ours, expected, rtol=0, atol=rounding * (1 + np.abs(expected).max()))
-    if case != "close":  # where rounding decides which step is the last
+    if case != "close":  # there rounding decides which step is the last
         np.testing.assert_array_equal(fast.n_iter_, slow.n_iter_)
         np.testing.assert_allclose(fast.loss_curve_, slow.loss_curve_, rtol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Paths of penalties: every point is the optimum that a fit on its own would reach, at less cost."""
+"""Paths of penalties: every point is the optimum that a separate fit would reach, at less cost."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def walk(rows, Cs, *, tol=1e-4, max_iter=100, widest=np.inf, solver=newton_chole
 
 
 def gaps(path):
-    """How far each point is from its optimum, relatively, by a fit from 0 on its own."""
+    """The relative gap of each point to its optimum, found by a separate fit from 0."""
     for objective, result in path:
         best = newton_cholesky(objective, np.zeros(objective.shape), tol=1e-7, max_iter=1000).value
         yield ((objective.value_and_gradient(result.w)[0] - best) / best).max()

@@ -1,4 +1,4 @@
-"""Proximal Newton: optimality conditions, exact zeros, both kinds of models, problems side by side."""
+"""Proximal Newton: optimality conditions, exact zeros, both kinds of models, several problems at once."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sklloss.solvers.proximal_newton import proximal_newton
 
 
 class Convex:
-    """sum_i s log(2 cosh(a_i . w - t_i)) for each problem, with an L1 norm beside it."""
+    """sum_i s log(2 cosh(a_i . w - t_i)) for each problem, plus an L1 norm."""
 
     noise = 1e-15
     penalised = True
@@ -38,22 +38,25 @@ class Convex:
     precise_gradient = value_and_gradient
 
     def hessian(self, w):
-        value, gradient, bend = self._parts(w)
-        return value, gradient, np.einsum("bni,bn,bnj->bij", self.A, bend, self.A)
+        value, gradient, curvature = self._parts(w)
+        return value, gradient, np.einsum("bni,bn,bnj->bij", self.A, curvature, self.A)
 
     def linearise(self, w):
-        value, gradient, self._bend = self._parts(w)
+        value, gradient, self._curvature = self._parts(w)
         return value, gradient
 
     def affords(self, sets):
         return self.matrices
 
     def subset_hessian(self, sets, *, rough=False):
-        parts = [(A[:, at], bend[:, None]) for A, at, bend in zip(self.A, sets, self._bend, strict=True)]
-        return [(a * bend).T @ a for a, bend in parts]
+        parts = [
+            (A[:, at], curvature[:, None])
+            for A, at, curvature in zip(self.A, sets, self._curvature, strict=True)
+        ]
+        return [(a * c).T @ a for a, c in parts]
 
     def product(self, v):
-        return np.einsum("bni,bn,bnj,bj->bi", self.A, self._bend, self.A, v)
+        return np.einsum("bni,bn,bnj,bj->bi", self.A, self._curvature, self.A, v)
 
     def without_free_shift(self, w):
         return w
@@ -62,7 +65,7 @@ class Convex:
         return np.einsum("bni,bni->bi", self.A, self.A) + 1e-300
 
     def local_diagonal(self):
-        return np.einsum("bni,bn,bni->bi", self.A, self._bend, self.A) + 1e-300
+        return np.einsum("bni,bn,bni->bi", self.A, self._curvature, self.A) + 1e-300
 
     def subset_preconditioner(self):
         return lambda mask, scale: lambda x: np.where(mask, x / scale, 0.0)
@@ -79,7 +82,7 @@ def total(objective, w):
 
 
 def violation(objective, w):
-    """How far from 0 the nearest subgradient is, against the price of a parameter."""
+    """The distance of the nearest subgradient from 0, relative to the weight of the L1 norm."""
     gradient = objective.value_and_gradient(w)[1]
     at_zero = np.maximum(np.abs(gradient) - objective.l1, 0.0)
     moved = np.abs(gradient + objective.l1 * np.sign(w))
@@ -186,8 +189,8 @@ def test_models_are_minimised_to_their_optimality_conditions(rng, rank):
     matrix, gradient = quadratic(rng, 12, rank)
     w, l1 = np.where(rng.random(12) < 0.5, 0.0, rng.normal(size=12)), np.full(12, 2.0)
     l1[-1] = 0.0
-    d, decrease, reached = minimise_model(matrix.copy(), gradient, w, l1, 0.0, 1e-14)
-    assert reached
+    d, decrease, at_radius = minimise_model(matrix.copy(), gradient, w, l1, 0.0, 1e-14)
+    assert at_radius
     z, slope = w + d, gradient + matrix @ d
     excess = np.where(z == 0, np.maximum(np.abs(slope) - l1, 0), np.abs(slope + l1 * np.sign(z)))
     assert excess.max() < 1e-6
@@ -217,9 +220,9 @@ def test_coordinate_descent_returns_its_decrease_and_updates_the_gradient(rng):
 
 def test_steps_stay_within_the_trust_radius(rng):
     matrix, gradient = quadratic(rng, 9, 20)
-    w, l1, reach = rng.normal(size=9), np.full(9, 1.0), np.full(9, 0.05)
-    d, decrease, reached = minimise_model(matrix, gradient, w, l1, 0.0, 1e-12, reach)
-    assert reached
+    w, l1, radius = rng.normal(size=9), np.full(9, 1.0), np.full(9, 0.05)
+    d, decrease, at_radius = minimise_model(matrix, gradient, w, l1, 0.0, 1e-12, radius)
+    assert at_radius
     assert np.abs(d).max() <= 0.05 * (1 + 1e-12)
     slope = gradient + matrix @ d + l1 * np.sign(w + d)
     inside = np.abs(d) < 0.049

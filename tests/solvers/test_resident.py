@@ -1,4 +1,4 @@
-"""Solvers over rows that live elsewhere: the same optima and verdicts, and how often the host waits."""
+"""Solvers over rows on a device: the same optima and convergence, and how often the host waits."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def pair(
 
 
 def assert_same(found, expected, dtype=np.float64, *, rtol=None, shift=None):
-    """``shift`` takes away what rounding alone decides on."""
+    """``shift`` removes the common shift of the outputs, which rounding alone decides."""
     assert type(found.w) is type(found.value) is np.ndarray
     assert found.w.dtype == found.value.dtype == np.float64
     np.testing.assert_array_equal(found.converged, expected.converged)
@@ -154,7 +154,7 @@ def test_with_weights_penalties_and_separable_data_too_they_are_those_of_numpy(s
     found, expected = solved(solver, objectives, tol=tol, start=start)
     if options == {"C": np.inf, "separable": True}:
         assert expected.vanished.all()
-    # a common shift of all outputs is next to free where C is large
+    # with a large C a common shift of all outputs costs almost nothing
     shift = None if dtype == np.float64 or kind != "softmax" else objectives[0].without_shift
     assert_same(found, expected, dtype, shift=shift)
 
@@ -246,7 +246,7 @@ def test_sparse_rows_on_a_device_are_solved_without_a_dual_ascent(monkeypatch):
 
 
 class Plain:
-    """The preconditioner that changes nothing."""
+    """The identity as a preconditioner."""
 
     def __call__(self, x):
         return +x
@@ -256,7 +256,7 @@ class Plain:
 
 
 class Valleys:
-    """Rosenbrock's for each problem, over any namespace; not a number further out than ``edge``."""
+    """Rosenbrock's function for each problem, over any namespace; NaN farther out than ``edge``."""
 
     noise = 1e-15
     penalised = True
@@ -272,10 +272,10 @@ class Valleys:
     def value_and_gradient(self, w):
         self.looks += 1
         x, y, s = w[:, 0], w[:, 1], self.steepness
-        bend = y - x**2
-        value = 1 + s * bend**2 + (1 - x) ** 2
+        height = y - x**2
+        value = 1 + s * height**2 + (1 - x) ** 2
         value = self.xp.where(self.xp.abs(x) > self.edge, value * np.nan, value)
-        return value, self.xp.stack([-4 * s * bend * x - 2 * (1 - x), 2 * s * bend], axis=1)
+        return value, self.xp.stack([-4 * s * height * x - 2 * (1 - x), 2 * s * height], axis=1)
 
     def preconditioner_at(self, w):
         assert type(w) is np.ndarray
@@ -333,7 +333,7 @@ def test_a_direction_of_nan_is_no_step_on_a_device():
 
 
 class Bowls:
-    """Quadratics, of which some say that they do not bend."""
+    """Quadratics, of which some report no curvature."""
 
     noise = 1e-15
     residual_floor = 1e-20
@@ -373,7 +373,7 @@ def test_newton_cg_on_a_device_follows_the_gradient_where_there_is_no_curvature(
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How often numbers have come from a device; numbers that go to it, by their shapes."""
+    """How often numbers were read from the device, and the shapes of the arrays moved to it."""
     seen = {"get": 0, "put": []}
     get, put = Device.get, Device.put
 
@@ -407,7 +407,7 @@ def count_calls(monkeypatch, objective, *names):
 
 @pytest.fixture
 def hidden_waits():
-    """Within it, how often torch has read a single number, as ``if tensor:`` and ``float(tensor)`` do."""
+    """Count how often torch reads a single number within, as ``if tensor:`` and ``float(tensor)`` do."""
     pytest.importorskip("torch")
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -425,7 +425,7 @@ def hidden_waits():
 @pytest.mark.parametrize("kind", ["one", "several", "softmax"])
 def test_lbfgs_waits_for_the_device_once_per_line_search_trial(kind, waits, hidden_waits, monkeypatch):
     _, there = pair(kind, torch_device(), p=100, C=100.0)
-    there.preconditioner()  # it keeps the Gram matrix
+    there.preconditioner()  # caches the Gram matrix
     calls = count_calls(monkeypatch, there, "value_and_gradient")
     waits["get"], waits["put"] = 0, []
     with hidden_waits:
@@ -450,7 +450,7 @@ def test_newton_cg_waits_for_the_device_once_per_product(kind, waits, hidden_wai
         result = newton_cg(there, np.zeros(there.shape), tol=1e-4, max_iter=50)
     assert result.converged.all()
     assert calls["product"] > calls["linearise"] > 3
-    # besides, one for each value, two for each system, and the parameters at the end
+    # in addition, one per value, two per linear system, and the parameters at the end
     steps = result.n_iter.max()
     assert waits["get"] == calls["product"] + calls["linearise"] + 2 * steps + 1
     assert hidden_waits.count == 0

@@ -70,7 +70,7 @@ def test_the_schedules_of_scikit_learn_are_not_of_this_kind():
     assert [schedule(name) for name in ("constant", "invscaling", "adaptive")] == [None] * 3
 
 
-# In the networks -----------------------------------------------------------------------------------------
+# In the networks ---------------------------------------------------------------------------------------
 
 
 def data(n=90):
