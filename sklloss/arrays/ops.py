@@ -445,7 +445,7 @@ def _slope_gradient(ops: Ops, delta: Array, slope: Array) -> Array:
     return ops.multiply(delta, slope)
 
 
-# The compiled twin of this table is ACTIVATIONS of sklloss.kernels.network.network.
+# Activations by name. The compiled ones are in the table of sklloss/kernels/isa/activations.pxi.tp.
 ACTIVATIONS = {
     "identity": Activation(_identity, _identity_gradient),
     "logistic": Activation(_logistic, _logistic_gradient),

@@ -28,6 +28,7 @@ from sklloss._base import (
 from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
+from sklloss.arrays.ops import ACTIVATIONS
 from sklloss.data.checks import (
     Array,
     MatrixLike,
@@ -45,7 +46,7 @@ from sklloss.data.checks import (
 from sklloss.data.dataset import DEVICE_DTYPES, Dataset, Origin
 from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
-from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
+from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters
 from sklloss.solvers.optimizers import SCHEDULES, SGD, Adam, AdamW, schedule, state_on_host
 from sklloss.solvers.training import DivergenceError, History, TrainingOptions, lbfgsb, train
 

@@ -27,8 +27,6 @@ from sklloss.kernels import data as data_kernels
 from sklloss.kernels.network import network as network_kernels  # type: ignore[attr-defined]
 from sklloss.losses import Loss
 
-ACTIVATIONS: tuple[str, ...] = tuple(network_kernels.ACTIVATIONS)
-
 # Numbers per block of X that is converted to another dtype, which bounds the size of the copy.
 CONVERTED_NUMBERS = 1 << 18
 # More threads than this gain nothing, as a step is split into at most 8 tasks.
@@ -155,7 +153,7 @@ class NumpyNetworkObjective(NetworkObjective):
     widths, dtype, alpha
         See `NetworkObjective`.
     activation : str
-        Activation of the hidden layers, one of ``ACTIVATIONS``.
+        Activation of the hidden layers, a key of `sklloss.arrays.ops.ACTIVATIONS`.
     loss : Loss, optional
         None for a network that only predicts.
     n_threads : int or None

@@ -12,7 +12,7 @@ import scipy.special
 from helpers import compiled, layer_kernels
 
 from sklloss import kernels
-from sklloss.arrays.ops import AdamSteps, SGDSteps
+from sklloss.arrays.ops import ACTIVATIONS, AdamSteps, SGDSteps
 from sklloss.kernels.network import network as network_kernels
 
 BUILDS = kernels.available()
@@ -54,6 +54,17 @@ EXACT = {
     "silu": lambda z: z / (1 + mpmath.exp(-z)),
     "elu": lambda z: z if z > 0 else mpmath.expm1(z),
 }
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_build_has_the_activations_of_the_namespace(build, dtype):
+    assert network_kernels.activation_names(layer_kernels(dtype, build)) == list(ACTIVATIONS)
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(ValueError, match="unknown activation 'sine'"):
+        network((5, 3, 1), "sine")
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -106,7 +117,7 @@ def test_derivatives_of_gelu_and_silu_are_within_the_machine_epsilon(build, dtyp
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", list(network_kernels.ACTIVATIONS))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
     z = np.array([[np.inf, -np.inf, np.nan]], dtype=dtype)
     network_kernels.apply_layer(layer_kernels(dtype, build), z, np.zeros(3, dtype), activation)
@@ -116,7 +127,7 @@ def test_activations_meet_infinity_and_keep_nan(build, dtype, activation):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", list(network_kernels.ACTIVATIONS))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("widths", [(5, 1), (5, 3), (5, 7, 1), (5, 33, 4, 2), (5, 1, 3)])
 def test_predictions_equal_numpy(activation, dtype, widths, rng):
     X = rng.standard_normal((70, 5)).astype(dtype)

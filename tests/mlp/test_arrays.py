@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklloss import MLPClassifier, MLPRegressor, find_learning_rate, losses
 from sklloss.arrays.device import device_of
-from sklloss.objectives.network import ACTIVATIONS
+from sklloss.arrays.ops import ACTIVATIONS
 
 SOLVERS = ("adam", "adamw", "sgd", "lbfgs")
 REGRESSION = [name for name in losses.names() if losses.get(name).target == "values"]

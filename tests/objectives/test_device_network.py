@@ -9,8 +9,9 @@ from helpers import dataset
 
 from sklloss import losses
 from sklloss.arrays.device import device_of
+from sklloss.arrays.ops import ACTIVATIONS
 from sklloss.objectives.device_network import DeviceNetworkObjective
-from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters
+from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters
 from sklloss.solvers.optimizers import SGD, Adam, AdamW
 
 WIDTHS = (5, 7, 4, 3)

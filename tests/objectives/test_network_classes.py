@@ -5,8 +5,8 @@ import pytest
 from helpers import dataset
 
 from sklloss import losses
-from sklloss.arrays.ops import SGDSteps
-from sklloss.objectives.network import ACTIVATIONS, NumpyNetworkObjective, initial_parameters, unpack
+from sklloss.arrays.ops import ACTIVATIONS, SGDSteps
+from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters, unpack
 
 DEPTHS = [(), (6,), (7, 5), (4, 1, 3)]
 K = 4

@@ -15,26 +15,14 @@ from libc.string cimport memcmp, memcpy, memset
 from sklloss.kernels.common cimport check_signals, gemm
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, batch_kernel, bind
 from sklloss.kernels.network.types cimport (
-    ELU,
-    GELU,
-    IDENTITY,
-    LOGISTIC,
-    RELU,
-    SILU,
-    TANH,
+    Activation,
     EpochSteps,
     LayerKernels,
     Prefetch,
     SparseRows,
     Step,
-    needs_slope,
     step_kernel,
 )
-
-ACTIVATIONS = {
-    "identity": IDENTITY, "logistic": LOGISTIC, "tanh": TANH, "relu": RELU, "gelu": GELU, "silu": SILU,
-    "elu": ELU,
-}
 
 include "tasks.pxi"
 include "passes.pxi"
@@ -70,6 +58,26 @@ cdef const LayerKernels* layers_of(capsule) except NULL:
     return <const LayerKernels*>PyCapsule_GetPointer(capsule, "sklloss.layer_kernels")
 
 
+cdef const Activation* activation_of(const LayerKernels* kernels, str name) except NULL:
+    """The activation of that name."""
+    cdef const Activation* activation = kernels.activations
+    while activation.name != NULL:
+        if activation.name.decode() == name:
+            return activation
+        activation += 1
+    raise ValueError(f"unknown activation {name!r}")
+
+
+def activation_names(layers):
+    """The names of a build's activations."""
+    cdef const Activation* activation = layers_of(layers).activations
+    names = []
+    while activation.name != NULL:
+        names.append(activation.name.decode())
+        activation += 1
+    return names
+
+
 cdef class Network:
     """A fully connected network with a loss, and its working memory.
 
@@ -81,7 +89,7 @@ cdef class Network:
     widths : sequence of int
         Inputs, units of each hidden layer, outputs.
     activation : str
-        Activation of the hidden layers, a key of ``ACTIVATIONS``.
+        Activation of the hidden layers, one of `activation_names`.
     dtype : float32 or float64
     layers : PyCapsule
         The kernels of that dtype, from a build's ``network_table()``.
@@ -121,7 +129,8 @@ cdef class Network:
         plan.single = self.single
         plan.item = self.dtype.itemsize
         plan.kernels = layers_of(layers)
-        plan.activation = ACTIVATIONS[activation]
+        plan.activation = activation_of(plan.kernels, activation)
+        plan.identity = activation_of(plan.kernels, "identity")
         plan.layers = len(self.widths) - 1
         plan.widths = <Py_ssize_t*>self._allocate(self.memory, plan.layers + 1, sizeof(Py_ssize_t))
         plan.coef_at = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
@@ -209,7 +218,7 @@ cdef class Network:
             plan.gradient = self._allocate(self.buffers, plan.size, item)
             for layer in range(1, plan.layers):
                 plan.delta[layer] = self._allocate(self.buffers, need.working * plan.widths[layer], item)
-                if needs_slope(plan.activation):
+                if plan.activation.stores_slope:
                     plan.slope[layer] = self._allocate(self.buffers, need.working * plan.widths[layer], item)
             for layer in range(1, plan.layers + 1 if panel else 0):
                 plan.packed[layer] = self._allocate(
@@ -434,9 +443,9 @@ cdef class Network:
 def apply_layer(layers, z, bias, activation, slope=None):
     """Overwrite z of shape (rows, width) with f(z + bias), as a layer does, and slope with f'."""
     cdef bint single = z.dtype == np.float32
-    layers_of(layers).activate(
+    activation_of(layers_of(layers), activation).forward(
         address(z, single, z.shape, "z"), NULL if slope is None else address(slope, single, z.shape, "slope"),
-        address(bias, single, z.shape[1:], "bias"), z.shape[0], z.shape[1], ACTIVATIONS[activation],
+        address(bias, single, z.shape[1:], "bias"), z.shape[0], z.shape[1],
     )
 
 

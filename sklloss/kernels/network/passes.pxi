@@ -56,8 +56,8 @@ cdef void backward(Plan* plan, void* delta) noexcept nogil:
         memset(at(plan, plan.gradient, plan.coefs), 0, (plan.size - plan.coefs) * plan.item)
     plan.delta[plan.layers] = delta
     outputs = plan.widths[plan.layers]
-    kernels.backward(
-        delta, plan.active[plan.layers], at(plan, plan.gradient, plan.bias_at[last]), rows, outputs, IDENTITY
+    plan.identity.backward(
+        delta, plan.active[plan.layers], at(plan, plan.gradient, plan.bias_at[last]), rows, outputs
     )
     if use_tiled_outer(plan, last):
         kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])

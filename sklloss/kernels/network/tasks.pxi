@@ -162,7 +162,8 @@ cdef struct Plan:
     bint additive                # the loss of a batch is the sum of those of its blocks
     bint single                  # numbers are float32, else float64
     Py_ssize_t item              # bytes of a number
-    int activation
+    const Activation* activation    # of the hidden layers
+    const Activation* identity      # of the last layer
     Py_ssize_t layers            # matrices of weights
     Py_ssize_t* widths           # layers + 1
     Py_ssize_t* coef_at          # where each matrix starts, and each bias
@@ -173,7 +174,7 @@ cdef struct Plan:
     double row_work
     double work
     void** active                # layers + 1: the rows of X if copied, then the output of each layer
-    void** slope                 # layers + 1: f'(z) of each hidden layer, for gelu and silu; else NULL
+    void** slope                 # layers + 1: f'(z) of each hidden layer, or NULL if not stored
     void** delta                 # layers + 1: the gradient by each layer's z
     void** packed                # layers + 1: delta in panels, for the build's matrix products
     Py_ssize_t* tasks            # layers: of the gradient of each matrix
@@ -295,7 +296,7 @@ cdef void forward_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     cdef Py_ssize_t step = inputs if layer else plan.x_step
     cdef void* z = at(plan, plan.active[layer + 1], low)
     cdef void* slope = NULL
-    cdef int activation = plan.activation if layer + 1 < plan.layers else IDENTITY
+    cdef const Activation* activation = plan.activation if layer + 1 < plan.layers else plan.identity
     if work.training and plan.slope[layer + 1] != NULL:
         slope = at(plan, plan.slope[layer + 1], low)
     if layer == 0 and plan.input.sparse:
@@ -305,12 +306,11 @@ cdef void forward_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     else:
         product(plan, rows, width, inputs, outputs, x, step, at(plan, coef, low), False, z)
     if width == outputs:
-        kernels.activate(z, slope, bias, rows, outputs, activation)
+        activation.forward(z, slope, bias, rows, outputs)
         return
     for i in range(rows):
-        kernels.activate(
-            at(plan, z, i * outputs), at(plan, slope, i * outputs) if slope != NULL else NULL, bias, 1, width,
-            activation,
+        activation.forward(
+            at(plan, z, i * outputs), at(plan, slope, i * outputs) if slope != NULL else NULL, bias, 1, width
         )
 
 
@@ -329,11 +329,11 @@ cdef void delta_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     if outputs != 1:
         product(plan, rows, width, outputs, inputs, plan.delta[layer + 1], outputs, coef, True, below)
     if width == inputs:
-        plan.kernels.backward(below, active, bias, rows, inputs, plan.activation)
+        plan.activation.backward(below, active, bias, rows, inputs)
     else:
         for i in range(rows):
-            plan.kernels.backward(
-                at(plan, below, i * inputs), at(plan, active, i * inputs), bias, 1, width, plan.activation
+            plan.activation.backward(
+                at(plan, below, i * inputs), at(plan, active, i * inputs), bias, 1, width
             )
     if use_tiled_outer(plan, layer - 1):
         plan.kernels.pack(below, inputs, rows, width, at(plan, plan.packed[layer], low * rows))

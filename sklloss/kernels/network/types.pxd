@@ -12,19 +12,19 @@ cdef extern from "prefetch.h":
         Py_ssize_t done
         Py_ssize_t lines
 
-cdef enum Activation:
-    IDENTITY = 0
-    LOGISTIC = 1
-    TANH = 2
-    RELU = 3
-    GELU = 4
-    SILU = 5
-    ELU = 6
-
-
-cdef inline bint needs_slope(int activation) noexcept nogil:
-    """Whether f'(z) does not follow from f(z), so that the forward pass works it out too."""
-    return activation == GELU or activation == SILU
+# An activation f of one dtype; the table of them is in isa/activations.pxi.tp.
+cdef struct Activation:
+    const char* name
+    bint stores_slope        # f'(z) does not follow from f(z), so that the forward pass stores it
+    # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL and f stores it, it becomes f'(z).
+    void (*forward)(
+        void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # delta *= f'(z) in place, given f(z), or f'(z) where it is stored; its column sums are added to
+    # bias_gradient
+    void (*backward)(
+        void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
 
 
 # One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
@@ -82,16 +82,7 @@ cdef struct SparseRows:
 
 
 cdef struct LayerKernels:
-    # z = f(z + bias) in place; z is (rows, width). Where slope is not NULL, gelu and silu fill it with f'.
-    void (*activate)(
-        void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width, int activation
-    ) noexcept nogil
-    # delta *= f'(z) in place, given f(z), or f'(z) itself for gelu and silu; its column sums are added to
-    # bias_gradient
-    void (*backward)(
-        void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width,
-        int activation
-    ) noexcept nogil
+    const Activation* activations    # up to one whose name is NULL
     # out = x @ coef
     void (*sparse_forward)(
         const SparseRows* x, const void* coef, Py_ssize_t width, void* out
