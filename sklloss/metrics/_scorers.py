@@ -13,8 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss.data.checks import MatrixLike
-from sklloss.metrics import _rows
-from sklloss.metrics._functions import argmax_accuracy_score
+from sklloss.metrics import _functions
 
 # score(estimator, X, y_true, sample_weight)
 ScoreFunction: TypeAlias = Callable[[Any, Any, Any, Any], float]
@@ -114,38 +113,44 @@ class _Scorer:
 
 
 def _score_cross_entropy(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
-    return -_rows.mean(_rows.cross_entropy(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
+    return -_functions.weighted_mean(
+        _functions.cross_entropy_rows(*_class_log_probabilities(estimator, X, y_true)), sample_weight
+    )
 
 
 def _score_kl_divergence(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
-    return -_rows.mean(_rows.kl_divergence(*_class_log_probabilities(estimator, X, y_true)), sample_weight)
+    return -_functions.weighted_mean(
+        _functions.kl_divergence_rows(*_class_log_probabilities(estimator, X, y_true)), sample_weight
+    )
 
 
 def _score_log_loss(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
-    if _rows.is_one_dimensional(y_true):
-        _rows.check_two(_classes(estimator))
+    if _functions.is_one_dimensional(y_true):
+        _functions.check_two(len(_classes(estimator)))
         return _score_cross_entropy(estimator, X, y_true, sample_weight)
     one, zero = _label_log_probabilities(estimator, X)
-    y = _rows.label_target(y_true, one.shape[1], len(one))
-    return -_rows.mean(_rows.log_loss(y, one, zero), sample_weight)
+    y = _functions.label_target(y_true, *one.shape)
+    return -_functions.weighted_mean(_functions.log_loss_rows(y, one, zero), sample_weight)
 
 
 def _score_brier(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     prob, _ = _predict(estimator, X, "predict_proba")
     # Only the shape of the predictions distinguishes two classes from two labels; the values of y do not.
-    if _rows.is_one_dimensional(y_true) or not (isinstance(prob, list) or _predicts_labels(estimator, X)):
-        prob, classes = _rows.class_probabilities(y_true, prob, _classes(estimator))
-        return -_rows.mean(
-            _rows.class_brier(_rows.class_target(y_true, classes, len(prob)), prob), sample_weight
-        )
-    one, _ = _rows.label_probabilities(prob, getattr(estimator, "classes_", None))
-    return -_rows.mean(_rows.brier(_rows.label_target(y_true, one.shape[1], len(one)), one), sample_weight)
+    if _functions.is_one_dimensional(y_true) or not (
+        isinstance(prob, list) or _predicts_labels(estimator, X)
+    ):
+        target, prob = _functions.over_classes(y_true, prob, _classes(estimator))
+        rows = _functions.class_brier_rows(target, prob)
+    else:
+        one, _ = _functions.label_probabilities(prob, getattr(estimator, "classes_", None))
+        rows = _functions.brier_rows(_functions.label_target(y_true, *one.shape), one)
+    return -_functions.weighted_mean(rows, sample_weight)
 
 
 def _score_argmax(estimator: Any, X: Any, y_true: Any, sample_weight: Any) -> float:
     y_pred, _ = _predict(estimator, X, "predict")
     classes = _classes(estimator) if len(np.shape(y_pred)) == 1 else None
-    return argmax_accuracy_score(y_true, y_pred, sample_weight=sample_weight, classes=classes)
+    return _functions.argmax_accuracy_score(y_true, y_pred, sample_weight=sample_weight, classes=classes)
 
 
 neg_cross_entropy: _Scorer = _Scorer("neg_cross_entropy", _score_cross_entropy)
@@ -181,7 +186,7 @@ def _classes(estimator: Any) -> NDArray[Any]:
             f"{type(estimator).__name__} predicts several outputs, not one class: for rows of 0/1 labels "
             "use neg_log_loss, neg_brier_score or argmax_accuracy with a y of shape (n, L)"
         )
-    return _rows.sorted_classes(classes)
+    return _functions.sorted_classes(classes)
 
 
 def _predicts_labels(estimator: Any, X: Any) -> bool:
@@ -194,11 +199,11 @@ def _class_log_probabilities(estimator: Any, X: Any, y_true: Any) -> tuple[NDArr
     values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
     values = np.asarray(values, dtype=np.float64)
     prob = np.exp(values) if method == "predict_log_proba" else values
-    _rows.check_unit_interval(prob)
-    _rows.check_sums(prob)
-    _rows.check_columns(prob, classes)
-    log_prob = values if method == "predict_log_proba" else _rows.log(values)
-    return _rows.class_target(y_true, classes, len(prob)), log_prob
+    _functions.check_unit_interval(prob)
+    _functions.check_sums(prob)
+    _functions.check_columns(prob, classes)
+    log_prob = values if method == "predict_log_proba" else _functions.log(values)
+    return _functions.class_target(y_true, classes, len(prob)), log_prob
 
 
 def _label_log_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -206,16 +211,16 @@ def _label_log_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDAr
     values, method = _predict(estimator, X, "predict_log_proba", "predict_proba")
     classes: Any = getattr(estimator, "classes_", None)
     if method == "predict_proba":
-        one, zero = _rows.label_probabilities(values, classes)
-        return _rows.log(one), _rows.log(zero)
+        one, zero = _functions.label_probabilities(values, classes)
+        return _functions.log(one), _functions.log(zero)
     if isinstance(values, list):
-        pairs = [_rows.label_pair(logs, c, -np.inf) for logs, c in zip(values, classes)]
+        pairs = [_functions.label_pair(logs, c, -np.inf) for logs, c in zip(values, classes)]
         one, zero = (np.column_stack(columns) for columns in zip(*pairs))
-        _rows.check_unit_interval(np.exp(one))
+        _functions.check_unit_interval(np.exp(one))
         return one, zero
     values = np.asarray(values)
     one = values.astype(np.float64)
-    _rows.check_unit_interval(np.exp(one))
+    _functions.check_unit_interval(np.exp(one))
     with np.errstate(divide="ignore"):
         zero = np.log(-np.expm1(np.minimum(one, 0.0)))
     # For a large logit, log P(1) = -exp(-logit): where that underflows, it no longer determines log P(0) =

@@ -358,10 +358,10 @@ class Progress:
     def __init__(self, objective: Objective, value: Array, reference: Array) -> None:
         self._objective, self._reference = objective, reference
         problems = len(value)
-        self.n_iter = np.zeros(problems, dtype=int)
+        self.n_iter: Array = np.zeros(problems, dtype=int)
         self.converged: Mask = np.zeros(problems, dtype=bool)
         self.stuck: Mask = np.zeros(problems, dtype=bool)
-        self.curve = [float(value.sum())]
+        self.curve: list[float] = [float(value.sum())]
 
     def active(self, value: Array) -> Mask:
         """The problems that have not ended."""
