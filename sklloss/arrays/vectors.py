@@ -24,6 +24,7 @@ class NumPyVectors:
     """Vectors in main memory."""
 
     resident = False
+    xp: Any = np
 
     def put(self, array: Any) -> Any:
         """A vector there of one in NumPy."""

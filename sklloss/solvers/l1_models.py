@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sklloss.arrays.vectors import Array, Mask, dot
+from sklloss.arrays.vectors import NUMPY, Array, Mask, dot
 from sklloss.kernels.solve.coordinate_descent import descend
 from sklloss.solvers.base import Solve
 from sklloss.solvers.newton import solve_positive
+from sklloss.solvers.newton_cg import ArraySystems
 
 SWEEPS = 10  # of coordinate descent between two checks of what they gained
 ROUNDS = 100
@@ -243,36 +244,26 @@ def _conjugate_gradients(
     total: Array,
 ) -> tuple[Array, Array, int]:
     """Minimise subgradient.e + e.He / 2 loosely over e on a face; e, He and the number of products."""
-    e, H_step = np.zeros_like(subgradient), np.zeros_like(subgradient)
-    residual = -subgradient
+    H_step, residual = np.zeros_like(subgradient), -subgradient
     z = solve(residual)
-    p = z.copy()
     rz = dot(residual, z)
     lowered = np.zeros(len(subgradient))
     running = rz > 0
+    systems = ArraySystems(NUMPY, residual, z, rz, running)
     spent = 0
     while running.any() and spent < MOST_PRODUCTS:
         spent += 1
-        p[~running] = 0.0
-        H_p = product(p)
-        pHp = dot(p, H_p)
-        running &= pHp > 0
-        length = np.divide(rz, pHp, out=np.zeros_like(rz), where=running)
-        e += length[:, None] * p
+        H_p = product(systems.p)
+        length, _, newer = systems.advance(np.where(face, H_p, 0.0), solve)
         H_step += length[:, None] * H_p
-        residual = np.where(face, residual - length[:, None] * H_p, 0.0)
         decrease = 0.5 * length * rz
         lowered += decrease
-        # what is left is taken for as many times the last decrease as target were products
+        # what is left is taken for as many times the last decrease as there were products
         enough = np.maximum(share * LOOSEST * (total + lowered), LOOSEST * least)
-        running &= spent * decrease > enough
+        running &= (length > 0) & (newer > 0) & (spent * decrease > enough)
         if spent >= FEW:
             # beyond a change of sign the model is another one
-            running &= ~(face & (l1 > 0) & ((start + e) * start < 0)).any(axis=1)
-        z = solve(residual)
-        newer = dot(residual, z)
-        running &= newer > 0
-        ratio = np.divide(newer, rz, out=np.zeros_like(rz), where=running)
-        p = z + ratio[:, None] * p
+            running &= ~(face & (l1 > 0) & ((start + systems.d) * start < 0)).any(axis=1)
+        systems.turn(running)
         rz = newer
-    return e, H_step, spent
+    return systems.d, H_step, spent

@@ -262,39 +262,75 @@ class _Systems:
         return self.d.any(axis=1)
 
 
-class _DeviceSystems:
+class ArraySystems:
+    """Independent linear systems, solved by conjugate gradients in the operations of an array namespace.
+
+    Each iteration calls `advance` and, if a system still runs, `turn`. The next directions are computed
+    before it is known which systems need them, so that the host waits once per iteration for a device.
+
+    Parameters
+    ----------
+    vectors : NumPyVectors or ArrayVectors
+    residual, z : array of shape (systems, size)
+        The right-hand sides, and what the preconditioner makes of them.
+    rz : array of shape (systems,)
+        Their products.
+    running : ndarray of bool of shape (systems,)
+        The systems to solve; the others keep a solution of 0.
+
+    Attributes
+    ----------
+    p, d : array of shape (systems, size)
+        The next directions, 0 for a system that has ended, and the solutions so far.
+    """
+
+    def __init__(self, vectors: Any, residual: Any, z: Any, rz: Any, running: Mask) -> None:
+        self._vectors, self._residual, self._rz = vectors, residual, rz
+        self.p: Any = vectors.keep(z, running)
+        self.d: Any = vectors.xp.zeros_like(z)
+        self._zeros, self._ones = vectors.xp.zeros_like(rz), vectors.xp.ones_like(rz)
+
+    def advance(self, product: Any, solve: Any) -> tuple[Any, Any, Any]:
+        """Go to the minimum along p, given its product with the matrix.
+
+        Returns the lengths of the steps, 0 if the matrix is not positive along p, the products of p with
+        ``product``, and those of the new residuals with what the preconditioner ``solve`` makes of them.
+        """
+        vectors, xp, rz = self._vectors, self._vectors.xp, self._rz
+        pHp = vectors.dot(self.p, product)
+        convex = pHp > 0
+        length = xp.where(convex, rz / xp.where(convex, pHp, self._ones), self._zeros)
+        self.d = self.d + length[:, None] * self.p
+        self._residual = self._residual - length[:, None] * product
+        z = solve(self._residual)
+        newer = vectors.dot(self._residual, z)
+        # of several systems, one that has ended may have a residual of 0
+        divisor = rz if rz.shape[0] == 1 else xp.where(convex, rz, self._ones)
+        self._next = newer, (newer / divisor)[:, None] * self.p + z
+        return length, pHp, newer
+
+    def turn(self, running: Mask) -> None:
+        """Take the next directions of the systems that still run."""
+        self._rz, p = self._next
+        self.p = self._vectors.keep(p, running)
+
+
+class _DeviceSystems(ArraySystems):
     """`_Systems` whose vectors stay on the device of X; each step reads two numbers per system from it."""
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         rz, *_, self._running, _, _ = self._rule = rule
-        self._vectors, self._moved = vectors, np.zeros_like(self._running)
-        self.p, self.d, self._residual = vectors.keep(z, self._running), vectors.xp.zeros_like(z), residual
-        self._device_rz = vectors.put(rz)
-        zeros_like, ones_like = vectors.xp.zeros_like, vectors.xp.ones_like
-        self._zeros, self._ones = zeros_like(self._device_rz), ones_like(self._device_rz)
+        super().__init__(vectors, residual, z, vectors.put(rz), self._running)
+        self._moved = np.zeros_like(self._running)
 
     def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """See `_Systems.step`."""
-        vectors, xp = self._vectors, self._vectors.xp
         before = self._running.copy()
-        pHp = vectors.dot(self.p, product)
-        # the next direction is made before the host knows whether it is needed, so that the host waits once
-        convex = pHp > 0
-        length = self._device_rz / xp.where(convex, pHp, self._ones)
-        length = xp.where(convex, length, self._zeros)[:, None]
-        self.d = self.d + length * self.p
-        self._residual = self._residual - length * product
-        z = solve(self._residual)
-        newer = vectors.dot(self._residual, z)
-        # of several systems, one that has ended may have a residual of 0
-        rz = self._device_rz
-        divisor = rz if len(before) == 1 else xp.where(convex, rz, self._ones)
-        p = (newer / divisor)[:, None] * self.p + z
-        pHp, host_newer = vectors.read(pHp, newer)
+        pHp, newer = self._vectors.read(*self.advance(product, solve)[1:])
         self._moved |= before & (pHp > 0)
-        some = conjugate_gradients.settle(pHp, host_newer, *self._rule, *limits)
+        some = conjugate_gradients.settle(pHp, newer, *self._rule, *limits)
         if some:
-            self.p, self._device_rz = vectors.keep(p, self._running), newer
+            self.turn(self._running)
         return some
 
     def moved(self) -> Mask:
