@@ -54,7 +54,7 @@ def _processor() -> str:
 
 def _kernels() -> Iterator[tuple[str, str]]:
     from sklloss import kernels
-    from sklloss.kernels.dispatch import supported
+    from sklloss.kernels.common import supported
 
     usable = kernels.available()
     on_this_cpu = supported()

@@ -76,7 +76,7 @@ def test_every_build_has_the_same_kernels_in_both_dtypes():
 
 def test_a_build_that_the_compiler_could_not_make_is_done_without_and_reported(monkeypatch):
     monkeypatch.delenv("SKLLOSS_CPU", raising=False)
-    monkeypatch.setattr(kernels.dispatch, "supported", lambda: ["avx512", "avx2", "baseline"])
+    monkeypatch.setattr(kernels.common, "supported", lambda: ["avx512", "avx2", "baseline"])
     monkeypatch.setattr(kernels, "_installed", lambda build: build == "baseline")
     chosen, reason = kernels._choose()
     assert chosen == "baseline"

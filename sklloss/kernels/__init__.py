@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-if importlib.util.find_spec("sklloss.kernels.dispatch") is None:
+if importlib.util.find_spec("sklloss.kernels.common") is None:
     raise ImportError(
         f"{os.path.dirname(os.path.dirname(__file__))} holds sklloss's sources without compiled kernels: "
         "start Python in another folder to use the installed sklloss, or run `pip install --editable .` "
         "beside it"
     )
 
-from sklloss.kernels import dispatch
+from sklloss.kernels import common
 from sklloss.kernels.data import evaluate
 
 __all__ = ["BUILDS", "available", "chosen", "evaluate", "get", "reason", "table_of"]
@@ -32,7 +32,7 @@ def _installed(build: str) -> bool:
 
 def available() -> list[str]:
     """The builds that are installed and that this CPU can run, best first."""
-    return [build for build in dispatch.supported() if _installed(build)]
+    return [build for build in common.supported() if _installed(build)]
 
 
 def table_of(build: str) -> dict[tuple[str, str], Any]:
@@ -52,7 +52,7 @@ def _choose() -> tuple[str, str]:
                 f"SKLLOSS_CPU={forced!r} cannot be used: {why}; usable here: {', '.join(usable)}"
             )
         return forced, "SKLLOSS_CPU asks for it"
-    missing = [build for build in dispatch.supported() if build not in usable]
+    missing = [build for build in common.supported() if build not in usable]
     if missing:
         return usable[0], f"the best that was built; the compiler could not build {', '.join(missing)}"
     return usable[0], "the best that this CPU has"
@@ -63,7 +63,7 @@ reason: str
 chosen, reason = _choose()
 _table = table_of(chosen)
 _names = {np.dtype(name): name for _, name in _table}  # faster than `dtype.name`
-dispatch.use_products(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
+common.use_products(importlib.import_module(f"sklloss.kernels.isa.{chosen}").products())
 
 
 def get(name: str, dtype: DTypeLike) -> Any:

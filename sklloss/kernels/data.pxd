@@ -1,5 +1,7 @@
 # What every loop over rows works with: a batch of rows as a loss kernel sees it, the loss, and the data.
 
+from libc.stdint cimport int32_t, int64_t
+
 cdef struct Batch:
     # One structure for both dtypes, so that any loop can call any loss through one type of pointer.
     void* raw                # (rows, outputs) C order: raw scores in; d loss / d score times weight out
@@ -97,3 +99,23 @@ cdef class Dataset:
         self, const void* source, Py_ssize_t per_row, bint single, const Py_ssize_t* order, Py_ssize_t first,
         Py_ssize_t rows, void* out,
     ) noexcept nogil
+    cdef void load_rows(
+        self, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, void* out, Py_ssize_t step,
+        bint single,
+    ) noexcept nogil
+
+
+# What a CSR X stores, whatever its dtypes: the numbers at row_start(i) to row_start(i + 1) belong to row i.
+
+cdef inline Py_ssize_t row_start(Dataset data, Py_ssize_t row) noexcept nogil:
+    if data.long_index:
+        return (<const int64_t*>data.row_starts)[row]
+    return (<const int32_t*>data.row_starts)[row]
+
+
+cdef inline Py_ssize_t column_at(Dataset data, Py_ssize_t j) noexcept nogil:
+    return (<const int64_t*>data.columns)[j] if data.long_index else (<const int32_t*>data.columns)[j]
+
+
+cdef inline double value_at(Dataset data, Py_ssize_t j) noexcept nogil:
+    return (<const float*>data.x)[j] if data.single else (<const double*>data.x)[j]

@@ -13,8 +13,12 @@ from cpython.pycapsule cimport PyCapsule_CheckExact, PyCapsule_GetPointer
 from cython cimport floating as real
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 
-from sklloss.kernels.common cimport one_hot
+from sklloss.kernels.common cimport one_hot, prefetch
+
+cdef enum:
+    ROWS_AHEAD = 4  # rows prefetched ahead of the one that is copied, where an order scatters them
 
 
 cdef batch_kernel kernel_of(capsule) except NULL:
@@ -188,6 +192,47 @@ cdef inline void copy_rows(
             out[i * per_row + k] = <wide>row[k]
 
 
+cdef inline void copy_dense(
+    const real* x, Dataset data, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, wide* out,
+    Py_ssize_t step,
+) noexcept nogil:
+    """Copy dense rows to ``out``, ``step`` apart, less the center."""
+    cdef Py_ssize_t features = data.features, column_step = data.column_step, i, j
+    cdef double offset
+    cdef const real* row
+    if order == NULL and column_step != 1:
+        for j in range(features):
+            row = x + first * data.row_step + j * column_step
+            offset = data.center[j] if data.centered else 0.0
+            for i in range(rows):
+                out[i * step + j] = <wide>(<double>row[i * data.row_step] - offset)
+        return
+    for i in range(rows):
+        if order != NULL and i + ROWS_AHEAD < rows and column_step == 1:
+            prefetch(x + order[first + i + ROWS_AHEAD] * data.row_step, features * sizeof(real))
+        row = x + (first + i if order == NULL else order[first + i]) * data.row_step
+        if not data.centered and sizeof(real) == sizeof(wide) and column_step == 1:
+            memcpy(out + i * step, row, features * sizeof(real))
+        elif not data.centered:
+            for j in range(features):
+                out[i * step + j] = <wide>row[j * column_step]
+        else:
+            for j in range(features):
+                out[i * step + j] = <wide>(<double>row[j * column_step] - data.center[j])
+
+
+cdef inline void copy_sparse(
+    Dataset data, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, wide* out, Py_ssize_t step
+) noexcept nogil:
+    """Copy CSR rows to ``out``, ``step`` apart; what lies between two rows stays as it is."""
+    cdef Py_ssize_t i, j, row
+    for i in range(rows):
+        row = first + i if order == NULL else order[first + i]
+        memset(out + i * step, 0, data.features * sizeof(wide))
+        for j in range(row_start(data, row), row_start(data, row + 1)):
+            out[i * step + column_at(data, j)] = <wide>value_at(data, j)
+
+
 cdef class Dataset:
     """X, targets and weights, made once per fit for all passes over the rows.
 
@@ -329,6 +374,26 @@ cdef class Dataset:
             copy_rows(<const float*>source, per_row, order, first, rows, <double*>out)
         else:
             copy_rows(<const double*>source, per_row, order, first, rows, <double*>out)
+
+    cdef void load_rows(
+        self, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, void* out, Py_ssize_t step,
+        bint single,
+    ) noexcept nogil:
+        """Copy rows of X to ``out``, ``step`` numbers apart: float32 if ``single``, which X must be then too.
+
+        They are those of `set_batch`; of a dense X less the center.
+        """
+        if self.sparse:
+            if single:
+                copy_sparse(self, order, first, rows, <float*>out, step)
+            else:
+                copy_sparse(self, order, first, rows, <double*>out, step)
+        elif single:
+            copy_dense(<const float*>self.x, self, order, first, rows, <float*>out, step)
+        elif self.single:
+            copy_dense(<const float*>self.x, self, order, first, rows, <double*>out, step)
+        else:
+            copy_dense(<const double*>self.x, self, order, first, rows, <double*>out, step)
 
 
 cdef int check_shape(array, tuple shape, name) except -1:

@@ -195,7 +195,7 @@ class LinearObjective:
 
         A softmax is invariant to a common shift of its outputs. Without a penalty the Hessian is singular
         along that shift, so a multiple of the shift's outer product is added. The gradient has no component
-        along the shift, so Newton's step does not change. `sklloss.kernels.linear.small_newton` and
+        along the shift, so Newton's step does not change. `sklloss.kernels.linear.hessian` and
         `subset_hessian` do the same.
         """
         sums, gradient, hessian = self.rows.hessian(self.coef(w))
@@ -218,7 +218,7 @@ class LinearObjective:
     def newton_steps(self, w: Floats, curve: Floats, *rule: Any) -> tuple[int, bool] | None:
         """Newton steps of a single small problem in one compiled call; w (1, size) changes in place.
 
-        See `sklloss.kernels.linear.small_newton.steps`. None where the problem is too large to gain by that.
+        See `sklloss.kernels.linear.hessian.newton_steps`. None where the problem is too large to gain by it.
         """
         if self.problems > 1:
             return None

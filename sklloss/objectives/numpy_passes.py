@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+import sklloss.kernels.common as common
 import sklloss.kernels.data as data_kernels
-import sklloss.kernels.dispatch as dispatch
 import sklloss.kernels.linear.dual as dual_kernels
 import sklloss.kernels.linear.gradient as gradient_kernels
 import sklloss.kernels.linear.hessian as hessian_kernels
 import sklloss.kernels.linear.hessian_block as hessian_block_kernels
-import sklloss.kernels.linear.product as product_kernels
 import sklloss.kernels.linear.sgd as sgd_kernels
-import sklloss.kernels.linear.sgd_sparse as sgd_sparse_kernels
-import sklloss.kernels.linear.small_newton as small_newton
 from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data.dataset import Dataset
@@ -113,7 +111,7 @@ class NumPyPasses(Passes):
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
 
         work = functools.partial(
-            product_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
+            gradient_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
         )
         self._check_codes(threads.share(work, len(product), self.n_threads))
         total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
@@ -260,7 +258,9 @@ class NumPyPasses(Passes):
         work = self.n * size * (size if coupled else self.width) + size**3 // 3
         if self.n * padded > SMALL_X or work > SMALL_WORK:
             return None
-        return small_newton.steps(self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule)
+        return hessian_kernels.newton_steps(
+            self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule
+        )
 
     # Stochastic passes ---------------------------------------------------------------------------------
 
@@ -270,37 +270,24 @@ class NumPyPasses(Passes):
         A sparse X is copied to small dense blocks of rows if the coordinates have matrices, as they have for
         few columns. Otherwise a batch only touches the columns that occur in it.
         """
-        factors, units = plan.coordinates
-        gains, rates = np.ascontiguousarray(plan.gains), np.ascontiguousarray(plan.rates)
-        steps = gains, rates, plan.curvature_bound, plan.keep_mean
-        adam: Any = None
-        average: Any = None
-        if self.sparse and factors is None:
-            matrices = (w, plan.anchor, plan.ridge)
-            by_column: list[Any] = [None if a is None else np.ascontiguousarray(a.T) for a in matrices]
-            if plan.moments is not None:
-                adam = (*(np.ascontiguousarray(a.T) for a in plan.moments), *plan.decays)
-            bad = sgd_sparse_kernels.sparse_epoch(
-                self._kernel, self._data, by_column[0], (plan.order, plan.batch_rows), units[0], by_column[2],
-                steps, (plan.anchor_slopes, by_column[1]), adam,
-            )  # fmt: skip
-            w[:] = by_column[0].T
-            if plan.moments is not None:
-                plan.moments[0][:], plan.moments[1][:] = adam[0].T, adam[1].T
+        if self.sparse and plan.coordinates[0] is None:
+            # The parameters of a column are contiguous there.
+            w_by_column = np.ascontiguousarray(w.T)
+            moments: Any = plan.moments and [_transposed(moment) for moment in plan.moments]
+            by_column = replace(
+                plan, ridge=_transposed(plan.ridge), anchor=_transposed(plan.anchor), moments=moments
+            )
+            bad = sgd_kernels.sparse_epoch(self._kernel, self._data, w_by_column, by_column)
+            w[:] = w_by_column.T
+            for moment, transposed in zip(plan.moments or (), moments or (), strict=True):
+                moment[:] = transposed.T
             if plan.mean is not None and plan.mixing is not None:
                 mean = plan.mean
                 mean += (1.0 - np.prod(1.0 - plan.mixing)) * (w - mean)
         else:
-            if plan.moments is not None:
-                adam = (*plan.moments, *plan.decays)
-            if plan.mean is not None:
-                average = plan.mean, plan.mixing
             block = EPOCH_BLOCK_BYTES // (self.dtype.itemsize * (self.width + 4 * self.outputs))
             block = max(32 if self.compiled else PYTHON_ROWS, min(block, 1024))
-            bad = sgd_kernels.block_epoch(
-                self._kernel, self._data, w, (plan.order, plan.batch_rows, block), (factors, units),
-                plan.ridge, steps, (plan.anchor_slopes, plan.anchor), adam, average,
-            )  # fmt: skip
+            bad = sgd_kernels.block_epoch(self._kernel, self._data, w, plan, block)
         if bad >= 0:
             raise self._bad_code(bad)
 
@@ -331,7 +318,7 @@ class NumPyPasses(Passes):
 
     def dual_state(self) -> tuple[NDArray[Any], ...]:
         """See `Passes.dual_state`."""
-        w = np.zeros((self.features, dispatch.padded(self.outputs, 8)))
+        w = np.zeros((self.features, common.padded(self.outputs, 8)))
         dual = np.zeros((self.n, self.outputs), dtype=self.dtype)
         return w, np.zeros(self.outputs), np.zeros(self.outputs), dual
 
@@ -340,10 +327,10 @@ class NumPyPasses(Passes):
     ) -> tuple[Floats, Floats]:
         """See `Passes.dual_epoch`."""
         block = max(1, min(DUAL_BLOCK, int(1 + (DUAL_OVERSHOOT - 1) / max(overlap, 1e-9))))
-        totals = np.zeros((2, self.outputs))
-        bad = dual_kernels.dual_epoch(
-            self._kernel64, self._data, state, order, block, scale, bias, 1.0 + (block - 1) * overlap,
-            not self.separable, totals,
+        *model, dual = state
+        bad, totals = dual_kernels.dual_epoch(
+            self._kernel64, self._data, model, dual, order, block, scale, bias, 1.0 + (block - 1) * overlap,
+            not self.separable,
         )  # fmt: skip
         if bad >= 0:
             raise self._bad_code(bad)
@@ -394,7 +381,7 @@ class NumPyPasses(Passes):
     def _split(self, coef: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
         """Coefficients and intercepts in X's dtype, in the layout of the passes."""
         if self.sparse:
-            width = dispatch.padded(self.outputs, self.dtype.itemsize)
+            width = common.padded(self.outputs, self.dtype.itemsize)
             w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
             gradient_kernels.by_feature(coef, w)
         else:
@@ -428,7 +415,7 @@ class NumPyPasses(Passes):
     def _gradient_buffer(self, chunks: int) -> NDArray[Any]:
         """A buffer for the gradients of chunks, in the layout of the passes."""
         if self.sparse:
-            shape = (chunks, self.features, dispatch.padded(self.outputs, 8))
+            shape = (chunks, self.features, common.padded(self.outputs, 8))
             return self._buffer("gradient", np.empty, shape, np.float64)
         return np.empty((chunks, self.outputs, self.features))
 
@@ -468,6 +455,10 @@ class NumPyPasses(Passes):
         for row in bad_rows:
             if row >= 0:
                 raise self._bad_code(row)
+
+
+def _transposed(matrix: Any) -> Any:
+    return None if matrix is None else np.ascontiguousarray(matrix.T)
 
 
 def _symmetric(matrix: Floats) -> Floats:

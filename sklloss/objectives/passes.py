@@ -270,7 +270,7 @@ class Passes(ABC):
         """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
 
         The objective, of a single problem, is ``scale`` times the loss sum plus the penalty of ``ridge``
-        (size,). See `sklloss.kernels.linear.small_newton.steps`. None if this is not implemented for X.
+        (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None if this is not implemented for X.
         """
         return None
 

@@ -8,7 +8,7 @@ import scipy.sparse
 
 from sklloss import kernels, losses
 from sklloss.data.dataset import Dataset
-from sklloss.kernels import dispatch
+from sklloss.kernels import common
 from sklloss.objectives.numpy_passes import NumPyPasses
 
 BUILDS = kernels.available()
@@ -21,7 +21,7 @@ def build(request):
     """A build, whose products are in use during the test."""
 
     def use(name):
-        dispatch.use_products(importlib.import_module(f"sklloss.kernels.isa.{name}").products())
+        common.use_products(importlib.import_module(f"sklloss.kernels.isa.{name}").products())
 
     use(request.param)
     yield request.param

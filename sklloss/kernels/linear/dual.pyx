@@ -4,23 +4,24 @@ import numpy as np
 
 from cython cimport floating as real
 from libc.math cimport fabs
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 
-from sklloss.kernels.common cimport check_signals
-from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
-from sklloss.kernels.linear.gradient cimport index, sparse_scatter, sparse_scores
-from sklloss.kernels.dispatch cimport for_sparse
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define SKLLOSS_FETCH(p) __builtin_prefetch((const void*)(p), 0, 3)
-    #else
-    #define SKLLOSS_FETCH(p) ((void)(p))
-    #endif
-    """
-    void SKLLOSS_FETCH(const void* p) noexcept nogil
+from sklloss.kernels.common cimport check_signals, for_sparse, prefetch
+from sklloss.kernels.data cimport (
+    FAILED,
+    Batch,
+    Call,
+    Dataset,
+    Workspace,
+    allocate,
+    batch_kernel,
+    bind,
+    column_at,
+    row_start,
+    value_at,
+)
+from sklloss.kernels.linear.gradient cimport sparse_scatter, sparse_scores
 
 # A step of a row moves its scores by no more than 1 / DAMPING: the second derivative at its start says
 # little about the loss further away.
@@ -28,13 +29,14 @@ cdef double DAMPING = 0.25
 
 
 cdef struct BlockRows:
-    # the rows of a block, one after the other, in double
+    # What a CSR X stores of the rows of a block, one after the other.
     double* value
-    void* column
+    int64_t* column
+    int64_t* row_start
     Py_ssize_t capacity
 
 
-cdef inline bint enlarge(BlockRows* part, Py_ssize_t numbers, Py_ssize_t size) noexcept nogil:
+cdef inline bint enlarge(BlockRows* part, Py_ssize_t numbers) noexcept nogil:
     """Grow to so many numbers; False if there is no memory. The contents need not survive."""
     cdef void* value
     cdef void* column
@@ -43,20 +45,40 @@ cdef inline bint enlarge(BlockRows* part, Py_ssize_t numbers, Py_ssize_t size) n
     value = realloc(part.value, numbers * sizeof(double))
     if value != NULL:
         part.value = <double*>value
-    column = realloc(part.column, numbers * size)
+    column = realloc(part.column, numbers * sizeof(int64_t))
     if column != NULL:
-        part.column = column
+        part.column = <int64_t*>column
     if value == NULL or column == NULL:
         return False
     part.capacity = numbers
     return True
 
 
-cdef inline void fetch(const void* p, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t at = 0
-    while at < size:
-        SKLLOSS_FETCH(<const char*>p + at)
-        at += 64
+cdef inline bint load(BlockRows* part, Dataset data, const Py_ssize_t* order, Py_ssize_t rows) noexcept nogil:
+    """Copy the rows that ``order`` names; False if there is no memory."""
+    cdef Py_ssize_t i, j, row, count = 0
+    for i in range(rows):
+        count += row_start(data, order[i] + 1) - row_start(data, order[i])
+    if not enlarge(part, count):
+        return False
+    count = 0
+    for i in range(rows):
+        row = order[i]
+        for j in range(row_start(data, row), row_start(data, row + 1)):
+            part.value[count] = value_at(data, j)
+            part.column[count] = column_at(data, j)
+            count += 1
+        part.row_start[i + 1] = count
+    return True
+
+
+cdef inline void prefetch_row(Dataset data, Py_ssize_t row) noexcept nogil:
+    """Prefetch what a CSR X stores of a row."""
+    cdef Py_ssize_t start = row_start(data, row), count = row_start(data, row + 1) - start
+    cdef Py_ssize_t size = sizeof(float) if data.single else sizeof(double)
+    cdef Py_ssize_t index_size = sizeof(int64_t) if data.long_index else sizeof(int)
+    prefetch(<const char*>data.x + start * size, count * size)
+    prefetch(<const char*>data.columns + start * index_size, count * index_size)
 
 
 cdef inline void one_step(
@@ -91,14 +113,14 @@ cdef inline void one_step(
 def dual_epoch(
     loss,
     Dataset data,
-    state,
+    model,
+    real[:, ::1] dual,
     const Py_ssize_t[::1] order,
     Py_ssize_t block,
     double scale,
     double bias,
     double overlap,
     bint coupled,
-    double[:, ::1] totals,
 ):
     """Take each row in ``order`` once, blocks of them at a time, and let its dual variables ascend.
 
@@ -113,69 +135,45 @@ def dual_epoch(
     loss : CompiledLoss or PythonLoss
         For double.
     data : Dataset
-    state : tuple
-        w (features, outputs) padded as for `gradient`, intercept (outputs,), balance (outputs,), all of
-        float64, and dual (rows, outputs) of X's dtype. They change in place.
-    totals : array of shape (2, outputs)
-        Added to: the losses as rows were met, and by how much the objective would fall if rows had no feature
-        in common.
+    model : tuple
+        w (features, outputs) padded as for `gradient`, intercept (outputs,) and balance (outputs,), all of
+        float64. They change in place.
+    dual : array of shape (rows, outputs)
+        Of X's dtype. It changes in place.
 
     Returns
     -------
     int
         -1, or the first row found with a code out of range.
+    ndarray of shape (2, outputs)
+        The losses as rows were met, and by how much the objective would fall if rows had no feature in
+        common.
     """
-    if data.single and data.long_index:
-        return _dual_epoch(
-            <const float*>data.x, <const int64_t*>data.columns, <const int64_t*>data.row_starts, loss, data,
-            state, order, block, scale, bias, overlap, coupled, totals,
-        )
-    if data.single:
-        return _dual_epoch(
-            <const float*>data.x, <const int32_t*>data.columns, <const int32_t*>data.row_starts, loss, data,
-            state, order, block, scale, bias, overlap, coupled, totals,
-        )
-    if data.long_index:
-        return _dual_epoch(
-            <const double*>data.x, <const int64_t*>data.columns, <const int64_t*>data.row_starts, loss, data,
-            state, order, block, scale, bias, overlap, coupled, totals,
-        )
-    return _dual_epoch(
-        <const double*>data.x, <const int32_t*>data.columns, <const int32_t*>data.row_starts, loss, data,
-        state, order, block, scale, bias, overlap, coupled, totals,
-    )
-
-
-cdef object _dual_epoch(
-    const real* value, const index* column, const index* indptr, object loss, Dataset data, tuple state,
-    const Py_ssize_t[::1] order, Py_ssize_t block, double scale, double bias, double overlap, bint coupled,
-    double[:, ::1] totals,
-):
     cdef batch_kernel kernel
     cdef Batch batch
     cdef Call call = bind(loss, False, &batch, &kernel)
     cdef Workspace space
-    cdef double[:, ::1] w = state[0]
-    cdef double[::1] intercept = state[1]
-    cdef double[::1] balance = state[2]
-    cdef real[:, ::1] dual = state[3]
+    cdef double[:, ::1] w
+    cdef double[::1] intercept, balance
+    w, intercept, balance = model
     cdef Py_ssize_t K = intercept.shape[0], n = order.shape[0]
-    cdef Py_ssize_t start = 0, count, i, j, k, t, row, numbers, bad = -1
+    cdef Py_ssize_t start = 0, count, i, k, t, row, bad = -1
     cdef bint padded = for_sparse(K), enough = True
     cdef double[::1] memory = np.zeros(block * K + K)
-    cdef index[::1] heads = np.zeros(block + 1, np.int32 if index is int32_t else np.int64)
+    cdef int64_t[::1] starts = np.zeros(block + 1, np.int64)
+    cdef double[:, ::1] totals = np.zeros((2, K))
     cdef double* change = &memory[0]
     cdef double* m = change + block * K
     cdef double* raw
     cdef double* curvature
     cdef real* dual_row
     cdef real old
-    cdef index* local
     cdef BlockRows part
     cdef double norm, r, weighted, work = 0.0
     part.value = NULL
     part.column = NULL
     part.capacity = 0
+    part.row_start = &starts[0]
     if not allocate(&space, block, K, False):
         raise MemoryError()
     raw = <double*>space.raw
@@ -184,30 +182,16 @@ cdef object _dual_epoch(
         with nogil:
             while start < n:
                 count = min(block, n - start)
-                numbers = 0
-                for i in range(count):
-                    row = order[start + i]
-                    numbers += <Py_ssize_t>indptr[row + 1] - <Py_ssize_t>indptr[row]
-                if not enlarge(&part, numbers, sizeof(index)):
-                    enough = False
+                enough = load(&part, data, &order[start], count)
+                if not enough:
                     break
-                local = <index*>part.column
-                t = 0
-                for i in range(count):
-                    row = order[start + i]
-                    for j in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1]):
-                        part.value[t] = <double>value[j]
-                        local[t] = column[j]
-                        t += 1
-                    heads[i + 1] = <index>t
                 # the rows of the next block are on their way while this one is worked on
                 for i in range(start + count, min(start + count + block, n)):
-                    row = order[i]
-                    t = <Py_ssize_t>indptr[row + 1] - <Py_ssize_t>indptr[row]
-                    fetch(value + indptr[row], t * sizeof(real))
-                    fetch(column + indptr[row], t * sizeof(index))
-                    fetch(&dual[row, 0], K * sizeof(real))
-                sparse_scores(part.value, local, &heads[0], &w[0, 0], &intercept[0], raw, count, K, padded)
+                    prefetch_row(data, order[i])
+                    prefetch(&dual[order[i], 0], K * sizeof(real))
+                sparse_scores(
+                    part.value, part.column, part.row_start, &w[0, 0], &intercept[0], raw, count, K, padded
+                )
                 bad = data.set_batch(&batch, &space, &order[0], start, count)
                 batch.curvature = curvature
                 if bad < 0:
@@ -221,7 +205,7 @@ cdef object _dual_epoch(
                     row = order[start + i]
                     dual_row = &dual[row, 0]
                     norm = bias
-                    for t in range(<Py_ssize_t>heads[i], <Py_ssize_t>heads[i + 1]):
+                    for t in range(part.row_start[i], part.row_start[i + 1]):
                         norm += part.value[t] * part.value[t]
                     weighted = scale
                     if coupled and batch.weight != NULL:
@@ -239,8 +223,8 @@ cdef object _dual_epoch(
                         change[i * K + k] = r
                         balance[k] += r
                         intercept[k] += bias * r
-                sparse_scatter(part.value, local, &heads[0], change, &w[0, 0], count, K, padded)
-                work += 3.0 * <double>K * <double>(numbers + 8 * count)
+                sparse_scatter(part.value, part.column, part.row_start, change, &w[0, 0], count, K, padded)
+                work += 3.0 * <double>K * <double>(part.row_start[count] + 8 * count)
                 check_signals(&work)
                 start += count
     finally:
@@ -251,4 +235,4 @@ cdef object _dual_epoch(
         raise MemoryError()
     if bad == FAILED:
         call.raise_error()
-    return bad
+    return bad, np.asarray(totals)

@@ -3,9 +3,8 @@
 from cython cimport floating as real
 from libc.stdint cimport int32_t, int64_t
 
-from sklloss.kernels.common cimport gemm, gemv
+from sklloss.kernels.common cimport current, gemm, gemv
 from sklloss.kernels.data cimport Dataset
-from sklloss.kernels.dispatch cimport current
 
 ctypedef fused index:
     int32_t

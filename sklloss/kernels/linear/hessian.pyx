@@ -1,52 +1,126 @@
-"""Second derivatives over the rows of X: the Hessian itself.
+"""The Hessian of a linear model over the rows of X, and Newton steps over few rows.
 
-Blocks, chunks and threads are as in ``gradient.pyx``.
+Blocks, chunks and threads are as in ``gradient.pyx``. All is in double, whatever the dtype of X.
 """
 
-import numpy as np
-
 from cython cimport floating as real
-from libc.math cimport sqrt
+from libc.math cimport fabs, isfinite, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
-from sklloss.kernels.common cimport add_gram, gather_sums, gemm
-from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
+from sklloss.kernels.common cimport add_gram, current, gather_sums, gemm
+from sklloss.kernels.data cimport (
+    FAILED,
+    Batch,
+    Call,
+    Dataset,
+    Workspace,
+    allocate,
+    batch_kernel,
+    bind,
+)
 from sklloss.kernels.linear.gradient cimport Chunks, ChunkSums, has_products, index
-from sklloss.kernels.dispatch cimport current
 
 
-cdef inline void load_sparse(
-    const real* value, const index* column, const index* indptr, bint shifted, double* z,
-    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width,
+cdef struct Model:
+    # A loss, the shape of its parameters, and the buffers for blocks of rows.
+    Batch batch
+    batch_kernel kernel
+    Workspace work
+    double* memory       # of the following three; the caller frees it
+    double* zero         # ``outputs`` zeros
+    double* scaled       # (block, size), rows of z times their curvature
+    double* z            # rows of X less its center, with an intercept a column of ones, ``step`` apart
+    Py_ssize_t outputs, features, width, step
+    Py_ssize_t size      # rows and columns of a Hessian in memory: all parameters if coupled, else ``step``
+    bint coupled, softmax
+
+
+cdef Call make_model(
+    Model* model, loss, Dataset data, Py_ssize_t width, bint coupled, bint softmax, Py_ssize_t block,
+    Py_ssize_t z_rows,
+):
+    """Set up a model for up to ``block`` rows at a time, with ``z_rows`` rows of z. Returns as `bind`."""
+    cdef Call call = bind(loss, False, &model.batch, &model.kernel)
+    cdef Py_ssize_t i
+    model.outputs, model.features, model.width = data.outputs, data.features, width
+    model.step = (width + 7) // 8 * 8
+    model.size = data.outputs * width if coupled else model.step
+    model.coupled, model.softmax = coupled, softmax
+    # what lies between the end of a row of z and the next stays 0
+    model.memory = <double*>calloc(data.outputs + block * model.size + z_rows * model.step, sizeof(double))
+    if model.memory == NULL or not allocate(&model.work, block, data.outputs, False):
+        free(model.memory)
+        raise MemoryError()
+    model.zero = model.memory
+    model.scaled = model.zero + data.outputs
+    model.z = model.scaled + block * model.size
+    if width > data.features:
+        for i in range(z_rows):
+            model.z[i * model.step + data.features] = 1.0
+    return call
+
+
+cdef void free_model(Model* model) noexcept nogil:
+    free(model.memory)
+    free(model.work.memory)
+
+
+cdef Py_ssize_t add_block(
+    Dataset data, Model* model, const double* w, const double* z, Py_ssize_t first, Py_ssize_t rows,
+    double* loss, double* gradient, double* hessian,
 ) noexcept nogil:
-    cdef Py_ssize_t i, j
-    memset(z, 0, rows * width * sizeof(double))
-    for i in range(rows):
-        for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
-            z[i * width + column[j]] = <double>value[j]
-        if shifted:
-            z[i * width + features] = 1.0
+    """Add the loss, the gradient and, unless it is NULL, the Hessian of the rows [first, first + rows) at w.
+
+    ``w`` and ``gradient`` are (outputs, width); ``z`` has these rows of X. Returns as the kernel of the loss
+    does, with the row's number in X.
+    """
+    cdef double* raw = <double*>model.work.raw
+    cdef Py_ssize_t bad
+    cdef int width = <int>model.width, step = <int>model.step, K = <int>model.outputs, m = <int>rows
+    cdef bint skinny = has_products(z, True, width)
+    if skinny:
+        current.scores_f64(z, step, w, width, model.zero, raw, rows, K)
+    else:
+        gemm(b"T", b"N", K, m, width, <double*>w, width, <double*>z, step, <double>0.0, raw, K)
+    bad = evaluate_loss(data, model, first, rows, loss, hessian != NULL)
+    if bad != -1:
+        return bad
+    if skinny:
+        current.scatter_f64(z, step, raw, gradient, rows, width, K)
+    else:
+        gemm(b"N", b"T", width, K, m, <double*>z, step, raw, K, <double>1.0, gradient, width)
+    if hessian != NULL and model.coupled:
+        coupled_curvature(model, z, hessian, rows)
+    elif hessian != NULL:
+        separate_curvature(model, z, hessian, rows)
+    return -1
 
 
-cdef inline bint has_gram(Py_ssize_t step) noexcept nogil:
-    """Whether the build in use is to make a Gram matrix of rows of so many numbers: BLAS is for wide ones."""
-    return current.lanes_f64 > 0 and step <= 128
-
-
-cdef inline void weighted_rows(
-    const double* z, const double* factor, Py_ssize_t factor_step, double* out, Py_ssize_t rows,
-    Py_ssize_t step,
+cdef Py_ssize_t evaluate_loss(
+    Dataset data, Model* model, Py_ssize_t first, Py_ssize_t rows, double* loss, bint curved
 ) noexcept nogil:
-    """out[i] = factor[i] z[i], a negative factor counting as 0."""
-    cdef Py_ssize_t i, j
-    cdef double f
-    for i in range(rows):
-        f = factor[i * factor_step]
-        f = f if f > 0.0 else 0.0
-        for j in range(step):
-            out[i * step + j] = f * z[i * step + j]
+    """Turn raw scores into derivatives, with the curvature if that is wanted, and add to the loss."""
+    cdef Batch* batch = &model.batch
+    cdef double* curvature = <double*>model.work.curvature
+    cdef const double* weight
+    cdef Py_ssize_t i, bad = data.set_batch(batch, &model.work, NULL, first, rows)
+    if curved:
+        batch.curvature = curvature
+    if bad < 0:
+        bad = model.kernel(batch)
+    if bad != -1:
+        return first + bad if bad >= 0 else bad
+    gather_sums(model.work.sums, loss, model.outputs)
+    if curved and model.softmax and not model.coupled:
+        weight = <const double*>batch.weight
+        for i in range(rows * model.outputs):
+            curvature[i] = curvature[i] * (1.0 - curvature[i])
+            if weight != NULL:
+                curvature[i] = curvature[i] * weight[i // model.outputs]
+    return -1
 
 
 cdef inline void scaled_rows(
@@ -63,111 +137,108 @@ cdef inline void scaled_rows(
             out[i * out_step + j] = f * z[i * z_step + j]
 
 
-cdef void add_curvature(
-    Batch* batch, const double* z, Py_ssize_t step, double* work, Py_ssize_t width, bint coupled, double* h
-) noexcept nogil:
-    """Add a block's rows, ``step`` apart, to the Hessian, from the curvature that the kernel left behind.
-
-    Separable outputs have a Hessian each, z' diag(curvature) z, in rows of ``step`` numbers as z has, of
-    which the build in use may have a product of its own. The outputs of a softmax are
-    coupled: the Hessian of a row is weight * (diag(p) - p p') times z z', so the classes' own
-    blocks are added one by one, and the outer products subtracted at once, from rows p_k z side by side.
-    """
-    cdef Py_ssize_t K = batch.outputs, rows = batch.rows
-    cdef double* curvature = <double*>batch.curvature
-    cdef const double* weight = <const double*>batch.weight
-    cdef Py_ssize_t i, j, k, size = K * width
+cdef void separate_curvature(Model* model, const double* z, double* h, Py_ssize_t rows) noexcept nogil:
+    """Add z' diag(curvature) z to the Hessian of each output."""
+    cdef Py_ssize_t K = model.outputs, step = model.step, i, j, k
+    cdef const double* curvature = <double*>model.batch.curvature
     cdef double f
-    if not coupled:
-        for k in range(K):
-            if has_gram(step):
-                weighted_rows(z, curvature + k, K, work, rows, step)
-                current.gram_f64(work, z, step, rows, h + k * step * step)
-            else:
-                scaled_rows(z, step, curvature + k, K, work, step, rows, width)
-                add_gram(1.0, work, step, rows, width, h + k * step * step, step)
-        return
+    for k in range(K):
+        # the build's own product is for rows that are not wide; BLAS is for those that are
+        if current.lanes_f64 > 0 and step <= 128:
+            for i in range(rows):
+                f = curvature[i * K + k]
+                f = f if f > 0.0 else 0.0
+                for j in range(step):
+                    model.scaled[i * step + j] = f * z[i * step + j]
+            current.gram_f64(model.scaled, z, step, rows, h + k * step * step)
+        else:
+            scaled_rows(z, step, curvature + k, K, model.scaled, step, rows, model.width)
+            add_gram(1.0, model.scaled, step, rows, model.width, h + k * step * step, step)
+
+
+cdef void coupled_curvature(Model* model, const double* z, double* h, Py_ssize_t rows) noexcept nogil:
+    """Add the Hessian of a softmax: of a row weight * (diag(p) - p p') times z z'.
+
+    The outer products are subtracted at once, from rows p_k z side by side; the classes' own blocks are added
+    one by one.
+    """
+    cdef Py_ssize_t K = model.outputs, width = model.width, step = model.step, size = model.size, i, j, k
+    cdef double* p = <double*>model.batch.curvature
+    cdef const double* weight = <const double*>model.batch.weight
+    cdef double* scaled = model.scaled
+    cdef double f
     for i in range(rows):
         f = sqrt(weight[i]) if weight != NULL else 1.0
         for k in range(K):
             for j in range(width):
-                work[i * size + k * width + j] = f * curvature[i * K + k] * z[i * step + j]
-    add_gram(-1.0, work, size, rows, size, h, size)
+                scaled[i * size + k * width + j] = f * p[i * K + k] * z[i * step + j]
+    add_gram(-1.0, scaled, size, rows, size, h, size)
     for k in range(K):
         if weight != NULL:
             for i in range(rows):
-                curvature[i * K + k] *= weight[i]
-        scaled_rows(z, step, curvature + k, K, work, width, rows, width)
-        add_gram(1.0, work, width, rows, width, h + k * width * size + k * width, size)
+                p[i * K + k] *= weight[i]
+        scaled_rows(z, step, p + k, K, scaled, width, rows, width)
+        add_gram(1.0, scaled, width, rows, width, h + k * width * size + k * width, size)
 
 
-# A sparse block entry by entry: all in double, and the intercept, if any, after the last feature.
-
-cdef inline void entry_scores(
-    const real* value, const index* column, const index* indptr, bint shifted, const double* w, double* raw,
-    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width, Py_ssize_t outputs,
+cdef Py_ssize_t add_entries(
+    const real* x, const index* column, Dataset data, Model* model, const double* w, Py_ssize_t first,
+    Py_ssize_t rows, double* loss, double* gradient, double* hessian,
 ) noexcept nogil:
-    """raw = X w'."""
-    cdef Py_ssize_t i, j, k
+    """`add_block` for rows of a CSR X, taken entry by entry; outputs are not coupled."""
+    cdef const index* row_starts = <const index*>data.row_starts + first
+    cdef double* raw = <double*>model.work.raw
+    cdef const double* curvature = <double*>model.work.curvature
+    cdef Py_ssize_t K = model.outputs, width = model.width, step = model.step, features = model.features
+    cdef Py_ssize_t i, j, a, k, start, end, bad
+    cdef bint intercept = width > features
     cdef const double* wk
-    cdef double s
-    for i in range(rows):
-        for k in range(outputs):
-            wk = w + k * width
-            s = wk[features] if shifted else 0.0
-            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
-                s += <double>value[j] * wk[column[j]]
-            raw[i * outputs + k] = s
-
-
-cdef inline void entry_scatter(
-    const real* value, const index* column, const index* indptr, bint shifted, const double* raw, double* out,
-    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t width, Py_ssize_t outputs,
-) noexcept nogil:
-    """out += raw' X."""
-    cdef Py_ssize_t i, j, k
-    cdef double* ok
-    cdef double g
-    for i in range(rows):
-        for k in range(outputs):
-            ok = out + k * width
-            g = raw[i * outputs + k]
-            if shifted:
-                ok[features] += g
-            for j in range(<Py_ssize_t>indptr[i], <Py_ssize_t>indptr[i + 1]):
-                ok[column[j]] += g * <double>value[j]
-
-
-cdef inline void entry_curvature(
-    const real* value, const index* column, const index* indptr, bint shifted, const double* curvature,
-    Py_ssize_t rows, Py_ssize_t features, Py_ssize_t step, Py_ssize_t outputs, double* h,
-) noexcept nogil:
-    """The same as `add_curvature` of outputs that are not coupled."""
-    cdef Py_ssize_t i, j, a, k, first, last
+    cdef double* gk
     cdef double* hk
     cdef double* line
-    cdef double f, g
+    cdef double s, f
     for i in range(rows):
-        first = <Py_ssize_t>indptr[i]
-        last = <Py_ssize_t>indptr[i + 1]
-        for k in range(outputs):
-            f = curvature[i * outputs + k]
+        for k in range(K):
+            wk = w + k * width
+            s = wk[features] if intercept else 0.0
+            for j in range(<Py_ssize_t>row_starts[i], <Py_ssize_t>row_starts[i + 1]):
+                s += <double>x[j] * wk[column[j]]
+            raw[i * K + k] = s
+    bad = evaluate_loss(data, model, first, rows, loss, hessian != NULL)
+    if bad != -1:
+        return bad
+    for i in range(rows):
+        for k in range(K):
+            gk = gradient + k * width
+            s = raw[i * K + k]
+            if intercept:
+                gk[features] += s
+            for j in range(<Py_ssize_t>row_starts[i], <Py_ssize_t>row_starts[i + 1]):
+                gk[column[j]] += s * <double>x[j]
+    if hessian == NULL:
+        return -1
+    for i in range(rows):
+        start = <Py_ssize_t>row_starts[i]
+        end = <Py_ssize_t>row_starts[i + 1]
+        for k in range(K):
+            f = curvature[i * K + k]
             if not f > 0.0:
                 continue
-            hk = h + k * step * step
-            for a in range(first, last):
+            hk = hessian + k * step * step
+            for a in range(start, end):
                 line = hk + <Py_ssize_t>column[a] * step
-                g = f * <double>value[a]
-                for j in range(first, a + 1):
+                s = f * <double>x[a]
+                for j in range(start, a + 1):
                     if column[j] <= column[a]:
-                        line[column[j]] += g * <double>value[j]
+                        line[column[j]] += s * <double>x[j]
                     else:
-                        hk[<Py_ssize_t>column[j] * step + column[a]] += g * <double>value[j]
-            if shifted:
+                        hk[<Py_ssize_t>column[j] * step + column[a]] += s * <double>x[j]
+            if intercept:
                 line = hk + features * step
-                for j in range(first, last):
-                    line[column[j]] += f * <double>value[j]
+                for j in range(start, end):
+                    line[column[j]] += f * <double>x[j]
                 line[features] += f
+    return -1
 
 
 def hessian(
@@ -182,7 +253,7 @@ def hessian(
     bint softmax,
     bint as_dense,
 ):
-    """Loss, gradient and Hessian over a range of chunks, all in double whatever X's dtype.
+    """Loss, gradient and Hessian over the chunks [chunk_first, chunk_last).
 
     ``coef`` and the chunks' gradients in ``sums`` are (outputs, width), the intercept as last column if width
     is one more than the features. The rows of a dense X are taken less its center. A block of a sparse X is
@@ -191,131 +262,233 @@ def hessian(
     The chunks' Hessians in ``sums`` are (outputs, step, step) for separable losses, where ``step`` is width
     or more, a multiple of 8, of which the first ``width`` count; or where the outputs are ``coupled`` they
     are (1, outputs * width, outputs * width). Only their lower triangles are filled. A ``softmax`` that is
-    not asked to be coupled gets its diagonal blocks alone. Without Hessians in ``sums`` only the others are
-    made.
+    not to be coupled gets its diagonal blocks alone. Without Hessians in ``sums`` only the others are made.
 
     ``loss`` is for double: a `CompiledLoss` or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
     """
-    if data.single and data.long_index:
-        return _hessian(
-            loss, data, <const float*>data.x, <const int64_t*>data.columns, <const int64_t*>data.row_starts,
-            coef, chunks, chunk_first, chunk_last, sums, coupled, softmax, as_dense,
-        )
-    if data.single:
-        return _hessian(
-            loss, data, <const float*>data.x, <const int32_t*>data.columns, <const int32_t*>data.row_starts,
-            coef, chunks, chunk_first, chunk_last, sums, coupled, softmax, as_dense,
-        )
-    if data.long_index:
-        return _hessian(
-            loss, data, <const double*>data.x, <const int64_t*>data.columns, <const int64_t*>data.row_starts,
-            coef, chunks, chunk_first, chunk_last, sums, coupled, softmax, as_dense,
-        )
-    return _hessian(
-        loss, data, <const double*>data.x, <const int32_t*>data.columns, <const int32_t*>data.row_starts,
-        coef, chunks, chunk_first, chunk_last, sums, coupled, softmax, as_dense,
+    cdef Model model
+    cdef bint dense = as_dense or not data.sparse
+    cdef Call call = make_model(
+        &model, loss, data, coef.shape[1], coupled, softmax, chunks.block, chunks.block if dense else 0
     )
-
-
-cdef object _hessian(
-    object loss, Dataset data, const real* x, const index* column, const index* indptr,
-    const double[:, ::1] coef, Chunks chunks, Py_ssize_t chunk_first, Py_ssize_t chunk_last, ChunkSums sums,
-    bint coupled, bint softmax, bint as_dense,
-):
-    cdef batch_kernel kernel
-    cdef Batch batch
-    cdef Call call = bind(loss, False, &batch, &kernel)
-    cdef Workspace work
-    cdef bint entries = data.sparse and not as_dense
-    cdef bint curved = sums.hessian is not None
-    cdef Py_ssize_t outputs = coef.shape[0], width = coef.shape[1], features = data.features
-    cdef bint shifted = width > features
     cdef double* w = <double*>&coef[0, 0]
-    cdef double* raw
-    cdef double* z
-    cdef double* scaled
     cdef double* hessian = NULL
+    cdef double* gradient
     cdef double* total
-    cdef double* curvature
-    cdef const double* weight
-    cdef Py_ssize_t chunk, first, rows, i, bad = -1
-    cdef Py_ssize_t step = (width + 7) // 8 * 8
-    cdef Py_ssize_t size = outputs * width if coupled else step
-    cdef int d = <int>width, ld = <int>step, K = <int>outputs, m
-    cdef bint skinny = has_products(<double*>NULL, True, width)
-    cdef double[::1] zero = np.zeros(outputs)
-    # what lies between the end of a row and the next stays 0
-    z = <double*>calloc(1 if entries else chunks.block * (step + size), sizeof(double))
-    if z == NULL or not allocate(&work, chunks.block, outputs, False):
-        free(z)
-        raise MemoryError()
+    cdef Py_ssize_t chunk, first, rows, bad = -1
     with nogil:
-        scaled = z if entries else z + chunks.block * step
-        raw = <double*>work.raw
         for chunk in range(chunk_first, chunk_last):
             sums.clear(chunk)
-            total = &sums.gradient[chunk, 0, 0]
-            if curved:
+            total = &sums.loss[chunk, 0]
+            gradient = &sums.gradient[chunk, 0, 0]
+            if sums.hessian is not None:
                 hessian = &sums.hessian[chunk, 0, 0, 0]
             first = chunks.bounds[chunk]
-            while first < chunks.bounds[chunk + 1]:
+            while first < chunks.bounds[chunk + 1] and bad == -1:
                 rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                m = <int>rows
-                if entries:
-                    entry_scores(x, column, indptr + first, shifted, w, raw, rows, features, width, outputs)
-                elif data.sparse:
-                    load_sparse(x, column, indptr + first, shifted, z, rows, features, step)
-                else:
-                    load_dense(
-                        x + first * data.row_step, data.row_step, data.column_step, data.center, shifted, z,
-                        rows, features, step,
+                if dense:
+                    data.load_rows(NULL, first, rows, model.z, model.step, False)
+                    bad = add_block(data, &model, w, model.z, first, rows, total, gradient, hessian)
+                elif data.single and data.long_index:
+                    bad = add_entries(
+                        <const float*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows,
+                        total, gradient, hessian,
                     )
-                if entries:
-                    pass
-                elif skinny:
-                    current.scores_f64(z, step, w, width, &zero[0], raw, rows, outputs)
-                else:
-                    gemm(b"T", b"N", K, m, d, w, d, z, ld, <double>0.0, raw, K)
-                bad = data.set_batch(&batch, &work, NULL, first, rows)
-                if curved:
-                    batch.curvature = work.curvature
-                if bad < 0:
-                    bad = kernel(&batch)
-                if bad != -1:
-                    bad += first if bad >= 0 else 0
-                    break
-                gather_sums(work.sums, &sums.loss[chunk, 0], outputs)
-                if entries:
-                    entry_scatter(
-                        x, column, indptr + first, shifted, raw, total, rows, features, width, outputs
+                elif data.single:
+                    bad = add_entries(
+                        <const float*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows,
+                        total, gradient, hessian,
                     )
-                elif skinny:
-                    current.scatter_f64(z, step, raw, total, rows, width, outputs)
-                else:
-                    gemm(b"N", b"T", d, K, m, z, ld, raw, K, <double>1.0, total, d)
-                if not curved:
-                    first += rows
-                    continue
-                if softmax and not coupled:
-                    curvature = <double*>batch.curvature
-                    weight = <const double*>batch.weight
-                    for i in range(rows * outputs):
-                        curvature[i] = curvature[i] * (1.0 - curvature[i])
-                        if weight != NULL:
-                            curvature[i] = curvature[i] * weight[i // outputs]
-                if entries:
-                    entry_curvature(
-                        x, column, indptr + first, shifted, <double*>batch.curvature, rows, features, step,
-                        outputs, hessian,
+                elif data.long_index:
+                    bad = add_entries(
+                        <const double*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows,
+                        total, gradient, hessian,
                     )
                 else:
-                    add_curvature(&batch, z, step, scaled, width, coupled, hessian)
+                    bad = add_entries(
+                        <const double*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows,
+                        total, gradient, hessian,
+                    )
                 first += rows
             if bad != -1:
                 break
-        free(work.memory)
-        free(z)
+        free_model(&model)
     if bad == FAILED:
         call.raise_error()
     return bad
+
+
+cdef bint evaluate(
+    Dataset data, Model* model, Py_ssize_t block, double scale, const double[::1] ridge, const double* w,
+    double* value, double* gradient, double* hessian,
+) noexcept nogil:
+    """Objective, gradient and, unless it is NULL, the Hessian in its lower triangle; False for bad codes.
+
+    The rows of X are in ``model.z``. The results have the same bits as those of `hessian`.
+    """
+    cdef Py_ssize_t K = model.outputs, width = model.width, line = model.size, parameters = K * width
+    cdef Py_ssize_t first = 0, rows, i, j, k, a
+    cdef double penalty_slope, mean, total = 0.0
+    # the loss's sums and what rounding left over
+    cdef double* loss = value
+    memset(loss, 0, 2 * K * sizeof(double))
+    memset(gradient, 0, parameters * sizeof(double))
+    if hessian != NULL:
+        memset(hessian, 0, line * line * sizeof(double))
+    while first < data.rows:
+        rows = min(block, data.rows - first)
+        if add_block(
+            data, model, w, model.z + first * model.step, first, rows, loss, gradient, hessian
+        ) != -1:
+            return False
+        first += rows
+    for i in range(parameters):
+        penalty_slope = ridge[i] * w[i]
+        total += penalty_slope * w[i]
+        gradient[i] = gradient[i] * scale + penalty_slope
+    value[0] = scale * loss[0]
+    value[0] += 0.5 * total
+    if hessian == NULL:
+        return True
+    for i in range(parameters):
+        for j in range(i + 1):
+            hessian[i * line + j] *= scale
+    if model.coupled:
+        for j in range(width):
+            if ridge[j] == 0.0:
+                # nothing holds what the outputs share: a multiple of its square does, see LinearObjective
+                mean = 0.0
+                for k in range(K):
+                    i = k * width + j
+                    mean += hessian[i * line + i]
+                mean /= K
+                for k in range(K):
+                    for a in range(k + 1):
+                        hessian[(k * width + j) * line + a * width + j] += mean
+    for i in range(parameters):
+        hessian[i * line + i] += ridge[i]
+    return True
+
+
+cdef bint newton_direction(
+    double* hessian, Py_ssize_t line, const double* gradient, Py_ssize_t size, double* root, double* d
+) noexcept nogil:
+    """d = -hessian**-1 gradient, by a factor made in place; False if there is none or d is not finite.
+
+    The matrix is first scaled to a unit diagonal.
+    """
+    cdef Py_ssize_t i, j
+    cdef int failed = 0, n = <int>size, lda = <int>line, one = 1
+    cdef double f
+    for i in range(size):
+        f = hessian[i * line + i]
+        if not f > 0.0 and gradient[i] != 0.0:
+            return False
+        root[i] = 1.0 / sqrt(f) if f > 0.0 else 1.0
+    for i in range(size):
+        for j in range(i):
+            hessian[i * line + j] *= root[i] * root[j]
+        hessian[i * line + i] = 1.0
+        d[i] = -gradient[i] * root[i]
+    # row-major lower is column-major upper
+    dpotrf(b"U", &n, hessian, &lda, &failed)
+    if failed:
+        return False
+    dpotrs(b"U", &n, &one, hessian, &lda, d, &n, &failed)
+    for i in range(size):
+        d[i] *= root[i]
+        if not isfinite(d[i]):
+            return False
+    return True
+
+
+def newton_steps(
+    loss,
+    Dataset data,
+    bint coupled,
+    Py_ssize_t block,
+    double scale,
+    const double[::1] ridge,
+    double[::1] w,
+    double[::1] values,
+    rule,
+):
+    """Whole Newton steps from ``w``, which they change, for as long as each one lowers the value enough.
+
+    For few rows, where all that surrounds the arithmetic would cost more than the arithmetic.
+
+    ``rule`` is (gap, vanished, start, enough, noise). A problem counts as solved where half its Newton
+    decrement is no more than ``gap`` times its value, and a step is taken that lowers the value by ``enough``
+    of what its slope predicts, less the relative ``noise``. Anything less simple ends the steps: a value that
+    is more than ``start`` before the first, a Hessian without a factor, a slope along which there is no
+    curvature, a step that is too long, a value of ``vanished`` times the first or less (or times ``start``,
+    if that is lower), a number that is not finite.
+
+    ``loss`` is a `CompiledLoss` for double, X is dense with a center, and there is a single problem: one
+    output, or ``coupled`` ones. ``block`` is the number of rows per block. ``scale`` and ``ridge`` make the
+    objective of the loss. ``values`` is filled with the value at the start and after each step; no more steps
+    are taken than it has places for.
+
+    Returns the number of steps, and whether the problem is solved.
+    """
+    cdef double gap, vanished, start, enough, noise
+    gap, vanished, start, enough, noise = rule
+    cdef Model model
+    cdef Py_ssize_t size = ridge.shape[0], line, taken = 0, most = values.shape[0] - 1, i
+    cdef bint solved = False
+    cdef double value, decrement, least
+    cdef double* memory
+    cdef double* hessian
+    cdef double* gradient
+    cdef double* new_gradient
+    cdef double* direction
+    cdef double* point
+    cdef double* root
+    cdef double* new_value  # and, after it, what `evaluate` needs
+    # a compiled kernel keeps no Python object
+    make_model(&model, loss, data, size // data.outputs, coupled, coupled, block, data.rows)
+    line = model.size
+    memory = <double*>calloc(line * line + 5 * size + 2 * data.outputs, sizeof(double))
+    if memory == NULL:
+        free_model(&model)
+        raise MemoryError()
+    with nogil:
+        hessian = memory
+        gradient = hessian + line * line
+        new_gradient = gradient + size
+        direction = new_gradient + size
+        point = direction + size
+        root = point + size
+        new_value = root + size
+        data.load_rows(NULL, 0, data.rows, model.z, model.step, False)
+        if evaluate(data, &model, block, scale, ridge, &w[0], new_value, gradient, hessian):
+            value = values[0] = new_value[0]
+            least = vanished * min(value, start)
+            if not value <= start:
+                most = 0
+            while taken < most and not solved and value > least and isfinite(value):
+                if not newton_direction(hessian, line, gradient, size, root, direction):
+                    break
+                decrement = 0.0
+                for i in range(size):
+                    decrement -= gradient[i] * direction[i]
+                    point[i] = w[i] + direction[i]
+                solved = decrement / 2 <= gap * fabs(value)
+                # near the end a step squares the error, so the last one is taken too
+                if not (
+                    evaluate(
+                        data, &model, block, scale, ridge, point, new_value, new_gradient,
+                        NULL if solved else hessian,
+                    )
+                    and new_value[0] <= value - enough * decrement + noise * fabs(value)
+                ):
+                    solved = False
+                    break
+                taken += 1
+                value = values[taken] = new_value[0]
+                memcpy(&w[0], point, size * sizeof(double))
+                memcpy(gradient, new_gradient, size * sizeof(double))
+        free_model(&model)
+        free(memory)
+    return taken, solved

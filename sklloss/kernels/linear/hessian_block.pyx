@@ -13,11 +13,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cython cimport floating as real
-from libc.stdint cimport int32_t, int64_t
 
 from sklloss.kernels.common cimport add_gram
-from sklloss.kernels.data cimport Dataset
-from sklloss.kernels.linear.gradient cimport Chunks, index
+from sklloss.kernels.data cimport Dataset, column_at, row_start, value_at
+from sklloss.kernels.linear.gradient cimport Chunks
 
 
 # A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes:
@@ -154,28 +153,11 @@ def sparse_block(
     are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a softmax are numbered
     column by column here: ``members`` just counts.
     """
-    if data.long_index:
-        return _sparse_block(
-            data, <const int64_t*>data.columns, <const int64_t*>data.row_starts, curvature, softmax, coupled,
-            chosen_columns, chunks, chunk_first, chunk_last, result,
-        )
-    return _sparse_block(
-        data, <const int32_t*>data.columns, <const int32_t*>data.row_starts, curvature, softmax, coupled,
-        chosen_columns, chunks, chunk_first, chunk_last, result,
-    )
-
-
-cdef object _sparse_block(
-    Dataset dataset, const index* indices, const index* indptr, const real[:, ::1] curvature, bint softmax,
-    bint coupled, tuple chosen_columns, Chunks chunks, Py_ssize_t chunk_first, Py_ssize_t chunk_last,
-    double[:, ::1] result,
-):
     cdef const Py_ssize_t[::1] heads, members, owners, starts, place, step
     heads, members, owners, starts, place, step = chosen_columns
-    cdef const real* data = <const real*>dataset.x
-    cdef const real* weight = <const real*>dataset.weight
+    cdef const real* weight = <const real*>data.weight
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
-    cdef Py_ssize_t chunk, row, i, j, k, a, b, column, count, kept, words, low, high
+    cdef Py_ssize_t chunk, row, end, i, j, k, a, b, column, count, kept, words, low, high
     cdef Py_ssize_t tails = heads[features + 1] - heads[features]
     # what a row touches as it comes, then output by output
     cdef Py_ssize_t* found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
@@ -206,12 +188,13 @@ cdef object _sparse_block(
         for chunk in range(chunk_first, chunk_last):
             memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
             for row in range(chunks.bounds[chunk], chunks.bounds[chunk + 1]):
+                end = row_start(data, row + 1)
                 memset(until, 0, (outputs + 1) * sizeof(Py_ssize_t))
                 count = 0
-                for i in range(<Py_ssize_t>indptr[row], <Py_ssize_t>indptr[row + 1] + 1):
-                    if i < <Py_ssize_t>indptr[row + 1]:
-                        column = <Py_ssize_t>indices[i]
-                        value = <double>data[i]
+                for i in range(row_start(data, row), end + 1):
+                    if i < end:
+                        column = column_at(data, i)
+                        value = value_at(data, i)
                     else:
                         column = features
                         value = 1.0

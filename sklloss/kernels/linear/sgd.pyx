@@ -10,77 +10,97 @@ meets a Python object, but for a loss that is one; every so often it asks whethe
 import numpy as np
 
 from cython cimport floating as real
-from libc.stdint cimport int32_t, int64_t
+from libc.math cimport fabs, pow, sqrt
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dtrsm, dtrsv
 
 from sklloss.kernels.common cimport adam_step, check_signals, column_sums
-from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
-from sklloss.kernels.linear.gradient cimport dense_scatter, dense_scores, index
+from sklloss.kernels.data cimport (
+    FAILED,
+    Batch,
+    Call,
+    Dataset,
+    Workspace,
+    allocate,
+    batch_kernel,
+    bind,
+    column_at,
+    row_start,
+    value_at,
+)
+from sklloss.kernels.linear.gradient cimport dense_scatter, dense_scores
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define SKLLOSS_PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define SKLLOSS_PREFETCH(address) ((void)0)
-    #endif
-    """
-    void prefetch "SKLLOSS_PREFETCH"(const void* address) noexcept nogil
 
-cdef enum:
-    AHEAD = 4  # rows to ask for before they are needed, as they lie anywhere
+cdef class Steps:
+    """The steps of a pass, from the attributes of the same names of an `EpochPlan`."""
+
+    cdef const Py_ssize_t[::1] order
+    cdef Py_ssize_t batch_rows
+    cdef Py_ssize_t batches
+    cdef const double[:, :, ::1] factors
+    cdef const double[:, ::1] units
+    cdef const double[:, ::1] ridge
+    cdef const double[:, ::1] anchor
+    cdef object anchor_slopes        # of X's dtype
+    cdef const double[::1] gains
+    cdef const double[:, ::1] rates
+    cdef double curvature_bound
+    cdef bint keep_mean
+    cdef bint adaptive               # by Adam's moments
+    cdef double[:, ::1] first
+    cdef double[:, ::1] second
+    cdef double decay
+    cdef double decay_second
+    cdef double epsilon
+    cdef double[:, ::1] mean
+    cdef const double[::1] mixing
+
+    def __init__(self, plan):
+        self.order, self.batch_rows = plan.order, plan.batch_rows
+        self.factors, self.units = plan.coordinates
+        self.ridge, self.anchor, self.anchor_slopes = plan.ridge, plan.anchor, plan.anchor_slopes
+        self.gains, self.rates = np.ascontiguousarray(plan.gains), np.ascontiguousarray(plan.rates)
+        self.batches = self.gains.shape[0]
+        self.curvature_bound, self.keep_mean = plan.curvature_bound, plan.keep_mean
+        self.adaptive = plan.moments is not None
+        if self.adaptive:
+            self.first, self.second = plan.moments
+        self.decay, self.decay_second, self.epsilon = plan.decays
+        self.mean, self.mixing = plan.mean, plan.mixing
 
 
-cdef inline void load_row(
-    const real* x, Py_ssize_t step, const double* center, bint centered, real* out, Py_ssize_t features
+cdef inline void subtract_reference(
+    real* slopes, const real* reference, const Py_ssize_t* rows_at, Py_ssize_t rows, Py_ssize_t K
 ) noexcept nogil:
-    cdef Py_ssize_t j
-    if centered:
-        for j in range(features):
-            out[j] = <real>(<double>x[j * step] - center[j])
-    elif step == 1:
-        memcpy(out, x, features * sizeof(real))
-    else:
-        for j in range(features):
-            out[j] = x[j * step]
-
-
-cdef inline void load_sparse_row(
-    const real* value, const index* columns, const index* row_starts, Py_ssize_t row, real* out
-) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(<Py_ssize_t>row_starts[row], <Py_ssize_t>row_starts[row + 1]):
-        out[columns[j]] = value[j]
-
-
-cdef inline void load_rows(
-    Dataset data, const Py_ssize_t* order, Py_ssize_t rows, real* out
-) noexcept nogil:
-    """Copy the rows that ``order`` names to ``out`` (rows, features), less the center."""
-    cdef const real* x = <const real*>data.x
-    cdef Py_ssize_t features = data.features, i, j
-    cdef Py_ssize_t lines = (features * <Py_ssize_t>sizeof(real) + 63) // 64
-    if data.sparse:
-        memset(out, 0, rows * features * sizeof(real))
+    """Take the slopes that the rows of a batch had at an earlier point from those they have now."""
+    cdef Py_ssize_t i, k
     for i in range(rows):
-        if not data.sparse:
-            if i + AHEAD < rows and data.column_step == 1:
-                for j in range(lines):
-                    prefetch(<const char*>(x + order[i + AHEAD] * data.row_step) + 64 * j)
-            load_row(
-                x + order[i] * data.row_step, data.column_step, data.center, data.centered,
-                out + i * features, features,
-            )
-        elif data.long_index:
-            load_sparse_row(
-                x, <const int64_t*>data.columns, <const int64_t*>data.row_starts, order[i], out + i * features
-            )
-        else:
-            load_sparse_row(
-                x, <const int32_t*>data.columns, <const int32_t*>data.row_starts, order[i], out + i * features
-            )
+        for k in range(K):
+            slopes[i * K + k] -= reference[rows_at[i] * K + k]
+
+
+cdef inline double squares(
+    const real* z, const real* weight, bint weight_per_output, Py_ssize_t rows, Py_ssize_t K
+) noexcept nogil:
+    """The weighted sum of squares of z (rows, K)."""
+    cdef Py_ssize_t i, k
+    cdef double total = 0.0, square
+    for i in range(rows):
+        for k in range(K):
+            square = <double>z[i * K + k] * <double>z[i * K + k]
+            if weight != NULL:
+                square *= <double>weight[i * K + k if weight_per_output else i]
+            total += square
+    return total
+
+
+cdef inline double damping(double slope, double curvature) noexcept nogil:
+    """The fraction t of a step that is short of the minimum of curvature t**2 / 2 - slope t.
+
+    Against the slope, where momentum may lead, it is as far.
+    """
+    return fabs(slope) / curvature if fabs(slope) < curvature else 1.0
 
 
 cdef inline void into_units(
@@ -116,19 +136,8 @@ cdef inline void into_units(
                 g[k * width + j] /= unit[j]
 
 
-def block_epoch(
-    loss,
-    Dataset data,
-    double[:, ::1] w,
-    batches,
-    coordinates,
-    const double[:, ::1] ridge,
-    steps,
-    reference=None,
-    adam=None,
-    average=None,
-):
-    """A step for each batch, with rows gathered as small dense blocks; ``w`` changes in place.
+def block_epoch(loss, Dataset data, double[:, ::1] w, plan, Py_ssize_t block):
+    """A step for each batch, with rows gathered as small dense blocks.
 
     Parameters
     ----------
@@ -137,29 +146,10 @@ def block_epoch(
     data : Dataset
         The center, if any, is subtracted from each row of a dense X.
     w : array of shape (outputs, width)
-        The intercept last, if width is one more than the features.
-    batches : tuple
-        ``order``, an array of intp: the rows, batch after batch; ``batch_rows``, the rows per batch, the last
-        may be shorter; and ``block``, the rows worked on at a time.
-    coordinates : tuple
-        ``factors`` of shape (1 or outputs, width, width), or None, and ``units`` of shape (1 or outputs,
-        width): see `into_units`.
-    ridge : array of shape (outputs, width)
-        What the penalty's gradient is of w.
-    steps : tuple
-        ``gains`` of shape (batches,); ``rates`` of shape (batches, outputs); ``curvature_bound``, 0 or a
-        bound on the second derivative of the loss: then no step goes beyond where a batch's own loss would be
-        least by that bound, along the step; and ``keep_sums``, whether the sum of the parameters over
-        outputs is to stay as it is.
-    reference : tuple, optional
-        ``slopes`` of shape (rows, outputs), or None, at an earlier point, and ``anchor`` of shape (outputs,
-        width), or None, the whole gradient there without the penalty's.
-    adam : tuple, optional
-        The moments ``first`` and ``second``, arrays like w in the coordinates of the steps, changed in place;
-        ``decay``, ``decay_second`` and ``epsilon``. Without it the steps are plain descent.
-    average : tuple, optional
-        ``mean``, an array like w changed in place, and ``mixing`` of shape (batches,): a running mean of the
-        parameters, which takes in each batch's with the weight ``mixing[batch]``.
+        The intercept last, if width is one more than the features. It changes in place.
+    plan : EpochPlan
+    block : int
+        Rows worked on at a time.
 
     Returns
     -------
@@ -167,44 +157,24 @@ def block_epoch(
         -1, or the first row whose code is out of range.
     """
     if data.single:
-        return _block_epoch(
-            <float*>NULL, loss, data, w, batches, coordinates, ridge, steps, reference, adam, average
-        )
-    return _block_epoch(
-        <double*>NULL, loss, data, w, batches, coordinates, ridge, steps, reference, adam, average
-    )
+        return _block_epoch(<float*>NULL, loss, data, w, Steps(plan), block)
+    return _block_epoch(<double*>NULL, loss, data, w, Steps(plan), block)
 
 
 cdef object _block_epoch(
-    real* rows_of_x, object loss, Dataset data, double[:, ::1] w, tuple batches, tuple coordinates,
-    const double[:, ::1] ridge, tuple steps, tuple reference, tuple adam, tuple average,
+    real* rows_of_x, object loss, Dataset data, double[:, ::1] w, Steps steps, Py_ssize_t block
 ):
     cdef batch_kernel kernel
     cdef Batch batch
     cdef Call call = bind(loss, data.single, &batch, &kernel)
     cdef Workspace space
-    cdef const Py_ssize_t[::1] order = batches[0]
-    cdef Py_ssize_t batch_rows = batches[1], block = max(1, min(<Py_ssize_t>batches[2], batch_rows))
-    cdef const double[:, :, ::1] factors = coordinates[0]
-    cdef const double[:, ::1] units = coordinates[1]
-    cdef const double[::1] gains = steps[0]
-    cdef const double[:, ::1] rates = steps[1]
-    cdef double curvature_bound = steps[2]
-    cdef bint keep_sums = steps[3]
-    cdef const real[:, ::1] slopes = None
-    cdef const double[:, ::1] anchor = None
-    cdef double[:, ::1] first = None, second = None, mean = None
-    cdef const double[::1] mixing = None
-    cdef double decay = 0.0, decay_second = 0.0, epsilon = 0.0
-    if reference is not None:
-        slopes, anchor = reference
-    if adam is not None:
-        first, second, decay, decay_second, epsilon = adam
-    if average is not None:
-        mean, mixing = average
+    cdef const Py_ssize_t* order = &steps.order[0]
+    cdef const real[:, ::1] anchor_slopes = steps.anchor_slopes
     cdef Py_ssize_t K = w.shape[0], width = w.shape[1], p = data.features
     cdef bint fit_intercept = width > p
-    cdef Py_ssize_t n = order.shape[0], b, start, count, done, rows, j, k, bad = -1
+    cdef Py_ssize_t n = steps.order.shape[0], batch_rows = steps.batch_rows
+    cdef Py_ssize_t b, start, count, done, rows, j, k, bad = -1
+    block = max(1, min(block, batch_rows))
     cdef real[::1] memory = np.zeros(block * p + 2 * K * p + K, np.float32 if real is float else np.float64)
     cdef double[::1] numbers = np.zeros(2 * K * width + K)
     cdef real* raw
@@ -214,7 +184,7 @@ cdef object _block_epoch(
     cdef double* g = &numbers[0]
     cdef double* coef_gradient = g + K * width
     cdef double* shift = coef_gradient + K * p
-    cdef double* matrices = <double*>&factors[0, 0, 0] if factors is not None else NULL
+    cdef double* matrices = <double*>&steps.factors[0, 0, 0] if steps.factors is not None else NULL
     cdef double work = 0.0, total, curvature, fraction
     rows_of_x = &memory[0]
     coef = rows_of_x + block * p
@@ -225,7 +195,7 @@ cdef object _block_epoch(
     raw = <real*>space.raw
     try:
         with nogil:
-            for b in range(gains.shape[0]):
+            for b in range(steps.batches):
                 start = b * batch_rows
                 count = min(batch_rows, n - start)
                 memset(g, 0, (2 * K * width + K) * sizeof(double))
@@ -236,15 +206,15 @@ cdef object _block_epoch(
                 done = 0
                 while done < count:
                     rows = min(block, count - done)
-                    load_rows(data, &order[start + done], rows, rows_of_x)
+                    data.load_rows(order, start + done, rows, rows_of_x, p, data.single)
                     dense_scores(rows_of_x, True, <int>p, coef, intercept, raw, <int>rows, <int>p, <int>K)
-                    bad = data.set_batch(&batch, &space, &order[0], start + done, rows)
+                    bad = data.set_batch(&batch, &space, order, start + done, rows)
                     if bad < 0:
                         bad = kernel(&batch)
                     if bad != -1:
                         break
-                    if slopes is not None:
-                        subtract_reference(raw, &slopes[0, 0], &order[start + done], rows, K)
+                    if anchor_slopes is not None:
+                        subtract_reference(raw, &anchor_slopes[0, 0], order + start + done, rows, K)
                     dense_scatter(
                         rows_of_x, True, <int>p, raw, part, coef_gradient, <int>rows, <int>p, <int>K
                     )
@@ -257,27 +227,27 @@ cdef object _block_epoch(
                     break
                 for k in range(K):
                     for j in range(p):
-                        g[k * width + j] = gains[b] * coef_gradient[k * p + j]
+                        g[k * width + j] = steps.gains[b] * coef_gradient[k * p + j]
                     if fit_intercept:
-                        g[k * width + p] = gains[b] * shift[k]
+                        g[k * width + p] = steps.gains[b] * shift[k]
                     for j in range(width):
-                        g[k * width + j] += ridge[k, j] * w[k, j]
-                    if anchor is not None:
+                        g[k * width + j] += steps.ridge[k, j] * w[k, j]
+                    if steps.anchor is not None:
                         for j in range(width):
-                            g[k * width + j] += anchor[k, j]
-                into_units(g, matrices, units.shape[0], &units[0, 0], K, width, False)
+                            g[k * width + j] += steps.anchor[k, j]
+                into_units(g, matrices, steps.units.shape[0], &steps.units[0, 0], K, width, False)
                 for k in range(K):
-                    if first is not None:
+                    if steps.adaptive:
                         for j in range(width):
                             g[k * width + j] = adam_step(
-                                g[k * width + j], &first[k, j], &second[k, j], decay, decay_second,
-                                rates[b, k], epsilon,
+                                g[k * width + j], &steps.first[k, j], &steps.second[k, j], steps.decay,
+                                steps.decay_second, steps.rates[b, k], steps.epsilon,
                             )
                     else:
                         for j in range(width):
-                            g[k * width + j] *= rates[b, k]
-                into_units(g, matrices, units.shape[0], &units[0, 0], K, width, True)
-                if keep_sums:
+                            g[k * width + j] *= steps.rates[b, k]
+                into_units(g, matrices, steps.units.shape[0], &steps.units[0, 0], K, width, True)
+                if steps.keep_mean:
                     for j in range(width):
                         total = 0.0
                         for k in range(K):
@@ -285,7 +255,7 @@ cdef object _block_epoch(
                         for k in range(K):
                             g[k * width + j] -= total / <double>K
                 fraction = 1.0
-                if curvature_bound > 0.0:
+                if steps.curvature_bound > 0.0:
                     # along the step: the decrease of the batch's loss to first order, and its curvature
                     total = 0.0
                     for k in range(K):
@@ -297,20 +267,203 @@ cdef object _block_epoch(
                             total += shift[k] * g[k * width + p]
                             intercept[k] = <real>g[k * width + p]
                     dense_scores(rows_of_x, True, <int>p, coef, intercept, raw, <int>rows, <int>p, <int>K)
-                    curvature = curvature_bound * squares(
+                    curvature = steps.curvature_bound * squares(
                         raw, <const real*>batch.weight, data.weight_per_output, rows, K
                     )
                     fraction = damping(total, curvature * <double>count / <double>rows)
                 for k in range(K):
                     for j in range(width):
                         w[k, j] -= fraction * g[k * width + j]
-                    if mean is not None:
+                    if steps.mean is not None:
                         for j in range(width):
-                            mean[k, j] += mixing[b] * (w[k, j] - mean[k, j])
+                            steps.mean[k, j] += steps.mixing[b] * (w[k, j] - steps.mean[k, j])
                 if matrices != NULL:
                     work += 2.0 * <double>K * <double>width * <double>width
                 work += 10.0 * <double>K * <double>width
                 check_signals(&work)
+    finally:
+        free(space.memory)
+    if bad == FAILED:
+        call.raise_error()
+    return bad
+
+
+cdef inline void catch_up(
+    double* w, Steps steps, Py_ssize_t column, Py_ssize_t missed, Py_ssize_t batch, double* speed
+) noexcept nogil:
+    """Take the steps that the parameters of a column missed, in which no row of theirs had a part.
+
+    Each is w -= speed * (anchor + ridge * w), at the speed of ``batch``, for which there is a closed form.
+    Its power for one output mostly serves the next.
+    """
+    cdef Py_ssize_t K = steps.ridge.shape[1], k
+    cdef double unit = steps.units[0, column], a, before = -1.0, left = 1.0
+    cdef const double* ridge = &steps.ridge[column, 0]
+    cdef const double* anchor = &steps.anchor[column, 0] if steps.anchor is not None else NULL
+    cdef const double* second = &steps.second[column, 0] if steps.adaptive else NULL
+    for k in range(K):
+        speed[k] = steps.rates[batch, k]
+        if second != NULL:
+            speed[k] = min(1.0, speed[k] / (sqrt(second[k]) + steps.epsilon))
+        speed[k] /= unit * unit
+    for k in range(K):
+        if ridge[k] == 0.0:
+            if anchor != NULL:
+                w[k] -= <double>missed * speed[k] * anchor[k]
+            continue
+        a = 1.0 - speed[k] * ridge[k]
+        if a != before:
+            left = pow(a, <double>missed) if missed > 1 else a
+            before = a
+        if anchor != NULL:
+            w[k] = left * w[k] - (1.0 - left) * anchor[k] / ridge[k]
+        else:
+            w[k] = left * w[k]
+
+
+def sparse_epoch(loss, Dataset data, double[:, ::1] w, plan):
+    """As `block_epoch` for a CSR X, at a cost that goes with the numbers stored in a batch.
+
+    ``w`` and the matrices of the plan are (width, outputs) here: those of a column are contiguous. A column
+    that has no part in a batch takes no step then; it makes up for that when it next has one. With Adam its
+    moments stay as they are meanwhile, and it makes up with plain steps at the pace they set. The rates of
+    missed steps are taken to be the present one. The coordinates have no factors and the same units for all
+    outputs, and no mean is kept.
+    """
+    if data.single:
+        return _sparse_epoch(<float*>NULL, loss, data, w, Steps(plan))
+    return _sparse_epoch(<double*>NULL, loss, data, w, Steps(plan))
+
+
+cdef object _sparse_epoch(
+    real* raw, object loss, Dataset data, double[:, ::1] w, Steps steps
+):
+    cdef batch_kernel kernel
+    cdef Batch batch
+    cdef Call call = bind(loss, data.single, &batch, &kernel)
+    cdef Workspace space
+    cdef const Py_ssize_t* order = &steps.order[0]
+    cdef const real[:, ::1] anchor_slopes = steps.anchor_slopes
+    cdef Py_ssize_t n = steps.order.shape[0], batch_rows = max(1, min(steps.batch_rows, n))
+    cdef Py_ssize_t width = w.shape[0], K = w.shape[1], batches = steps.batches
+    cdef bint fit_intercept = width > data.features
+    cdef Py_ssize_t b, start, count, i, j, k, t, row, end, columns, bad = -1
+    cdef double[:, ::1] sums = np.zeros((width, K))
+    cdef double[::1] numbers = np.zeros(3 * K)
+    cdef Py_ssize_t[::1] taken = np.zeros(width, np.intp)
+    cdef Py_ssize_t[::1] present = np.zeros(width, np.intp)
+    cdef double* speed = &numbers[0]
+    cdef double* scores = speed + K
+    cdef double* step = scores + K
+    cdef const double[:, ::1] rates = steps.rates
+    cdef double[:, ::1] first = steps.first, second = steps.second
+    cdef double decay = steps.decay, decay_second = steps.decay_second, epsilon = steps.epsilon
+    cdef double value, unit, total, slope, fraction, work = 0.0
+    if not allocate(&space, batch_rows, K, data.single):
+        raise MemoryError()
+    raw = <real*>space.raw
+    try:
+        with nogil:
+            for b in range(batches):
+                start = b * batch_rows
+                count = min(batch_rows, n - start)
+                columns = 0
+                for i in range(count):
+                    row = order[start + i]
+                    for k in range(K):
+                        scores[k] = 0.0
+                    end = row_start(data, row + 1)
+                    for t in range(row_start(data, row), end + (1 if fit_intercept else 0)):
+                        if t < end:
+                            j = column_at(data, t)
+                            value = value_at(data, t)
+                        else:
+                            j = width - 1
+                            value = 1.0
+                        # one more than the steps taken marks a column that is in this batch already
+                        if taken[j] <= b:
+                            if taken[j] < b:
+                                catch_up(&w[j, 0], steps, j, b - taken[j], b, speed)
+                            taken[j] = b + 1
+                            present[columns] = j
+                            columns += 1
+                        for k in range(K):
+                            scores[k] += value * w[j, k]
+                    for k in range(K):
+                        raw[i * K + k] = <real>scores[k]
+                    work += 3.0 * <double>K * <double>(end - row_start(data, row) + 8)
+                bad = data.set_batch(&batch, &space, order, start, count)
+                if bad < 0:
+                    bad = kernel(&batch)
+                if bad != -1:
+                    bad = order[start + bad] if bad >= 0 else bad
+                    break
+                if anchor_slopes is not None:
+                    subtract_reference(raw, &anchor_slopes[0, 0], order + start, count, K)
+                for i in range(count):
+                    row = order[start + i]
+                    for t in range(row_start(data, row), row_start(data, row + 1)):
+                        j = column_at(data, t)
+                        value = value_at(data, t)
+                        for k in range(K):
+                            sums[j, k] += value * <double>raw[i * K + k]
+                    if fit_intercept:
+                        for k in range(K):
+                            sums[width - 1, k] += <double>raw[i * K + k]
+                slope = 0.0
+                for t in range(columns):
+                    j = present[t]
+                    unit = steps.units[0, j]
+                    for k in range(K):
+                        step[k] = steps.gains[b] * sums[j, k] + steps.ridge[j, k] * w[j, k]
+                    if steps.anchor is not None:
+                        for k in range(K):
+                            step[k] += steps.anchor[j, k]
+                    total = 0.0
+                    if steps.adaptive:
+                        for k in range(K):
+                            step[k] = adam_step(
+                                step[k] / unit, &first[j, k], &second[j, k], decay, decay_second, rates[b, k],
+                                epsilon,
+                            ) / unit
+                            total += step[k]
+                    else:
+                        for k in range(K):
+                            step[k] *= rates[b, k] / (unit * unit)
+                            total += step[k]
+                    if steps.keep_mean:
+                        for k in range(K):
+                            step[k] -= total / <double>K
+                    if steps.curvature_bound > 0.0:
+                        for k in range(K):
+                            slope += sums[j, k] * step[k]
+                    for k in range(K):
+                        sums[j, k] = step[k]
+                fraction = 1.0
+                if steps.curvature_bound > 0.0:
+                    for i in range(count):
+                        row = order[start + i]
+                        for k in range(K):
+                            scores[k] = sums[width - 1, k] if fit_intercept else 0.0
+                        for t in range(row_start(data, row), row_start(data, row + 1)):
+                            j = column_at(data, t)
+                            value = value_at(data, t)
+                            for k in range(K):
+                                scores[k] += value * sums[j, k]
+                        for k in range(K):
+                            raw[i * K + k] = <real>scores[k]
+                    total = squares(raw, <const real*>batch.weight, data.weight_per_output, count, K)
+                    fraction = damping(slope, steps.curvature_bound * total)
+                for t in range(columns):
+                    j = present[t]
+                    for k in range(K):
+                        w[j, k] -= fraction * sums[j, k]
+                        sums[j, k] = 0.0
+                work += 10.0 * <double>K * <double>columns
+                check_signals(&work)
+            for j in range(width):
+                if bad == -1 and taken[j] < batches:
+                    catch_up(&w[j, 0], steps, j, batches - taken[j], batches - 1, speed)
     finally:
         free(space.memory)
     if bad == FAILED:
