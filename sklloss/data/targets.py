@@ -118,7 +118,7 @@ def _code_sigmoids(
         classes = np.array([0, 1]) if classes is None else classes
         if len(classes) != 2:
             raise ValueError(
-                f"{name} holds probabilities of the second of two classes, but classes are {list(classes)}"
+                f"{name} holds probabilities of the second of two classes, but there are {len(classes)}"
             )
         return _code_binary(data, y.astype(np.float64), classes, class_weight)
     classes, codes = _label_codes(y, classes, name)

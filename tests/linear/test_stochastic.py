@@ -469,7 +469,7 @@ def test_columns_with_names_are_found_among_the_classes_of_a_stream(estimator, l
 def test_probabilities_of_two_classes_are_not_of_three(rng):
     X, _ = problem(rng)
     with pytest.raises(
-        ValueError, match="y holds probabilities, of the second of two classes, but there are 3"
+        ValueError, match="y holds probabilities of the second of two classes, but there are 3"
     ):
         LogisticClassifier().partial_fit(X, rng.random(300), [0, 1, 2])
 

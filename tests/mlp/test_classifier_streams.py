@@ -78,7 +78,7 @@ def test_columns_with_names_are_found_among_the_classes_of_a_stream(y, output, l
 @pytest.mark.parametrize("output", ["auto", "sigmoid"])
 def test_probabilities_of_two_classes_are_not_of_three(output):
     with pytest.raises(
-        ValueError, match="y holds probabilities, of the second of two classes, but there are 3"
+        ValueError, match="y holds probabilities of the second of two classes, but there are 3"
     ):
         small_classifier(output=output).partial_fit(X, P[:, 0], classes=[0, 1, 2])
     assert small_classifier(output=output).partial_fit(X, P[:, 0], classes=["a", "b"]).classes_.tolist() == [
