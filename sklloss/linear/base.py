@@ -187,7 +187,7 @@ class LinearClassifier(
             earlier = self._earlier_parameters()
             data = check_data(self, X, y, sample_weight, self._coder(self.class_weight))
             objective = self._objective(self._rows(data, loss, threads.check(self.n_threads)))
-            solvers = [self._choose_solver(objective.rows)]
+            solvers = [self._choose_solver(objective)]
             # Class weights do not apply to the validation set.
             code = self._coder(kind=data.labels.kind, classes=data.labels.classes)
             held_out = check_validation_data(
@@ -270,6 +270,7 @@ class LinearClassifier(
         )  # fmt: skip
 
     def _rows(self, data, loss, n_threads, name="y"):
+        """The passes over the rows; ``name`` is that of y in errors."""
         loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
         return make_passes(
             data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=True
@@ -278,7 +279,7 @@ class LinearClassifier(
     def _start(self, objective, earlier):
         """The parameters to start from: zero, or those of the last fit with warm_start."""
         start = np.zeros(objective.shape)
-        if earlier is None or earlier[0] is None:
+        if earlier is None:
             return start
         coef, intercept = earlier
         outputs, width = objective.coef(start).shape
@@ -295,8 +296,9 @@ class LinearClassifier(
         # A common shift of all outputs of a softmax changes nothing, so its rounding errors would accumulate.
         return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
 
-    def _choose_solver(self, rows):
-        refusal = newton_refusal(rows.loss)
+    def _choose_solver(self, objective):
+        """The name of the solver; a ValueError if ``solver`` does not fit the loss or the penalty."""
+        refusal = newton_refusal(objective.rows.loss)
         if self.l1_ratio > 0 and np.isfinite(self.C):
             if refusal:
                 raise ValueError(
@@ -312,8 +314,7 @@ class LinearClassifier(
         if self.solver == "auto":
             if refusal:
                 return "lbfgs"
-            size = rows.width if rows.separable else rows.outputs * rows.width
-            return "newton-cholesky" if size <= LARGEST_HESSIAN else "newton-cg"
+            return "newton-cholesky" if objective.size <= LARGEST_HESSIAN else "newton-cg"
         if refusal and self.solver in NEWTON:
             raise ValueError(
                 f"solver={self.solver!r} does not fit loss={self.loss!r}, which {refusal}; "
@@ -338,7 +339,7 @@ class LinearClassifier(
 
     def _minimise(self, objective, start):
         """The result of the solver for this objective."""
-        return self._check_result(self._solver(objective, self._choose_solver(objective.rows), start)())
+        return self._check_result(self._solver(objective, self._choose_solver(objective), start)())
 
     def _check_result(self, result):
         """The result of a solver; a ValueError if a number in it is not finite."""

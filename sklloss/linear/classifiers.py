@@ -1,4 +1,4 @@
-"""The linear classifiers, with a given penalty or with one that cross-validation chooses."""
+"""The linear classifiers, with a given penalty or with one chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ __all__ = ["LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "S
 class LogisticClassifier(LinearClassifier):
     """Logistic regression: independent sigmoids of linear scores, with a log loss or another loss each.
 
-    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with
-    the log loss the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
-    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
-    the optimum is a local one, reached from 0.
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2`` (with
+    the log loss the objective of scikit-learn's `LogisticRegression`) to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. If the loss is not convex, such as the focal loss,
+    the optimum is the local one that is reached from 0.
 
     Parameters
     ----------
     loss : str or Loss, default="log_loss"
         The loss of each output: "log_loss", "focal", "squared_hinge" (labels only, no
         `predict_proba`), or a `sklloss.losses.Loss` that is a sum over outputs (``separable``), custom losses
-        included. Labels count as 0 and 1. With a regression loss, or a custom
-        loss that defines `inverse_link`, `predict_proba` is the inverse link of the scores, kept within
-        [0, 1], and `predict` compares it with 1/2; with any other it is their sigmoid.
+        included. Labels count as 0 and 1. `predict_proba` is the sigmoid of the scores; with a regression
+        loss, or a custom loss that defines `inverse_link`, it is the inverse link of the scores, clipped to
+        [0, 1], which `predict` compares with 1/2.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
-        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
-        exactly 0, and between is the elastic net. More than 0 takes a loss that is convex and states
-        its second derivative (`Loss.curvature`).
-        Without a penalty, at ``C=numpy.inf``, it means nothing.
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone; 1 is L1 alone, which sets coefficients to
+        exactly 0; values in between are the elastic net. Above 0 the loss must be convex and state its second
+        derivative (`Loss.curvature`). Ignored without a penalty (``C=numpy.inf``).
     dual : bool, default=False
         Only False is allowed; the parameter exists for compatibility with scikit-learn.
     tol : float, default=1e-4
@@ -49,16 +48,16 @@ class LogisticClassifier(LinearClassifier):
     intercept_scaling : float, default=1
         Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     class_weight : dict, "balanced", list of these or None, default=None
-        Weights by class label; "balanced" makes every class weigh the same in total. With one-vs-rest
-        it balances each class against its rest, and a multi-label y may have a list with an entry
-        (over 0 and 1) for each label. Soft labels count as the mixture that they are.
+        Weights by class label; "balanced" makes the total weight of every class the same. With one-vs-rest
+        each class is balanced against the rest. For a multi-label y it may be a list with an entry (a dict
+        over 0 and 1) for each label. Soft labels are weighted as a mixture of hard ones.
     random_state : int, RandomState instance or None, default=None
         Shuffles the rows for "sgd", "adam" and `partial_fit`. The other solvers are deterministic.
     solver : str, default="auto"
         "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam". "auto" chooses by
         the loss, the penalty and the size of the problem; the notes compare the solvers.
     max_iter : int, default=100
-        Maximum number of iterations, or of epochs for "sgd" and "adam". Reaching it gives a
+        Maximum number of iterations, or of epochs for "sgd" and "adam"; reaching it issues a
         ConvergenceWarning.
     verbose : int, default=0
         Positive to print the objective after each iteration.
@@ -67,24 +66,24 @@ class LogisticClassifier(LinearClassifier):
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``, for any loss.
     n_threads : int or None, default=None
-        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
     batch_size : int or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
-        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
-        that is Python code.
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" is a twentieth of the rows, limited
+        to 32 to 512 in `fit` (16 to 32 for wide sparse X) and to 8 to 64 in `partial_fit`; 512 for a custom
+        loss in Python.
     learning_rate_init : float or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
-        any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
-        an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
-        `partial_fit` it falls with the number of rows seen.
+        For "sgd", "adam" and `partial_fit`: the initial learning rate, relative to the curvature, so that it
+        does not depend on the units of the features; 1 is a full Newton-like step, for "adam" its root mean
+        square. In `fit`, an epoch that increases the objective is undone and the rate reduced, otherwise the
+        rate may grow; in `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
-        None computes where X is. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data frames and
-        CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes with the
-        compiled kernels, on tensors too; a ``torch.device`` always computes with PyTorch.
+        None computes on the device of X. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data
+        frames and CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes
+        with the compiled kernels, also for tensors; a ``torch.device`` always computes with PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
-        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
-        float32.
+        The dtype to compute in if NumPy data are moved to ``device``; always float32 on a device without
+        float64.
 
     Attributes
     ----------
@@ -93,16 +92,16 @@ class LogisticClassifier(LinearClassifier):
     coef_ : ndarray of shape (1, n_features) or (n_outputs, n_features)
     intercept_ : ndarray of shape (1,) or (n_outputs,)
     n_iter_ : ndarray of int32 of shape (n_outputs,)
-        Iterations, output by output; epochs of "sgd" and "adam", 1 after `partial_fit`.
+        Iterations of each output; epochs of "sgd" and "adam"; 1 after `partial_fit`.
     loss_ : float
-        The final objective, penalty included. Not after `partial_fit`, nor are the curves.
+        The final objective, penalty included. It and the curves do not exist after `partial_fit`.
     loss_curve_ : list of float
-        The objective at the start and after each iteration. Preliminary work is not included: a start from a
-        sample of the rows, or by dual coordinate ascent.
+        The objective at the start and after each iteration, without preliminary work on a sample of the rows
+        or by dual coordinate ascent.
     validation_loss_curve_ : list of float
-        The mean loss on the validation set after each iteration, if there was one.
+        The mean loss on the validation set, if there was one, after each iteration.
     solver_ : str
-        The solver used; of two, the one that ran last.
+        The solver used; if two ran, the last one.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int
@@ -115,10 +114,10 @@ class LogisticClassifier(LinearClassifier):
 
     Notes
     -----
-    y may be labels of two classes; labels of K classes (one-vs-rest); an (n, L) matrix of zeros and ones
-    (multi-label); or probabilities in [0, 1], (n,) for the second class or (n, L) for each label. With a loss
-    that is linear in y, as the log and focal losses are, a soft label y is the same as two rows, labelled 1
-    and 0, with weights y and 1 - y.
+    y may be labels of two classes; labels of K classes (one-vs-rest); a matrix (n, L) of zeros and ones
+    (multi-label); or probabilities in [0, 1], (n,) of the second class or (n, L) of each label. With a loss
+    that is linear in y, such as the log and focal losses, a soft label y is equivalent to two rows, labelled
+    1 and 0, of weights y and 1 - y.
 
     The solvers:
 
@@ -133,7 +132,7 @@ class LogisticClassifier(LinearClassifier):
                        "absolute_error" and "quantile". "auto" takes it for a loss that is not convex or
                        states no second derivative (`Loss.curvature`), and for the first 30 iterations
                        before "newton-cg" if X is dense with at most 2048 columns, rows times columns times
-                       outputs are 2 million or more, outputs are independent with more than 200 parameters
+                       outputs are at least 2 million, outputs are independent with more than 200 parameters
                        each (several outputs: 64 or more), and the fit starts from 0.
     "proximal-newton"  For an L1 penalty. The loss must be convex and state its second derivative.
     "sgd", "adam"      Preconditioned mini-batch steps with variance reduction, for any loss. "auto" never
@@ -198,27 +197,26 @@ class LogisticClassifier(LinearClassifier):
 class SoftmaxClassifier(LinearClassifier):
     """Multinomial logistic regression: one softmax of linear scores, with its cross-entropy or another loss.
 
-    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2``, with the
-    cross-entropy the objective of scikit-learn's `LogisticRegression`, to within 1e-6 of its optimum at the
-    default ``tol``, whatever the units of the features. Where a loss is not convex, as the focal loss is not,
-    the optimum is a local one, reached from 0.
+    Minimises ``C * sum_i w_i loss_i + l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 * ||coef||**2`` (with the
+    cross-entropy the objective of scikit-learn's `LogisticRegression`) to within 1e-6 of its optimum at the
+    default ``tol``, whatever the units of the features. If the loss is not convex, such as the focal loss,
+    the optimum is the local one that is reached from 0.
 
     Parameters
     ----------
     loss : str or Loss, default="cross_entropy"
-        "cross_entropy", "focal" (in its softmax form, as a `Focal` object too), "generalized_cross_entropy"
-        (for labels of which some are wrong), or a `sklloss.losses.Loss`, one's own included. A loss over
-        "classes" is given codes, or rows of probabilities where y holds such or is smoothed; any other is
-        given rows of probabilities, one-hot for labels. Probabilities are the softmax of the scores, but with
-        a loss that defines another `inverse_link`, or a regression loss, its inverse link, kept within [0, 1]
-        and divided by its sum.
+        "cross_entropy", "focal" (in its softmax form, also for a `Focal` object), "generalized_cross_entropy"
+        (for labels of which some are wrong), or a `sklloss.losses.Loss`, custom losses included. A loss over
+        "classes" gets codes, or rows of probabilities if y holds these or is smoothed; any other loss gets
+        rows of probabilities, which are one-hot for labels. `predict_proba` is the softmax of the scores;
+        with a regression loss, or a loss that defines another `inverse_link`, it is the inverse link of the
+        scores, clipped to [0, 1] and divided by its sum.
     C : float, default=1.0
         Inverse strength of the penalty; ``numpy.inf`` for none.
     l1_ratio : float, default=0.0
-        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone, 1 is L1 alone, which sets coefficients to
-        exactly 0, and between is the elastic net. More than 0 takes the cross-entropy, or a loss that costs
-        output by output, is convex and states its second derivative.
-        Without a penalty, at ``C=numpy.inf``, it means nothing.
+        The share of L1 in the penalty, in [0, 1]: 0 is L2 alone; 1 is L1 alone, which sets coefficients to
+        exactly 0; values in between are the elastic net. Above 0 the loss must be the cross-entropy, or
+        separable, convex and state its second derivative. Ignored without a penalty (``C=numpy.inf``).
     dual : bool, default=False
         Only False is allowed; the parameter exists for compatibility with scikit-learn.
     tol : float, default=1e-4
@@ -229,17 +227,16 @@ class SoftmaxClassifier(LinearClassifier):
     intercept_scaling : float, default=1
         Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     class_weight : dict, "balanced" or None, default=None
-        Weights by class label; "balanced" makes every class weigh the same in total. Soft labels
-        count as the mixture that they are.
+        Weights by class label; "balanced" makes the total weight of every class the same. Soft labels are
+        weighted as a mixture of hard ones.
     random_state : int, RandomState instance or None, default=None
         Shuffles the rows for "sgd", "adam" and `partial_fit`. The other solvers are deterministic.
     solver : str, default="auto"
         "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam". "auto" chooses by
         the loss, the penalty and the size of the problem; the notes of `LogisticClassifier` compare the
-        solvers. A loss other than the cross-entropy that couples the outputs is for "lbfgs", "sgd" and
-        "adam".
+        solvers. Losses that couple the outputs, other than the cross-entropy, need "lbfgs", "sgd" or "adam".
     max_iter : int, default=100
-        Maximum number of iterations, or of epochs for "sgd" and "adam". Reaching it gives a
+        Maximum number of iterations, or of epochs for "sgd" and "adam"; reaching it issues a
         ConvergenceWarning.
     verbose : int, default=0
         Positive to print the objective after each iteration.
@@ -248,44 +245,44 @@ class SoftmaxClassifier(LinearClassifier):
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss.
     n_threads : int or None, default=None
-        Threads for the passes of `fit` over X; None takes what OMP_NUM_THREADS or the machine allows.
+        Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
     batch_size : int or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" takes a twentieth of the rows, but
-        in `fit` from 32 to 512 (16 to 32 for wide sparse X), in `partial_fit` from 8 to 64; 512 for a loss
-        that is Python code.
+        For "sgd", "adam" and `partial_fit`: rows per mini-batch. "auto" is a twentieth of the rows, limited
+        to 32 to 512 in `fit` (16 to 32 for wide sparse X) and to 8 to 64 in `partial_fit`; 512 for a custom
+        loss in Python.
     learning_rate_init : float or "auto", default="auto"
-        For "sgd", "adam" and `partial_fit`: the learning rate to begin with, the same for features in
-        any units. 1 is the whole step that the curvature suggests, for "adam" its root mean square. In `fit`
-        an epoch that ends higher than it began is undone and the rate cut, else it may grow; in
-        `partial_fit` it falls with the number of rows seen.
+        For "sgd", "adam" and `partial_fit`: the initial learning rate, relative to the curvature, so that it
+        does not depend on the units of the features; 1 is a full Newton-like step, for "adam" its root mean
+        square. In `fit`, an epoch that increases the objective is undone and the rate reduced, otherwise the
+        rate may grow; in `partial_fit` it falls with the number of rows seen.
     device : None, str or torch.device, default=None
-        None computes where X is. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data frames and
-        CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes with the
-        compiled kernels, on tensors too; a ``torch.device`` always computes with PyTorch.
+        None computes on the device of X. A name such as "cuda", "cuda:1" or "mps" moves NumPy arrays, data
+        frames and CSR matrices there once, through PyTorch, and the fitted attributes back. "cpu" computes
+        with the compiled kernels, also for tensors; a ``torch.device`` always computes with PyTorch.
     device_dtype : {"float32", "float64"}, default="float32"
-        What ``device`` computes in where it is NumPy's numbers that are moved. A device without float64 takes
-        float32.
+        The dtype to compute in if NumPy data are moved to ``device``; always float32 on a device without
+        float64.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; for a matrix of probabilities the column names of a DataFrame, sorted too
-        (the columns are taken along), else 0 to K - 1.
+        Class labels, sorted; for a matrix of probabilities the column names of a DataFrame, sorted together
+        with the columns, else 0 to K - 1.
     coef_ : ndarray of shape (1, n_features) for two classes, else (n_classes, n_features)
     intercept_ : ndarray of shape (1,) or (n_classes,)
     n_iter_ : ndarray of int32 of shape (1,)
-        Iterations; of shape (n_classes,), class by class, with a loss that costs output by output. Epochs of
-        "sgd" and "adam", 1 after `partial_fit`.
+        Iterations; of shape (n_classes,), for each class, with a separable loss. Epochs of "sgd" and "adam";
+        1 after `partial_fit`.
     loss_ : float
-        The final objective, penalty included. Not after `partial_fit`, nor are the curves.
+        The final objective, penalty included. It and the curves do not exist after `partial_fit`.
     loss_curve_ : list of float
-        The objective at the start and after each iteration. Preliminary work is not included: a start from a
-        sample of the rows, or by dual coordinate ascent.
+        The objective at the start and after each iteration, without preliminary work on a sample of the rows
+        or by dual coordinate ascent.
     validation_loss_curve_ : list of float
-        The mean loss on the validation set after each iteration, if there was one.
+        The mean loss on the validation set, if there was one, after each iteration.
     solver_ : str
-        The solver used; of two, the one that ran last.
+        The solver used; if two ran, the last one.
     t_ : int
         Rows of positive weight seen by `fit` and all calls of `partial_fit` since.
     n_features_in_ : int
@@ -298,11 +295,11 @@ class SoftmaxClassifier(LinearClassifier):
 
     Notes
     -----
-    y may be labels (n,), or an (n, K) matrix of class probabilities, one-hot included, whose rows are
-    not negative and sum to 1. With a loss that is linear in y, as the cross-entropy and focal losses are, a
-    row of probabilities is the same as K rows with hard labels, weighted by them. Two classes are the same
-    model as in `LogisticClassifier`, with one row of coefficients; a loss of one's own that couples the
-    outputs sees 0 and the score of the second class.
+    y may be labels (n,), or a matrix (n, K) of class probabilities, one-hot included, whose rows are
+    not negative and sum to 1. With a loss that is linear in y, such as the cross-entropy and focal losses, a
+    row of probabilities is equivalent to K rows of hard labels, weighted by them. Two classes are the same
+    model as in `LogisticClassifier`, with one row of coefficients; a custom loss that couples the outputs
+    gets 0 and the score of the second class.
 
     Examples
     --------
@@ -391,27 +388,27 @@ class LogisticClassifierCV(LinearClassifierCV):
     tol : float, default=1e-4
         Accuracy of each fit, as in `LogisticClassifier`.
     max_iter : int, default=100
-        Maximum number of iterations of each fit. Reaching it gives a ConvergenceWarning.
+        Maximum number of iterations of each fit; reaching it issues a ConvergenceWarning.
     class_weight : dict, "balanced", list of these or None, default=None
-        Weights by class label; "balanced" makes every class weigh the same in total over all rows,
-        and these weights count in every fold.
+        Weights by class label; "balanced" makes the total weight of every class the same over all rows, and
+        every fold uses these weights.
     n_jobs : int or None, default=None
-        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1
-        unless in a `joblib.parallel_config` context, -1 means one per CPU.
+        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1,
+        except in a `joblib.parallel_config` context; -1 means one per CPU.
     verbose : int, default=0
         Positive to print the best score of each fold.
     refit : bool, default=True
         Whether to fit all rows with the penalty of the best mean score. If False, the coefficients, C and
-        l1_ratio are means over the folds, each taken at the best score of its fold.
+        l1_ratio are the means of those at the best score of each fold.
     intercept_scaling : float, default=1
         Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     random_state : int, RandomState instance or None, default=None
-        Used by the solvers that draw random numbers. It is not passed to ``cv``.
+        For the solvers that draw random numbers. It is not passed to ``cv``.
     label_smoothing : float, default=0.0
-        In [0, 1), as in `LogisticClassifier`. Scorers get y without smoothing.
+        In [0, 1), as in `LogisticClassifier`. Scores are computed from y without smoothing.
     n_threads : int or None, default=None
-        Total number of threads for the passes over X; None takes what OMP_NUM_THREADS or the machine allows.
-        The results are bitwise the same for any number.
+        Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
+        allows. The results are bitwise the same for any number.
 
     Attributes
     ----------
@@ -438,7 +435,7 @@ class LogisticClassifierCV(LinearClassifierCV):
     loss_curve_ : list of float
         The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
     solver_ : str
-        The solver used. With "auto" it is the one chosen, even where a fit starts with another.
+        The solver used; with "auto" the one chosen, even if a fit starts with another.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had string column names.
@@ -450,9 +447,9 @@ class LogisticClassifierCV(LinearClassifierCV):
 
     Notes
     -----
-    Every fit is as accurate as a separate one would be. X is checked once and the rows of a fold are
-    extracted once. Each fit along the path starts from the one before, from the strongest penalty to the
-    weakest.
+    Every fit is as accurate as a separate one would be. X is checked once, and the rows of each fold are
+    extracted once. Along the path, from the strongest penalty to the weakest, each fit starts from the
+    solution of the previous one.
 
     A class may be missing from the training rows of a fold, as long as two remain; its coefficients are then
     determined by the penalty and the other classes. Splitters and scorers get y as an array, even if it was
@@ -548,27 +545,27 @@ class SoftmaxClassifierCV(LinearClassifierCV):
     tol : float, default=1e-4
         Accuracy of each fit, as in `SoftmaxClassifier`.
     max_iter : int, default=100
-        Maximum number of iterations of each fit. Reaching it gives a ConvergenceWarning.
+        Maximum number of iterations of each fit; reaching it issues a ConvergenceWarning.
     class_weight : dict, "balanced" or None, default=None
-        Weights by class label; "balanced" makes every class weigh the same in total over all rows,
-        and these weights count in every fold.
+        Weights by class label; "balanced" makes the total weight of every class the same over all rows, and
+        every fold uses these weights.
     n_jobs : int or None, default=None
-        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1
-        unless in a `joblib.parallel_config` context, -1 means one per CPU.
+        Number of folds fitted in parallel, by threads of this process that share ``n_threads``. None means 1,
+        except in a `joblib.parallel_config` context; -1 means one per CPU.
     verbose : int, default=0
         Positive to print the best score of each fold.
     refit : bool, default=True
         Whether to fit all rows with the penalty of the best mean score. If False, the coefficients, C and
-        l1_ratio are means over the folds, each taken at the best score of its fold.
+        l1_ratio are the means of those at the best score of each fold.
     intercept_scaling : float, default=1
         Only 1 is allowed; the parameter exists for compatibility with scikit-learn.
     random_state : int, RandomState instance or None, default=None
-        Used by the solvers that draw random numbers. It is not passed to ``cv``.
+        For the solvers that draw random numbers. It is not passed to ``cv``.
     label_smoothing : float, default=0.0
-        In [0, 1), as in `SoftmaxClassifier`. Scorers get y without smoothing.
+        In [0, 1), as in `SoftmaxClassifier`. Scores are computed from y without smoothing.
     n_threads : int or None, default=None
-        Total number of threads for the passes over X; None takes what OMP_NUM_THREADS or the machine allows.
-        The results are bitwise the same for any number.
+        Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
+        allows. The results are bitwise the same for any number.
 
     Attributes
     ----------
@@ -595,7 +592,7 @@ class SoftmaxClassifierCV(LinearClassifierCV):
     loss_curve_ : list of float
         The objective at the start and after each iteration of the last fit; with ``refit=True`` only.
     solver_ : str
-        The solver used. With "auto" it is the one chosen, even where a fit starts with another.
+        The solver used; with "auto" the one chosen, even if a fit starts with another.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had string column names.
@@ -607,13 +604,13 @@ class SoftmaxClassifierCV(LinearClassifierCV):
 
     Notes
     -----
-    Every fit is as accurate as a separate one would be. X is checked once and the rows of a fold are
-    extracted once. Each fit along the path starts from the one before, from the strongest penalty to the
-    weakest.
+    Every fit is as accurate as a separate one would be. X is checked once, and the rows of each fold are
+    extracted once. Along the path, from the strongest penalty to the weakest, each fit starts from the
+    solution of the previous one.
 
     A class may be missing from the training rows of a fold, as long as two remain; its coefficients are then
-    determined by the penalty and the other classes. Splitters and scorers get y as an array; the
-    columns of a matrix of class probabilities are in the order of ``classes_``.
+    determined by the penalty and the other classes. Splitters and scorers get y as an array; the columns of
+    a matrix of class probabilities are in the order of ``classes_``.
 
     Examples
     --------

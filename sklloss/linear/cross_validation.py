@@ -127,7 +127,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             self.n_iter_ = np.stack([path.n_iter for path in paths])
             unsolved = [reason for path in paths for reason in path.unsolved]
             coef = self._refit(model, rows, unsolved) if self.refit else self._average(model)
-        self.solver_ = model._choose_solver(rows)
+        self.solver_ = model._choose_solver(model._objective(rows))
         self._set_model(data.labels, model._own_link(loss), coef, data.dtype)
         if unsolved:
             warn(
@@ -338,12 +338,12 @@ class _Search:
                 yield model._objective(rows)
 
         model.C = Cs[0]
-        start = np.zeros(model._objective(rows).shape)
+        first = model._objective(rows)
+        start = np.zeros(first.shape)
         if model.l1_ratio > 0:
             return follow_path(objectives(), start, model._minimise, smooth=False)
-        solver = model._choose_solver(rows)
-        size = rows.width if rows.separable else rows.outputs * rows.width
-        if solver not in REUSE_HESSIAN or size > LARGEST_REUSED_HESSIAN:
+        solver = model._choose_solver(first)
+        if solver not in REUSE_HESSIAN or first.size > LARGEST_REUSED_HESSIAN:
             return follow_path(objectives(), start, model._minimise)
         return newton_path(
             objectives(), start, model._minimise,
