@@ -1,24 +1,51 @@
-"""What all estimators share: state, pickles, callbacks, and copies on another device."""
+"""What all estimators share: warnings, state, pickles, copies on another device, callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import numbers
+import os
+import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss._version import __version__
-from sklloss._warnings import warn
 from sklloss.arrays.device import Device, device_of, is_out_of_memory, to_device, to_numpy, torch_device
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+# Warnings -------------------------------------------------------------------------------------------------
+
+# scikit-learn's frames are skipped too: where it has callbacks, it wraps `fit`.
+_SKIPPED = (os.path.dirname(__file__) + os.sep, os.path.dirname(sklearn.__file__) + os.sep)
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning that is attributed to the innermost caller outside sklloss and scikit-learn.
+
+    Parameters
+    ----------
+    message : str or Warning
+    category : type, default=UserWarning
+        Ignored where ``message`` is a Warning.
+    """
+    if sys.version_info >= (3, 12):
+        warnings.warn(message, category, skip_file_prefixes=_SKIPPED)
+    else:
+        frame, stacklevel = sys._getframe(1), 2
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED):
+            frame, stacklevel = frame.f_back, stacklevel + 1
+        warnings.warn(message, category, stacklevel=stacklevel)
 
 
 # State ----------------------------------------------------------------------------------------------------

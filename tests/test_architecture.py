@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1] / "sklloss"
 # What each room may import, besides itself. A new file or folder directly under sklloss/ needs a line.
 BELOW_ESTIMATORS = {"kernels", "losses", "arrays", "data", "objectives", "solvers"}
 # What the estimators' rooms share.
-SHARED = {"_base", "_class_predictions", "_warnings"}
+SHARED = {"_base", "_class_predictions"}
 MAY_IMPORT = {
     "kernels": set(),
     "losses": {"kernels"},
@@ -23,9 +23,8 @@ MAY_IMPORT = {
     "data": {"kernels", "losses", "arrays"},
     "objectives": {"kernels", "losses", "arrays", "data"},
     # a solver sees an objective through the Protocols of solvers/base.py
-    "solvers": {"kernels", "arrays", "_warnings"},
-    "_warnings": set(),
-    "_base": {"arrays", "_version", "_warnings"},
+    "solvers": {"kernels", "arrays"},
+    "_base": {"arrays", "_version"},
     "_class_predictions": {"losses", "arrays", "data"},
     "metrics": {"losses", "data"},  # sees estimators through scikit-learn's interface
     "model_selection": {"data"},

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from sklloss._warnings import warn
+from sklloss._base import warn
 
 
 def _called_from(filename, function):

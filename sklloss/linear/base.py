@@ -19,10 +19,10 @@ from sklloss._base import (
     Movable,
     VersionStamp,
     unchanged_on_error,
+    warn,
     with_callbacks,
 )
 from sklloss._class_predictions import ClassPredictions
-from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, full_precision, to_device
 from sklloss.data.checks import (

@@ -23,8 +23,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss._base import VersionStamp, unchanged_on_error
-from sklloss._warnings import warn
+from sklloss._base import VersionStamp, unchanged_on_error, warn
 from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
 from sklloss.data.dataset import Dataset, check_rows

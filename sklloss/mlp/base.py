@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
@@ -23,9 +24,9 @@ from sklloss._base import (
     Movable,
     VersionStamp,
     unchanged_on_error,
+    warn,
     with_callbacks,
 )
-from sklloss._warnings import warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, requested_device
 from sklloss.arrays.ops import ACTIVATIONS
@@ -401,6 +402,8 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
                 raise
             parameters, history = history.marked()
             n_iter, failure = len(history.loss_curve) - epochs, error
+        if history.unsolved and failure is None:
+            warn(history.unsolved, ConvergenceWarning)
         state = None
         # After a failure the moments do not belong to the weights that are kept.
         if optimizer is not None and failure is None:
@@ -468,10 +471,11 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
             options.callbacks.begin()
             return options.callbacks.end(parameters)
 
-        return lbfgsb(
+        *result, history.unsolved = lbfgsb(
             functools.partial(objective.value_and_gradient, rows), parameters,
             tol=options.tol, max_iter=options.max_iter, max_fun=int(self.max_fun), callback=record,
         )  # fmt: skip
+        return result
 
     # History ---------------------------------------------------------------------------------------------
 

@@ -9,9 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.exceptions import ConvergenceWarning
 
-from sklloss._warnings import warn
 from sklloss.arrays.ops import Array
 from sklloss.arrays.threads import single_threaded_blas
 from sklloss.solvers.base import TrainingObjective
@@ -55,7 +53,7 @@ class TrainingOptions:
         Judge progress by the validation score instead of the training loss; what the score is called in the
         printed progress.
     single_epoch : bool
-        End after one epoch, without a warning that training has not converged.
+        End after one epoch, which counts as converged.
     mark : bool
         Mark the history after each epoch. ``early_stopping`` always does.
     callbacks : EpochCallbacks, optional
@@ -93,6 +91,8 @@ class History:
     best_validation_score : float
     best_iter : int
         The number of the best epoch, counted from 1 along ``loss_curve``.
+    unsolved : str or None
+        Why the last training has not converged; None if it has.
     """
 
     seen: int = 0
@@ -103,6 +103,7 @@ class History:
     validation_scores: list[float] = field(default_factory=list)
     best_validation_score: float = -math.inf
     best_iter: int = 0
+    unsolved: str | None = None
     _mark: tuple[Array, History, tuple[int, ...]] | None = None
 
     def mark(self, parameters: Array) -> None:
@@ -225,7 +226,7 @@ def train(
             if stop or options.single_epoch:
                 break
         else:
-            _warn_unless_scheduled(options)
+            history.unsolved = _why_unsolved(options)
         if not objective.is_finite(parameters):
             # The loss of an epoch is that of the parameters before its last step.
             raise _divergence("parameters", "NaN or infinite", epoch, history, options)
@@ -289,14 +290,13 @@ def _has_stalled(history: History, optimizer: Optimizer, options: TrainingOption
     return done
 
 
-def _warn_unless_scheduled(options: TrainingOptions) -> None:
-    # A schedule is designed to use all iterations.
-    if options.schedule is None:
-        warn(
-            f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization "
-            "hasn't converged yet.",
-            ConvergenceWarning,
-        )
+def _why_unsolved(options: TrainingOptions) -> str | None:
+    if options.schedule is not None:
+        return None  # A schedule is designed to use all iterations.
+    return (
+        f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
+        "converged yet."
+    )
 
 
 def _divergence(
@@ -314,7 +314,7 @@ def lbfgsb(
     max_iter: int,
     max_fun: int,
     callback: Callable[[float, np.ndarray], bool | None] | None = None,
-) -> tuple[np.ndarray, float, int]:
+) -> tuple[np.ndarray, float, int, str | None]:
     """Minimise a smooth function by SciPy's L-BFGS-B, with the stopping rules of scikit-learn's networks.
 
     Parameters
@@ -336,6 +336,8 @@ def lbfgsb(
         Of the start's dtype.
     value : float
     n_iter : int
+    unsolved : str or None
+        Why it has not converged; None if it has.
 
     Raises
     ------
@@ -378,10 +380,10 @@ def lbfgsb(
     n_iter = min(int(found.nit), max_iter)
     # In float32 a line search fails where rounding hides any further decrease: that counts as converged.
     rounded = found.status == 2 and dtype == np.float32 and n_iter > 0
+    unsolved = None
     if found.status != 0 and not rounded and not ended:
-        warn(
+        unsolved = (
             f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}): {found.message}. "
-            "Increase max_iter or max_fun, or scale the data",
-            ConvergenceWarning,
+            "Increase max_iter or max_fun, or scale the data"
         )
-    return found.x.astype(dtype, copy=False), value, n_iter
+    return found.x.astype(dtype, copy=False), value, n_iter, unsolved
