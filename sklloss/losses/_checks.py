@@ -1,7 +1,7 @@
 """Checks of the arguments and results of a loss: namespace, dtype, shape and values.
 
-Every error names the argument. Values are checked in a single reduction, so that the host waits for a device
-only once; the offending row is searched for only if the check fails.
+Every error names the argument. Values are checked in one reduction, so that the host waits for a device only
+once; the row to name is searched for only if the check fails.
 """
 
 from functools import lru_cache
@@ -34,7 +34,7 @@ def _label(xp: Any) -> str:
 
 
 def raw_scores(raw: Any) -> tuple[Any, Any]:
-    """The namespace of raw and raw itself: a float32 or float64 array, (n,) or (n, outputs)."""
+    """The namespace of raw, and raw as a float32 or float64 array, (n,) or (n, outputs)."""
     xp = namespace(raw)
     if xp is np:
         raw = numpy_array(raw, "raw")
@@ -75,12 +75,12 @@ def _is_integral(xp: Any, array: Any) -> bool:
 
 
 def _comparable(xp: Any, array: Any) -> Any:
-    """The array with booleans as integers, since a strict namespace cannot compare booleans."""
+    """The array with booleans as integers: the standard does not define comparisons of booleans."""
     return xp.astype(array, xp.uint8) if xp.isdtype(array.dtype, "bool") else array
 
 
 def _first_row(xp: Any, bad: Any) -> Any:
-    """Index of the first row with a true entry."""
+    """The index of the first row with a true entry."""
     rows = xp.any(bad, axis=1) if bad.ndim == 2 else bad
     return int(xp.argmax(xp.astype(rows, xp.int32)))
 
@@ -190,9 +190,9 @@ def class_target(xp: Any, y: Any, raw: Any) -> None:
 
 
 def weights(xp: Any, weight: Any, raw: Any) -> Any:
-    """Row weights in raw's dtype, scaled so that the largest is 1 (NumPy: in [0.5, 1), exactly).
+    """Row weights in raw's dtype, scaled so that the largest is 1 (in NumPy by a power of 2, to [0.5, 1)).
 
-    The scale does not change a mean; scaled like this, neither a weighted loss nor the sum overflows.
+    The scale does not change a mean, and prevents weighted losses and their sum from overflowing.
     """
     n = raw.shape[0]
     if tuple(weight.shape) != (n,):
@@ -207,7 +207,7 @@ def weights(xp: Any, weight: Any, raw: Any) -> Any:
         _refuse(xp, weight, bad, "sample_weight must be finite and not negative")
         raise ValueError("sample_weight is zero for all rows")
     if xp is np:
-        # A power of two changes no digit.
+        # Exact: a power of 2 changes only the exponents.
         weight = np.ldexp(weight.astype(np.float64), -int(np.frexp(np.float64(top))[1]))
     else:
         weight = weight / top

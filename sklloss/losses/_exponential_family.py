@@ -1,4 +1,4 @@
-"""Losses of positive quantities with a log link: raw is the logarithm of the prediction."""
+"""Losses of non-negative targets with a log link: raw is the logarithm of the prediction."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,13 +11,13 @@ from sklloss.losses._base import Loss, parameter, register
 class Poisson(Loss):
     """The Poisson loss of counts and rates: ``exp(raw) - y raw``, with gradient ``exp(raw) - y``.
 
-    The negative log likelihood of a Poisson variable whose mean is exp(raw), without the terms that hold y
-    alone: half the Poisson deviance but for a constant, as in scikit-learn and torch. It may be negative.
+    The negative log likelihood of a Poisson variable with mean exp(raw), without the terms in y alone: half
+    the Poisson deviance up to a constant, as in scikit-learn and torch. It may be negative.
     Averaged over outputs and rows.
 
     Notes
     -----
-    y_true is finite and not negative (it need not be whole) and has the shape of raw, (n,) or (n, T).
+    y_true is finite and not negative (but need not be an integer) and has the shape of raw, (n,) or (n, T).
     `predict` gives exp(raw): the link is the logarithm. Convex, not robust. The second derivative is
     exp(raw). At raw = inf the loss is infinite. At raw = -inf it is 0 where y is 0, else infinite.
 
@@ -56,17 +56,17 @@ class Poisson(Loss):
 class Gamma(Loss):
     """The gamma loss of positive, skewed amounts: ``raw + y exp(-raw)``, with gradient ``1 - y exp(-raw)``.
 
-    The negative log likelihood of a gamma variable whose mean is exp(raw), in units of its shape parameter
-    and without the terms that hold y alone: half the gamma deviance but for a constant, as in scikit-learn.
-    An error counts relative to the prediction. It may be negative. Averaged over outputs and rows.
+    The negative log likelihood of a gamma variable with mean exp(raw), divided by its shape parameter and
+    without the terms in y alone: half the gamma deviance up to a constant, as in scikit-learn. It measures
+    relative errors and may be negative. Averaged over outputs and rows.
 
     Notes
     -----
     y_true is finite and greater than 0 and has the shape of raw, (n,) or (n, T). `predict` gives exp(raw):
     the link is the logarithm. Convex, not robust. The second derivative is y exp(-raw).
 
-    ``y exp(-raw)`` is taken in two halves: it overflows only where it is itself too large. At infinite raw
-    the loss is infinite.
+    ``y exp(-raw)`` is computed as ``y exp(-raw / 2) exp(-raw / 2)``, which overflows only if the result does.
+    At infinite raw the loss is infinite.
 
     References
     ----------
@@ -100,11 +100,11 @@ class Gamma(Loss):
 @register
 @dataclass(frozen=True)
 class Tweedie(Loss):
-    """The Tweedie loss of amounts of which many are 0, such as claims.
+    """The Tweedie loss of amounts many of which are 0, such as insurance claims.
 
     With a = 2 - power and b = power - 1 it is ``exp(a raw) / a + y exp(-b raw) / b``, its gradient
-    ``exp(a raw) - y exp(-b raw)``: half the Tweedie deviance of the mean exp(raw) without the term that holds
-    y alone, as scikit-learn's `TweedieRegressor` with its log link trains. Never negative. Averaged over
+    ``exp(a raw) - y exp(-b raw)``: half the Tweedie deviance of the mean exp(raw) without the term in y
+    alone, which scikit-learn's `TweedieRegressor` minimises with its log link. Never negative. Averaged over
     outputs and rows.
 
     Parameters
@@ -161,10 +161,11 @@ class Tweedie(Loss):
 
 
 def _exp_of_product(xp: Any, factor: Any, exponent: float, raw: Any) -> Any:
-    """``factor exp(exponent raw)``, of which the rounding of the product takes no digits.
+    """``factor exp(exponent raw)``, without the error that rounding the product would cause.
 
-    raw is cut at 1/64 and the exponent at 1/256: the product of the heads is exact, and the rest small. The
-    exponential is taken in two halves: the result overflows only where it is itself too large.
+    raw is split at multiples of 1/64 and the exponent at multiples of 1/256: the product of the leading parts
+    is exact, and the remainder small. The exponential is the product of two square roots, which overflows
+    only if the result does.
     """
     coarse = round(exponent * 256) / 256
     near = xp.abs(raw) < 10000.0

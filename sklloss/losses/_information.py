@@ -1,4 +1,4 @@
-"""Entropy, cross-entropy and Kullback-Leibler divergence of distributions that are given as probabilities."""
+"""Entropy, cross-entropy and Kullback-Leibler divergence of distributions given by their probabilities."""
 
 from numbers import Integral
 from typing import Any
@@ -43,10 +43,10 @@ def entropy(p: Any, axis: int = -1) -> Any:
 
 
 def cross_entropy(p: Any, q: Any, axis: int = -1) -> Any:
-    """The cross-entropy ``-sum_k p_k log q_k``, in nats: what q costs where p is the truth.
+    """The cross-entropy ``-sum_k p_k log q_k``, in nats, of predictions q where p is the true distribution.
 
-    It is `entropy` of p plus `kl_divergence` of p and q, and so smallest at q = p: there it is the entropy of
-    p, bit for bit, and not 0.
+    It is `entropy` of p plus `kl_divergence` of p and q, and so smallest at q = p, where it is not 0 but
+    exactly the entropy of p.
 
     Parameters
     ----------
@@ -56,18 +56,17 @@ def cross_entropy(p: Any, q: Any, axis: int = -1) -> Any:
     Returns
     -------
     float or array
-        As `entropy` returns it. Infinite where q is 0 for something that p holds possible. Where p is 0
-        nothing is added, whatever q is.
+        As `entropy` returns it. Infinite if q is 0 where p is not. Terms with p = 0 are 0, whatever q is.
 
     Raises
     ------
     ValueError, TypeError
-        As of `entropy`, and for shapes that differ: nothing is broadcast.
+        As for `entropy`, and for different shapes: nothing is broadcast.
 
     See Also
     --------
-    CrossEntropy : The loss, from logits. Better than this one for training: q, once rounded, has lost what
-        logits know of small and of nearly certain probabilities.
+    CrossEntropy : The loss, from logits. Use it for training: rounded probabilities lose the digits of small
+        and of nearly certain ones.
 
     Examples
     --------
@@ -80,9 +79,9 @@ def cross_entropy(p: Any, q: Any, axis: int = -1) -> Any:
     xp, p, q, finish = _accept(p, q, axis)
     with ignored_errors(xp):
         possible = p > 0
-        # 0 - log, so that a certain p costs 0 and not -0.
-        surprise = xp.where(q > 0, 0.0 - xp.log(xp.where(q > 0, q, 1.0)), xp.inf)
-        terms = xp.where(possible, p * xp.where(possible, surprise, 0.0), 0.0)
+        # 0 - log, so that the result for a certain p is 0 and not -0.
+        surprisal = xp.where(q > 0, 0.0 - xp.log(xp.where(q > 0, q, 1.0)), xp.inf)
+        terms = xp.where(possible, p * xp.where(possible, surprisal, 0.0), 0.0)
         return finish(xp.sum(terms, axis=axis))
 
 
@@ -99,16 +98,16 @@ def kl_divergence(p: Any, q: Any, axis: int = -1) -> Any:
     Returns
     -------
     float or array
-        As `entropy` returns it. Infinite where q is 0 for something that p holds possible.
+        As `entropy` returns it. Infinite if q is 0 where p is not.
 
     Raises
     ------
     ValueError, TypeError
-        As of `cross_entropy`.
+        As for `cross_entropy`.
 
     Notes
     -----
-    What is summed is ``p log(p / q) - p + q``. The two last terms add up to 0 for probabilities that sum to 1
+    The sum is of ``p log(p / q) - p + q``. The last two terms add up to 0 for probabilities that sum to 1
     exactly; with them no term is negative, and nothing cancels where p is close to q, however the
     probabilities were rounded.
 
@@ -141,7 +140,7 @@ def _divergence_terms(xp: Any, p: Any, q: Any) -> Any:
     for k in range(35, 1, -2):
         series = series * square + 1.0 / k
     close = total * (square + (1.0 + s) * (s * square * series))
-    # A quotient beyond the largest number needs a subnormal q.
+    # The quotient overflows only for a subnormal q.
     ratio = xp.where(both, p, 1.0) / xp.where(both, q, 1.0)
     wide = xp.isinf(ratio)
     log = xp.where(wide, _log(xp, p, both & wide) - _log(xp, q, both & wide), _log(xp, ratio, ~wide))
@@ -150,12 +149,12 @@ def _divergence_terms(xp: Any, p: Any, q: Any) -> Any:
 
 
 def _log(xp: Any, x: Any, where: Any) -> Any:
-    """Logarithms where asked, 0 elsewhere."""
+    """The logarithm where the mask is true, 0 elsewhere."""
     return xp.log(xp.where(where, x, 1.0))
 
 
 def _accept(p: Any, q: Any, axis: int) -> Any:
-    """The namespace; p and q, checked, in the widest float; and what makes the result of a sum."""
+    """The namespace; p and q, checked, in the widest float; and a function that converts sums to results."""
     same = q is p
     xp = _checks.namespace(p)
     p = _checks.numpy_array(p, "p") if xp is np else p
@@ -186,7 +185,7 @@ def _accept(p: Any, q: Any, axis: int) -> Any:
 
 
 def _float_type(xp: Any, array: Any, name: str) -> Any:
-    """float32, float64, or None for whole numbers."""
+    """float32 or float64, or None for integers and bools."""
     if xp.isdtype(array.dtype, ("bool", "integral")):
         return None
     for dtype in (xp.float32, xp.float64):
@@ -196,7 +195,7 @@ def _float_type(xp: Any, array: Any, name: str) -> Any:
 
 
 def _distributions(xp: Any, array: Any, name: str, axis: int, tolerance: float) -> Any:
-    """Refuse what is not a probability, and rows that do not sum to 1."""
+    """Raise a ValueError for values outside [0, 1] and for rows that do not sum to 1."""
     total = xp.sum(array, axis=axis)
     bad = xp.any(~(array >= 0), axis=axis) | ~(xp.abs(total - 1.0) <= tolerance)
     if not bool(xp.any(bad)):
