@@ -1,12 +1,12 @@
 """Threads without an OpenMP runtime: a few persistent Python threads over code that releases the GIL.
 
-Two rules keep results the same bits for any number of threads: work is cut into pieces by its shape
-alone, and BLAS runs on one thread, so that parallelism comes from the pieces.
+Results have the same bits for any number of threads, because work is split into pieces by its shape alone,
+and because BLAS runs on one thread, so that all parallelism comes from the pieces.
 
-A KeyboardInterrupt may strike between any two steps of the main thread, and a user at a notebook expects
-the next fit to work. So everything shared here is a primitive that C updates as a whole (a lock,
-SimpleQueue), and a release that an interrupt cut short is done again. ThreadPoolExecutor cannot promise that:
-an interrupt in the middle of ``submit`` may leave its semaphore locked for good.
+A KeyboardInterrupt may occur between any two bytecodes of the main thread, and the next fit must work all the
+same. Shared state is therefore changed only by operations that are atomic in C (of locks, SimpleQueue, dict),
+and a release that an interrupt may have prevented is repeated. ThreadPoolExecutor does not guarantee this: an
+interrupt during ``submit`` may leave its semaphore locked forever.
 """
 
 import _thread
@@ -27,8 +27,8 @@ _blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
 
 
 def _after_fork() -> None:
-    # A forked child has none of the parent's threads: their queue would be nobody's, and a fit under way
-    # in the parent will not end here.
+    # A forked child has none of the parent's threads: nobody would serve their queue, and a fit that was
+    # running in the parent never ends in the child.
     global _lock
     _lock = threading.Lock()
     _workers.update(count=0, jobs=queue.SimpleQueue())
@@ -46,13 +46,13 @@ def count(n_threads: int | None = None) -> int:
     Parameters
     ----------
     n_threads : int or None
-        None takes what OMP_NUM_THREADS allows, else the CPUs that this process may use (its affinity
-        and its container's share). A negative number counts back from there: -1 is all of them.
+        None is OMP_NUM_THREADS if that is set, else the number of CPUs that this process may use, given its
+        affinity and the limits of its container. Negative numbers count back from that: -1 is all of them.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a whole number, or 0.
+        If it is not an integer, or 0.
     """
     n_threads = check(n_threads)
     if n_threads is not None and n_threads > 0:
@@ -63,7 +63,7 @@ def count(n_threads: int | None = None) -> int:
 
 
 def check(n_threads: int | None) -> int | None:
-    """What was given, if `count` takes it; to count the CPUs costs more than a small fit should pay."""
+    """Raise for a value that `count` does not take; counting the CPUs would cost too much in a small fit."""
     if n_threads is not None:
         if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
             raise TypeError(f"n_threads must be an integer or None, got {n_threads!r}")
@@ -74,10 +74,10 @@ def check(n_threads: int | None) -> int | None:
 
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS to one thread within the block: every library that was loaded at the first such block.
+    """A context that limits BLAS to one thread, for all libraries that were loaded when it was first used.
 
-    The limit is the process's, so blocks that overlap in several threads share it: the first sets it
-    and the last one lifts it.
+    The limit applies to the process, so contexts that overlap in several threads share it: the first one sets
+    it and the last one lifts it.
     """
     user = object()
     try:
@@ -104,9 +104,9 @@ def single_threaded_blas() -> Iterator[None]:
 def _limit() -> None:
     if _blas["libraries"] is None:
         controllers = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        # threadpoolctl >= 3.7 lets only one thread of the process control OpenBLAS, for as long as that
-        # thread lives. Here any thread may enter first and any may leave last, so the library's own function
-        # is called, for which there is no public name. A test notices when the private one changes.
+        # From threadpoolctl 3.7 on, only one thread of the process may control OpenBLAS for as long as that
+        # thread lives. Here any thread may enter first and any other leave last, so the library's own
+        # function is called, which has no public name. A test notices if the private one changes.
         _blas["libraries"] = [
             (library, getattr(library, "_real_set_num_threads", library.set_num_threads))
             for library in controllers
@@ -124,11 +124,20 @@ def _lift_limit() -> None:
 
 
 def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -> list[Any]:
-    """Call ``work(first, last)`` over [0, pieces), cut into one range per thread.
+    """Call ``work(first, last)`` on [0, pieces), split into one range per thread.
 
-    ``work`` must release the GIL and write only what belongs to its pieces. Returns the list of results
-    in order. With one range it runs in the caller's thread and touches no pool. ``n_threads`` is as for
-    `count`.
+    Parameters
+    ----------
+    work : callable
+        It must release the GIL and write only what belongs to its pieces.
+    pieces : int
+    n_threads : int or None
+        See `count`. With a single range, no other thread is involved.
+
+    Returns
+    -------
+    list
+        The results, in order.
     """
     if pieces <= 1:
         return [work(0, pieces)]
@@ -136,7 +145,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
     if ranges <= 1:
         return [work(0, pieces)]
     boundaries = [pieces * k // ranges for k in range(ranges + 1)]
-    _hire(ranges - 1)
+    _start_workers(ranges - 1)
     jobs = [_Job(work, first, last) for first, last in itertools.pairwise(boundaries)]
     interrupt = None
     try:
@@ -145,7 +154,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
         for job in jobs:
             job.run("caller")
     finally:
-        # The workers write into the caller's arrays: never leave while they run.
+        # The workers write to the caller's arrays: do not return while they run.
         while True:
             try:
                 for job in jobs:
@@ -162,7 +171,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
 
 
 class _Job:
-    """One range of pieces, run by whoever claims it first: a worker, or the caller that shares its work."""
+    """One range of pieces, run by whichever claims it first: a worker or the caller."""
 
     __slots__ = ("_claim", "_ended", "_range", "_work", "error", "result")
 
@@ -184,18 +193,18 @@ class _Job:
                 self._ended.release()
 
     def end(self) -> None:
-        """Wait for it, if a worker has begun it; from now on none will."""
+        """Wait for the worker that has begun it, if any, and prevent others from beginning it."""
         if self._claim.setdefault("by", "nobody") == "worker":
             with self._ended:
                 pass
 
 
-def _hire(workers: int) -> None:
+def _start_workers(workers: int) -> None:
     with _lock:
         while _workers["count"] < workers:
             try:
                 _thread.start_new_thread(_serve, (_workers["jobs"],))
-            except RuntimeError:  # the system has no more threads to give: the caller does it all
+            except RuntimeError:  # the system allows no more threads: the caller runs the remaining jobs
                 break
             _workers["count"] += 1
 

@@ -71,7 +71,7 @@ def lbfgs(
     renew: Any = getattr(objective, "preconditioner_at", None)
     period = max(RENEWAL_ITERATIONS, getattr(objective, "local_cost", 0)) if renew is not None else np.inf
     vectors = getattr(objective, "vectors", NUMPY)
-    model = (Compact if vectors.resident else TwoLoop)(objective, vectors, precondition, memory)
+    model = (Compact if vectors.on_device else TwoLoop)(objective, vectors, precondition, memory)
     reference, (value,) = evaluate_start(objective, w, lambda w: (model.start(w),))
     progress = Progress(objective, value, reference)
     earlier: list[Array] = []  # values before the last steps
@@ -247,7 +247,7 @@ class Compact:
 
     def __init__(self, objective: GradientObjective, vectors: Any, precondition: Solve, memory: int) -> None:
         self._objective, self._vectors, self._xp = objective, vectors, vectors.xp
-        self._precondition, self._memory = vectors.solver(precondition), memory
+        self._precondition, self._memory = vectors.preconditioner(precondition), memory
 
     def start(self, w: Array) -> Array:
         """See `TwoLoop.start`; w is a NumPy array."""
@@ -255,7 +255,7 @@ class Compact:
         self._w = self._vectors.put(w)
         value, self._gradient = self._objective.value_and_gradient(self._w)
         self._Pg = self._precondition(self._gradient)
-        value, self._gPg = self._vectors.read(value, self._vectors.dot(self._gradient, self._Pg))
+        value, self._gPg = self._vectors.to_host(value, self._vectors.dot(self._gradient, self._Pg))
         # The rows of S, of YP and Pg, in this order; then those of Y.
         self._basis = self._Pg[:, None, :]
         self._changes = self._basis[:, :0, :]
@@ -285,7 +285,7 @@ class Compact:
         direction = self._vectors.put(coefficients[:, None, :]) @ self._basis
         direction = self._xp.reshape(direction, self._w.shape)
         # 0 times a NaN of the basis is NaN.
-        self._direction = direction if finite.all() else self._vectors.keep(direction, finite)
+        self._direction = direction if finite.all() else self._vectors.masked(direction, finite)
         return np.where(self._active, slope, 0.0)
 
     def vanishes(self) -> Mask:
@@ -295,7 +295,7 @@ class Compact:
     def evaluate(self, step: Array) -> tuple[Array, Array]:
         """See `TwoLoop.evaluate`."""
         xp, problems = self._xp, len(step)
-        self._step = self._vectors.along(step, self._direction, self._active)
+        self._step = self._vectors.scaled(step, self._direction, self._active)
         self._next_w = self._w + self._step
         value, gradient = self._objective.value_and_gradient(self._next_w)
         P_gradient = self._precondition(gradient)
@@ -341,7 +341,7 @@ class Compact:
     def renew(self, precondition: Solve) -> None:
         """See `TwoLoop.renew`."""
         xp, known = self._xp, self._D.shape[1]
-        self._precondition = self._vectors.solver(precondition)
+        self._precondition = self._vectors.preconditioner(precondition)
         P_changes = [self._precondition(self._changes[:, i, :]) for i in range(known)]
         self._Pg = self._precondition(self._gradient)
         later = xp.stack([*P_changes, self._Pg], axis=1)

@@ -89,7 +89,7 @@ def newton_cg(
 
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
-    solve = vectors.solver(objective.preconditioner())
+    solve = vectors.preconditioner(objective.preconditioner())
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         if not active.any():
@@ -97,7 +97,7 @@ def newton_cg(
         direction, products, reached, first = _conjugate_gradients(
             objective, vectors, solve, gradient, value, allowed_gap(value, tol), active
         )
-        direction, slope, invalid = vectors.sound(direction, gradient)
+        direction, slope, invalid = vectors.finite_direction(direction, gradient)
         decrement = -slope
         # a system that was not solved understates the decrement
         solved = active & reached & ~invalid & (decrement / 2 <= allowed_gap(value, tol))
@@ -115,7 +115,7 @@ def newton_cg(
         if products > (RENEWAL_SHARE if near else 1.0) * objective.local_cost:
             # the preconditioner no longer suits the Hessian; a new one will serve the next systems too
             newer = objective.local_preconditioner()
-            solve = solve if newer is None else vectors.solver(newer)
+            solve = solve if newer is None else vectors.preconditioner(newer)
     return progress.result(vectors.get(at), value)
 
 
@@ -198,7 +198,7 @@ def dual_start(objective: Any, w: Array, tol: float) -> Array:
 
 def _linearised(objective: ProductObjective, vectors: Any, at: Any) -> tuple[Array, Any]:
     value, gradient = objective.linearise(at)
-    return vectors.read(value)[0], gradient
+    return vectors.to_host(value)[0], gradient
 
 
 def _conjugate_gradients(
@@ -217,7 +217,7 @@ def _conjugate_gradients(
     """
     residual = -gradient
     z = solve(residual)
-    (first,) = vectors.read(vectors.dot(residual, z))
+    (first,) = vectors.to_host(vectors.dot(residual, z))
     rz = first.copy()
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     lowered = np.zeros_like(rz)
@@ -226,7 +226,7 @@ def _conjugate_gradients(
     before = np.zeros_like(reached)
     running = active & ~reached & (rz > 0)
     rule = rz, first, decrease, lowered, size, gap, running, reached, before
-    systems = (_DeviceSystems if vectors.resident else _Systems)(vectors, residual, z, rule)
+    systems = (_DeviceSystems if vectors.on_device else _Systems)(vectors, residual, z, rule)
     products = 0
     some = running.any()
     while some and products < MOST_PRODUCTS:
@@ -238,7 +238,7 @@ def _conjugate_gradients(
     d = systems.d
     flat = active & ~reached & ~systems.moved()
     if flat.any():
-        d = vectors.choose(flat, -solve(gradient), d)
+        d = vectors.where(flat, -solve(gradient), d)
     return d, products, reached, first
 
 
@@ -247,7 +247,7 @@ class _Systems:
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
         self._rz, _, self._decrease, *_, self._running, _, _ = self._rule = rule
-        self.p, self.d, self._residual = vectors.keep(z, self._running), np.zeros_like(residual), residual
+        self.p, self.d, self._residual = vectors.masked(z, self._running), np.zeros_like(residual), residual
 
     def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """One iteration, given the product of p with the matrix; whether a system still runs."""
@@ -286,7 +286,7 @@ class ArraySystems:
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rz: Any, running: Mask) -> None:
         self._vectors, self._residual, self._rz = vectors, residual, rz
-        self.p: Any = vectors.keep(z, running)
+        self.p: Any = vectors.masked(z, running)
         self.d: Any = vectors.xp.zeros_like(z)
         self._zeros, self._ones = vectors.xp.zeros_like(rz), vectors.xp.ones_like(rz)
 
@@ -312,7 +312,7 @@ class ArraySystems:
     def turn(self, running: Mask) -> None:
         """Take the next directions of the systems that still run."""
         self._rz, p = self._next
-        self.p = self._vectors.keep(p, running)
+        self.p = self._vectors.masked(p, running)
 
 
 class _DeviceSystems(ArraySystems):
@@ -326,7 +326,7 @@ class _DeviceSystems(ArraySystems):
     def step(self, product: Any, solve: Any, *limits: float) -> bool:
         """See `_Systems.step`."""
         before = self._running.copy()
-        pHp, newer = self._vectors.read(*self.advance(product, solve)[1:])
+        pHp, newer = self._vectors.to_host(*self.advance(product, solve)[1:])
         self._moved |= before & (pHp > 0)
         some = conjugate_gradients.settle(pHp, newer, *self._rule, *limits)
         if some:
@@ -354,7 +354,7 @@ def _damped_step(
     step = np.where(active, 1.0, 0.0)
     noise = objective.noise * np.abs(value)
     for _ in range(MAX_HALVINGS):
-        ahead = at + vectors.along(step, direction, active)
+        ahead = at + vectors.scaled(step, direction, active)
         new = _linearised(objective, vectors, ahead)
         # a NaN or infinite value counts as an increase
         rises = active & (step > 0) & ~(new[0] <= value - SUFFICIENT_DECREASE * step * decrement + noise)
@@ -362,5 +362,5 @@ def _damped_step(
             return step, ahead, new
         step[rises] /= 2
     step[rises] = 0.0
-    ahead = at + vectors.along(step, direction, active)
+    ahead = at + vectors.scaled(step, direction, active)
     return step, ahead, _linearised(objective, vectors, ahead)

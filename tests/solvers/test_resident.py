@@ -185,7 +185,7 @@ def test_preconditioners_of_all_kinds_are_the_same_on_a_device(kind, monkeypatch
     for mine, other in zip(*solvers, strict=True):
         expected = mine(x)
         np.testing.assert_allclose(other(x), expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
-        moved = there.vectors.solver(other)(there.vectors.put(x))
+        moved = there.vectors.preconditioner(other)(there.vectors.put(x))
         found = there.vectors.get(moved)
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-11 * np.abs(expected).max())
 
