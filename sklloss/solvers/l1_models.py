@@ -1,4 +1,4 @@
-"""Quadratic models with an L1 norm, as proximal Newton minimises them: with their matrix, or by products."""
+"""Quadratic models plus an L1 norm, the subproblems of proximal Newton: by their matrix, or by products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +11,18 @@ from sklloss.solvers.base import Solve
 from sklloss.solvers.newton import solve_positive
 from sklloss.solvers.newton_cg import ArraySystems
 
-SWEEPS = 10  # of coordinate descent between two checks of what they gained
-ROUNDS = 100
-# A model is given up after PATIENCE rounds that each gain less than IDLE of what may be left undone.
-IDLE, PATIENCE = 0.01, 3
-FAST = 0.7  # sweeps converge by themselves if each gains less than this share of the one before
+SWEEPS = 10  # of coordinate descent between two checks of convergence
+MAX_ROUNDS = 100
+# A model is given up after MAX_IDLE_ROUNDS in a row that each gain less than IDLE_SHARE of the tolerance.
+IDLE_SHARE, MAX_IDLE_ROUNDS = 0.01, 3
+FAST_RATE = 0.7  # if each sweep gains less than this share of the one before, no Cholesky factor is needed
 
 # Of `minimise_by_products`:
-PRODUCT_ROUNDS = 50
+MAX_PRODUCT_ROUNDS = 50
 MOST_PRODUCTS = 250
 FEW = 5  # products after which a system ends where a sign would change
 LOOSEST = 0.3  # what a solve on a face may leave undone, against what it has gained
-CONFIRMED = 10.0  # a proximal step that gains less than what may be left by this factor confirms the end
+CONFIRMATION = 10.0  # converged if a proximal step gains less than the tolerance by this factor
 
 
 def minimise_model(
@@ -36,8 +36,8 @@ def minimise_model(
 ) -> tuple[Array, float, bool]:
     """Minimise g.d + d.Hd / 2 + l1.|w + d| over d.
 
-    Sweeps of coordinate descent find the support and the signs. Where they would take long to the end, as
-    with correlated columns, a Cholesky factor over the support goes there at once.
+    Sweeps of coordinate descent find the support and the signs. If they converge slowly, as with correlated
+    columns, a Newton step over the support follows them, by a Cholesky factor.
 
     Parameters
     ----------
@@ -45,40 +45,41 @@ def minimise_model(
         H, positive semidefinite, both triangles filled.
     gradient, w, l1 : ndarray of shape (size,)
     share, least : float
-        It ends where about ``share`` of the decrease, or ``least``, is left undone.
+        Relative and absolute tolerance: stops when an estimated ``share`` of the decrease, or ``least``, is
+        left.
     trust_radius : ndarray of shape (size,) or inf
-        Bounds of abs(d). If there are any, there are sweeps alone.
+        Bounds of abs(d). If there are any, only sweeps are used.
 
     Returns
     -------
     d : ndarray of shape (size,)
     decrease : float
-        By how much d lowers the model from d = 0.
+        By how much the model is lower at d than at 0.
     reached : bool
     """
-    boxed = np.isfinite(trust_radius).any()
+    bounded = np.isfinite(trust_radius).any()
     z, slope = w.copy(), gradient.copy()
     gains = np.empty(SWEEPS)
     low, high = w - trust_radius, w + trust_radius
     total, exact, reached, left, idle = 0.0, False, False, np.inf, 0
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         descend(matrix, slope, z, l1, low, high, gains)
         gained = gains.sum()
         total += gained
         enough = max(share * total, least)
         rate = gains[-1] / gains[-2] if gains[-1] > 0.0 else 0.0
         reached = (exact or left <= enough) and gained <= enough
-        reached |= rate < FAST and gains[-1] * rate / (1.0 - rate) <= enough
-        reached |= boxed and gained <= enough
+        reached |= rate < FAST_RATE and gains[-1] * rate / (1.0 - rate) <= enough
+        reached |= bounded and gained <= enough
         if reached:
             break
-        if boxed:
+        if bounded:
             continue
         gained_on_face, exact, left = _minimise_on_face(matrix, slope, z, l1)
         total += gained_on_face
-        # Where little is gained, the next model, made at a better point, is worth more than this one.
-        idle = idle + 1 if gained + gained_on_face <= IDLE * share * total else 0
-        if idle == PATIENCE and share * total > least:
+        # If little is gained, it is better to continue with the model at the new point.
+        idle = idle + 1 if gained + gained_on_face <= IDLE_SHARE * share * total else 0
+        if idle == MAX_IDLE_ROUNDS and share * total > least:
             break
     d = z - w
     decrease = -(gradient @ d + 0.5 * (d @ (slope - gradient)) + l1 @ (np.abs(z) - np.abs(w)))
@@ -86,10 +87,10 @@ def minimise_model(
 
 
 def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple[float, bool, float]:
-    """Move z to the minimum over its support with its signs as they are, or as far as signs allow.
+    """Move z to the minimum over its support with fixed signs, or as far as the signs allow.
 
-    ``z`` and ``slope`` change in place. Returns what is gained, whether the minimum was reached, and the most
-    that may be left over the support: what the minimum without regard to signs would gain in addition.
+    ``z`` and ``slope`` change in place. Returns the gain, whether the minimum was reached, and a bound of the
+    gain that is left over the support: that of the minimum without fixed signs.
     """
     face = np.flatnonzero((z != 0) | (l1 == 0))
     sign = np.sign(z[face])
@@ -102,7 +103,7 @@ def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple
     exact = not bound.any()
     moves = [np.where(bound, -z[face], step)]
     if not exact:
-        # to where the first parameter reaches 0: that far the model falls for sure
+        # Up to where the first parameter reaches 0 the model certainly decreases.
         to_zero = np.divide(-z[face], step, out=np.full_like(step, np.inf), where=bound)
         first = to_zero.min()
         moves.append(np.where(to_zero == first, -z[face], first * step))
@@ -130,22 +131,22 @@ def minimise_by_products(
     share: float,
     least: Array,
 ) -> tuple[Array, Array, Mask]:
-    """Minimise g.d + d.Hd / 2 + l1.|w + d| over d for each problem, d being 0 outside a set.
+    """Minimise g.d + d.Hd / 2 + l1.|w + d| over d for each problem, where d is 0 outside a set.
 
-    In turns: a proximal gradient step, scaled by ``diagonal``, which finds the support and the signs; and
-    conjugate gradients over the support, the signs held, up to where they change.
+    Alternates a proximal gradient step scaled by ``diagonal``, which finds the support and the signs, with
+    conjugate gradients over the support with fixed signs, up to where a sign would change.
 
     Parameters
     ----------
     product : callable
         The matrix times an array of the parameters' shape.
     precondition : callable
-        Takes a mask of parameters and returns a function that solves with an approximation of the
-        matrix over them alone.
+        Takes a mask of parameters and returns a function that solves with an approximation of the matrix
+        restricted to them.
     gradient, w, l1, diagonal : ndarray of shape (problems, size)
     inside : ndarray of bool of shape (problems, size)
     share, least : float, ndarray of shape (problems,)
-        A problem ends where about ``share`` of its decrease, or ``least``, is left undone.
+        Relative and absolute tolerance, as in `minimise_model`.
 
     Returns
     -------
@@ -163,51 +164,51 @@ def minimise_by_products(
     length = np.ones(len(w))
     reached: Any = ~inside.any(axis=1)
     products = 0
-    for _ in range(PRODUCT_ROUNDS):
+    for _ in range(MAX_PRODUCT_ROUNDS):
         slope = gradient + H_step
         scale = length[:, None] / diagonal
         moving = inside & ~reached[:, None]
         target = z - scale * slope
         target = np.sign(target) * np.maximum(np.abs(target) - scale * l1, 0.0)
         target = np.where(moving, target, z)
-        gained, z, moved, part = _move(product, slope, z, target, l1)
-        H_step += moved
+        gained, z, H_change, part = _move(product, slope, z, target, l1)
+        H_step += H_change
         products += 1
         total += gained
         length = np.where(part < 1.0, length * np.maximum(part, 0.25), length * 1.5)
-        reached |= CONFIRMED * gained <= np.maximum(share * total, least)
+        reached |= CONFIRMATION * gained <= np.maximum(share * total, least)
         if reached.all() or products > MOST_PRODUCTS:
             break
         face = inside & ((z != 0) | (l1 == 0)) & ~reached[:, None]
         sign = np.sign(z)
         subgradient = np.where(face, gradient + H_step + l1 * sign, 0.0)
-        step, step_bent, spent = _conjugate_gradients(
+        step, H_direction, spent = _conjugate_gradients(
             product, precondition(face), face, subgradient, z, l1, share, least, total
         )
         products += spent
-        # where signs would change: to the first that does, or further with those that did at 0
+        # If signs would change: up to the first change, or further with the changed parameters at 0.
         to_zero = np.divide(-z, step, out=np.full_like(z, np.inf), where=face & (l1 > 0) & (step * sign < 0))
         first = np.minimum(to_zero.min(axis=1), 1.0)
-        gained = -first * (dot(subgradient, step) + 0.5 * first * dot(step, step_bent))
+        gained = -first * (dot(subgradient, step) + 0.5 * first * dot(step, H_direction))
         near = np.where(to_zero <= first[:, None], 0.0, z + first[:, None] * step)
         crossing = first < 1.0
         if crossing.any():
             for part in (np.ones_like(first), np.sqrt(first)):
                 target = np.where(to_zero <= part[:, None], 0.0, z + part[:, None] * step)
                 target = np.where(crossing[:, None], target, z)
-                further, far, far_bent = _move(product, gradient + H_step, z, target, l1)[:3]
+                further, far, H_far = _move(product, gradient + H_step, z, target, l1)[:3]
                 products += 1
                 better = crossing & (further > gained)
                 gained = np.where(better, further, gained)
                 first[better] = 0.0
                 near[better] = far[better]
-                step_bent[better] = 0.0
-                H_step[better] += far_bent[better]
+                H_direction[better] = 0.0
+                H_step[better] += H_far[better]
                 crossing &= ~better
                 if not crossing.any():
                     break
         z = near
-        H_step += first[:, None] * step_bent
+        H_step += first[:, None] * H_direction
         total += gained
     d = z - w
     decrease = -(dot(gradient, d) + 0.5 * dot(d, H_step) + dot(l1, np.abs(z) - np.abs(w)))
@@ -217,19 +218,19 @@ def minimise_by_products(
 def _move(
     product: Solve, slope: Array, z: Array, target: Array, l1: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Move from z towards another point as far as that lowers the model for sure.
+    """Move from z towards another point, to the minimum of an upper bound of the model on the way.
 
-    Returns what is gained at least, the new z, H times the way, and the part of it that was gone.
+    Returns a lower bound of the gain, the new z, H times the change of z, and the fraction of the way taken.
     """
     way = target - z
-    H_p = product(way)
+    H_way = product(way)
     first = dot(slope, way) + dot(l1, np.abs(target) - np.abs(z))
-    second = dot(way, H_p)
-    down = first < 0
-    part = np.divide(-first, second, out=np.ones_like(first), where=down & (second > -first))
-    gone = np.where(down, part, 0.0)[:, None]
-    z = np.where(gone == 1.0, target, z + gone * way)
-    return np.where(down, -part * (first + 0.5 * part * second), 0.0), z, gone * H_p, part
+    second = dot(way, H_way)
+    descends = first < 0
+    part = np.divide(-first, second, out=np.ones_like(first), where=descends & (second > -first))
+    taken = np.where(descends, part, 0.0)[:, None]
+    z = np.where(taken == 1.0, target, z + taken * way)
+    return np.where(descends, -part * (first + 0.5 * part * second), 0.0), z, taken * H_way, part
 
 
 def _conjugate_gradients(
