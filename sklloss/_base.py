@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
+import joblib
 import numpy as np
 import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
@@ -26,12 +27,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Warnings -------------------------------------------------------------------------------------------------
 
-# scikit-learn's frames are skipped too: where it has callbacks, it wraps `fit`.
-_SKIPPED = (os.path.dirname(__file__) + os.sep, os.path.dirname(sklearn.__file__) + os.sep)
+# The frames of these packages are skipped: scikit-learn and joblib may call `fit` for the user.
+_SKIPPED = tuple(os.path.dirname(file) + os.sep for file in (__file__, sklearn.__file__, joblib.__file__))
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning that is attributed to the innermost caller outside sklloss and scikit-learn.
+    """Issue a warning that names the line of the user, however deep in the package it arises.
 
     Parameters
     ----------

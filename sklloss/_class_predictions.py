@@ -208,6 +208,12 @@ class ClassPredictions:
         return on_host(self.classes_, "classes_")
 
 
+def accuracy(predicted, correct, weight):
+    """The weighted share of correct rows; a row of several labels is correct if all of them are."""
+    right = predicted == correct
+    return float(np.average(right if right.ndim == 1 else right.all(axis=1), weights=weight))
+
+
 def _namespace(array):
     return np if type(array) is np.ndarray else array_namespace(array)
 

@@ -390,7 +390,7 @@ def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -
 def target_array(y: Any, name: str, n_samples: int) -> NDArray[Any]:
     """Y without NaN as an array (n,) or (n, outputs) of numbers or labels; a sparse y becomes dense."""
     if y is None:
-        raise ValueError(f"this estimator requires {name} to be passed, but the target {name} is None")
+        raise ValueError(f"This estimator requires {name} to be passed, but the target {name} is None")
     y = on_host(y, name)
     if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuf" and len(y) == n_samples:
         if y.dtype.kind == "f" and not _has_finite_sum(y):

@@ -24,6 +24,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss._base import VersionStamp, unchanged_on_error, warn
+from sklloss._class_predictions import accuracy
 from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
 from sklloss.data.dataset import Dataset, check_rows
@@ -440,8 +441,7 @@ def _scoring(scoring, y, loss):
 
 
 def _accuracy(X, correct, weight, model):
-    right = model._decide(model._raw(X)) == correct
-    return np.average(right if right.ndim == 1 else right.all(axis=1), weights=weight)
+    return accuracy(model._decide(model._raw(X)), correct, weight)
 
 
 def _neg_log_loss(X, codes, weight, model):

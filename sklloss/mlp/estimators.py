@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
-from sklloss._class_predictions import ClassPredictions
+from sklloss._class_predictions import ClassPredictions, accuracy
 from sklloss.arrays.device import to_device
 from sklloss.data.checks import (
     Array,
@@ -456,10 +456,8 @@ class MLPClassifier(ClassPredictions, ClassifierMixin, BaseMLP):
         """Accuracy on the held-out rows; NaN if any score is not finite."""
         if not np.isfinite(raw).all():
             return float("nan")
-        right = self._choose(raw[:, 0] if self._kind == "binary" else raw) == held_out.y
-        if right.ndim == 2:
-            right = right.all(axis=1)
-        return float(np.average(right, weights=held_out.weight))
+        predicted = self._choose(raw[:, 0] if self._kind == "binary" else raw)
+        return accuracy(predicted, held_out.y, held_out.weight)
 
 
 def _likeliest(data):
