@@ -69,13 +69,13 @@ def code_classes(
             _refuse_fractions(y, name)
         if y.ndim == 1 and kind != "softmax" and _is_continuous(y):
             softmax = False
-    if softmax:
-        return _code_softmax(data, y, columns, class_weight, classes, name)
+    if y.ndim == 2 and softmax:
+        return _code_probabilities(data, y, columns, class_weight, classes, name)
     if y.ndim == 2:
         return _code_multilabel(data, y, columns, class_weight, kind, classes, name)
     if kind == "multilabel" and classes is not None:
         raise ValueError(f"{name} must have shape (n, {len(classes)}) as in training, got shape {y.shape}")
-    return _code_sigmoids(data, y, class_weight, classes, name)
+    return _code_labels(data, y, softmax, class_weight, classes, name)
 
 
 def _coded(
@@ -104,49 +104,51 @@ def _refuse_fractions(y: Values, name: str) -> None:
         )
 
 
-def _code_sigmoids(
-    data: Dataset, y: Values, class_weight: ClassWeight, classes: Values | None, name: str
+def _code_labels(
+    data: Dataset, y: Values, softmax: bool, class_weight: ClassWeight, classes: Values | None, name: str
 ) -> Dataset:
+    """Code labels (n,), or probabilities (n,) of the second of two classes."""
     if _is_continuous(y):
-        outside = (y < 0) | (y > 1)
-        if outside.any():
-            row = int(np.argmax(outside))
-            raise ValueError(
-                f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; "
-                f"row {row} has {y[row]}"
-            )
-        classes = np.array([0, 1]) if classes is None else classes
-        if len(classes) != 2:
-            raise ValueError(
-                f"{name} holds probabilities of the second of two classes, but there are {len(classes)}"
-            )
-        return _code_binary(data, y.astype(np.float64), classes, class_weight)
+        return _code_fractions(data, y, softmax, class_weight, classes, name)
     classes, codes = _label_codes(y, classes, name)
     if len(classes) == 2:
         return _code_binary(data, codes.astype(np.float64), classes, class_weight)
-    if not isinstance(class_weight, str):
+    if softmax or not isinstance(class_weight, str):
         weight = _weigh_codes(data, codes, classes, class_weight)
-        return _coded(data, "one-vs-rest", classes, None, codes, weight)
+        return _coded(data, "softmax" if softmax else "one-vs-rest", classes, None, codes, weight)
     # Balanced within each one-vs-rest problem, as if each were fitted alone.
     onehot = (codes[:, None] == np.arange(len(classes))).astype(np.float64)
     values, weight = _mix_weights(data, onehot, [class_weight] * len(classes))
     return _coded(data, "one-vs-rest", classes, values, None, weight)
 
 
-def _code_softmax(
+def _code_fractions(
+    data: Dataset, y: Values, softmax: bool, class_weight: ClassWeight, classes: Values | None, name: str
+) -> Dataset:
+    if softmax:
+        raise ValueError(
+            f"Unknown label type: continuous. {name} must hold class labels, or class probabilities of shape "
+            f"(n, K); got real numbers of shape {y.shape}"
+        )
+    outside = (y < 0) | (y > 1)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(
+            f"Unknown label type: continuous. {name} must hold class labels, or probabilities in [0, 1]; row "
+            f"{row} has {y[row]}"
+        )
+    classes = np.array([0, 1]) if classes is None else classes
+    if len(classes) != 2:
+        raise ValueError(
+            f"{name} holds probabilities of the second of two classes, but there are {len(classes)}"
+        )
+    return _code_binary(data, y.astype(np.float64), classes, class_weight)
+
+
+def _code_probabilities(
     data: Dataset, y: Values, columns: Any, class_weight: ClassWeight, classes: Values | None, name: str
 ) -> Dataset:
-    if y.ndim == 1:
-        if _is_continuous(y):
-            raise ValueError(
-                f"Unknown label type: continuous. {name} must hold class labels, or class probabilities of "
-                f"shape (n, K); got real numbers of shape {y.shape}"
-            )
-        classes, codes = _label_codes(y, classes, name)
-        if len(classes) == 2:
-            return _code_binary(data, codes.astype(np.float64), classes, class_weight)
-        weight = _weigh_codes(data, codes, classes, class_weight)
-        return _coded(data, "softmax", classes, None, codes, weight)
+    """Code class probabilities (n, K)."""
     y = _probability_rows(y, name)
     if classes is None:
         y, classes = _named_classes(y, columns, name)
@@ -162,8 +164,7 @@ def _code_softmax(
         shares = y * class_weights
         mixture = shares.sum(axis=1)
         y = np.divide(shares, mixture[:, None], out=y.copy(), where=mixture[:, None] > 0)
-        weight = (_ones_or(weight, y.shape[0]) * mixture).astype(data.dtype)
-        _check_some_weight(weight)
+        weight = _product_in_dtype(_ones_or(weight, y.shape[0]) * mixture, data.dtype)
     if len(classes) == 2:
         y = y[:, 1:]
     kind = "binary" if len(classes) == 2 else "softmax"
@@ -340,9 +341,7 @@ def _mix_weights(
         mixture = y * one + (1 - y) * zero
         values[:, k] = np.divide(y * one, mixture, out=y.copy(), where=mixture > 0)
         weights[:, k] = mixture * base
-    weights = weights.astype(data.dtype)
-    _check_some_weight(weights)
-    return np.ascontiguousarray(values, dtype=data.dtype), weights
+    return np.ascontiguousarray(values, dtype=data.dtype), _product_in_dtype(weights, data.dtype)
 
 
 def _weigh_codes(
@@ -351,11 +350,9 @@ def _weigh_codes(
     """The weights of the rows times the class weights."""
     if class_weight is None:
         return data.weight
-    masses = np.bincount(codes, weights=_ones_or(data.weight, len(codes)), minlength=len(classes))
-    class_weights = _class_weights(class_weight, classes, masses)
-    weight = (_ones_or(data.weight, len(codes)) * class_weights[codes]).astype(data.dtype)
-    _check_some_weight(weight)
-    return weight
+    base = _ones_or(data.weight, len(codes))
+    masses = np.bincount(codes, weights=base, minlength=len(classes))
+    return _product_in_dtype(base * _class_weights(class_weight, classes, masses)[codes], data.dtype)
 
 
 def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> Values:
@@ -381,11 +378,14 @@ def _class_weights(class_weight: ClassWeight, classes: Any, masses: Values) -> V
     )
 
 
-def _check_some_weight(weight: Values) -> None:
+def _product_in_dtype(weight: Values, dtype: np.dtype[Any]) -> Values:
+    """Sample weights times class weights in the dtype; a ValueError if one overflows or all are 0."""
+    weight = weight.astype(dtype)
     if not np.isfinite(weight).all():
         raise ValueError("class_weight and sample_weight multiply to a weight that is not finite")
     if not weight.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight")
+    return weight
 
 
 def _ones_or(weight: Values | None, n: int) -> Values:
