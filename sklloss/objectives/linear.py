@@ -111,7 +111,7 @@ class LinearObjective:
     def _reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         if isinstance(array, np.ndarray):
             return array.reshape(shape)
-        return self.vectors.xp.reshape(array, shape)  # type: ignore[union-attr]  # a device array has ArrayVectors
+        return self.vectors.xp.reshape(array, shape)
 
     @functools.cached_property
     def _varying_columns(self) -> tuple[Floats, Array] | None:
@@ -132,19 +132,12 @@ class LinearObjective:
         return array if varying is None else array * varying[not isinstance(array, np.ndarray)]
 
     @functools.cached_property
-    def _ridge_on_device(self) -> Array:
+    def _device_ridge(self) -> Array:
         return self.vectors.put(self.ridge)
 
-    def value_and_gradient(self, w: Array, *, keep_curvature: bool = False) -> tuple[Array, Array]:
-        """Value of each problem, (problems,), and its gradient, (problems, size).
-
-        With ``keep_curvature``, w becomes the point of `product`, `local_preconditioner` and the like.
-        """
-        if keep_curvature:
-            self._point = w
-        sums, gradient = self.rows.value_and_gradient(
-            self._without_constant_columns(self.coef(w)), keep_curvature=keep_curvature
-        )
+    def value_and_gradient(self, w: Array) -> tuple[Array, Array]:
+        """Value of each problem, (problems,), and its gradient, (problems, size)."""
+        sums, gradient = self.rows.value_and_gradient(self._without_constant_columns(self.coef(w)))
         return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def precise_gradient(self, w: Floats) -> tuple[Floats, Floats]:
@@ -263,7 +256,10 @@ class LinearObjective:
 
     def linearise(self, w: Array) -> tuple[Array, Array]:
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
-        return self.value_and_gradient(w, keep_curvature=True)
+        self._point = w
+        w_varying = self._without_constant_columns(self.coef(w))
+        sums, gradient = self.rows.value_and_gradient(w_varying, keep_curvature=True)
+        return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def product(self, direction: Array) -> Array:
         """The Hessian at the last linearised point times a direction; the next product overwrites it."""
@@ -273,7 +269,7 @@ class LinearObjective:
         product = self._reshape(product, self.shape)
         if not isinstance(direction, np.ndarray):
             product = product if self.scale == 1.0 else product * self.scale
-            return product + self._ridge_on_device * direction if self.penalised else product
+            return product + self._device_ridge * direction if self.penalised else product
         if self.scale != 1.0:
             product *= self.scale
         if self.penalised:
@@ -381,7 +377,7 @@ class LinearObjective:
             matrix = self.rows.curvature_bound * self.scale * self.rows.gram()
             np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
             return BlockSolver(matrix[None], self.small_ridge)
-        return DiagonalSolver(1.0 / self.diagonal()[0, : self.rows.width])
+        return DiagonalSolver(self.diagonal()[0, : self.rows.width])
 
     def local_preconditioner(self) -> Preconditioner | None:
         """As `preconditioner`, with the diagonal blocks of the Hessian at the last linearised point.
@@ -433,22 +429,14 @@ class LinearObjective:
 
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """Value and gradient of the objective from those of the loss sums, which may be overwritten."""
-        if not isinstance(w, np.ndarray):
-            return self._with_penalty_on_device(w, sums, gradient)
-        gradient = gradient.reshape(self.shape)
-        gradient *= self.scale
-        value = self.scale * sums
-        if self.penalised:
-            penalty_gradient = self.ridge * w
-            value = value + 0.5 * np.einsum("bi,bi->b", penalty_gradient, w)
-            gradient += penalty_gradient
-        return value, gradient
-
-    def _with_penalty_on_device(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         gradient = self._reshape(gradient, self.shape)
         if self.scale != 1.0:
-            sums, gradient = self.scale * sums, self.scale * gradient
+            sums = self.scale * sums
+            gradient *= self.scale
         if not self.penalised:
             return sums, gradient
-        penalty_gradient = self._ridge_on_device * w
-        return sums + 0.5 * self.vectors.dot(penalty_gradient, w), gradient + penalty_gradient
+        on_host = isinstance(w, np.ndarray)
+        penalty_gradient = (self.ridge if on_host else self._device_ridge) * w
+        gradient += penalty_gradient
+        value = sums + 0.5 * (NUMPY if on_host else self.vectors).dot(penalty_gradient, w)
+        return value, gradient

@@ -8,7 +8,13 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklloss.objectives.passes import EpochPlan, Floats, Indices
-from sklloss.objectives.preconditioners import WIDEST_BLOCKS, Coordinates, Preconditioner, coordinates_of
+from sklloss.objectives.preconditioners import (
+    WIDEST_BLOCKS,
+    BlockSolver,
+    Coordinates,
+    DiagonalSolver,
+    Preconditioner,
+)
 
 if TYPE_CHECKING:
     from sklloss.objectives.linear import LinearObjective
@@ -215,9 +221,8 @@ class StreamBatches(_Batches):
         curvature = curvature * self.objective.scale
         if curvature.ndim == 3:
             np.einsum("bii->bi", curvature)[:] += self._ridge
-        else:
-            curvature += self._ridge[0]
-        return coordinates_of(curvature, self.objective.small_ridge)
+            return BlockSolver(curvature, self.objective.small_ridge).coordinates()
+        return DiagonalSolver(curvature + self._ridge[0]).coordinates()
 
     def distance(self, w: Floats, coordinates: Coordinates, total: float) -> float:
         """The root mean square distance, in the coordinates, from w to the optimum of a whole stream.
@@ -293,9 +298,9 @@ class DualAscent:
     def of(cls, objective: LinearObjective) -> DualAscent | None:
         """A dual ascent for an objective whose only penalty is L2; None where it is not available or slow."""
         rows = objective.rows
-        if not objective.penalised or objective.l1.any() or not rows.supports_dual_ascent:
+        sizes = None if not objective.penalised or objective.l1.any() else rows.dual_sizes()
+        if sizes is None:
             return None
-        sizes = rows.dual_sizes()
         curvature = rows.initial_curvature * (objective.scale * sizes[0] * sizes[1])
         most = MOST_STEP_CURVATURE_FEW if rows.outputs < FEW_OUTPUTS else MOST_STEP_CURVATURE
         # False for a NaN as well

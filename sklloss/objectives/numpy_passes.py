@@ -302,13 +302,10 @@ class NumPyPasses(Passes):
 
     # Dual ascent ---------------------------------------------------------------------------------------
 
-    @property
-    def supports_dual_ascent(self) -> bool:
-        """Whether X is a CSR matrix and the kernel of the loss states second derivatives."""
-        return self.sparse and self.compiled and self.loss.curvature_buffer is not None and self.n > 0
-
-    def dual_sizes(self) -> tuple[float, float, float]:
-        """See `Passes.dual_sizes`."""
+    def dual_sizes(self) -> tuple[float, float, float] | None:
+        """See `Passes.dual_sizes`; for a CSR matrix and a kernel that states second derivatives."""
+        if not (self.sparse and self.compiled and self.loss.curvature_buffer is not None and self.n > 0):
+            return None
         weight = self.row_weights()
         squares, sums = np.zeros(self.features), np.zeros(self.features)
         gradient_kernels.weighted_columns(*self._arrays, weight, squares, sums)

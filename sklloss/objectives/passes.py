@@ -98,7 +98,7 @@ class Passes(ABC):
     - `_rows_as_numpy` and `_same_as_first_row`, reads of a dense X for centering.
 
     It may override `newton_steps`, which solves small problems in one call, and the methods of dual ascent,
-    from `supports_dual_ascent` on. Everything else is written in terms of these methods.
+    from `dual_sizes` on. Everything else is written in terms of these methods.
 
     What callers rely on:
 
@@ -291,14 +291,12 @@ class Passes(ABC):
 
     # Dual ascent ------------------------------------------------------------------------------------
 
-    @property
-    def supports_dual_ascent(self) -> bool:
-        """Whether the methods of dual ascent are implemented for this X and this loss."""
-        return False
+    def dual_sizes(self) -> tuple[float, float, float] | None:
+        """The mean weight, the mean squared norm of a row, and relative to that the mean product of two.
 
-    def dual_sizes(self) -> tuple[float, float, float]:
-        """The mean weight, the mean squared norm of a row, and relative to that the mean product of two."""
-        raise NotImplementedError
+        None if the methods of dual ascent are not implemented for this X and this loss.
+        """
+        return None
 
     def dual_state(self) -> tuple[Any, ...]:
         """Coefficients, intercepts, sums and dual variables, all 0, for `dual_epoch` to change."""
@@ -351,10 +349,13 @@ class Passes(ABC):
         sample = self.data.every(step)
         if sample.weight is not None and not sample.weight.any():
             return None
+        return self._passes_over(sample, self.loss)
+
+    def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
+        """Passes over other data or with another loss, with the same center."""
         return type(self)(
-            sample, self.loss,
-            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
-        )  # fmt: skip
+            data, loss, fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center
+        )
 
     def weighted_rows(self) -> Indices:
         """The numbers of the rows whose weight is not 0."""
@@ -408,11 +409,7 @@ class Passes(ABC):
         weight = self.weight if self.weight is None or self.weight.ndim == 1 else self.weight.mean(axis=1)
         data = Dataset(self.X, np.zeros((self.n, 1), dtype=self.dtype), weight=weight)
         # a loss whose second derivative is 1 everywhere
-        passes = type(self)(
-            data, HalfSquaredError(),
-            fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=self.center,
-        )  # fmt: skip
-        return passes.hessian(np.zeros((1, self.width)))[2][0]
+        return self._passes_over(data, HalfSquaredError()).hessian(np.zeros((1, self.width)))[2][0]
 
     @abstractmethod
     def _rows_as_numpy(self, rows: slice | Indices) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -164,18 +165,21 @@ class DiagonalSolver:
 
     Parameters
     ----------
-    inverse : array of shape (width,)
-        The inverse of the diagonal.
-    xp : module
-        The namespace of ``inverse`` and of the right-hand sides.
+    diagonal : ndarray of shape (width,)
+        Numbers that are not positive count as 1.
     """
 
-    def __init__(self, inverse: Array, xp: Any = np) -> None:
-        self._inverse, self._xp = inverse, xp
+    def __init__(self, diagonal: Floats) -> None:
+        if not np.isfinite(diagonal).all():
+            raise ValueError(TOO_LARGE)
+        self._inverse: Array = 1.0 / np.where(diagonal > 0, diagonal, 1.0)
+        self._xp: Any = np
 
     def to_device(self, vectors: ArrayVectors) -> DiagonalSolver:
         """See `Preconditioner.to_device`."""
-        return DiagonalSolver(vectors.put(self._inverse), vectors.xp)
+        solver = copy.copy(self)
+        solver._inverse, solver._xp = vectors.put(self._inverse), vectors.xp
+        return solver
 
     def coordinates(self) -> Coordinates:
         """See `Preconditioner.coordinates`; U is None."""
@@ -185,23 +189,6 @@ class DiagonalSolver:
         """The solution for the right-hand side x."""
         rows = self._xp.reshape(x, (-1, self._inverse.shape[0]))
         return self._xp.reshape(rows * self._inverse, x.shape)
-
-
-def coordinates_of(curvature: Floats, ridge: float) -> Coordinates:
-    """See `Preconditioner.coordinates`.
-
-    Parameters
-    ----------
-    curvature : ndarray of shape (outputs, width, width) or (width,)
-        Lower triangles of a matrix for each output, or one diagonal for all outputs.
-    ridge : float
-        See `BlockSolver`.
-    """
-    if curvature.ndim == 3:
-        return BlockSolver(curvature, ridge).coordinates()
-    if not np.isfinite(curvature).all():
-        raise ValueError(TOO_LARGE)
-    return DiagonalSolver(1.0 / np.where(curvature > 0, curvature, 1.0)).coordinates()
 
 
 class DeviceInverse:

@@ -236,7 +236,7 @@ def test_many_rows_on_a_device_start_from_a_sample():
 
 def test_sparse_rows_on_a_device_are_solved_without_a_dual_ascent(monkeypatch):
     objectives = pair("several", torch_device(), container=scipy.sparse.csr_matrix)
-    assert not objectives[1].rows.supports_dual_ascent
+    assert objectives[1].rows.dual_sizes() is None
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
     assert objectives[1].dual_ascent() is None
     for solver in (lbfgs, newton_cg):
