@@ -17,7 +17,7 @@ import memory
 import problems
 import rivals
 
-SMALL = 3000  # rows of the fit that comes before one whose memory is measured
+SMALL = 3000  # rows of the warm-up fit before one whose memory is measured
 
 
 class RivalError(Exception):
@@ -33,7 +33,7 @@ class RivalTimeoutError(RivalError):
 
 
 class Worker:
-    """One rival's process; started when first asked, and again after it was lost."""
+    """One rival's process, started at the first request, and again after it was lost."""
 
     def __init__(self, rival, options):
         self.rival = rival
@@ -42,7 +42,7 @@ class Worker:
         self.ready = False
 
     def begin(self):
-        """Start the process, if it is not up, without waiting for its imports."""
+        """Start the process unless it runs, without waiting for its imports."""
         if self.process is not None:
             return
         context = multiprocessing.get_context("spawn")
@@ -64,7 +64,7 @@ class Worker:
         self.connection.send(("ready", ()))
 
     def ask(self, what, *args, limit=600.0):
-        """Ask the process for something, waiting at most ``limit`` seconds."""
+        """Call a method of the process's `_Requests`, and wait at most ``limit`` seconds for its result."""
         self.begin()
         if not self.ready:
             self.ready = True
@@ -106,11 +106,11 @@ class Worker:
 
 
 def _serve(connection, name, options):
-    """The other end of a Worker: answer until the connection closes."""
+    """The process of a `Worker`: answer requests until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries that print would garble the table
-    desk = _Desk(rivals.get(name), options)
+    desk = _Requests(rivals.get(name), options)
     while True:
         try:
             what, args = connection.recv()
@@ -123,8 +123,8 @@ def _serve(connection, name, options):
         connection.send(reply)
 
 
-class _Desk:
-    """What a worker can be asked."""
+class _Requests:
+    """The requests that a worker answers."""
 
     def __init__(self, rival, options):
         self.rival = rival
@@ -146,7 +146,7 @@ class _Desk:
         return self.rival.ladder(self._load(name), way)
 
     def memory(self, name, way):
-        """Bytes by which a fit at the defaults raises the resident memory, at its peak, and what stays."""
+        """Bytes by which a fit with default settings raises the resident memory, at its peak and after."""
         problem = self._load(name)
         small = dataclasses.replace(problem, X=problem.X[:SMALL], y=problem.y[:SMALL])
         with warnings.catch_warnings():
@@ -162,7 +162,7 @@ class _Desk:
         return found
 
     def time(self, name, way, setting, number, least):
-        """Run ``number`` times, and until ``least`` seconds are spent; the median, and what was found."""
+        """Run ``number`` times and ``least`` seconds at least; the median time, and what `Job.read` gives."""
         key = (name, way, repr(setting))
         if key != self.key:
             self.job = None  # frees what it holds before the next one is made

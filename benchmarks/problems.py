@@ -1,7 +1,7 @@
-"""The problems: named, made from a fixed seed or read from a file, the same in every process.
+"""The problems, made from a fixed seed or read from a file, the same in every process.
 
-A problem is a function registered by `problem`; its name is how the command line, the workers and the
-tables speak of it. The classes below say what each group measures.
+A problem is a function registered by `problem` under the name that the command line, the workers and the
+tables use. The classes below say what each group measures.
 """
 
 import os
@@ -112,14 +112,14 @@ class NetworkProblem:
 
 @dataclass
 class DeviceLinearProblem(LinearProblem):
-    """The same for adapters that work on ``device``, as torch calls it, in float32."""
+    """A `LinearProblem` for adapters that work on ``device``, by torch's name, in float32."""
 
     device: str = "cpu"
 
 
 @dataclass
 class DeviceNetworkProblem(NetworkProblem):
-    """The same for adapters that work on ``device``."""
+    """A `NetworkProblem` for adapters that work on ``device``."""
 
     device: str = "cpu"
 
@@ -226,7 +226,7 @@ def selected(group, *, quick, data, only=()):
 def _kernel_case(loss, dtype, rows, outputs, parameter=0.0):
     rng = np.random.default_rng(0)
     raw = (3 * rng.standard_normal((rows, outputs))).astype(dtype)
-    if loss in ("cross_entropy", "softmax_focal"):
+    if loss in ("cross_entropy", "softmax_focal", "generalized_cross_entropy"):
         codes = rng.integers(0, outputs, rows).astype(np.intp)
         return KernelCase(loss, raw, codes=codes, parameter=parameter)
     if loss in ("log_loss", "focal", "squared_hinge"):
@@ -249,6 +249,7 @@ for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2
         ("softmax-1000", "cross_entropy", _thousand, 1000, 0.0),
         ("focal", "focal", 1_000_000, 1, 2.0),
         ("softmax_focal-10", "softmax_focal", 100_000, 10, 2.0),
+        ("generalized_cross_entropy-10", "generalized_cross_entropy", 100_000, 10, 0.7),
         ("half_squared_error", "half_squared_error", 1_000_000, 1, 0.5),
         ("absolute_error", "absolute_error", 1_000_000, 1, 0.0),
         ("huber", "huber", 1_000_000, 1, 1.35),

@@ -278,6 +278,8 @@ def kernel_loss(case):
     if case.codes is not None:
         shifted = raw - raw.max(axis=1, keepdims=True)
         log_p = shifted[np.arange(len(raw)), case.codes] - np.log(np.exp(shifted).sum(axis=1))
+        if case.loss == "generalized_cross_entropy":
+            return float(-(np.expm1(case.parameter * log_p) / case.parameter).sum())
         return float(-((1 - np.exp(log_p)) ** case.parameter * log_p).sum())
     y = case.target.astype(np.float64)
     d = raw - y

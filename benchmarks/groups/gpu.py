@@ -1,4 +1,4 @@
-"""Linear classifiers and networks on a device of torch's, beside scikit-learn's dispatch and torch's loops.
+"""Linear classifiers and networks on a device of torch's, against scikit-learn's dispatch and torch's loops.
 
 The linear ones are timed to a gap of the optimum, the networks by the epoch, as in the groups of those names.
 """
@@ -26,7 +26,7 @@ print(json.dumps([device, name]))
 
 
 def find_device(given):
-    """What torch calls the device, the one that was asked for or the best; and what people call it."""
+    """Torch's name of the requested device, or of the best one, and the name that people know it by."""
     probe = subprocess.run(
         [sys.executable, "-c", _PROBE, given or ""], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Settings found by earlier climbs: they are tried first, so that a second run need not climb again."""
+"""Settings found by earlier runs, which later runs try first."""
 
 import importlib.metadata
 import json
@@ -7,9 +7,9 @@ import rivals
 
 
 class Known:
-    """Of each rival's way of each problem: the setting that reached each gap, and the last that did not.
+    """For each problem and way: the setting that reached each gap, and the last one that did not.
 
-    Those of sklloss are never kept: it is what changes.
+    Those of sklloss are not kept, because sklloss is what changes.
     """
 
     def __init__(self, folder, fresh):
@@ -22,7 +22,7 @@ class Known:
         return f"{problem_key} / {rival} {' '.join(versions)} / {way}"
 
     def order(self, problem_key, rival, way, ladder, gaps):
-        """Settings to try, in order, each with the seconds that it is known to take, or None."""
+        """The settings to try, in order, each with the seconds that it took before, or None."""
         found = self.all.get(self._key(problem_key, rival, way), {})
         first = [found[f"{gap:.0e}"] for gap in sorted(gaps, reverse=True) if f"{gap:.0e}" in found]
         if len(first) < len(gaps) and "failed" in found:
@@ -32,7 +32,7 @@ class Known:
         return [(r["setting"], r["seconds"]) for r in first] + [(setting, None) for setting in ladder[start:]]
 
     def keep(self, problem_key, rival, way, reached, failed):
-        """Keep rungs by gap, and the setting that was last tried in vain."""
+        """Keep the setting for each gap, and the last setting that reached none."""
         if rival == rivals.OURS:
             return
         found = {f"{gap:.0e}": {k: rung[k] for k in ("setting", "seconds")} for gap, rung in reached.items()}

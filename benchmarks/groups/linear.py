@@ -14,10 +14,10 @@ import rivals
 from groups import linear_other
 from groups.session import OURS, finish, ours_by_round
 
-CLOSE = 1.5  # a solver that took this much longer than its rival's fastest may be it: the turns will tell
-PATIENCE = 150.0  # seconds that scikit-learn's default solver gets at least: everyone asks for its time
-LONG = 5.0  # seconds beside which imports and the start of pools are nothing
-SLOW = 5  # an entrant this many times slower than the fastest takes one turn only, if it is long
+CLOSE = 1.5  # solvers up to this much slower than their library's fastest take part in the turns too
+PATIENCE = 150.0  # least time limit of scikit-learn's default solver, whose time is always of interest
+LONG = 5.0  # seconds of a fit from which imports and the start of thread pools are negligible
+SLOW = 5  # a long fit that takes this many times as long as the fastest gets only one turn
 
 
 def run(session):
@@ -212,7 +212,7 @@ def _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit):
 
 
 def _defaults(session, problem, default_way, optimum, limit):
-    """Each rival as it comes: the time, the gap, and whether it warned."""
+    """Each rival with its default settings: the time, the gap, and whether it warned."""
     entries, values = [], {}
     entrants = [(rival, way, None) for rival, way in default_way.items() if rivals.get(rival).defaults]
     if problem.every_default:

@@ -1,10 +1,10 @@
-"""Linear classifiers beside fits to a gap: searches, predictions of one row, peak memory."""
+"""Other measurements of linear classifiers: searches, predictions of one row, peak memory."""
 
 import measure
 
 from groups.session import OURS, finish, ours_by_round
 
-SLOW = 5  # a search this many times slower than the fastest takes one turn only, if it is long
+SLOW = 5  # a long search that takes this many times as long as the fastest gets only one turn
 
 
 def _rows(session, group, name, target, entrants, results):

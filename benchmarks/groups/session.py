@@ -1,4 +1,4 @@
-"""What the groups share: options, one worker per rival, progress lines and the rows measured so far."""
+"""The state of a run: options, one worker per rival, progress lines and the rows measured so far."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ OURS = rivals.OURS
 
 
 class Session:
-    """Workers start when first used; rows are kept as they come, so that an interrupted run has them."""
+    """Workers start at their first use; rows are kept as they come, so that an interrupted run has them."""
 
     def __init__(self, options, results):
         self.options = options
         self.results = results
         self.rows = []
         self.notes = []
-        self.device = None  # what people call the one that group "gpu" ran on
+        self.device = None  # the name of the device of group "gpu", as people know it
         self.begin = time.perf_counter()
         self.known = Known(results, options["fresh"])
         self.workers = {}
@@ -81,7 +81,7 @@ class Session:
             return None
 
     def entrants_of(self, problem, what="ways"):
-        """(rival, way) as `entrants`, of a problem that is here: no process loads what is not for it."""
+        """As `entrants`, for a problem that is loaded here: only processes that take part load it."""
         found = []
         for name, worker in self.workers.items():
             ways = getattr(worker.rival, what)(problem, self.options)
@@ -91,7 +91,7 @@ class Session:
         return found
 
     def entrants(self, name):
-        """(rival, way) for everyone who can do the problem, ours first; errors become rows."""
+        """(rival, way) of all who can solve the problem, ours first; errors become rows."""
         found = []
         for worker in self.workers.values():
             worker.begin()  # all at once: they import side by side
@@ -106,7 +106,7 @@ class Session:
         return found
 
     def time(self, rival, name, way, setting, *, number=1, least=0.0, limit=600.0):
-        """Have a rival run a job; its answer is of `measure._Desk.time`."""
+        """Have a rival run a job; the result is that of `measure._Requests.time`."""
         return self.workers[rival].ask("time", name, way, setting, number, least, limit=limit)
 
     def about(self):

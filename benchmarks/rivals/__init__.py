@@ -1,4 +1,4 @@
-"""One adapter per rival; to add one, write its file and name it here."""
+"""One adapter per rival. To add one, write its file and list an instance of it here."""
 
 from rivals import celer_, liblinear_, skglm_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
 

@@ -1,4 +1,4 @@
-"""What an adapter gives: which problems it can do, in which ways, and one job to be timed."""
+"""The interface of an adapter: which problems a library can solve, by which solvers, and the job to time."""
 
 import importlib.metadata
 import importlib.util
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import problems
 
-NEWTON_CHOLESKY_UP_TO = 3000  # unknowns up to which it is tried; its Hessian grows with their square
+NEWTON_CHOLESKY_UP_TO = 3000  # most unknowns for newton-cholesky, whose Hessian has their number squared
 
 
 @dataclass
 class Job:
-    """``setup()`` untimed before each run, ``run()`` timed, ``read(result)`` untimed after the last."""
+    """The work of one turn: ``run()`` is timed; ``setup()`` before each run and ``read(result)`` are not."""
 
     run: Any
     read: Any
@@ -22,11 +22,14 @@ class Job:
 
 
 class Rival:
-    """An adapter. Imports its library inside methods only: the benchmark's own process never loads it.
+    """An adapter of a library, which it imports inside methods only: the main process never loads it.
 
-    A *way* is one manner of doing a problem (a solver, a build); the first that `ways` names is the one that
-    a user gets who asks for nothing. A *setting* is one rung of a way's `ladder`, loose to tight; None
-    stands for the library's defaults, and {} for a way's default tolerance.
+    A *way* is one method of solving a problem (a solver, a build); the first that `ways` returns is the
+    library's default. A *setting* is one step of a way's `ladder`, from loose to tight; None stands for the
+    library's default settings, and {} for a way at its default tolerance.
+
+    For each kind of problem a subclass may define three methods, such as ``linear_ways``, ``linear_ladder``
+    and ``linear_job``; a kind without methods is left out. `_of` lists the kinds.
     """
 
     name = ""
@@ -36,7 +39,7 @@ class Rival:
     defaults = True  # whether it has an estimator whose defaults a user would take
 
     def absent(self):
-        """Say in one line why this rival cannot run, else None."""
+        """Why this rival cannot run, in one line; None if it can."""
         if importlib.util.find_spec(self.module) is None:
             return f"{self.packages[0]} is not installed"
         return None
@@ -46,7 +49,7 @@ class Rival:
         __import__(self.module)
 
     def about(self):
-        """Versions, and the thread pools that its process holds."""
+        """Versions, and the thread pools of its process."""
         said = {package: importlib.metadata.version(package) for package in self.packages}
         try:
             from threadpoolctl import threadpool_info
@@ -57,7 +60,7 @@ class Rival:
         return said
 
     def ways(self, problem, options):
-        """The ways to do the problem, () if it cannot."""
+        """The ways to solve the problem; () if it cannot."""
         return self._of(problem, "ways")(problem, options)
 
     def ladder(self, problem, way):
@@ -69,7 +72,7 @@ class Rival:
         return self._of(problem, "job")(problem, way, setting)
 
     def default_ways(self, problem, options):
-        """Ways to be timed at their default tolerances too, where the problem asks for every one."""
+        """Ways to time at their default tolerance too, if the problem has ``every_default``."""
         return ()
 
     def _of(self, problem, what):
@@ -87,7 +90,7 @@ class Rival:
 
 
 def on_device(device, run, read=None):
-    """A job on a device of torch's: the clock is read when all that was asked of it is done."""
+    """A job on a device of torch's, timed until the device has finished."""
 
     def wait():
         if device != "cpu":
@@ -104,12 +107,12 @@ def on_device(device, run, read=None):
 
 
 def host(array):
-    """A tensor on any device, or what NumPy knows, in NumPy."""
+    """A NumPy array from a tensor on any device or anything array-like."""
     return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
 
 
 def read_linear(model):
-    """What the judge needs of a fitted classifier in scikit-learn's manner."""
+    """Coefficients and iterations of a fitted classifier with scikit-learn's attributes."""
     n_iter = np.ravel(host(getattr(model, "n_iter_", [])))
     return {
         "coef": host(model.coef_),
@@ -119,7 +122,7 @@ def read_linear(model):
 
 
 def read_ovr(model):
-    """The same of a OneVsRestClassifier over such classifiers."""
+    """The same for a OneVsRestClassifier of such classifiers."""
     fitted = [read_linear(one) for one in model.estimators_]
     iterations = [one["n_iter"] for one in fitted if one["n_iter"] is not None]
     return {
@@ -130,7 +133,7 @@ def read_ovr(model):
 
 
 def fit_and_read(problem, make):
-    """A job that fits ``make()``, of a binary classifier's interface if y is binary, one for each label."""
+    """A job that fits the classifier ``make()``; for a multi-label problem one classifier for each label."""
 
     def run():
         from sklearn.multiclass import OneVsRestClassifier
@@ -144,7 +147,7 @@ def fit_and_read(problem, make):
 
 
 def predict_one(problem, model):
-    """A job that asks a model, fitted here, untimed, for the probabilities of the problem's rows."""
+    """A job that predicts probabilities of the problem's rows with a model that is fitted here, untimed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(problem.X, problem.y)
@@ -153,12 +156,12 @@ def predict_one(problem, model):
 
 
 def read_network(model):
-    """Weights of a fitted network in scikit-learn's manner."""
+    """Weights of a fitted network with scikit-learn's attributes."""
     return {"coefs": [host(a) for a in model.coefs_], "intercepts": [host(a) for a in model.intercepts_]}
 
 
 def network_of(problem, setting, Network, **more):
-    """An unfitted network of scikit-learn's parameters, which trains for as many epochs as it is told."""
+    """A network with scikit-learn's parameters that trains for exactly the given number of epochs."""
     return Network(
         hidden_layer_sizes=problem.hidden,
         batch_size=problem.batch_size,
@@ -185,7 +188,7 @@ def network_search(problem, Network):
 
 
 def read_search(search):
-    """What a search found."""
+    """The best score and parameters of a search."""
     best = {k: float(v) if isinstance(v, (int, float)) else str(v) for k, v in search.best_params_.items()}
     return {"score": float(search.best_score_), "best": best}
 

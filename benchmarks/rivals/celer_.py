@@ -1,8 +1,8 @@
 """celer: L1 logistic regression by proximal Newton steps on working sets chosen by duality.
 
-It fits no intercept. So that the same objective can be reached, a constant column of 100 stands for it, whose
-penalty is next to nothing; it is appended outside the timed part, in celer's favour. celer copies CSR to CSC
-and rows to Fortran order itself; that is timed.
+It fits no intercept. A constant column of 100 takes its place, whose penalty is negligible, so that the
+objective is the same; it is appended outside the timed part, in celer's favour. celer itself copies CSR to
+CSC and rows to Fortran order; that is timed.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """skglm: L1 logistic regression by proximal Newton steps on working sets, compiled by numba.
 
-It compiles for a minute when first used; that is not timed. It takes CSC in place of CSR and rows in
-Fortran order; it makes the copy, and that is timed.
+Its first use compiles for a minute, which is not timed. It converts CSR to CSC and rows to Fortran order
+itself, which is timed.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Skglm(Rival):
         return ("proximal Newton",)
 
     def linear_ladder(self, problem, way):
-        # Compile here, where no time limit counts it.
+        # Compiled here, outside any time limit.
         few = slice(0, 1000)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

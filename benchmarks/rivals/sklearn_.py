@@ -28,7 +28,7 @@ class ScikitLearn(Rival):
     packages = ("scikit-learn",)
 
     def kernel_ways(self, case, options):
-        absent = ("focal", "softmax_focal", "log_cosh", "squared_hinge")
+        absent = ("focal", "softmax_focal", "generalized_cross_entropy", "log_cosh", "squared_hinge")
         return () if case.loss in absent else ("_loss",)
 
     def kernel_job(self, case, way, setting):

@@ -22,8 +22,8 @@ class Torch(Rival):
         return {**super().about(), "torch threads": self.threads}
 
     def kernel_ways(self, case, options):
-        # what torch.nn.functional has, and the focal loss as torchvision writes it
-        absent = ("quantile", "log_cosh", "gamma", "tweedie", "softmax_focal")
+        # what torch.nn.functional has, the focal loss as torchvision writes it, and the squared hinge
+        absent = ("quantile", "log_cosh", "gamma", "tweedie", "softmax_focal", "generalized_cross_entropy")
         return () if case.loss in absent else ("forward and backward",)
 
     def kernel_job(self, case, way, setting):
