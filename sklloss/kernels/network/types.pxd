@@ -1,7 +1,21 @@
 # What the training loop of network/network.pyx and the kernels of layers.pxi share. One structure of function
 # pointers per dtype and build, so that the loop is compiled once and the arithmetic once per instruction set.
 
-cdef extern from "prefetch.h":
+cdef extern from *:
+    """
+    #include <stddef.h>
+    /* What a product of gemm.h prefetches for the optimiser step and the batch that follow it. */
+    typedef struct {
+        const void* same_shape[3]; /* arrays in the shape of the result; NULL ends the list */
+        const char* rows;          /* base address of the rows to prefetch */
+        const ptrdiff_t* order;    /* their numbers */
+        ptrdiff_t left;            /* rows not yet prefetched */
+        ptrdiff_t step;            /* bytes from one row to the next */
+        ptrdiff_t size;            /* bytes in a row */
+        ptrdiff_t done;            /* bytes of the current row already prefetched */
+        ptrdiff_t lines;           /* cache lines to prefetch per tile */
+    } sklloss_prefetch;
+    """
     ctypedef struct Prefetch "sklloss_prefetch":
         const void* same_shape[3]
         const char* rows
