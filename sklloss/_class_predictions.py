@@ -137,16 +137,16 @@ class ClassPredictions:
                 return xp.stack([1.0 - p, p], axis=1)
             total = xp.sum(p, axis=1, keepdims=True)
             return xp.where(total > 0, p, 1.0) / xp.where(total > 0, total, float(p.shape[1]))
-        sigmoid = losses.LogLoss().predict
+        sigmoid = losses.get("log_loss").predict
         if self._kind == "binary":
             return sigmoid(xp.stack([-scores, scores], axis=1))
         if self._kind == "multilabel":
             return sigmoid(scores)
         if self._kind == "softmax":
-            return losses.CrossEntropy().predict(scores)
+            return losses.get("cross_entropy").predict(scores)
         if xp is np:
             return softmax(log_expit(scores), axis=1)
-        return losses.CrossEntropy().predict(_log_sigmoid(xp, scores))
+        return losses.get("cross_entropy").predict(_log_sigmoid(xp, scores))
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X: MatrixLike) -> Array:

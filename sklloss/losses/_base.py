@@ -1,7 +1,7 @@
 """The base class of losses, which derives value, gradient and checks from one formula, and losses by name."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
@@ -122,8 +122,8 @@ class Loss:
     @property
     def kernel_parameter(self) -> float:
         """The number that is passed to the kernel: the loss's own `parameter`, 0 for a loss without one."""
-        name = _parameter_name(type(self))  # type: ignore[arg-type]  # mypy takes no class for hashable
-        return 0.0 if name is None else float(getattr(self, name))
+        checked = _checked_fields(type(self))  # type: ignore[arg-type]  # mypy takes no class for hashable
+        return float(getattr(self, checked[0][0])) if checked else 0.0
 
     @property
     def states_curvature(self) -> bool:
@@ -134,10 +134,8 @@ class Loss:
 
     def __post_init__(self) -> None:
         """Check the fields that `parameter` declares and convert them to floats."""
-        for item in fields(self):
-            if "accept" in item.metadata:
-                value = number(getattr(self, item.name), item.name, **item.metadata)
-                object.__setattr__(self, item.name, value)
+        for name, metadata in _checked_fields(type(self)):  # type: ignore[arg-type]  # see `kernel_parameter`
+            object.__setattr__(self, name, number(getattr(self, name), name, **metadata))
 
     # What a subclass states -------------------------------------------------------------------------
 
@@ -540,9 +538,9 @@ def label_smoothing_parameter() -> Any:
 
 
 @functools.cache
-def _parameter_name(loss_class: type[Loss]) -> str | None:
-    """The name of the first field that `parameter` declares."""
-    return next((item.name for item in fields(loss_class) if "accept" in item.metadata), None)
+def _checked_fields(loss_class: type[Loss]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The names of the fields that `parameter` declares, and the arguments of their checks."""
+    return tuple((item.name, item.metadata) for item in fields(loss_class) if "accept" in item.metadata)
 
 
 def _evaluate_formula(

@@ -458,7 +458,8 @@ class Passes(ABC):
             mean = np.add.reduce(sample) / len(sample)
             sample -= mean
             spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
-            return np.where(np.isfinite(spread) & (np.abs(mean) > CENTER_RATIO * spread), mean, 0.0)
+            # False for a spread that is not finite
+            return np.where(np.abs(mean) > CENTER_RATIO * spread, mean, 0.0)
 
     def _bad_code(self, row: int) -> ValueError:
         code = None if self.codes is None else self.codes[row]
