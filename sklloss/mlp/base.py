@@ -244,21 +244,18 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         threads.check(self.n_threads)
         check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
         rate = check_real("learning_rate_init", self.learning_rate_init, 0.0, open_low=True, open_high=True)
-        adam = (
-            rate,
-            check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True),
-            check_real("beta_2", self.beta_2, 0.0, 1.0, open_high=True),
-            check_real("epsilon", self.epsilon, 0.0, open_low=True),
-        )
-        sgd = SGD(
-            rate,
-            self.learning_rate,
-            check_real("power_t", self.power_t, 0.0),
-            check_real("momentum", self.momentum, 0.0, 1.0),
-            bool(self.nesterovs_momentum),
-        )
-        optimizers = {"adam": Adam(*adam), "adamw": AdamW(*adam, weight_decay=float(self.alpha)), "sgd": sgd}
-        return optimizers.get(self.solver)
+        beta_1 = check_real("beta_1", self.beta_1, 0.0, 1.0, open_high=True)
+        beta_2 = check_real("beta_2", self.beta_2, 0.0, 1.0, open_high=True)
+        epsilon = check_real("epsilon", self.epsilon, 0.0, open_low=True)
+        power_t = check_real("power_t", self.power_t, 0.0)
+        momentum = check_real("momentum", self.momentum, 0.0, 1.0)
+        if self.solver == "adam":
+            return Adam(rate, beta_1, beta_2, epsilon)
+        if self.solver == "adamw":
+            return AdamW(rate, beta_1, beta_2, epsilon, weight_decay=float(self.alpha))
+        if self.solver == "sgd":
+            return SGD(rate, self.learning_rate, power_t, momentum, bool(self.nesterovs_momentum))
+        return None
 
     def _hidden_widths(self):
         sizes = self.hidden_layer_sizes

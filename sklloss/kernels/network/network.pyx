@@ -16,7 +16,6 @@ from sklloss.kernels.common cimport check_signals, gemm
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, batch_kernel, bind
 from sklloss.kernels.network.types cimport (
     Activation,
-    EpochSteps,
     LayerKernels,
     Prefetch,
     SparseRows,
@@ -321,7 +320,6 @@ cdef class Network:
         """
         cdef Plan* plan = &self.plan
         cdef Step step
-        cdef EpochSteps epoch_steps
         cdef Py_ssize_t n = data.rows, i
         cdef double result
         self._check(data, True)
@@ -333,7 +331,7 @@ cdef class Network:
         if n < 1 or batch_rows < 1:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         memset(&step, 0, sizeof(Step))
-        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &epoch_steps, &step)
+        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &step)
         batch_rows = min(batch_rows, n)
         self._reserve(data, batch_rows, order is not None, True)
         step.parameters = self._vector(parameters, "parameters")
@@ -343,25 +341,25 @@ cdef class Network:
         step.penalty = penalty
         plan.current.order = &order[0] if order is not None else NULL
         plan.current.parameters = step.parameters
-        plan.current.take_step = epoch_steps.kernel
         self._begin()
         try:
             with nogil:
-                result = run_epoch(plan, data, n, batch_rows, &step, &epoch_steps)
+                result = run_epoch(plan, data, n, batch_rows, &step)
         finally:
             self._end()
         return result
 
-    cdef int _read_steps(self, steps, Py_ssize_t batches, EpochSteps* epoch_steps, Step* step) except -1:
-        """Read what all steps of an epoch share into ``step``, and what differs into ``epoch_steps``."""
+    cdef int _read_steps(self, steps, Py_ssize_t batches, Step* step) except -1:
+        """Read what all steps of an epoch share into ``step``, and what differs into the plan."""
+        cdef Work* work = &self.plan.current
         cdef const double[::1] rates = steps.rates
         cdef const double[::1] decays
         if rates.shape[0] != batches:
             raise ValueError(f"rates must hold one number for each batch, got {rates.shape[0]}")
-        epoch_steps.rates = &rates[0]
-        epoch_steps.weight_decays = NULL
+        work.rates = &rates[0]
+        work.weight_decays = NULL
         if steps.kernel == "adam":
-            epoch_steps.kernel = self.plan.kernels.adam
+            work.take_step = self.plan.kernels.adam
             step.first = self._vector(steps.first, "first")
             step.second = self._vector(steps.second, "second")
             step.decay = steps.beta_1
@@ -373,9 +371,9 @@ cdef class Network:
                     raise ValueError(
                         f"weight_decays must hold one number for each batch, got {decays.shape[0]}"
                     )
-                epoch_steps.weight_decays = &decays[0]
+                work.weight_decays = &decays[0]
         elif steps.kernel == "sgd":
-            epoch_steps.kernel = self.plan.kernels.sgd
+            work.take_step = self.plan.kernels.sgd
             step.first = self._vector(steps.velocity, "velocity")
             step.decay = steps.momentum
             step.nesterov = steps.nesterov

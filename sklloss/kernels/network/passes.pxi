@@ -182,17 +182,18 @@ cdef int run_batch(
 
 
 cdef double run_epoch(
-    Plan* plan, Dataset data, Py_ssize_t n, Py_ssize_t batch_rows, Step* step, const EpochSteps* epoch_steps
+    Plan* plan, Dataset data, Py_ssize_t n, Py_ssize_t batch_rows, Step* step
 ) except? -1.0 nogil:
     """Take one step per batch; return the mean over rows of the loss before each step."""
     cdef double total = 0.0, loss, weights
     cdef Py_ssize_t first = 0, count, b = 0
+    cdef Work* work = &plan.current
     while first < n:
         count = min(batch_rows, n - first)
-        step.rate = epoch_steps.rates[b]
-        plan.current.next_first = first + count
-        plan.current.next_rows = min(batch_rows, n - first - count)
-        step.weight_decay = epoch_steps.weight_decays[b] if epoch_steps.weight_decays != NULL else 0.0
+        step.rate = work.rates[b]
+        step.weight_decay = work.weight_decays[b] if work.weight_decays != NULL else 0.0
+        work.next_first = first + count
+        work.next_rows = min(batch_rows, n - first - count)
         run_batch(plan, data, first, count, True, step, &loss, &weights)
         total += loss / weights * <double>count
         b += 1

@@ -1,8 +1,8 @@
 # The steps of a pass over a block of rows, each split into tasks that threads share, included by
 # network/network.pyx.
 #
-# Everything here works on addresses: numbers are float32 or float64 as the plan says, and only the kernels
-# that the plan points to look at them.
+# Arrays are untyped addresses, of float32 or float64 numbers as the plan says; the kernels that the plan
+# points to know the type.
 #
 # One thread is the leader: it runs the training loop and splits large steps into tasks. Helper threads, which
 # may join and leave at any time, claim tasks. The leader claims tasks too and waits only for those that a
@@ -130,7 +130,7 @@ cdef enum Kind:
 
 
 cdef struct Input:
-    # X of the dataset that is read, for threads that cannot hold the dataset itself
+    # X of the dataset, for threads that cannot access the dataset itself
     bint sparse
     const void* x                # dense numbers
     Py_ssize_t row_step          # in numbers
@@ -139,7 +139,7 @@ cdef struct Input:
 
 
 cdef struct Work:
-    # the current step, as its tasks see it
+    # the current step
     Kind kind
     Py_ssize_t tasks
     Py_ssize_t layer
@@ -153,6 +153,8 @@ cdef struct Work:
     Py_ssize_t next_rows
     const Step* step             # if the block is the last of its batch, else NULL
     step_kernel take_step
+    const double* rates          # of each batch of the epoch
+    const double* weight_decays  # likewise, or NULL
 
 
 cdef struct Plan:

@@ -1,5 +1,5 @@
-# What the training loop of network/network.pyx and the kernels of layers.pxi share. One structure of function
-# pointers per dtype and build, so that the loop is compiled once and the arithmetic once per instruction set.
+# The interface between the training loop of network/network.pyx and the kernels of isa/layers.pxi.tp: one
+# structure of function pointers per dtype and build. The loop is compiled once, the kernels once per build.
 
 cdef extern from *:
     """
@@ -41,8 +41,8 @@ cdef struct Activation:
     ) noexcept nogil
 
 
-# One step of an optimiser over the flat vector of parameters. The gradient handed over is that of the sum
-# over a batch; what is descended is (gradient + penalty * parameters) * inverse.
+# One step of an optimiser over the flat vector of parameters. The gradient is that of the sum over a batch;
+# the step descends along (gradient + penalty * parameters) * inverse.
 cdef struct Step:
     void* parameters
     const void* gradient
@@ -53,16 +53,16 @@ cdef struct Step:
     double penalty
     double inverse           # 1 / sum of the batch's weights
     double rate
-    double weight_decay      # the share of itself that a weight loses in this step (adam)
+    double weight_decay      # the fraction by which this step shrinks the weights (adam)
     double decay             # beta_1 (adam) or momentum (sgd)
     double decay_second      # beta_2
     double epsilon
     bint nesterov
 
-# for the parameters from low on and below high
+# Takes the step for the parameters [low, high).
 ctypedef void (*step_kernel)(const Step* step, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
-# Products of matrices in C order, each sum in one order whatever the cut: see gemm.h.
+# Matrix products in C order. The order of each sum does not depend on how the work is split: see gemm.h.
 # c (rows, n) = a b for a (rows, k) and b (k, n), or b (n, k) if transposed
 ctypedef void (*product_kernel)(
     const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c, Py_ssize_t ldc,
@@ -78,19 +78,13 @@ ctypedef void (*outer_kernel)(
     Py_ssize_t k, bint add, Prefetch* prefetch
 ) noexcept nogil
 
-# The steps of an epoch, one for each batch
-cdef struct EpochSteps:
-    step_kernel kernel
-    const double* rates
-    const double* weight_decays  # or NULL
-
 # Rows of a CSR matrix
 cdef struct SparseRows:
     const void* values
     const void* columns
     const void* row_starts
     bint long_index              # columns and row_starts have 64 bits, else 32
-    const Py_ssize_t* order      # the numbers of the rows, or NULL for those from first on
+    const Py_ssize_t* order      # the numbers of the rows, or NULL for [first, first + rows)
     Py_ssize_t first
     Py_ssize_t rows
 
@@ -114,8 +108,7 @@ cdef struct LayerKernels:
         const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
         Py_ssize_t rows, Py_ssize_t width
     ) noexcept nogil
-    # Numbers in the row of a panel and rows of a tile; panel is 0 where this build has no products, and BLAS
-    # serves.
+    # Columns of a panel and rows of a tile. panel is 0 if this build has no matrix products and uses BLAS.
     Py_ssize_t panel
     Py_ssize_t tile_rows
     product_kernel product
