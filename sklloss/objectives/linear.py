@@ -211,14 +211,14 @@ class LinearObjective:
     def newton_steps(self, w: Floats, curve: Floats, *rule: Any) -> tuple[int, bool] | None:
         """Newton steps of a single small problem in one compiled call; w (1, size) changes in place.
 
-        See `sklloss.kernels.linear.hessian.newton_steps`. None where the problem is too large to gain by it.
+        See `sklloss.kernels.linear.hessian.newton_steps`. None if the problem is too large to gain by it.
         """
         if self.problems > 1:
             return None
         return self.rows.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
 
     def subsample(self, each: int) -> LinearObjective | None:
-        """The objective over a sample of ``each`` rows per parameter, scaled up; None where rows are few."""
+        """The objective over a sample of ``each`` rows per parameter, scaled up; None if rows are too few."""
         step = self.rows.n // (each * max(LEAST_PARAMETERS, self.size))
         if step < 3:
             return None
@@ -243,7 +243,7 @@ class LinearObjective:
         return rows.separable and large and not rows.sparse and rows.width <= WIDEST_GRAM
 
     def dual_ascent(self) -> DualAscent | None:
-        """A `DualAscent`; None where it would not help or a preconditioner has the columns' correlations."""
+        """A `DualAscent`; None if it would not help or a preconditioner has the columns' correlations."""
         return DualAscent.of(self) if self.rows.width > WIDEST_GRAM else None
 
     def mini_batches(self, batch_size: int | None = None) -> MiniBatches:
@@ -282,8 +282,8 @@ class LinearObjective:
         """The Hessian at the last linearised point over some parameters: a symmetric matrix for each problem.
 
         ``sets`` has the indices of each problem's parameters in ascending order. As in `hessian`, a multiple
-        of the outer product of a common shift of all outputs is added where there is no penalty on it. With
-        ``rough`` the terms that couple outputs are left out, at a fraction of the cost.
+        of the outer product of a common shift of all outputs is added if it has no penalty. With ``rough``
+        the terms that couple outputs are left out, at a fraction of the cost.
         """
         width = self.rows.width
         if self.rows.separable:
@@ -307,7 +307,7 @@ class LinearObjective:
         return matrices
 
     def without_free_shift(self, w: Floats) -> Floats:
-        """The parameters less their mean over coupled outputs, where they have no penalty: the same model."""
+        """The parameters less their mean over coupled outputs if it has no penalty: the same model."""
         if not self.rows.loss.shift_invariant:
             return w
         coef, free = self.coef(w.copy()), (self.coef(self.ridge + self.l1) == 0).all(axis=0)
@@ -384,7 +384,7 @@ class LinearObjective:
 
         Along a common shift of the outputs of a softmax the Hessian is the penalty alone, and the blocks are
         far from that, so a `ShiftSolver` treats the shift separately. Without a penalty it does not, since a
-        block may become nearly singular, and its inverse would then affect all outputs. None where a factor
+        block may become nearly singular, and its inverse would then affect all outputs. None if a factor
         for each output would cost more than it saves.
         """
         if self.rows.width > WIDEST_BLOCKS:
@@ -400,9 +400,9 @@ class LinearObjective:
         return ShiftSolver(solve, self.rows.outputs, np.where(significant, ridge, 0.0))
 
     def preconditioner_at(self, w: Floats) -> Preconditioner | None:
-        """As `local_preconditioner` at any point and for any loss, with a positive stand-in for the Hessian.
+        """As `local_preconditioner` at any point, for any loss, with a positive substitute for the Hessian.
 
-        None where the stand-in has no factor, or where it would cost more than it saves.
+        None if the substitute has no Cholesky factor, or if it would cost more than it saves.
         """
         if self.rows.width > WIDEST_BLOCKS:
             return None

@@ -114,7 +114,7 @@ class MiniBatches(_Batches):
         self._coordinates = solve.coordinates()
 
     def renew(self, w: Floats) -> bool:
-        """Take coordinates from the curvature at w; False, with no change, where that costs too much."""
+        """Take coordinates from the curvature at w; False, with no change, if that costs too much."""
         rows = self.objective.rows
         if rows.width > (WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS):
             return False
@@ -296,7 +296,7 @@ class DualAscent:
 
     @classmethod
     def of(cls, objective: LinearObjective) -> DualAscent | None:
-        """A dual ascent for an objective whose only penalty is L2; None where it is not available or slow."""
+        """A dual ascent for an objective whose only penalty is L2; None if it is not available or slow."""
         rows = objective.rows
         sizes = None if not objective.penalised or objective.l1.any() else rows.dual_sizes()
         if sizes is None:

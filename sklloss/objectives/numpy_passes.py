@@ -136,7 +136,7 @@ class NumPyPasses(Passes):
         chunks = len(bounds) - 1
         gradient = np.empty((chunks, self.outputs, self.width))
         sums = np.empty((chunks, 2 * self.outputs))
-        # As many chunks at a time as there are threads, or as take little memory compared with X
+        # Chunks at a time: one for each thread, or as many as take little memory compared with X.
         wave = chunks
         if curved and chunks > 1:
             memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
@@ -271,7 +271,7 @@ class NumPyPasses(Passes):
         few columns. Otherwise a batch only touches the columns that occur in it.
         """
         if self.sparse and plan.coordinates[0] is None:
-            # The parameters of a column are contiguous there.
+            # The kernel takes parameters column by column.
             w_by_column = np.ascontiguousarray(w.T)
             moments: Any = plan.moments and [_transposed(moment) for moment in plan.moments]
             by_column = replace(

@@ -24,7 +24,7 @@ CONSTANT_SAMPLE_ROWS = 64
 CONSTANT_STEP_ROWS = 1 << 14
 # Rows from which the center of the columns is estimated.
 CENTER_ROWS = 2048
-# A column is centered where its mean is larger than this many standard deviations.
+# A column is centered if its mean is larger than this many standard deviations.
 CENTER_RATIO = 10
 # Rows for each column from which a Gram matrix is estimated.
 GRAM_ROWS = 16
@@ -204,7 +204,7 @@ class Passes(ABC):
 
     @property
     def initial_curvature(self) -> float:
-        """Roughly the second derivative of a row's loss by one score where all parameters are 0."""
+        """Roughly the second derivative of a row's loss by one score if all parameters are 0."""
         return (1 - 1 / self.outputs) / self.outputs if self.softmax else self.curvature_bound
 
     # Passes -----------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Passes(ABC):
     # Statistics of X and of the weights ---------------------------------------------------------------
 
     def null_sums(self, *, exact: bool = False) -> Floats:
-        """Weighted loss sums where all parameters are 0, cached; an estimate unless ``exact``."""
+        """Weighted loss sums if all parameters are 0, cached; an estimate unless ``exact``."""
         if exact not in self._null_sums:
             step = self.n // NULL_ROWS | 1
             sample = self.every_nth(step) if step > 1 and not exact else None

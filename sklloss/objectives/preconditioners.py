@@ -161,7 +161,7 @@ class ShiftSolver:
 
 
 class DiagonalSolver:
-    """Solves with a diagonal matrix shared by all outputs, where a full one would be too large.
+    """Solves with a diagonal matrix shared by all outputs, if a full one would be too large.
 
     Parameters
     ----------

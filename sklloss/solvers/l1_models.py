@@ -259,7 +259,7 @@ def _conjugate_gradients(
         H_step += length[:, None] * H_p
         decrease = 0.5 * length * rz
         lowered += decrease
-        # what is left is taken for as many times the last decrease as there were products
+        # the remaining decrease is estimated as the number of products times the last decrease
         enough = np.maximum(share * LOOSEST * (total + lowered), LOOSEST * least)
         running &= (length > 0) & (newer > 0) & (spent * decrease > enough)
         if spent >= FEW:
