@@ -194,12 +194,12 @@ class LinearClassifier(
                 self, X_val, y_val, sample_weight_val, code, data, dtype=data.dtype
             )
             learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
-            watch = _Watch(objective, self.verbose, callbacks.steps("iteration", learned))
+            monitor = _Monitor(objective, self.verbose, callbacks.steps("iteration", learned))
             if held_out is not None:
-                watch.validate_on(held_out, self._rows(held_out, loss, objective.rows.n_threads, "y_val"))
+                monitor.validate_on(held_out, self._rows(held_out, loss, objective.rows.n_threads, "y_val"))
             start = self._start(objective, earlier)
             # Called here rather than in a method, to keep the stack between `fit` and the passes short.
-            minimise = self._solver(objective, solvers[0], start, watch.callback, solvers.append)
+            minimise = self._solver(objective, solvers[0], start, monitor.callback, solvers.append)
             with threads.single_threaded_blas(), full_precision(objective.rows.device):
                 try:
                     result = self._check_result(minimise())
@@ -213,8 +213,8 @@ class LinearClassifier(
             self.loss_curve_ = result.curve
             self.solver_ = solvers[-1]
             vars(self).pop("validation_loss_curve_", None)
-            if watch.curve is not None:
-                self.validation_loss_curve_ = watch.curve
+            if monitor.curve is not None:
+                self.validation_loss_curve_ = monitor.curve
             callbacks.end()
         return self
 
@@ -363,9 +363,9 @@ class LinearClassifier(
 
     def _why_unsolved(self, result):
         """Why the solver has not converged, and what the user can do about it; None if it has."""
-        if result.vanished.any() and np.isfinite(self.C):
-            return "an output has rows of one class only, so that no finite intercept is optimal"
         if result.vanished.any():
+            if np.isfinite(self.C):
+                return "an output has rows of one class only, so that no finite intercept is optimal"
             return (
                 "the classes can be separated without error, so that without a penalty there is no finite "
                 "optimum. Lower C"
@@ -399,7 +399,7 @@ class _Stopped(Exception):  # noqa: N818 - not an error
         return Result(w, value, np.full(problems, iteration), done, [at_start, *values], ~done)
 
 
-class _Watch:
+class _Monitor:
     """What happens after each iteration: printing, the validation loss, the callbacks.
 
     Attributes
