@@ -49,11 +49,11 @@ def newton_cg(
     callback: Callback | None = None,
     start: Array | None = None,
 ) -> Result:
-    """Minimise a convex objective by truncated Newton steps.
+    """Minimise a convex objective by truncated Newton steps (Newton-CG).
 
-    A system is solved loosely far from the optimum and more closely near it, by the fourth root of the
-    relative gap, which keeps the convergence superlinear. From a start at 0, dual ascent comes first if the
-    objective offers it.
+    Each linear system is solved by preconditioned conjugate gradients to a tolerance that is the fourth root
+    of the relative gap, which keeps the convergence superlinear; the step is halved until it meets Armijo's
+    condition. A start at 0 is replaced by the result of dual coordinate ascent if the objective offers it.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ def newton_cg(
     w : ndarray of shape (problems, size)
         Start.
     tol : float
-        See `allowed_gap`; the Newton decrement comes from the conjugate gradients.
+        See `allowed_gap`; the Newton decrement is that of the conjugate gradients' solution.
     max_iter : int
-        Most Newton steps.
+        Limit of the number of Newton steps.
     callback : callable, optional
         Called with ``(n_iter, w, value)`` after each step.
     start : ndarray of shape (problems,), optional
@@ -99,21 +99,21 @@ def newton_cg(
         )
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
         decrement = -slope
-        # a system that was not solved understates the decrement
+        # The decrement is too small if the system was not solved.
         solved = active & reached & ~invalid & (decrement / 2 <= allowed_gap(value, tol))
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         unmoved = active & (step == 0.0)
-        # Along directions that do not matter, rounding can make a large decrement of nothing. The
-        # preconditioner's ridge keeps it out of its own estimate, which a factor of 10 makes safe.
-        doubt = np.minimum(decrement, 10 * first)
-        progress.end(solved | (unmoved & ~invalid & exhausted(doubt, value, objective.noise)), unmoved)
+        # Along nearly flat directions, rounding can cause a large decrement. The preconditioner's ridge keeps
+        # such directions out of its estimate ``first``, which is safe with a factor of 10.
+        least = np.minimum(decrement, 10 * first)
+        progress.end(solved | (unmoved & ~invalid & exhausted(least, value, objective.noise)), unmoved)
         value, gradient = new
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
         near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
         if products > (RENEWAL_SHARE if near else 1.0) * objective.local_cost:
-            # the preconditioner no longer suits the Hessian; a new one will serve the next systems too
+            # The preconditioner no longer approximates the Hessian well enough.
             newer = objective.local_preconditioner()
             solve = solve if newer is None else vectors.preconditioner(newer)
     return progress.result(vectors.get(at), value)
@@ -128,16 +128,16 @@ def lbfgs_newton_cg(
     callback: Callback | None = None,
     begins: Callable[[str], object] | None = None,
 ) -> Result:
-    """Minimise a convex objective by `lbfgs`, and if that has not converged, by `newton_cg` from there.
+    """Minimise a convex objective by `lbfgs` and, if that has not converged, continue by `newton_cg`.
 
     Parameters
     ----------
     objective, w, tol, callback
         See `newton_cg`.
     max_iter : int
-        Most iterations of both; of these `lbfgs` has 30, or three out of ten if that is less.
+        Limit of the iterations of both; `lbfgs` gets at most 30 of them, and at most 30 %.
     begins : callable, optional
-        Called with the name of each solver that begins.
+        Called with the name of each solver when it begins.
 
     Returns
     -------
@@ -167,11 +167,10 @@ def lbfgs_newton_cg(
 
 
 def dual_start(objective: Any, w: Array, tol: float) -> Array:
-    """Parameters near the minimum by dual coordinate ascent, or ``w``, which is 0, if that does not help.
+    """Parameters near the minimum by dual coordinate ascent, or ``w``, which is 0, if the ascent is too slow.
 
-    An epoch takes one row after another, in an order that is shuffled for each epoch by a generator with a
-    fixed seed: the same in every fit. The distance to the minimum is an estimate, which the solver that
-    starts from the result has to confirm.
+    An epoch visits the rows in an order that is shuffled with a fixed seed, so that it is the same in every
+    fit. The gap is an estimate, which the solver that starts from the result has to confirm.
 
     References
     ----------
@@ -185,7 +184,7 @@ def dual_start(objective: Any, w: Array, tol: float) -> Array:
     before = np.inf
     for _ in range(DUAL_EPOCHS):
         value, predicted_decrease = ascent.epoch(random_state)
-        # a NaN counts as remaining
+        # A NaN counts as remaining.
         remaining = predicted_decrease[~(predicted_decrease <= DUAL_ENOUGH * allowed_gap(value, tol))].sum()
         if remaining == 0 or not remaining <= ascent.slow * before:
             break

@@ -248,6 +248,7 @@ def _shuffled(order: np.ndarray, options: TrainingOptions) -> np.ndarray:
 
 
 def _rate_factors(epoch: int, batches: int, options: TrainingOptions) -> float | np.ndarray:
+    """The factors of the learning rate in an epoch, from the schedule."""
     if options.schedule is None:
         return 1.0
     return options.schedule(np.arange((epoch - 1) * batches, epoch * batches), options.max_iter * batches)
