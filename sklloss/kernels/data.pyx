@@ -287,6 +287,9 @@ cdef class Dataset:
                 self.x = &doubles[0, 0]
                 self.row_step, self.column_step = doubles.strides[0] // size, doubles.strides[1] // size
             self.by_rows = self.column_step == 1 and self.row_step >= self.features
+            # a step of 0 is that of one number in all places
+            if self.rows > 1 and not self.by_rows and self.row_step != 1 and self.row_step != 0:
+                raise ValueError(f"X must have contiguous rows or columns, got strides {X.strides}")
         if target is not None:
             check_shape(target, (self.rows, outputs), "target")
             target = target.reshape(-1)
@@ -305,6 +308,7 @@ cdef class Dataset:
             weight = weight.reshape(-1)
             self.weight = numbers(weight, self.single)
         if center is not None:
+            check_shape(center, (self.features,), "center")
             offsets = center
             self.center = &offsets[0]
             for i in range(offsets.shape[0]):

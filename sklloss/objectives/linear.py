@@ -85,10 +85,11 @@ class LinearObjective:
         self._point: Array = None
         self._penalty_product: Floats | None = None
         # The relative rounding error of a value: raw scores have X's precision.
-        self.noise: float = 4 * float(np.finfo(rows.dtype).eps)
+        eps = float(np.finfo(rows.dtype).eps)
+        self.noise: float = 4 * eps
         # Regularises a singular preconditioner. A ridge smaller than the rounding error of a gradient would
         # amplify that error along directions in which the objective is constant.
-        self.small_ridge: float = max(1e-10, 1000 * float(np.finfo(rows.dtype).eps))
+        self.small_ridge: float = max(1e-10, 1000 * eps)
         # The square of a relative residual at which a linear system has nothing but rounding left.
         self.residual_floor: float = self.noise**2 / self.small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.

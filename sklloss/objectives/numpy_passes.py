@@ -63,8 +63,10 @@ class NumPyPasses(Passes):
         X = data.X
         self.compiled: bool = loss.kernel is not None
         if loss.kernel is not None:
-            self._kernel = CompiledLoss(kernels.get(loss.kernel, X.dtype), loss.kernel_parameter)
             self._kernel64 = CompiledLoss(kernels.get(loss.kernel, np.float64), loss.kernel_parameter)
+            self._kernel = self._kernel64
+            if self.dtype != np.float64:
+                self._kernel = CompiledLoss(kernels.get(loss.kernel, self.dtype), loss.kernel_parameter)
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it

@@ -187,7 +187,7 @@ class Passes(ABC):
             wanted = center and fit_intercept and not self.sparse
             center = self._find_center() if wanted else np.zeros(self.features)
         self.center: Floats = center
-        self.centered_columns: bool = bool(fit_intercept and center.any())
+        self.centered_columns: bool = bool(fit_intercept and np.count_nonzero(center))
         self._null_sums: dict[bool, Floats] = {}
         self._gram: Floats | None = None
 
@@ -485,8 +485,13 @@ def make_passes(
 
     Targets, codes and weights are NumPy arrays in either case. They are moved to the device of X here, once.
     """
-    from sklloss.objectives.device_passes import DevicePasses
-    from sklloss.objectives.numpy_passes import NumPyPasses
+    kind: type[Passes]
+    if data.device is None:
+        from sklloss.objectives.numpy_passes import NumPyPasses
 
-    kind = NumPyPasses if data.device is None else DevicePasses
+        kind = NumPyPasses
+    else:
+        from sklloss.objectives.device_passes import DevicePasses
+
+        kind = DevicePasses
     return kind(data, loss, fit_intercept=fit_intercept, n_threads=n_threads, center=center)
