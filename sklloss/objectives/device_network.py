@@ -253,14 +253,14 @@ class DeviceNetworkObjective(NetworkObjective):
                 return
         for first, last in bounds:
             X, y = rows.block(first, last)
-            cache: Cache = []
+            cache: Cache | None = None if gradient is None else []
             raw = self._forward(X, layers, cache)
             if slopes_of_all is None:
                 share = uniform_share if shares is None else shares[first:last, ...]
                 delta = self._slopes(raw, y, share, total, n)
             else:
                 delta = slopes_of_all[first:last, ...]
-            if gradient is not None:
+            if gradient is not None and cache is not None:
                 self._backward(delta, layers, cache, gradient)
                 self._ops.add_in_place(out, gradient.flat, 1.0)
             total.flush()
@@ -300,7 +300,7 @@ class DeviceNetworkRows:
         return float(self.weight.reshape(self.rows, -1).mean(axis=1, dtype=np.float64).sum())
 
     def index(self, order: np.ndarray) -> Array:
-        """Row numbers on the device."""
+        """The numbers of rows, on the device."""
         return self._device.put(order, np.int64)
 
     def block(
