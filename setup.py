@@ -19,10 +19,10 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 
-# -O3 vectorises. Without errno and floating-point traps to keep account of, and without separate paths for
-# the special values of a conditional (-fno-thread-jumps), gcc vectorises more of it and better; none of these
-# changes a result. Never -ffast-math: it would, for the whole process. -g0 undoes the -g that Python was
-# built with, which a quarter of the compiler's time and four fifths of the size of the modules go to.
+# -O3 vectorises. gcc vectorises more loops, and better, if it need not set errno, preserve floating-point
+# traps, or split paths at conditionals (-fno-thread-jumps); none of these changes a result. -ffast-math
+# would, and in the whole process. -g0 undoes the -g that Python was built with: debug information takes a
+# quarter of the compile time and four fifths of the size of the modules.
 FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps"]
 
 ROOT = Path(__file__).parent

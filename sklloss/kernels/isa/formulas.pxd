@@ -1,7 +1,7 @@
-# The formulas behind the kernels, each written once for float and double.
+# The functions that the formulas of the losses are made of, each written once for float and double.
 #
 # Everything here is branch-free straight-line arithmetic, so that the compiler turns a loop over it
-# into vector code. Two habits keep it exact:
+# into vector code. Two rules keep it exact:
 #
 # * A value that later steps depend on is carried as an unevaluated sum ``hi + lo``, with ``lo`` below
 #   half a unit in the last place (ULP) of ``hi``; the last operation is the only one that rounds.
@@ -35,8 +35,8 @@ cdef extern from *:
     static inline int32_t sklloss_float_bits(float value) {
         int32_t bits; memcpy(&bits, &value, sizeof bits); return bits;
     }
-    /* What rounding took from p = a * b: by a fused operation, or from 26-bit halves (Dekker), cut with a
-       mask because a multiplication could be fused where there is no macro to say so. */
+    /* The rounding error of p = a * b: by a fused operation, or from 26-bit halves (Dekker). A mask splits
+       the numbers, because a compiler could fuse a multiplication without defining a macro that says so. */
     static inline double sklloss_product_error(double a, double b, double p) {
     #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
         return __builtin_fma(a, b, -p);
@@ -71,7 +71,7 @@ cdef inline real signed(real x, real sign) noexcept nogil:
 
 
 cdef inline real exp_reduced(real x, real k, real* rest) noexcept nogil:
-    """exp(x - k ln 2) = 1 + (r + rest) for k = round(x / ln 2), and r, of which rest is the smaller part.
+    """r and rest, the smaller part, with exp(x - k ln 2) = 1 + (r + rest) for k = round(x / ln 2).
 
     r - low = x - k ln 2, with ln 2 in two parts so that r is exact for |k| below 2047 (float: 255); then
     rest = r**2 P(r) - low, P the minimax polynomial of degree 9 (double, error 2**-58) or 4 (float, 2**-28),
@@ -111,8 +111,8 @@ cdef inline real power_of_two(real x, real* k) noexcept nogil:
     """2**k for k = round(x / ln 2), x in [-746, 0] (float: [-104.5, 0]).
 
     Adding 1.5 * 2**52 (float: 1.5 * 2**23) rounds to a whole number and leaves it in the low bits, from
-    where a shift moves it into the exponent. The 100 (25) that is added there and taken off again by a
-    multiplication makes 2**k exact down to the last subnormal: no flush to zero.
+    where a shift moves it into the exponent. 100 (25) is added to the exponent and removed again by a
+    multiplication, so that 2**k is exact down to the smallest subnormal.
     """
     cdef real t, scale
     if real is double:
@@ -129,7 +129,7 @@ cdef inline real power_of_two(real x, real* k) noexcept nogil:
 cdef inline void exp_nonpositive(real x, real* hi, real* lo) noexcept nogil:
     """exp(x) for x <= 0 as hi + lo, with hi the nearest number to the sum.
 
-    What would be smaller than half the last subnormal is clamped to it. NaN stays NaN (each comparison with
+    x is clamped where exp(x) is less than half of the smallest subnormal. NaN stays NaN (each comparison with
     it is false). Where x > -0.34, (hi - 1) + lo is exp(x) - 1 to its own last places.
 
     Error of hi + lo: 0.3 ULP; of hi alone: 0.8 ULP.
@@ -153,7 +153,7 @@ cdef inline real exp_scaled(real x, bint wide, real* low, real* first, real* las
     first and last are powers of two. Multiplied in that order, and after any other factor, they make the
     product overflow and underflow (gradually) only where its true value does. If not wide, |x| is at most 708
     (float: 87) and last is 1. If wide, x is any number, in double only; beyond 1400 exp(x) counts as infinite
-    whatever its factor, below -1400 as 0.
+    whatever it is multiplied by, below -1400 as 0.
     """
     cdef real t, k, r, rest, one
     cdef real bias = <real>0.0
@@ -208,7 +208,7 @@ cdef inline real log1p_rest(real f, real t) noexcept nogil:
 cdef inline real log1p_and_share(real e, real lo, real extra, real* share) noexcept nogil:
     """log(1 + e) + extra and the share e / (1 + e), for e + lo in [0, 1] and extra >= 0.
 
-    The quotient s is put right by its residual e - s - s e, in which e - s is exact.
+    The quotient s is corrected by its residual e - s - s e, in which e - s is exact.
 
     double: for e > 1/2 the logarithm is ln 2 + log(1 + f), f = (e - 1) / 2, which is exact. It needs
     t = f / (2 + f), and one reciprocal serves both divisions. float: log(1 + e) = e - e**2 p(e - 1/2) costs
@@ -264,16 +264,16 @@ cdef inline void logistic_parts(real z, real* small, real* large, real* log1p_e)
 cdef inline real log_loss(real* z, real y, real not_y, real* e, real low) noexcept nogil:
     """-y log p - (1 - y) log(1 - p) for p = sigmoid(z), given e + low = exp(-|z|) and not_y = 1 - y.
 
-    z becomes the derivative p - y and e the probability e / (1 + e) of the side that z speaks against. With
-    the part a of y on that side the loss is log(1 + e) + a |z| and the derivative a - e / (1 + e), signed as
-    z: all terms of the loss are positive and nothing cancels; a certain wrong answer costs |z|. At infinite
-    z the loss is 0 where y is certain and right, else infinite, never NaN.
+    z becomes the derivative p - y, and e the probability e / (1 + e) of the label that z speaks against. With
+    the target probability a of that label the loss is log(1 + e) + a |z| and the derivative a - e / (1 + e),
+    signed as z. All terms of the loss are positive and nothing cancels; a certain wrong prediction costs |z|.
+    At infinite z the loss is 0 where y is certain and predicted, else infinite, never NaN.
 
     Error: loss 1.9 ULP (float, z = 15.17, y = 0.491; hard y: 1.7, z = 0.335), gradient 1.2 ULP for y in
     {0, 1} (z = -0.337) and 1.6 ULP of the larger of p and y between (float, z = -0.346, y = 0.15).
     """
     cdef real a = y if negative(z[0]) else not_y
-    # 0 * inf is NaN: a side without probability costs nothing, however large the score.
+    # 0 * inf is NaN: a label of probability 0 costs nothing, however large the score.
     cdef real loss = log1p_and_share(e[0], low, a * (abs(z[0]) if a != <real>0.0 else <real>0.0), e)
     z[0] = signed(a - e[0], z[0])
     return loss
@@ -305,7 +305,7 @@ cdef inline void reciprocal(real d, real d_lo, real* hi, real* lo) noexcept nogi
     """1 / (d + d_lo) as hi + lo.
 
     In double the residual 1 - d hi is formed exactly from 26-bit halves (Dekker), which every build
-    can do; the halves are cut with a mask because a multiplication could be fused.
+    can do; a mask splits the numbers because the compiler could fuse a multiplication.
     """
     cdef double wide, dh, dl, rh, rl
     if real is double:
@@ -324,8 +324,8 @@ cdef inline void reciprocal(real d, real d_lo, real* hi, real* lo) noexcept nogi
 cdef inline real log_sum(real d, real d_lo, real inverse) noexcept nogil:
     """log(d + d_lo) for d >= 1, d_lo below one ULP of it and inverse close to 1 / d.
 
-    d is cut into 2**k m, m in [0.71, 1.42); then k ln 2 + log(1 + f), f = m - 1, which is exact. Close to
-    d = 1 what is left is f + d_lo, to full relative accuracy. Error: 1.2 ULP.
+    With d = 2**k m, m in [0.71, 1.42), it is k ln 2 + log(1 + f) for f = m - 1, which is exact. Close to
+    d = 1 it is f + d_lo, to full relative accuracy. Error: 1.2 ULP.
     """
     cdef real c, k, f, t
     cdef uint64_t bits

@@ -1,6 +1,6 @@
 # The focal loss. See formulas.pxd.
 #
-# In double for both dtypes: a power multiplies relative errors, so all that it is made of comes in two parts.
+# In double for both dtypes. A power multiplies relative errors, so its operands are carried in two parts.
 #
 # Error for independent sigmoids. float: loss and gradient 0.5 ULP. double: loss 1.9 ULP up to gamma = 3
 # (gamma = 0.5, z = 2.9e-6, y = 0.515, baseline), gradient 1.9 (gamma = 1, z = 354.3, y = 1, baseline); for a
@@ -87,7 +87,7 @@ cdef inline void times(double* hi, double* lo, double x, double x_lo) noexcept n
     lo[0] = (p - hi[0]) + p_lo
 
 
-cdef inline void focal_power(double x, double x_lo, double g, double* hi, double* lo) noexcept nogil:
+cdef inline void fraction_power(double x, double x_lo, double g, double* hi, double* lo) noexcept nogil:
     """(x + x_lo)**g as hi + lo, for x in [0, 1] and g >= 0: a whole power up to 16 by multiplications."""
     cdef int _factor
     cdef int whole = <int>min(g, 16.0)
@@ -103,15 +103,15 @@ cdef inline void focal_power(double x, double x_lo, double g, double* hi, double
 
 cdef inline double focal(
     double* z, double y, double g, double l, double l_lo, double s, double s_lo,
-    double right, double right_lo, double wrong, double wrong_lo, double* bend,
+    double right, double right_lo, double wrong, double wrong_lo, double* curvature,
 ) noexcept nogil:
     """-y q**g log p - (1 - y) p**g log q for p = sigmoid(z) and q = 1 - p; z becomes the derivative.
 
-    With s the smaller of p and q and l = -log(1 - s), each in two parts, as are right = s**g and
-    wrong = (1 - s)**g: the share of y on the side that z speaks for costs right * l, the share on the other
-    side wrong * (l + |z|). bend becomes the second derivative. All terms of the loss are positive, and the
-    derivative of each share has one sign: nothing cancels for a hard y. At infinite z the loss is 0 where y
-    is certain and right, else infinite.
+    s is the smaller of p and q and l = -log(1 - s); right is s**g and wrong (1 - s)**g; each is in two parts.
+    The target probability of the label that z speaks for is multiplied by right * l, that of the other label
+    by wrong * (l + |z|). curvature becomes the second derivative. All terms of the loss are positive, and the
+    derivative of each has one sign: nothing cancels for a hard y. At infinite z the loss is 0 where y is
+    certain and predicted, else infinite.
     """
     cdef double x = z[0]
     cdef double not_y = 1.0 - y
@@ -127,7 +127,7 @@ cdef inline double focal(
     big_lo = ((1.0 - big) - s) - s_lo
     two_sum(a, l, &far, &far_lo)
     far_lo = far_lo + l_lo
-    bend[0] = (
+    curvature[0] = (
         side * right * (big * (g * l * (g * big - s) + (2.0 * g + 1.0) * s))
         + against * wrong * (s * (g * far * (g * s - big) + (2.0 * g + 1.0) * big))
     )

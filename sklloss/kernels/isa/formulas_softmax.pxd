@@ -4,16 +4,16 @@
 # Each loss has two formulas. In both m is the largest score z of the row and S the sum of exp(z - m) over all
 # but one maximum, so that l_k = log(1 + S) + m - z_k:
 #
-# * <name>_code(parameter, behind, e, others, others_low, inverse, inverse_low, value), for a class code c:
-#   behind is m - z_c, e is exp(z_c - m), and others + others_low the sum of exp(z - m) over the classes other
-#   than c. On entry value is l and inverse + inverse_low is 1 / (1 + S). On return value is f(l), and inverse
-#   + inverse_low are multiplied by f'(l), which turns the gradient of the cross-entropy into that of f.
-# * <name>_terms(parameter, row, n, behind, e, others, others_low, value, slope), for n classes of a row of
-#   probabilities, in double: behind is m - z (0 for a class of probability 0), e is exp(z - m), and others +
-#   others_low is 1 - p. On return value is f(l) and slope f'(l).
+# * <name>_code(parameter, below_max, e, others, others_low, inverse, inverse_low, value), for a code c:
+#   below_max is m - z_c, e is exp(z_c - m), and others + others_low the sum of exp(z - m) over all classes
+#   but c. On entry value is l and inverse + inverse_low is 1 / (1 + S). On return value is f(l) and inverse
+#   + inverse_low is multiplied by f'(l), which turns the gradient of the cross-entropy into that of f.
+# * <name>_terms(parameter, row, n, below_max, e, others, others_low, value, slope), for n classes of a row of
+#   probabilities, in double: below_max is m - z (0 for a class of probability 0), e is exp(z - m), and others
+#   + others_low is 1 - p. On return value is f(l) and slope f'(l).
 
 from sklloss.kernels.isa.formulas cimport exp_nonpositive, real, two_product
-from sklloss.kernels.isa.formulas_focal cimport focal_power, power_parts, times
+from sklloss.kernels.isa.formulas_focal cimport fraction_power, power_parts, times
 
 # What the classes of a row share, with 1 / (1 + S) in two parts.
 cdef struct SoftmaxRow:
@@ -30,7 +30,7 @@ cdef struct SoftmaxRow:
 # 4.0.
 
 cdef inline void softmax_focal_code(
-    double gamma, real behind, real e, real others, real others_low,
+    double gamma, real below_max, real e, real others, real others_low,
     real* inverse, real* inverse_low, real* value,
 ) noexcept nogil:
     """f' is (1 - p)**gamma times 1 + gamma p l / (1 - p)."""
@@ -42,7 +42,7 @@ cdef inline void softmax_focal_code(
     other_lo = other_lo + (<double>others_low * hi + <double>others * lo)
     other = p + other_lo
     other_lo = (p - other) + other_lo
-    focal_power(other, other_lo, gamma, &power, &power_lo)
+    fraction_power(other, other_lo, gamma, &power, &power_lo)
     p = <double>e * hi
     # Where 1 - p is 0 the quotient l / (1 - p) has the limit 1. Where l is infinite p is 0, and so is p l.
     f = gamma * p * (cost / other) if other > 0.0 and cost - cost == 0.0 else gamma * p
@@ -54,7 +54,7 @@ cdef inline void softmax_focal_code(
 
 
 cdef inline void softmax_focal_terms(
-    double gamma, const SoftmaxRow* row, Py_ssize_t n, const double* behind, const double* e,
+    double gamma, const SoftmaxRow* row, Py_ssize_t n, const double* below_max, const double* e,
     const double* others, const double* others_low, double* value, double* slope,
 ) noexcept nogil:
     """f' as above. value and slope first hold (1 - p)**gamma, in two parts."""
@@ -68,12 +68,12 @@ cdef inline void softmax_focal_terms(
         slope[k] = 0.0
     if left > 0.0:
         for k in range(n):
-            focal_power(others[k], others_low[k], left, &value[k], &slope[k])
+            fraction_power(others[k], others_low[k], left, &value[k], &slope[k])
     for _factor in range(whole):
         for k in range(n):
             times(&value[k], &slope[k], others[k], others_low[k])
     for k in range(n):
-        x = row.log_total + behind[k]
+        x = row.log_total + below_max[k]
         power = value[k]
         value[k] = power * x
         # The same limits.
@@ -98,23 +98,23 @@ cdef inline double generalized_value(double q, double cost) noexcept nogil:
 
 
 cdef inline void generalized_slope(
-    double q, double behind, double factor, double factor_low, double* hi, double* lo,
+    double q, double below_max, double factor, double factor_low, double* hi, double* lo,
 ) noexcept nogil:
     """f' = p**q = exp(-q (m - z)) (1 + S)**-q in two parts, given the second factor."""
     # Beyond, the first factor is 0; infinity has no low part.
-    power_parts(1e300 if behind > 1e300 else behind, 0.0, q, hi, lo)
+    power_parts(1e300 if below_max > 1e300 else below_max, 0.0, q, hi, lo)
     times(hi, lo, factor, factor_low)
 
 
 cdef inline void generalized_cross_entropy_code(
-    double q, real behind, real e, real others, real others_low,
+    double q, real below_max, real e, real others, real others_low,
     real* inverse, real* inverse_low, real* value,
 ) noexcept nogil:
     cdef double hi = <double>inverse[0]
     cdef double lo = <double>inverse_low[0]
     cdef double factor, factor_low, slope, slope_low
-    focal_power(hi, lo, q, &factor, &factor_low)
-    generalized_slope(q, <double>behind, factor, factor_low, &slope, &slope_low)
+    fraction_power(hi, lo, q, &factor, &factor_low)
+    generalized_slope(q, <double>below_max, factor, factor_low, &slope, &slope_low)
     times(&hi, &lo, slope, slope_low)
     inverse[0] = <real>hi
     inverse_low[0] = <real>((hi - <double>inverse[0]) + lo)
@@ -122,13 +122,13 @@ cdef inline void generalized_cross_entropy_code(
 
 
 cdef inline void generalized_cross_entropy_terms(
-    double q, const SoftmaxRow* row, Py_ssize_t n, const double* behind, const double* e,
+    double q, const SoftmaxRow* row, Py_ssize_t n, const double* below_max, const double* e,
     const double* others, const double* others_low, double* value, double* slope,
 ) noexcept nogil:
     cdef double factor, factor_low, low
     cdef Py_ssize_t k
-    focal_power(row.inverse, row.inverse_low, q, &factor, &factor_low)
+    fraction_power(row.inverse, row.inverse_low, q, &factor, &factor_low)
     for k in range(n):
-        value[k] = generalized_value(q, row.log_total + behind[k])
+        value[k] = generalized_value(q, row.log_total + below_max[k])
     for k in range(n):
-        generalized_slope(q, behind[k], factor, factor_low, &slope[k], &low)
+        generalized_slope(q, below_max[k], factor, factor_low, &slope[k], &low)

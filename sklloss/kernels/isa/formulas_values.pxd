@@ -1,8 +1,8 @@
 # Separable losses, one element at a time. See formulas.pxd for the accuracy of what they are made of.
 #
 # Each formula has the signature that the table of losses.pxi.tp calls: it returns the loss of the raw score z
-# and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is the loss's
-# own, in double for every dtype. Where `wide` is an argument, see exp_scaled of formulas.pxd.
+# and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is that of the
+# loss, in double for both dtypes. Where `wide` is an argument, see exp_scaled of formulas.pxd.
 
 from sklloss.kernels.isa.formulas cimport (
     exp_reduced,
@@ -15,10 +15,10 @@ from sklloss.kernels.isa.formulas cimport (
 )
 
 
-# Losses of an error d = raw - y. The rounding of d is undone: d + low is raw - y exactly.
+# Losses of an error d = raw - y. With its rounding error, d + low is raw - y exactly.
 
 cdef inline real difference(real z, real y, real* low) noexcept nogil:
-    """z - y rounded, and what rounding took; nothing where the difference overflows."""
+    """z - y and its rounding error, which is 0 where the difference overflows."""
     cdef real d, lo
     two_sum(z, -y, &d, &lo)
     low[0] = lo if lo - lo == <real>0.0 else <real>0.0
@@ -104,7 +104,7 @@ cdef inline real log_cosh(real* z, real y, double parameter, real* curvature) no
     With a = |d|, e = exp(-2 a) and u = 1 - e in two parts: tanh a = u / (2 - u). Below a = 0.75 the value is
     q / 2 - q**2 C(q), q = a**2, beyond it a - log 2 + e - e**2 P(e), the sums in two parts. C and P are
     minimax: degree 11 and 10 (double; relative error 2**-58.7, absolute 2**-58.3), 4 and 4 (float; 2**-27.7
-    and 2**-31.2). What rounding took from d is put back to first order.
+    and 2**-31.2). The rounding error of d is corrected to first order.
 
     Error: 1.6 ULP (double, z = 2.6e-7, y = 0.734, baseline), derivative 1.8 (double, z = 9.2e-11,
     y = -0.0292, baseline), second derivative 4.2.
@@ -249,11 +249,11 @@ cdef inline real gamma(real* z, real y, double parameter, bint wide, real* curva
 cdef inline double exp_of_product(
     double a, double z, bint wide, double* low, double* first, double* last,
 ) noexcept nogil:
-    """exp(a z) in the parts of exp_scaled, for |a| <= 1; what rounding takes from a z is put back."""
+    """exp(a z) in the parts of exp_scaled, for |a| <= 1, corrected for the rounding error of a z."""
     cdef double x, rest, one
     two_product(a, z, &x, &rest)
     if wide:
-        # Beyond, the result is infinite or 0; infinity has no low part.
+        # Otherwise the result is infinite or 0; infinity has no low part.
         rest = rest if -1400.0 < x and x < 1400.0 else 0.0
     one = exp_scaled(x, wide, low, first, last)
     low[0] = low[0] + one * rest
@@ -325,7 +325,7 @@ cdef inline real tweedie(real* z, real y, double parameter, bint wide, real* cur
     return <real>(t + rest)
 
 
-# Losses of a margin: of the score towards the label.
+# Losses of a margin: the score, with its sign changed for label 0.
 
 cdef inline real squared_hinge(real* z, real y, double parameter, real* curvature) noexcept nogil:
     """max(0, 1 - s z)**2 for s = 2 y - 1, y in {0, 1}; second derivative 2 where s z < 1, else 0.
@@ -334,7 +334,7 @@ cdef inline real squared_hinge(real* z, real y, double parameter, real* curvatur
     """
     cdef real sign = y + y - <real>1.0
     cdef real margin = sign * z[0]
-    cdef real short_of = <real>0.0 if margin >= <real>1.0 else <real>1.0 - margin
+    cdef real shortfall = <real>0.0 if margin >= <real>1.0 else <real>1.0 - margin
     curvature[0] = <real>0.0 if margin >= <real>1.0 else <real>2.0
-    z[0] = <real>-2.0 * sign * short_of
-    return short_of * short_of
+    z[0] = <real>-2.0 * sign * shortfall
+    return shortfall * shortfall

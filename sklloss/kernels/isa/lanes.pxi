@@ -1,9 +1,9 @@
-# Sums over many lanes at once. Lane j of z, n steps long, is z[j], z[width + j], z[2 * width + j], ...: rows
-# side by side (transposed), or every width-th number of one long row.
+# Sums in lanes. Lane j of z, n steps long, is z[j], z[width + j], z[2 * width + j], ...: rows side by side
+# (transposed), or every width-th number of one long row.
 #
-# The loop over the lanes is the outer one, and the compiler makes vectors of it, not of the inner one: so the
-# sums of a lane stay in a register. For that the inner loop must run at least once and leave at its end
-# (n >= 1), the outer one must hold no other condition, and no store may be suspected to change what is read.
+# The compiler vectorises the outer loop, over the lanes, so that the sums of a lane stay in a register. For
+# that the inner loop must run at least once (n >= 1) and exit at its end, the outer loop must hold no other
+# condition, and no store may alias what is read.
 
 cdef extern from *:
     """
@@ -51,8 +51,8 @@ cdef extern from *:
         const float* origin, Py_ssize_t m, float* to, Py_ssize_t n) noexcept nogil
     void transpose_double "sklloss_transpose_double"(
         const double* origin, Py_ssize_t m, double* to, Py_ssize_t n) noexcept nogil
-    # The memory itself, with word to the compiler that no other pointer leads there.
-    void* apart "sklloss_apart"(void* memory) noexcept nogil
+    # The same address; the compiler may assume that no other pointer leads there.
+    void* unaliased "sklloss_apart"(void* memory) noexcept nogil
 
 
 cdef inline void transpose(
@@ -81,7 +81,7 @@ cdef inline void transpose(
         r = min(r + 4, n - 4)
 
 
-cdef inline void lane_tops(const real* z, Py_ssize_t n, Py_ssize_t width, real* top) noexcept nogil:
+cdef inline void lane_maxima(const real* z, Py_ssize_t n, Py_ssize_t width, real* top) noexcept nogil:
     """The largest number of each lane."""
     cdef real t
     cdef Py_ssize_t j, k
@@ -97,10 +97,10 @@ cdef inline void lane_tops(const real* z, Py_ssize_t n, Py_ssize_t width, real* 
 
 
 cdef inline void lane_costs(
-    const real* z, const real* share, Py_ssize_t n, Py_ssize_t width, const real* top,
+    const real* z, const real* target, Py_ssize_t n, Py_ssize_t width, const real* top,
     real* cost, real* error,
 ) noexcept nogil:
-    """Sum of share * (top - z) in each lane, as cost + error. No share costs nothing, even at -inf."""
+    """Sum of target * (top - z) in each lane, as cost + error; a target of 0 costs nothing, even at -inf."""
     cdef real d, total, low
     cdef Py_ssize_t j, k
     for j in range(width):
@@ -109,8 +109,8 @@ cdef inline void lane_costs(
         k = 0
         while True:
             d = top[j] - z[k * width + j] if z[k * width + j] != top[j] else <real>0.0
-            d = d if share[k * width + j] != <real>0.0 else <real>0.0
-            compensated_add(share[k * width + j] * d, &total, &low)
+            d = d if target[k * width + j] != <real>0.0 else <real>0.0
+            compensated_add(target[k * width + j] * d, &total, &low)
             k += 1
             if k == n:
                 break
@@ -122,7 +122,7 @@ cdef inline void lane_exps(
     real* z, real* low, Py_ssize_t n, Py_ssize_t width, const real* top,
     real* rest, real* error, real* ties,
 ) noexcept nogil:
-    """exp(z - top) as z + low. In each lane: how many z are 1 now, and the sum of all else, rest + error."""
+    """exp(z - top) as z + low. In each lane ties counts those that are 1; rest + error sums up the others."""
     cdef real d, x, lo, total, lost, ones
     cdef Py_ssize_t j, k
     for j in range(width):
@@ -160,7 +160,7 @@ cdef inline void join_lanes(real* total, real* error) noexcept nogil:
 
 
 cdef inline double lane_sum(const real* value, Py_ssize_t n) noexcept nogil:
-    """Sum in double: SUMS running sums, then their sum by halves; below SUMS numbers, one after the other."""
+    """Sum in double: SUMS running sums, added by halves; fewer than SUMS numbers are added one by one."""
     cdef double part[SUMS]
     cdef double total = 0.0
     cdef Py_ssize_t whole = n - n % SUMS

@@ -1,4 +1,4 @@
-# Separable losses: each output of a row on its own. A tile is whole rows, or part of a row longer than TILE.
+# Separable losses: each output of a row by itself. A tile is whole rows, or part of a row longer than TILE.
 
 cdef inline Py_ssize_t tile_rows(const Batch* batch, Py_ssize_t first, Py_ssize_t* width) noexcept nogil:
     """Rows and width of the tile that begins at element ``first`` of the batch."""
@@ -32,10 +32,10 @@ cdef inline void weigh(
             x[i] = x[i] * w if w != <real>0.0 else <real>0.0
 
 
-cdef inline void collect(
+cdef inline void add_losses(
     real* value, Batch* batch, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
 ) noexcept nogil:
-    """Take up a tile of unweighted losses: per sample as they are, in the sums by weight. Value is lost."""
+    """Add a tile of losses, unweighted to per_sample and weighted to the sums. value is overwritten."""
     cdef real* per_sample = <real*>batch.per_sample
     cdef double part[TILE]
     cdef double total
@@ -72,14 +72,14 @@ cdef inline void log_loss_tile(
     """Loss, gradient (in z) and the smaller probability (in e) of n elements; smoothed is a constant."""
     cdef real p, q
     cdef Py_ssize_t i
-    # Two loops, because one would be a chain of operations longer than a processor looks ahead.
+    # Two loops: in one, an element is a longer chain of operations than the processor can overlap.
     for i in range(n):
         exp_nonpositive(-abs(z[i]), &e[i], &low[i])
     for i in range(n):
         p = y[i]
         q = <real>1.0 - p
         if smoothed:
-            # each from its own: 1 - p of a smoothed p near 1 would lose digits
+            # smoothed separately: 1 - p of a smoothed p near 1 would lose digits
             p = p * keep + spread
             q = q * keep + spread
         value[i] = log_loss(&z[i], p, q, &e[i], low[i])
@@ -113,7 +113,7 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
             for i in range(n):
                 curvature[first + i] = e[i] * (<real>1.0 - e[i])
             weigh(curvature + first, batch, first, rows, width)
-        collect(value, batch, first, rows, width)
+        add_losses(value, batch, first, rows, width)
         first += n
     return -1
 
@@ -149,7 +149,7 @@ cdef void focal_block(
     cdef double wrong_lo[SMALL]
     cdef double a, big, low
     cdef Py_ssize_t i, _factor
-    # A power is a whole number, up to 16, of multiplications, and an exponential for what is left over.
+    # A power is up to 16 multiplications, and an exponential for the rest of the exponent.
     cdef Py_ssize_t whole = <Py_ssize_t>min(g, 16.0)
     cdef double left = g - <double>whole
     for i in range(n):
@@ -209,7 +209,7 @@ cdef inline void focal_tile(
 
 
 cdef inline void average(real* x, Py_ssize_t n, Py_ssize_t outputs) noexcept nogil:
-    """Each output's part in the mean over a row's outputs. A division, because it rounds once."""
+    """Divide by the number of outputs, for their mean. A division, because it rounds once."""
     cdef real divisor = <real>outputs
     cdef Py_ssize_t i
     for i in range(n):
@@ -219,8 +219,8 @@ cdef inline void average(real* x, Py_ssize_t n, Py_ssize_t outputs) noexcept nog
 cdef inline Py_ssize_t root_mean_squared_error_rows(real* raw, Batch* batch) noexcept nogil:
     """sqrt(mean((raw - y)**2)) over the whole batch, times the sum of weights like every other sum.
 
-    The mean is weighted by row and plain over outputs. Where every row is met exactly the root has no
-    derivative; the gradient there is 0.
+    The mean is weighted over rows and unweighted over outputs. Where all errors are 0 the root has no
+    derivative, and the gradient is 0.
     """
     cdef const real* y = <const real*>batch.target
     cdef const real* weight = <const real*>batch.weight

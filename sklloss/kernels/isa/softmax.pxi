@@ -31,12 +31,13 @@ cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
 
 
 cdef inline real normalise(
-    real rest, real error, real ties, real cost, real* own, real* own_low, real* inverse, real* inverse_low,
+    real rest, real error, real ties, real cost, real e, real e_low,
+    real* others, real* others_low, real* inverse, real* inverse_low,
 ) noexcept nogil:
-    """The loss of a row, log(1 + S) + cost, and 1 / (1 + S) as inverse + inverse_low.
+    """The cross-entropy of a row, log(1 + S) + cost, and 1 / (1 + S) as inverse + inverse_low.
 
-    S is rest + error + ties - 1. On entry own + own_low is exp(z - m) of the row's code, on return the sum of
-    that over all other classes: S where the code is a maximum (cost 0).
+    S is rest + error + ties - 1, and e + e_low is exp(z - m) of the row's code. others + others_low becomes
+    the sum of that over all other classes: S where the code is a maximum (cost 0).
     """
     cdef real s, s_lo, d, d_lo, x, lo
     two_sum(rest, ties - <real>1.0, &s, &s_lo)
@@ -44,9 +45,9 @@ cdef inline real normalise(
     two_sum(<real>1.0, s, &d, &d_lo)
     d_lo = d_lo + s_lo
     reciprocal(d, d_lo, inverse, inverse_low)
-    two_sum(d, -own[0], &x, &lo)
-    own[0] = s if cost == <real>0.0 else x
-    own_low[0] = s_lo if cost == <real>0.0 else lo + (d_lo - own_low[0])
+    two_sum(d, -e, &x, &lo)
+    others[0] = s if cost == <real>0.0 else x
+    others_low[0] = s_lo if cost == <real>0.0 else lo + (d_lo - e_low)
     return log_sum(d, d_lo, inverse[0]) + cost
 
 
@@ -54,15 +55,16 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
     """Up to FEW classes: ROWS rows side by side, so that every step is a vector. loss is a constant."""
     cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then p, then the gradient
     cdef real low[FEW * ROWS]      # its low part
-    cdef real share[FEW * ROWS]    # the target probabilities, where the target is not a plain code
+    cdef real target[FEW * ROWS]    # the target probabilities, where the target is no hard label
     cdef real top[ROWS]
     cdef real rest[ROWS]
     cdef real error[ROWS]
     cdef real ties[ROWS]
     cdef real cost[ROWS]
-    cdef real own[ROWS]
-    cdef real own_low[ROWS]
-    cdef real e[ROWS]
+    cdef real e[ROWS]              # exp(z - m) of the code
+    cdef real e_low[ROWS]
+    cdef real others[ROWS]         # the sum of that over all other classes
+    cdef real others_low[ROWS]
     cdef real inverse[ROWS]
     cdef real inverse_low[ROWS]
     cdef real weight[ROWS]
@@ -73,7 +75,7 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
     cdef real* per_sample = <real*>batch.per_sample
     cdef Py_ssize_t K = batch.outputs
     cdef double smoothing = batch.parameter if loss == CROSS_ENTROPY else 0.0
-    cdef bint plain = y == NULL and smoothing == 0.0
+    cdef bint hard = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
     cdef real x, lo
@@ -81,8 +83,8 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
     cdef Py_ssize_t first, n, r, k
     for r in range(ROWS):
         cost[r] = 0.0
-        own[r] = 1.0
-        own_low[r] = 0.0
+        e[r] = 1.0
+        e_low[r] = 0.0
         weight[r] = 0.0
     first = 0
     while first < batch.rows:
@@ -91,45 +93,41 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
         if n < ROWS:
             for k in range(K * ROWS):
                 score[k] = 0.0
-                share[k] = 0.0
+                target[k] = 0.0
         transpose(raw + first * K, n, K, K, score, ROWS)
-        lane_tops(score, K, ROWS, top)
-        if plain:
+        lane_maxima(score, K, ROWS, top)
+        if hard:
             for r in range(n):
                 x = score[code[r] * ROWS + r]
                 cost[r] = top[r] - x if x != top[r] else <real>0.0
         else:
             if y != NULL:
-                transpose(y + first * K, n, K, K, share, ROWS)
+                transpose(y + first * K, n, K, K, target, ROWS)
                 for k in range(K * ROWS):
-                    share[k] = share[k] * keep + spread
+                    target[k] = target[k] * keep + spread
             else:
                 for k in range(K * ROWS):
-                    share[k] = spread
+                    target[k] = spread
                 for r in range(n):
-                    share[code[r] * ROWS + r] = keep + spread
-            lane_costs(score, share, K, ROWS, top, cost, error)
+                    target[code[r] * ROWS + r] = keep + spread
+            lane_costs(score, target, K, ROWS, top, cost, error)
             for r in range(ROWS):
                 cost[r] = cost[r] + (error[r] if cost[r] - cost[r] == <real>0.0 else <real>0.0)
         lane_exps(score, low, K, ROWS, top, rest, error, ties)
-        if plain:
+        if hard:
             for r in range(n):
-                own[r] = score[code[r] * ROWS + r]
-                own_low[r] = low[code[r] * ROWS + r]
-        if loss != CROSS_ENTROPY:
-            for r in range(ROWS):
-                e[r] = own[r]
+                e[r] = score[code[r] * ROWS + r]
+                e_low[r] = low[code[r] * ROWS + r]
         for r in range(ROWS):
             value[r] = normalise(
-                rest[r], error[r], ties[r], cost[r], &own[r], &own_low[r], &inverse[r], &inverse_low[r]
+                rest[r], error[r], ties[r], cost[r], e[r], e_low[r],
+                &others[r], &others_low[r], &inverse[r], &inverse_low[r],
             )
         if loss != CROSS_ENTROPY:
-            for r in range(ROWS):
-                loss_of_code(
-                    loss, batch.parameter, cost[r], e[r], own[r], own_low[r],
-                    &inverse[r], &inverse_low[r], &value[r],
-                )
-        if curvature != NULL or plain:
+            loss_of_codes(
+                loss, batch.parameter, ROWS, cost, e, others, others_low, inverse, inverse_low, value
+            )
+        if curvature != NULL or hard:
             for k in range(K):
                 for r in range(ROWS):
                     x = score[k * ROWS + r]
@@ -137,19 +135,19 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
                     score[k * ROWS + r] = x * inverse[r] + lo
             if curvature != NULL:
                 transpose(score, K, n, ROWS, curvature + first * K, K)
-            if plain:
+            if hard:
                 for r in range(n):
-                    x = own[r] * inverse[r] + (own_low[r] * inverse[r] + own[r] * inverse_low[r])
+                    x = others[r] * inverse[r] + (others_low[r] * inverse[r] + others[r] * inverse_low[r])
                     score[code[r] * ROWS + r] = -x
             else:
                 for k in range(K * ROWS):
-                    score[k] = score[k] - share[k]
+                    score[k] = score[k] - target[k]
         else:
             for k in range(K):
                 for r in range(ROWS):
                     x = score[k * ROWS + r]
                     lo = low[k * ROWS + r] * inverse[r] + x * inverse_low[r]
-                    score[k * ROWS + r] = x * inverse[r] + (lo - share[k * ROWS + r])
+                    score[k * ROWS + r] = x * inverse[r] + (lo - target[k * ROWS + r])
         if per_sample != NULL:
             for r in range(n):
                 per_sample[first + r] = value[r]
@@ -168,7 +166,7 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
 
 
 cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
-    """More than FEW classes: LANES neighbours of a row side by side, what is left over in a padded piece.
+    """More than FEW classes: LANES neighbours of a row side by side, the remainder in a padded piece.
 
     loss is a constant.
     """
@@ -187,21 +185,21 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
     cdef const real* weights = <const real*>batch.weight
     cdef real* curvature = <real*>batch.curvature if loss == CROSS_ENTROPY else NULL
     cdef real* per_sample = <real*>batch.per_sample
-    cdef real* low = <real*>apart(batch.scratch)
-    cdef real* share = low + batch.outputs
+    cdef real* low = <real*>unaliased(batch.scratch)
+    cdef real* target = low + batch.outputs
     cdef real* z
     cdef Py_ssize_t K = batch.outputs
     cdef Py_ssize_t steps = K // LANES
     cdef Py_ssize_t whole = steps * LANES
     cdef double smoothing = batch.parameter if loss == CROSS_ENTROPY else 0.0
-    cdef bint plain = y == NULL and smoothing == 0.0
+    cdef bint hard = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
-    cdef real m, x, own, own_low, e, cost_of_row, weight, inverse, inverse_low
+    cdef real m, x, e, e_low, others, others_low, cost_of_row, weight, inverse, inverse_low
     cdef Py_ssize_t i, j, k, code = 0, filled = 0
     for i in range(batch.rows):
         z = raw + i * K
-        lane_tops(z, steps, LANES, top)
+        lane_maxima(z, steps, LANES, top)
         m = top[0]
         for j in range(1, LANES):
             m = top[j] if top[j] > m else m
@@ -210,24 +208,24 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
         for j in range(LANES):
             top[j] = m
             last[j] = z[whole + j] if j < K - whole else m
-        own = 1.0
-        own_low = 0.0
+        e = 1.0
+        e_low = 0.0
         if y == NULL:
             code = batch.codes[i]
-        if plain:
+        if hard:
             x = m - z[code] if z[code] != m else <real>0.0
         else:
             if y != NULL:
                 for k in range(K):
-                    share[k] = y[i * K + k] * keep + spread
+                    target[k] = y[i * K + k] * keep + spread
             else:
                 for k in range(K):
-                    share[k] = spread
-                share[code] = keep + spread
-            lane_costs(z, share, steps, LANES, top, cost, error)
+                    target[k] = spread
+                target[code] = keep + spread
+            lane_costs(z, target, steps, LANES, top, cost, error)
             for k in range(whole, K):
-                x = m - z[k] if z[k] != m and share[k] != <real>0.0 else <real>0.0
-                compensated_add(share[k] * x, &cost[k - whole], &error[k - whole])
+                x = m - z[k] if z[k] != m and target[k] != <real>0.0 else <real>0.0
+                compensated_add(target[k] * x, &cost[k - whole], &error[k - whole])
             join_lanes(cost, error)
             x = cost[0] + (error[0] if cost[0] - cost[0] == <real>0.0 else <real>0.0)
         lane_exps(z, low, steps, LANES, top, rest, error, ties)
@@ -241,26 +239,29 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
         join_lanes(rest, error)
         for j in range(1, LANES):
             ties[0] = ties[0] + ties[j]
-        if plain:
-            own = z[code]
-            own_low = low[code]
-        e = own
-        cost_of_row = normalise(rest[0], error[0], ties[0], x, &own, &own_low, &inverse, &inverse_low)
+        if hard:
+            e = z[code]
+            e_low = low[code]
+        cost_of_row = normalise(
+            rest[0], error[0], ties[0], x, e, e_low, &others, &others_low, &inverse, &inverse_low
+        )
         if loss != CROSS_ENTROPY:
-            loss_of_code(loss, batch.parameter, x, e, own, own_low, &inverse, &inverse_low, &cost_of_row)
-        if curvature != NULL or plain:
+            loss_of_codes(
+                loss, batch.parameter, 1, &x, &e, &others, &others_low, &inverse, &inverse_low, &cost_of_row
+            )
+        if curvature != NULL or hard:
             for k in range(K):
                 z[k] = z[k] * inverse + (low[k] * inverse + z[k] * inverse_low)
             if curvature != NULL:
                 memcpy(curvature + i * K, z, K * sizeof(real))
-            if plain:
-                z[code] = -(own * inverse + (own_low * inverse + own * inverse_low))
+            if hard:
+                z[code] = -(others * inverse + (others_low * inverse + others * inverse_low))
             else:
                 for k in range(K):
-                    z[k] = z[k] - share[k]
+                    z[k] = z[k] - target[k]
         else:
             for k in range(K):
-                z[k] = z[k] * inverse + ((low[k] * inverse + z[k] * inverse_low) - share[k])
+                z[k] = z[k] * inverse + ((low[k] * inverse + z[k] * inverse_low) - target[k])
         if per_sample != NULL:
             per_sample[i] = cost_of_row
         if weights != NULL:
@@ -308,11 +309,11 @@ cdef inline void add_block(const double* x, Py_ssize_t n, double* total, double*
         error[0] = error[0] + lo
 
 
-cdef inline void chance(
+cdef inline void probability_parts(
     double e, double low, double rest, double rest_lo, double inverse, double inverse_lo,
     double* p, double* p_lo, double* other, double* other_lo,
 ) noexcept nogil:
-    """p = (e + low) / (1 + rest) and 1 - p, in two parts. Only the largest class, alone, has p beyond 1/2."""
+    """p = (e + low) / (1 + rest) and 1 - p, in two parts. Only a single largest class has p above 1/2."""
     cdef double q, q_lo
     two_product(e, inverse, &q, &q_lo)
     q_lo = q_lo + (low * inverse + e * inverse_lo)
@@ -335,7 +336,7 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
     cdef double errors[LANES]
     cdef double ties[LANES]
     cdef double lows[SMALL]      # of exp(z - m), which the buffer has no space for in float
-    cdef double behind[SMALL]    # m - z
+    cdef double below_max[SMALL]    # m - z
     cdef double other[SMALL]
     cdef double other_lo[SMALL]
     cdef double part[SMALL]
@@ -345,7 +346,7 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
     cdef const real* weights = <const real*>batch.weight
     cdef real* per_sample = <real*>batch.per_sample
     # A buffer for outputs + 32 numbers in double; that of float may begin between two of them.
-    cdef double* e = <double*>apart(<void*>((<size_t>batch.scratch + 7) & ~<size_t>7))
+    cdef double* e = <double*>unaliased(<void*>((<size_t>batch.scratch + 7) & ~<size_t>7))
     cdef double* low
     cdef real* z
     cdef Py_ssize_t K = batch.outputs
@@ -402,14 +403,14 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
             else:
                 low = e + K + first
             for k in range(n):
-                chance(
+                probability_parts(
                     e[first + k], low[k], rest, rest_lo, row.inverse, row.inverse_low,
                     &p, &p_lo, &other[k], &other_lo[k],
                 )
                 x = m - <double>z[first + k] if <double>z[first + k] != m else 0.0
-                # A class without a share costs nothing, even at -inf.
-                behind[k] = x if y[first + k] != <real>0.0 else 0.0
-            loss_of_terms(loss, batch.parameter, &row, n, behind, e + first, other, other_lo, cost, part)
+                # A class of probability 0 costs nothing, even at -inf.
+                below_max[k] = x if y[first + k] != <real>0.0 else 0.0
+            loss_of_terms(loss, batch.parameter, &row, n, below_max, e + first, other, other_lo, cost, part)
             for k in range(n):
                 cost[k] = <double>y[first + k] * cost[k]
                 # Rounded before it is summed: the sum of a single part must be that part.
@@ -430,7 +431,7 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
             else:
                 low = e + K + first
             for k in range(n):
-                chance(
+                probability_parts(
                     e[first + k], low[k], rest, rest_lo, row.inverse, row.inverse_low, &p, &p_lo, &o, &o_lo
                 )
                 x = <double>z[first + k]
