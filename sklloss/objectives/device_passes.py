@@ -216,7 +216,7 @@ class DevicePasses(Passes):
         return p if weight is None else xp.where(weight != 0, p * xp.sqrt(weight), 0.0)
 
     def _check_softmax(self) -> None:
-        if not self.batches.probabilities:
+        if not self.softmax:
             raise ValueError(f"{type(self.loss).__name__} is not separable and has no curvature by output")
 
     def _stored_curvature(self, numbers: int) -> Iterator[tuple[int, int, Array]]:
@@ -350,20 +350,19 @@ class DevicePasses(Passes):
         return total
 
     def _chunks(self) -> list[Bounds]:
-        """The bounds of each chunk of rows. A loss that is not a mean over rows takes all rows at once."""
-        rows = self.n
-        if self.loss.additive:
-            # a row's scores, and its share of the products of `weighted_row_sum`
-            numbers = self.outputs * max(1, self.features // BLOCK_ROWS)
-            rows = max(1, CHUNK_BYTES // (self.dtype.itemsize * numbers))
-            rows = max(1, rows // BLOCK_ROWS) * BLOCK_ROWS
-        return [(first, min(first + rows, self.n)) for first in range(0, self.n, rows)]
+        """The bounds of the chunks of rows of a pass."""
+        # a row's scores, and its share of the products of `weighted_row_sum`
+        numbers = self.outputs * max(1, self.features // BLOCK_ROWS)
+        rows = CHUNK_BYTES // (self.dtype.itemsize * numbers)
+        return self._bounds(max(1, rows // BLOCK_ROWS) * BLOCK_ROWS)
 
     def _wide_chunks(self, numbers: int) -> list[Bounds]:
         """The bounds of chunks whose rows take this many numbers each in the dtype of sums."""
-        rows = self.n
-        if self.loss.additive:
-            rows = max(1, WIDE_BYTES // (self.device.wide.itemsize * max(1, numbers)))
+        return self._bounds(max(1, WIDE_BYTES // (self.device.wide.itemsize * max(1, numbers))))
+
+    def _bounds(self, rows: int) -> list[Bounds]:
+        """The bounds of chunks of this many rows. A loss that is not a mean over rows takes all at once."""
+        rows = rows if self.loss.additive else self.n
         return [(first, min(first + rows, self.n)) for first in range(0, self.n, rows)]
 
     def _wide_rows(self, first: int, last: int, ones: bool) -> Array:
