@@ -217,22 +217,21 @@ def _conjugate_gradients(
     residual = -gradient
     z = solve(residual)
     (first,) = vectors.to_host(vectors.dot(residual, z))
-    rz = first.copy()
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
-    lowered = np.zeros_like(rz)
-    decrease = np.zeros_like(rz)
     reached = vectors.vanishes(gradient, first == 0)
-    before = np.zeros_like(reached)
-    running = active & ~reached & (rz > 0)
-    rule = rz, first, decrease, lowered, size, gap, running, reached, before
-    systems = (_DeviceSystems if vectors.on_device else _Systems)(vectors, residual, z, rule)
+    running = active & ~reached & (first > 0)
+    progress = conjugate_gradients.SystemProgress(
+        first, size, gap, running, reached, LOOSEST, CLOSEST, objective.residual_floor
+    )
+    if vectors.on_device:
+        systems: Any = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
+    else:
+        systems = _Systems(vectors, residual, z, running, progress)
     products = 0
     some = running.any()
     while some and products < MOST_PRODUCTS:
         products += 1
-        some = systems.step(
-            objective.product(systems.p), solve, products, LOOSEST, CLOSEST, objective.residual_floor
-        )
+        some = systems.step(objective.product(systems.p), solve, products)
     # Where the objective is flat to working precision, take the preconditioned gradient.
     d = systems.d
     flat = active & ~reached & ~systems.moved()
@@ -244,17 +243,15 @@ def _conjugate_gradients(
 class _Systems:
     """Independent systems in main memory: their solutions d so far, and their next directions p."""
 
-    def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
-        self._rz, _, self._decrease, *_, self._running, _, _ = self._rule = rule
-        self.p, self.d, self._residual = vectors.masked(z, self._running), np.zeros_like(residual), residual
+    def __init__(self, vectors: Any, residual: Any, z: Any, running: Mask, progress: Any) -> None:
+        self._progress = progress
+        self.p, self.d, self._residual = vectors.masked(z, running), np.zeros_like(residual), residual
 
-    def step(self, product: Any, solve: Any, *limits: float) -> bool:
+    def step(self, product: Any, solve: Any, products: int) -> bool:
         """One iteration, given the product of p with the matrix; whether a system still runs."""
         residual = self._residual
-        conjugate_gradients.advance(
-            self.p, product, self.d, residual, self._rz, self._decrease, self._running
-        )
-        return conjugate_gradients.turn(self.p, solve(residual), residual, *self._rule, *limits)
+        conjugate_gradients.advance(self.p, product, self.d, residual, self._progress)
+        return conjugate_gradients.turn(self.p, solve(residual), residual, self._progress, products)
 
     def moved(self) -> Mask:
         """Which systems have taken a step."""
@@ -317,17 +314,17 @@ class ArraySystems:
 class _DeviceSystems(ArraySystems):
     """`_Systems` whose vectors stay on the device of X; each step reads two numbers per system from it."""
 
-    def __init__(self, vectors: Any, residual: Any, z: Any, rule: tuple[Any, ...]) -> None:
-        rz, *_, self._running, _, _ = self._rule = rule
-        super().__init__(vectors, residual, z, vectors.put(rz), self._running)
-        self._moved = np.zeros_like(self._running)
+    def __init__(self, vectors: Any, residual: Any, z: Any, rz: Any, running: Mask, progress: Any) -> None:
+        super().__init__(vectors, residual, z, rz, running)
+        self._running, self._progress = running, progress
+        self._moved = np.zeros_like(running)
 
-    def step(self, product: Any, solve: Any, *limits: float) -> bool:
+    def step(self, product: Any, solve: Any, products: int) -> bool:
         """See `_Systems.step`."""
         before = self._running.copy()
         pHp, newer = self._vectors.to_host(*self.advance(product, solve)[1:])
         self._moved |= before & (pHp > 0)
-        some = conjugate_gradients.settle(pHp, newer, *self._rule, *limits)
+        some = conjugate_gradients.settle(pHp, newer, self._progress, products)
         if some:
             self.turn(self._running)
         return some
