@@ -544,7 +544,7 @@ def _checked_fields(loss_class: type[Loss]) -> tuple[tuple[str, Mapping[str, Any
 
 
 def _evaluate_formula(
-    loss: Any,
+    loss: Loss,
     raw: Any,
     target: Any = None,
     codes: Any = None,
@@ -605,7 +605,7 @@ def _evaluate_formula(
         return total
 
 
-def _evaluate_mean_formula(loss: Any, y: Any, raw: Any, weight: Any) -> float:
+def _evaluate_mean_formula(loss: Loss, y: Any, raw: Any, weight: Any) -> float:
     """The value of a loss that is not a mean over rows, times the sum of weights."""
     total = float(raw.shape[0]) if weight is None else float(np.sum(weight, dtype=np.float64))
     if total == 0.0:

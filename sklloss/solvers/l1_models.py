@@ -19,9 +19,9 @@ FAST_RATE = 0.7  # if each sweep gains less than this share of the one before, n
 
 # Of `minimise_by_products`:
 MAX_PRODUCT_ROUNDS = 50
-MOST_PRODUCTS = 250
-FEW = 5  # products after which a system ends where a sign would change
-LOOSEST = 0.3  # what a solve on a face may leave undone, against what it has gained
+MAX_PRODUCTS = 250
+FREE_PRODUCTS = 5  # of a system, before a change of sign ends it
+LOOSEST = 0.3  # the share of the model's tolerance to which a system on a face is solved
 CONFIRMATION = 10.0  # converged if a proximal step gains less than the tolerance by this factor
 
 
@@ -177,7 +177,7 @@ def minimise_by_products(
         total += gained
         length = np.where(part < 1.0, length * np.maximum(part, 0.25), length * 1.5)
         reached |= CONFIRMATION * gained <= np.maximum(share * total, least)
-        if reached.all() or products > MOST_PRODUCTS:
+        if reached.all() or products > MAX_PRODUCTS:
             break
         face = inside & ((z != 0) | (l1 == 0)) & ~reached[:, None]
         sign = np.sign(z)
@@ -244,7 +244,7 @@ def _conjugate_gradients(
     least: Array,
     total: Array,
 ) -> tuple[Array, Array, int]:
-    """Minimise subgradient.e + e.He / 2 loosely over e on a face; e, He and the number of products."""
+    """Minimise subgradient.e + e.He / 2 approximately over e on a face; returns e, He and the products."""
     H_step, residual = np.zeros_like(subgradient), -subgradient
     z = solve(residual)
     rz = dot(residual, z)
@@ -252,18 +252,18 @@ def _conjugate_gradients(
     running = rz > 0
     systems = ArraySystems(NUMPY, residual, z, rz, running)
     spent = 0
-    while running.any() and spent < MOST_PRODUCTS:
+    while running.any() and spent < MAX_PRODUCTS:
         spent += 1
         H_p = product(systems.p)
         length, _, newer = systems.advance(np.where(face, H_p, 0.0), solve)
         H_step += length[:, None] * H_p
         decrease = 0.5 * length * rz
         lowered += decrease
-        # the remaining decrease is estimated as the number of products times the last decrease
+        # The remaining decrease is estimated as the number of products times the last decrease
         enough = np.maximum(share * LOOSEST * (total + lowered), LOOSEST * least)
         running &= (length > 0) & (newer > 0) & (spent * decrease > enough)
-        if spent >= FEW:
-            # beyond a change of sign the model is another one
+        if spent >= FREE_PRODUCTS:
+            # The model is that of fixed signs, so it ends where one changes.
             running &= ~(face & (l1 > 0) & ((start + systems.d) * start < 0)).any(axis=1)
         systems.turn(running)
         rz = newer

@@ -24,7 +24,7 @@ from sklloss.solvers.lbfgs import lbfgs
 
 LOOSEST = 0.5  # the largest share of its decrease that a system may leave undone
 CLOSEST = 0.1  # no system is solved more closely than this share of the gap allowed at the end
-MOST_PRODUCTS = 250
+MAX_PRODUCTS = 250
 # Near the optimum of a penalised objective, where later points are similar, a new local preconditioner is
 # made after a system whose products cost this share of it; otherwise after one that cost as much.
 RENEWAL_SHARE = 0.5
@@ -229,7 +229,7 @@ def _conjugate_gradients(
         systems = _Systems(vectors, residual, z, running, progress)
     products = 0
     some = running.any()
-    while some and products < MOST_PRODUCTS:
+    while some and products < MAX_PRODUCTS:
         products += 1
         some = systems.step(objective.product(systems.p), solve, products)
     # Where the objective is flat to working precision, take the preconditioned gradient.
