@@ -287,9 +287,6 @@ cdef class Dataset:
                 self.x = &doubles[0, 0]
                 self.row_step, self.column_step = doubles.strides[0] // size, doubles.strides[1] // size
             self.by_rows = self.column_step == 1 and self.row_step >= self.features
-            # a step of 0 is that of one number in all places
-            if self.rows > 1 and not self.by_rows and self.row_step != 1 and self.row_step != 0:
-                raise ValueError(f"X must have contiguous rows or columns, got strides {X.strides}")
         if target is not None:
             check_shape(target, (self.rows, outputs), "target")
             target = target.reshape(-1)
