@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from sklloss.arrays.vectors import ArrayVectors
-from sklloss.kernels.solve import conjugate_gradients  # type: ignore[attr-defined]  # compiled
+from sklloss.kernels.solve import solve_blocks
 
 Array = Any  # of NumPy, or of the namespace of X
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ class BlockSolver:
             root = self._units[0]
             solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
-        return conjugate_gradients.solve_blocks(self._factors, self._units, rows).reshape(x.shape)
+        return solve_blocks(self._factors, self._units, rows).reshape(x.shape)
 
 
 class SubsetSolver:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklloss.arrays.vectors import NUMPY, Array, Mask, dot
-from sklloss.kernels.solve.coordinate_descent import descend
+from sklloss.kernels.solve import descend
 from sklloss.solvers.base import Solve
 from sklloss.solvers.newton import solve_positive
 from sklloss.solvers.newton_cg import ArraySystems

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklloss.arrays.vectors import NUMPY, Array, Mask
-from sklloss.kernels.solve import conjugate_gradients  # type: ignore[attr-defined]  # compiled
+from sklloss.kernels.solve import SystemProgress, advance, settle, turn
 from sklloss.solvers.base import (
     MAX_HALVINGS,
     SUFFICIENT_DECREASE,
@@ -220,9 +220,7 @@ def _conjugate_gradients(
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     reached = vectors.vanishes(gradient, first == 0)
     running = active & ~reached & (first > 0)
-    progress = conjugate_gradients.SystemProgress(
-        first, size, gap, running, reached, LOOSEST, CLOSEST, objective.residual_floor
-    )
+    progress = SystemProgress(first, size, gap, running, reached, LOOSEST, CLOSEST, objective.residual_floor)
     if vectors.on_device:
         systems: Any = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
     else:
@@ -250,8 +248,8 @@ class _Systems:
     def step(self, product: Any, solve: Any, products: int) -> bool:
         """One iteration, given the product of p with the matrix; whether a system still runs."""
         residual = self._residual
-        conjugate_gradients.advance(self.p, product, self.d, residual, self._progress)
-        return conjugate_gradients.turn(self.p, solve(residual), residual, self._progress, products)
+        advance(self.p, product, self.d, residual, self._progress)
+        return turn(self.p, solve(residual), residual, self._progress, products)
 
     def moved(self) -> Mask:
         """Which systems have taken a step."""
@@ -324,7 +322,7 @@ class _DeviceSystems(ArraySystems):
         before = self._running.copy()
         pHp, newer = self._vectors.to_host(*self.advance(product, solve)[1:])
         self._moved |= before & (pHp > 0)
-        some = conjugate_gradients.settle(pHp, newer, self._progress, products)
+        some = settle(pHp, newer, self._progress, products)
         if some:
             self.turn(self._running)
         return some

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from sklloss.kernels.solve.coordinate_descent import descend
+from sklloss.kernels.solve import descend
 
 from sklloss.solvers.l1_models import minimise_by_products, minimise_model
 from sklloss.solvers.newton import newton_cholesky
