@@ -186,7 +186,7 @@ class LinearClassifier(
             loss = self._check_parameters()
             earlier = self._earlier_parameters()
             data = check_data(self, X, y, sample_weight, self._coder(self.class_weight))
-            objective = self._objective(self._rows(data, loss, threads.check(self.n_threads)))
+            objective = self._objective(self._passes(data, loss, threads.check(self.n_threads)))
             solvers = [self._choose_solver(objective)]
             # Class weights do not apply to the validation set.
             code = self._coder(kind=data.labels.kind, classes=data.labels.classes)
@@ -196,11 +196,13 @@ class LinearClassifier(
             learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
             monitor = _Monitor(objective, self.verbose, callbacks.steps("iteration", learned))
             if held_out is not None:
-                monitor.validate_on(held_out, self._rows(held_out, loss, objective.rows.n_threads, "y_val"))
+                monitor.validate_on(
+                    held_out, self._passes(held_out, loss, objective.passes.n_threads, "y_val")
+                )
             start = self._start(objective, earlier)
             # Called here rather than in a method, to keep the stack between `fit` and the passes short.
             minimise = self._solver(objective, solvers[0], start, monitor.callback, solvers.append)
-            with threads.single_threaded_blas(), full_precision(objective.rows.device):
+            with threads.single_threaded_blas(), full_precision(objective.passes.device):
                 try:
                     result = self._check_result(minimise())
                 except _Stopped as stop:
@@ -226,7 +228,7 @@ class LinearClassifier(
 
     def _become(self, w, *, objective, data, loss):
         """Set the attributes that `predict` needs, from a solver's parameters ``w``."""
-        coef = objective.rows.uncentered(objective.coef(w))
+        coef = objective.passes.uncentered(objective.coef(w))
         self._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
 
     def _learned(self, w, *, objective, data, loss):
@@ -269,7 +271,7 @@ class LinearClassifier(
             class_weight=class_weight, kind=kind, classes=classes,
         )  # fmt: skip
 
-    def _rows(self, data, loss, n_threads, name="y"):
+    def _passes(self, data, loss, n_threads, name="y"):
         """The passes over the rows; ``name`` is that of y in errors."""
         loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
         return make_passes(
@@ -294,11 +296,11 @@ class LinearClassifier(
         if self.fit_intercept:
             start[:, -1] = intercept
         # A common shift of all outputs of a softmax changes nothing, so its rounding errors would accumulate.
-        return objective.without_shift(objective.rows.centered(start).reshape(objective.shape))
+        return objective.without_shift(objective.passes.centered(start).reshape(objective.shape))
 
     def _choose_solver(self, objective):
         """The name of the solver; a ValueError if ``solver`` does not fit the loss or the penalty."""
-        refusal = newton_refusal(objective.rows.loss)
+        refusal = newton_refusal(objective.passes.loss)
         if self.l1_ratio > 0 and np.isfinite(self.C):
             if refusal:
                 raise ValueError(
@@ -322,8 +324,8 @@ class LinearClassifier(
             )
         return self.solver
 
-    def _objective(self, rows):
-        return LinearObjective(rows, self.C, self.l1_ratio)
+    def _objective(self, passes):
+        return LinearObjective(passes, self.C, self.l1_ratio)
 
     def _solver(self, objective, name, start, callback=None, begins=None):
         """A function without arguments that minimises the objective.
@@ -418,18 +420,18 @@ class _Monitor:
         self._values = []
         self.callback = self._after if verbose or steps is not None else None
 
-    def validate_on(self, data, rows):
+    def validate_on(self, data, passes):
         """Record the mean loss of these rows."""
         self.curve = []
         self.callback = self._after
-        self._rows = rows
+        self._passes = passes
         self._total = data.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 
     def _after(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
         if self.curve is not None:
-            coef = self._objective.rows.uncentered(self._objective.coef(w))
-            sums, _ = self._rows.value_and_gradient(self._rows.centered(coef))
+            coef = self._objective.passes.uncentered(self._objective.coef(w))
+            sums, _ = self._passes.value_and_gradient(self._passes.centered(coef))
             self.curve.append(float(sums.sum()) / self._total)
             line += f", validation loss {self.curve[-1]:.10g}"
         if self._verbose:

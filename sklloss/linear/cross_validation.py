@@ -102,7 +102,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
         checked = check_rows(self, X, sample_weight)
         data = model._coder(self.class_weight)(checked, y, name="y")
         data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
-        rows = model._rows(data, loss, n_threads)
+        passes = model._passes(data, loss, n_threads)
         routed = self._route("fit", sample_weight=checked.weight, **params)
         splits = self._splits(data, routed.splitter.split)
         search = _Search(
@@ -126,8 +126,8 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             self.scores_ = np.stack([path.scores for path in paths])
             self.n_iter_ = np.stack([path.n_iter for path in paths])
             unsolved = [reason for path in paths for reason in path.unsolved]
-            coef = self._refit(model, rows, unsolved) if self.refit else self._average(model)
-        self.solver_ = model._choose_solver(model._objective(rows))
+            coef = self._refit(model, passes, unsolved) if self.refit else self._average(model)
+        self.solver_ = model._choose_solver(model._objective(passes))
         self._set_model(data.labels, model._own_link(loss), coef, data.dtype)
         if unsolved:
             warn(
@@ -137,16 +137,16 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             )
         return self
 
-    def _refit(self, model, rows, unsolved):
+    def _refit(self, model, passes, unsolved):
         """Fit all rows with the penalty of the best mean score; return the parameters."""
         # Transposed to break ties as scikit-learn does: the first C, then the first l1_ratio.
         total = self.scores_.sum(axis=0).T
         best = np.unravel_index(_best(total), total.shape)
         self.C_, self.l1_ratio_ = float(self.Cs_[best[0]]), float(self.l1_ratios_[best[1]])
         model.C, model.l1_ratio = self.C_, self.l1_ratio_
-        objective = model._objective(rows)
+        objective = model._objective(passes)
         near = self.coefs_paths_[:, best[1], best[0]].mean(axis=0, dtype=np.float64)
-        features = rows.features
+        features = passes.features
         start = model._start(objective, (near[:, :features], near[:, -1]))
         result = model._minimise(objective, start)
         why = model._why_unsolved(result)
@@ -154,7 +154,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseE
             unsolved.append(f"the last one, at C={self.C_:g}: {why}")
         self.loss_ = float(result.value.sum())
         self.loss_curve_ = result.curve
-        return rows.uncentered(objective.coef(result.w))
+        return passes.uncentered(objective.coef(result.w))
 
     def _average(self, model):
         """The mean over the folds of the parameters at the best score of each."""
@@ -297,12 +297,12 @@ class _Search:
 
         ``model`` is a classifier whose parameters and fitted attributes are changed from point to point.
         """
-        rows = model._rows(self.data.take(train), self.loss, self.n_threads)
-        model.n_features_in_ = rows.features
+        passes = model._passes(self.data.take(train), self.loss, self.n_threads)
+        model.n_features_in_ = passes.features
         score = self._scorer(fold, test)
         shape = (len(self.l1_ratios), len(self.Cs))
         path = Bunch(
-            coefs=np.empty((*shape, rows.outputs, rows.width)),
+            coefs=np.empty((*shape, passes.outputs, passes.width)),
             scores=np.empty(shape),
             n_iter=np.empty(shape, dtype=np.int32),
             unsolved=[],
@@ -311,9 +311,9 @@ class _Search:
         # The strongest penalty comes first.
         order = np.argsort(self.Cs, kind="stable")
         for r, model.l1_ratio in enumerate(self.l1_ratios):
-            for c, (objective, result) in zip(order, self._path(model, rows, self.Cs[order])):
-                coef = rows.uncentered(objective.coef(result.w))
-                model._set_model(self.data.labels, link, coef, rows.dtype)
+            for c, (objective, result) in zip(order, self._path(model, passes, self.Cs[order])):
+                coef = passes.uncentered(objective.coef(result.w))
+                model._set_model(self.data.labels, link, coef, passes.dtype)
                 path.coefs[r, c] = coef
                 path.scores[r, c] = score(model)
                 path.n_iter[r, c] = result.n_iter.max()
@@ -328,17 +328,17 @@ class _Search:
                 )
         return path
 
-    def _path(self, model, rows, Cs):
+    def _path(self, model, passes, Cs):
         """The objective and its minimum for each C, at the model's l1_ratio."""
 
         def objectives():
             for model.C in Cs:
                 if self.cancelled:
                     raise RuntimeError("this fit was interrupted")
-                yield model._objective(rows)
+                yield model._objective(passes)
 
         model.C = Cs[0]
-        first = model._objective(rows)
+        first = model._objective(passes)
         start = np.zeros(first.shape)
         if model.l1_ratio > 0:
             return follow_path(objectives(), start, model._minimise, smooth=False)

@@ -134,28 +134,28 @@ class PartialFitMixin:
         dtype = data.origin.dtype if first else dtype_of(self.coef_)
         if not first and self.coef_.shape[0] != data.outputs:
             raise ValueError(f"y has {data.outputs} outputs, but the model has {self.coef_.shape[0]}")
-        rows = self._rows(data, loss, threads.count(self.n_threads))
-        objective = LinearObjective(rows, self.C)
+        passes = self._passes(data, loss, threads.count(self.n_threads))
+        objective = LinearObjective(passes, self.C)
         if hasattr(self, "_stream"):
             # `to` moves the stream with the model.
             stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
         if first:
-            stream.start(np.zeros((data.outputs, rows.width)), rows.center)
-        elif stream.w is None or stream.w.shape[1] != rows.width or (rows.sparse and stream.center.any()):
+            stream.start(np.zeros((data.outputs, passes.width)), passes.center)
+        elif stream.w is None or stream.w.shape[1] != passes.width or (passes.sparse and stream.center.any()):
             learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
-            coef = np.column_stack(learned)[:, : rows.width].astype(np.float64)
-            stream.start(rows.centered(coef), rows.center)
-        rows.center = stream.center
-        with threads.single_threaded_blas(), full_precision(rows.device):
+            coef = np.column_stack(learned)[:, : passes.width].astype(np.float64)
+            stream.start(passes.centered(coef), passes.center)
+        passes.center = stream.center
+        with threads.single_threaded_blas(), full_precision(passes.device):
             mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
         if not np.isfinite(mean).all():
             raise ValueError(
                 "partial_fit ended at parameters that are not finite: rescale the columns of X, or use a "
                 "smaller learning_rate_init"
             )
-        coef = rows.uncentered(mean)
+        coef = passes.uncentered(mean)
         self._set_model(data.labels, self._own_link(loss), coef, dtype, data.origin.device)
         self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), data.origin.device)
         self.t_ = stream.rows

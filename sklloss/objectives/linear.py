@@ -53,7 +53,7 @@ class LinearObjective:
 
     Parameters
     ----------
-    rows : Passes
+    passes : Passes
         X, targets, weights and the loss.
     C : float
         Inverse strength of the penalty; ``inf`` for none.
@@ -70,22 +70,22 @@ class LinearObjective:
         it, and NumPy arrays for NumPy arrays.
     """
 
-    def __init__(self, rows: Passes, C: float, l1_ratio: float = 0.0) -> None:
-        self.rows = rows
-        device = rows.device
+    def __init__(self, passes: Passes, C: float, l1_ratio: float = 0.0) -> None:
+        self.passes = passes
+        device = passes.device
         # The history of L-BFGS needs float64: on devices without it, parameters stay in main memory.
         self.vectors: NumPyVectors | ArrayVectors = NUMPY
         if device is not None and device.wide == np.float64:
             self.vectors = ArrayVectors(device)
         self.penalised: bool = bool(np.isfinite(C))
         self.scale: float = float(C) if self.penalised else 1.0
-        self.problems: int = rows.outputs if rows.separable else 1
-        self.size: int = rows.width if rows.separable else rows.outputs * rows.width
+        self.problems: int = passes.outputs if passes.separable else 1
+        self.size: int = passes.width if passes.separable else passes.outputs * passes.width
         self.shape: tuple[int, int] = (self.problems, self.size)
         self._point: Array = None
         self._penalty_product: Floats | None = None
         # The relative rounding error of a value: raw scores have X's precision.
-        eps = float(np.finfo(rows.dtype).eps)
+        eps = float(np.finfo(passes.dtype).eps)
         self.noise: float = 4 * eps
         # Regularises a singular preconditioner. A ridge smaller than the rounding error of a gradient would
         # amplify that error along directions in which the objective is constant.
@@ -93,21 +93,21 @@ class LinearObjective:
         # The square of a relative residual at which a linear system has nothing but rounding left.
         self.residual_floor: float = self.noise**2 / self.small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
-        self.exact_gradient: bool = rows.dtype == np.float64
+        self.exact_gradient: bool = passes.dtype == np.float64
         # Whether a Hessian costs much more than a gradient, and both more than the overhead of a pass.
         self.costly_hessian: bool = (
-            rows.n * rows.width * self.size * self.problems > COSTLY_WORK and self.size >= 8
+            passes.n * passes.width * self.size * self.problems > COSTLY_WORK and self.size >= 8
         )
         # 1 where the penalty acts: on coefficients, not on the intercept
-        ridge = np.full((rows.outputs, rows.width), float(self.penalised))
-        if rows.fit_intercept:
+        ridge = np.full((passes.outputs, passes.width), float(self.penalised))
+        if passes.fit_intercept:
             ridge[:, -1] = 0.0
         self.l1: NDArray[np.float64] = l1_ratio * ridge.reshape(self.shape)
         self.ridge: NDArray[np.float64] = (1.0 - l1_ratio) * ridge.reshape(self.shape)
 
     def coef(self, w: Array) -> Array:
         """The parameters as (outputs, width)."""
-        return self._reshape(w, (self.rows.outputs, self.rows.width))
+        return self._reshape(w, (self.passes.outputs, self.passes.width))
 
     def _reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         if isinstance(array, np.ndarray):
@@ -120,10 +120,10 @@ class LinearObjective:
 
         Constant columns less the center are the difference of equal numbers: nothing but rounding is left.
         """
-        constant = self.rows.constant_columns()
+        constant = self.passes.constant_columns()
         if not constant.size:
             return None
-        varying = np.ones(self.rows.width)
+        varying = np.ones(self.passes.width)
         varying[constant] = 0.0
         return varying, None if self.vectors is NUMPY else self.vectors.put(varying)
 
@@ -138,19 +138,19 @@ class LinearObjective:
 
     def value_and_gradient(self, w: Array) -> tuple[Array, Array]:
         """Value of each problem, (problems,), and its gradient, (problems, size)."""
-        sums, gradient = self.rows.value_and_gradient(self._without_constant_columns(self.coef(w)))
+        sums, gradient = self.passes.value_and_gradient(self._without_constant_columns(self.coef(w)))
         return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def precise_gradient(self, w: Floats) -> tuple[Floats, Floats]:
         """As `value_and_gradient`, as precise as `hessian`: computed in float64 whatever the dtype of X."""
         if self.exact_gradient:
             return self.value_and_gradient(w)
-        sums, gradient = self.rows.precise_gradient(self.coef(w))
+        sums, gradient = self.passes.precise_gradient(self.coef(w))
         return self.with_penalty(w, sums, gradient)
 
     def null_value(self, *, exact: bool = False) -> Floats:
         """The value of each problem at w = 0; of many rows an estimate, unless ``exact``."""
-        return self.scale * self.rows.null_sums(exact=exact)
+        return self.scale * self.passes.null_sums(exact=exact)
 
     def without_shift(self, w: Floats) -> Floats:
         """The parameters, or a direction, less their mean over the outputs of a softmax.
@@ -159,7 +159,7 @@ class LinearObjective:
         shift 0. If the Hessian is large, the penalty is lost in rounding along the shift. Fits that start
         from each other would accumulate what remains of it.
         """
-        loss = self.rows.loss
+        loss = self.passes.loss
         # Where a loss is not convex, another start may lead to another minimum.
         if not (self.penalised and loss.shift_invariant and loss.convex):
             return w
@@ -192,14 +192,14 @@ class LinearObjective:
         along the shift, so Newton's step does not change. `sklloss.kernels.linear.hessian` and
         `subset_hessian` do the same.
         """
-        sums, gradient, hessian = self.rows.hessian(self.coef(w))
+        sums, gradient, hessian = self.passes.hessian(self.coef(w))
         value, gradient = self.with_penalty(w, sums, gradient)
         if not np.isfinite(hessian).all():
             raise ValueError(TOO_LARGE)
         hessian *= self.scale
         diagonal = np.einsum("bii->bi", hessian)
-        if self.rows.loss.shift_invariant:
-            K, width = self.rows.outputs, self.rows.width
+        if self.passes.loss.shift_invariant:
+            K, width = self.passes.outputs, self.passes.width
             free = np.flatnonzero(self.ridge[0, :width] == 0.0)
             if free.size:
                 typical = diagonal.reshape(K, width)[:, free].mean(axis=0)
@@ -216,19 +216,19 @@ class LinearObjective:
         """
         if self.problems > 1:
             return None
-        return self.rows.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
+        return self.passes.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
 
     def subsample(self, each: int) -> LinearObjective | None:
         """The objective over a sample of ``each`` rows per parameter, scaled up; None if rows are too few."""
-        step = self.rows.n // (each * max(LEAST_PARAMETERS, self.size))
+        step = self.passes.n // (each * max(LEAST_PARAMETERS, self.size))
         if step < 3:
             return None
         # An odd step avoids most periodic patterns in the order of rows.
         step -= 1 - step % 2
-        rows = self.rows.every_nth(step)
-        if rows is None:
+        passes = self.passes.every_nth(step)
+        if passes is None:
             return None
-        small = LinearObjective(rows, np.inf if not self.penalised else 1.0)
+        small = LinearObjective(passes, np.inf if not self.penalised else 1.0)
         small.scale = self.scale * step
         return small
 
@@ -239,13 +239,13 @@ class LinearObjective:
         It is where passes over X dominate the cost, a gradient costs no more than a product with the Hessian
         (for a softmax it costs more), and the preconditioner has the correlations of the columns.
         """
-        rows = self.rows
-        large = rows.n * rows.width * self.problems >= LARGE_X
-        return rows.separable and large and not rows.sparse and rows.width <= WIDEST_GRAM
+        passes = self.passes
+        large = passes.n * passes.width * self.problems >= LARGE_X
+        return passes.separable and large and not passes.sparse and passes.width <= WIDEST_GRAM
 
     def dual_ascent(self) -> DualAscent | None:
         """A `DualAscent`; None if it would not help or a preconditioner has the columns' correlations."""
-        return DualAscent.of(self) if self.rows.width > WIDEST_GRAM else None
+        return DualAscent.of(self) if self.passes.width > WIDEST_GRAM else None
 
     def mini_batches(self, batch_size: int | None = None) -> MiniBatches:
         """Mini-batches with reduced variance; None chooses their size."""
@@ -259,13 +259,13 @@ class LinearObjective:
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
         self._point = w
         w_varying = self._without_constant_columns(self.coef(w))
-        sums, gradient = self.rows.value_and_gradient(w_varying, keep_curvature=True)
+        sums, gradient = self.passes.value_and_gradient(w_varying, keep_curvature=True)
         return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def product(self, direction: Array) -> Array:
         """The Hessian at the last linearised point times a direction; the next product overwrites it."""
         product = self._without_constant_columns(
-            self.rows.product(self._without_constant_columns(self.coef(direction)))
+            self.passes.product(self._without_constant_columns(self.coef(direction)))
         )
         product = self._reshape(product, self.shape)
         if not isinstance(direction, np.ndarray):
@@ -286,30 +286,30 @@ class LinearObjective:
         of the outer product of a common shift of all outputs is added if it has no penalty. With ``rough``
         the terms that couple outputs are left out, at a fraction of the cost.
         """
-        width = self.rows.width
-        if self.rows.separable:
+        width = self.passes.width
+        if self.passes.separable:
             columns = sets
         else:
-            starts = np.searchsorted(sets[0], np.arange(1, self.rows.outputs) * width)
+            starts = np.searchsorted(sets[0], np.arange(1, self.passes.outputs) * width)
             columns = [part % width for part in np.split(sets[0], starts)]
-        matrices = self.rows.hessian_block(columns, coupled=not (self.rows.separable or rough))
+        matrices = self.passes.hessian_block(columns, coupled=not (self.passes.separable or rough))
         for matrix, chosen, ridge in zip(matrices, sets, self.ridge, strict=True):
             if not np.isfinite(matrix).all():
                 raise ValueError(TOO_LARGE)
             matrix *= self.scale
             np.einsum("ii->i", matrix)[:] += ridge[chosen]
-        if self.rows.loss.shift_invariant and not rough:
+        if self.passes.loss.shift_invariant and not rough:
             chosen, matrix = sets[0], matrices[0]
             free = chosen[(self.ridge[0, chosen] == 0.0) & (self.l1[0, chosen] == 0.0)] % width
             for column in np.unique(free):
                 indices = np.flatnonzero(chosen % width == column)
-                if len(indices) == self.rows.outputs:
+                if len(indices) == self.passes.outputs:
                     matrix[np.ix_(indices, indices)] += matrix[indices, indices].mean()
         return matrices
 
     def without_free_shift(self, w: Floats) -> Floats:
         """The parameters less their mean over coupled outputs if it has no penalty: the same model."""
-        if not self.rows.loss.shift_invariant:
+        if not self.passes.loss.shift_invariant:
             return w
         coef, free = self.coef(w.copy()), (self.coef(self.ridge + self.l1) == 0).all(axis=0)
         coef[:, free] -= coef[:, free].mean(axis=0)
@@ -318,22 +318,22 @@ class LinearObjective:
     @functools.cached_property
     def unit_score_change(self) -> Floats:
         """The change of each parameter, (problems, size), that moves no row's score by more than 1."""
-        largest = self.rows.column_maxima()
+        largest = self.passes.column_maxima()
         change = np.divide(1.0, largest, out=np.full_like(largest, np.inf), where=largest > 0)
-        return np.tile(change, self.rows.outputs).reshape(self.shape)
+        return np.tile(change, self.passes.outputs).reshape(self.shape)
 
     @property
     def curvature_excess(self) -> float:
         """The largest curvature of a softmax, 1/4, relative to that at w = 0, (1 - 1/K) / K, less 1."""
-        K = self.rows.outputs
-        return self.rows.curvature_bound * K * K / (K - 1.0) - 1.0 if self.rows.softmax else 0.0
+        K = self.passes.outputs
+        return self.passes.curvature_bound * K * K / (K - 1.0) - 1.0 if self.passes.softmax else 0.0
 
     def diagonal(self) -> Floats:
         """About the Hessian's diagonal at w = 0, (problems, size), which gives the scales of parameters."""
-        diagonal = self.rows.curvature_bound * self.scale * self.rows.squared_columns()
+        diagonal = self.passes.curvature_bound * self.scale * self.passes.squared_columns()
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
-        diagonal = np.tile(diagonal, self.rows.outputs).reshape(self.shape) + self.ridge
+        diagonal = np.tile(diagonal, self.passes.outputs).reshape(self.shape) + self.ridge
         return np.where(diagonal > 0, diagonal, 1.0)
 
     def affords(self, sets: list[NDArray[np.intp]]) -> bool:
@@ -342,12 +342,14 @@ class LinearObjective:
         numbers = (sizes**2).sum()
         if numbers > LARGEST_SUBSET**2:
             return False
-        cheap = max(SUBSET_WORK / max(self.rows.n, 1), SUBSET_NUMBERS * self.rows.width * self.rows.outputs)
-        return self.rows.sparse or numbers <= cheap
+        cheap = max(
+            SUBSET_WORK / max(self.passes.n, 1), SUBSET_NUMBERS * self.passes.width * self.passes.outputs
+        )
+        return self.passes.sparse or numbers <= cheap
 
     def local_diagonal(self) -> Floats:
         """The Hessian's diagonal at the last linearised point, (problems, size), positive everywhere."""
-        diagonal = self.scale * self.rows.hessian_diagonal().reshape(self.shape) + self.ridge
+        diagonal = self.scale * self.passes.hessian_diagonal().reshape(self.shape) + self.ridge
         return np.maximum(diagonal, 1e-6 * self.diagonal())
 
     def subset_preconditioner(self) -> Callable[[NDArray[np.bool_], Floats], Callable[[Floats], Floats]]:
@@ -356,9 +358,9 @@ class LinearObjective:
         The solver uses an approximate Hessian over the parameters in the mask, with the given diagonal and,
         if X'WX is not too large, with its correlations within each output.
         """
-        if self.rows.width > WIDEST_GRAM:
+        if self.passes.width > WIDEST_GRAM:
             return lambda mask, diagonal: lambda x: np.where(mask, x / diagonal, 0.0)
-        gram = self.rows.gram()
+        gram = self.passes.gram()
         root = np.sqrt(np.where(gram.diagonal() > 0, gram.diagonal(), 1.0))
         gram = gram / root / root[:, None]
         gram += np.tril(gram, -1).T
@@ -374,11 +376,11 @@ class LinearObjective:
         the units of the features and of their correlation. The diagonal is used instead where the matrix
         would be too large, or if ``diagonal`` is set.
         """
-        if self.rows.width <= WIDEST_GRAM and not diagonal:
-            matrix = self.rows.curvature_bound * self.scale * self.rows.gram()
-            np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.rows.width]
+        if self.passes.width <= WIDEST_GRAM and not diagonal:
+            matrix = self.passes.curvature_bound * self.scale * self.passes.gram()
+            np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.passes.width]
             return BlockSolver(matrix[None], self.small_ridge)
-        return DiagonalSolver(self.diagonal()[0, : self.rows.width])
+        return DiagonalSolver(self.diagonal()[0, : self.passes.width])
 
     def local_preconditioner(self) -> Preconditioner | None:
         """As `preconditioner`, with the diagonal blocks of the Hessian at the last linearised point.
@@ -388,45 +390,45 @@ class LinearObjective:
         block may become nearly singular, and its inverse would then affect all outputs. None if a factor
         for each output would cost more than it saves.
         """
-        if self.rows.width > WIDEST_BLOCKS:
+        if self.passes.width > WIDEST_BLOCKS:
             return None
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
-        _, _, blocks = self.rows.hessian(self.coef(point), coupled=False)
+        _, _, blocks = self.passes.hessian(self.coef(point), coupled=False)
         solve = self._block_solver(blocks)
-        if not (self.rows.loss.shift_invariant and self.penalised):
+        if not (self.passes.loss.shift_invariant and self.penalised):
             return solve
-        ridge = self.ridge[0, : self.rows.width]
+        ridge = self.ridge[0, : self.passes.width]
         # If the curvature is much larger than the penalty, a residual along the shift is rounding.
-        significant = ridge > NEGLIGIBLE_RIDGE * np.einsum("bii->i", blocks) / self.rows.outputs
-        return ShiftSolver(solve, self.rows.outputs, np.where(significant, ridge, 0.0))
+        significant = ridge > NEGLIGIBLE_RIDGE * np.einsum("bii->i", blocks) / self.passes.outputs
+        return ShiftSolver(solve, self.passes.outputs, np.where(significant, ridge, 0.0))
 
     def preconditioner_at(self, w: Floats) -> Preconditioner | None:
         """As `local_preconditioner` at any point, for any loss, with a positive substitute for the Hessian.
 
         None if the substitute has no Cholesky factor, or if it would cost more than it saves.
         """
-        if self.rows.width > WIDEST_BLOCKS:
+        if self.passes.width > WIDEST_BLOCKS:
             return None
-        gradient, blocks = self.rows.positive_blocks(self.coef(w))
+        gradient, blocks = self.passes.positive_blocks(self.coef(w))
         try:
             solve = self._block_solver(blocks)
         except ValueError:
             return None
         total, size = np.abs(gradient.sum(axis=0)), np.abs(gradient).sum(axis=0)
-        if self.rows.separable or (total > 1e-9 * size).any():
+        if self.passes.separable or (total > 1e-9 * size).any():
             return solve
-        return ShiftSolver(solve, self.rows.outputs, self.ridge[0, : self.rows.width])
+        return ShiftSolver(solve, self.passes.outputs, self.ridge[0, : self.passes.width])
 
     def _block_solver(self, blocks: Floats) -> BlockSolver:
         """A solver with the diagonal blocks of the objective's Hessian, given those of the loss sums."""
         blocks *= self.scale
-        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.rows.outputs, self.rows.width)
+        np.einsum("bii->bi", blocks)[:] += self.ridge.reshape(self.passes.outputs, self.passes.width)
         return BlockSolver(blocks, self.small_ridge)
 
     @property
     def local_cost(self) -> float:
         """The cost of `local_preconditioner`, in products with the Hessian."""
-        return max(8, self.rows.width // 4)
+        return max(8, self.passes.width // 4)
 
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """Value and gradient of the objective from those of the loss sums, which may be overwritten."""

@@ -59,15 +59,17 @@ class _Batches:
     decays = DECAYS
 
     def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
-        rows = objective.rows
+        passes = objective.passes
         self.objective = objective
-        self.rows_at: Indices = rows.weighted_rows()
+        self.rows_at: Indices = passes.weighted_rows()
         n = len(self.rows_at)
         if batch_rows is None:
             least, most = self._batch_bounds(n)
-            batch_rows = max(least, min(n // 20, most)) if rows.loss.kernel is not None else PYTHON_BATCH_ROWS
+            batch_rows = (
+                max(least, min(n // 20, most)) if passes.loss.kernel is not None else PYTHON_BATCH_ROWS
+            )
         self.batch_rows: int = min(batch_rows, n)
-        self._ridge = objective.ridge.reshape(rows.outputs, rows.width)
+        self._ridge = objective.ridge.reshape(passes.outputs, passes.width)
 
     def _batch_bounds(self, n: int) -> tuple[int, int]:
         """The least and the most rows per batch, if n rows have a weight."""
@@ -89,25 +91,25 @@ class MiniBatches(_Batches):
 
     def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
         super().__init__(objective, batch_rows)
-        rows, n = objective.rows, len(self.rows_at)
+        passes, n = objective.passes, len(self.rows_at)
         counts = np.diff(np.arange(0, n, self.batch_rows), append=n)
         self.batches: int = len(counts)
         self._gains = objective.scale * n / counts
-        self._anchor_slopes = rows.empty_slopes()
+        self._anchor_slopes = passes.empty_slopes()
         self._anchor: Floats | None = None
         # Whether a common shift of all outputs changes no loss; None until the first slopes are known.
-        self._keep_mean: bool | None = False if rows.separable else None
+        self._keep_mean: bool | None = False if passes.separable else None
         # For a wide sparse X a diagonal, so that a step can be restricted to the columns of a batch.
-        diagonal = rows.sparse and rows.width > WIDEST_DENSE_BLOCKS
+        diagonal = passes.sparse and passes.width > WIDEST_DENSE_BLOCKS
         self._set_preconditioner(objective.preconditioner(diagonal=diagonal))
 
     def _batch_bounds(self, n: int) -> tuple[int, int]:
-        rows = self.objective.rows
-        if rows.device is not None:
+        passes = self.objective.passes
+        if passes.device is not None:
             # On a device a step takes about as long for many rows as for few.
             return 32, max(512, min(n // 200, 8192))
         # Steps that change few columns are cheap.
-        return (16, 32) if rows.sparse and rows.width > WIDEST_DENSE_BLOCKS else (32, 512)
+        return (16, 32) if passes.sparse and passes.width > WIDEST_DENSE_BLOCKS else (32, 512)
 
     def _set_preconditioner(self, solve: Preconditioner) -> None:
         self._solve = solve
@@ -115,8 +117,8 @@ class MiniBatches(_Batches):
 
     def renew(self, w: Floats) -> bool:
         """Take coordinates from the curvature at w; False, with no change, if that costs too much."""
-        rows = self.objective.rows
-        if rows.width > (WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS):
+        passes = self.objective.passes
+        if passes.width > (WIDEST_DENSE_BLOCKS if passes.sparse else WIDEST_BLOCKS):
             return False
         solve = self.objective.preconditioner_at(w)
         if solve is None:
@@ -127,7 +129,7 @@ class MiniBatches(_Batches):
     @property
     def renewal_cost(self) -> int:
         """The cost of `renew`, in epochs."""
-        return max(1, self.objective.rows.width // 24)
+        return max(1, self.objective.passes.width // 24)
 
     def without_shift(self, w: Floats) -> Floats:
         """The parameters less their mean over outputs if that changes no loss: it lowers the penalty."""
@@ -137,9 +139,9 @@ class MiniBatches(_Batches):
     def anchor(self, w: Floats) -> tuple[Floats, Floats]:
         """Value and gradient of each problem at w, which becomes the anchor of the following epochs."""
         objective = self.objective
-        sums, gradient = objective.rows.value_and_gradient(objective.coef(w), slopes=self._anchor_slopes)
+        sums, gradient = objective.passes.value_and_gradient(objective.coef(w), slopes=self._anchor_slopes)
         if self._keep_mean is None:
-            self._keep_mean = objective.rows.slopes_sum_to_zero(self._anchor_slopes)
+            self._keep_mean = objective.passes.slopes_sum_to_zero(self._anchor_slopes)
         self._anchor = gradient * objective.scale
         return objective.with_penalty(w, sums, gradient)
 
@@ -164,16 +166,16 @@ class MiniBatches(_Batches):
 
         ``rates`` has shape (batches, problems), and ``size`` is the size of the gradient in the coordinates.
         """
-        rows = self.objective.rows
+        passes = self.objective.passes
         if moments is not None:
             moments = moments[0].reshape(self._ridge.shape), moments[1].reshape(self._ridge.shape)
         plan = EpochPlan(
             order, self.batch_rows, self._coordinates, self._ridge, self._gains,
-            np.broadcast_to(rates, (self.batches, rows.outputs)), anchor_slopes=self._anchor_slopes,
+            np.broadcast_to(rates, (self.batches, passes.outputs)), anchor_slopes=self._anchor_slopes,
             anchor=self._anchor, keep_mean=bool(self._keep_mean), moments=moments,
             decays=(*DECAYS, EPSILON * size),
         )  # fmt: skip
-        rows.epoch(w.reshape(self._ridge.shape), plan)
+        passes.epoch(w.reshape(self._ridge.shape), plan)
 
 
 class StreamBatches(_Batches):
@@ -184,7 +186,7 @@ class StreamBatches(_Batches):
 
     def __init__(self, objective: LinearObjective, batch_rows: int | None = None) -> None:
         super().__init__(objective, batch_rows)
-        self._row_weights = objective.rows.row_weights()
+        self._row_weights = objective.passes.row_weights()
         self._keep_mean = False
 
     def weights(self, order: Indices) -> Floats:
@@ -199,19 +201,19 @@ class StreamBatches(_Batches):
         where both are 1/4. The second derivative would vanish for a row that is far on the wrong side, and
         the step would be unbounded.
         """
-        rows = self.objective.rows
+        passes = self.objective.passes
         total = self.weights(self.rows_at).sum()
-        widest = WIDEST_DENSE_BLOCKS if rows.sparse else WIDEST_BLOCKS
-        if rows.width <= widest and rows.outputs * rows.width**2 <= MOST_CURVATURE_NUMBERS:
-            gradient, blocks = rows.positive_blocks(w, by_slope=True)
+        widest = WIDEST_DENSE_BLOCKS if passes.sparse else WIDEST_BLOCKS
+        if passes.width <= widest and passes.outputs * passes.width**2 <= MOST_CURVATURE_NUMBERS:
+            gradient, blocks = passes.positive_blocks(w, by_slope=True)
             # A sum of products is at most the sum of squares: what is far below that is rounding.
             size = np.sqrt(np.einsum("bii->i", blocks) * total)
-            self._keep_mean = not rows.separable and bool(
+            self._keep_mean = not passes.separable and bool(
                 (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
             )
             latest = 0.5 / total * blocks
         else:
-            latest = rows.curvature_bound / total * rows.squared_columns()
+            latest = passes.curvature_bound / total * passes.squared_columns()
         if earlier is None or earlier.shape != latest.shape:
             return latest
         return earlier + share * (latest - earlier)
@@ -230,13 +232,13 @@ class StreamBatches(_Batches):
         ``total`` is the weight of the stream. The distance is estimated from the gradient of the latest rows,
         less the variance of that gradient, and is no smaller than 1, the standard error of the optimum.
         """
-        rows = self.objective.rows
+        passes = self.objective.passes
         multiple = total / self.weights(self.rows_at).sum()
-        _, gradient = rows.value_and_gradient(w)
+        _, gradient = passes.value_and_gradient(w)
         factors, units = coordinates
         step = (self.objective.scale * multiple * gradient + self._ridge * w) / units
         if factors is not None:
-            for k in range(rows.outputs):
+            for k in range(passes.outputs):
                 factor = factors[min(k, len(factors) - 1)].T
                 step[k] = solve_triangular(factor, step[k], trans="T", check_finite=False)
         return float(np.sqrt(max(np.mean(step * step) - multiple, 1.0)))
@@ -254,19 +256,19 @@ class StreamBatches(_Batches):
         size: float,
     ) -> None:
         """A step for each batch; w and mean (outputs, width), and the moments, change in place."""
-        rows = self.objective.rows
-        rates = np.repeat(rates[:, None], rows.outputs, axis=1)
+        passes = self.objective.passes
+        rates = np.repeat(rates[:, None], passes.outputs, axis=1)
         gains = self.objective.scale * gains
-        segments = SEGMENTS if rows.sparse and coordinates[0] is None else 1
+        segments = SEGMENTS if passes.sparse and coordinates[0] is None else 1
         for part in np.array_split(np.arange(len(gains)), min(segments, len(gains))):
             batches = slice(part[0], part[-1] + 1)
             some = order[part[0] * self.batch_rows : (part[-1] + 1) * self.batch_rows]
             plan = EpochPlan(
                 some, self.batch_rows, coordinates, self._ridge, gains[batches], rates[batches],
-                curvature_bound=rows.curvature_bound, keep_mean=self._keep_mean, moments=moments,
+                curvature_bound=passes.curvature_bound, keep_mean=self._keep_mean, moments=moments,
                 decays=(*DECAYS, EPSILON * size), mean=mean, mixing=mixing[batches],
             )  # fmt: skip
-            rows.epoch(w, plan)
+            passes.epoch(w, plan)
 
 
 class DualAscent:
@@ -287,29 +289,29 @@ class DualAscent:
     """
 
     def __init__(self, objective: LinearObjective, sizes: tuple[float, float, float]) -> None:
-        rows = objective.rows
-        self._rows, self._scale, self._shape = rows, objective.scale, objective.shape
+        passes = objective.passes
+        self._passes, self._scale, self._shape = passes, objective.scale, objective.shape
         weight, squared, self._overlap = sizes
-        shared = BIAS_TOTAL / (self._scale * weight * rows.n)
-        self._bias = BIAS_ROW_SHARE * squared + shared if rows.fit_intercept else 0.0
-        self._state = rows.dual_state()
+        shared = BIAS_TOTAL / (self._scale * weight * passes.n)
+        self._bias = BIAS_ROW_SHARE * squared + shared if passes.fit_intercept else 0.0
+        self._state = passes.dual_state()
 
     @classmethod
     def of(cls, objective: LinearObjective) -> DualAscent | None:
         """A dual ascent for an objective whose only penalty is L2; None if it is not available or slow."""
-        rows = objective.rows
-        sizes = None if not objective.penalised or objective.l1.any() else rows.dual_sizes()
+        passes = objective.passes
+        sizes = None if not objective.penalised or objective.l1.any() else passes.dual_sizes()
         if sizes is None:
             return None
-        curvature = rows.initial_curvature * (objective.scale * sizes[0] * sizes[1])
-        most = MOST_STEP_CURVATURE_FEW if rows.outputs < FEW_OUTPUTS else MOST_STEP_CURVATURE
+        curvature = passes.initial_curvature * (objective.scale * sizes[0] * sizes[1])
+        most = MOST_STEP_CURVATURE_FEW if passes.outputs < FEW_OUTPUTS else MOST_STEP_CURVATURE
         # False for a NaN as well
         return cls(objective, sizes) if curvature <= most else None
 
     @property
     def slow(self) -> float:
         """The share of the gap above which an epoch reduces it less than products with the Hessian would."""
-        return SLOW_FEW if self._rows.outputs < FEW_OUTPUTS else SLOW
+        return SLOW_FEW if self._passes.outputs < FEW_OUTPUTS else SLOW
 
     def epoch(self, random_state: np.random.RandomState) -> tuple[Floats, Floats]:
         """Take a step of each row once, in a random order.
@@ -322,17 +324,17 @@ class DualAscent:
             The distance to the minimum if no two rows had a feature in common. For sparse rows, which have
             few in common, it is mostly close to the gap that is left after the epoch.
         """
-        order = random_state.permutation(self._rows.n)
-        sums, predicted_decrease = self._rows.dual_epoch(
+        order = random_state.permutation(self._passes.n)
+        sums, predicted_decrease = self._passes.dual_epoch(
             self._state, order, scale=self._scale, bias=self._bias, overlap=self._overlap
         )
         _, intercept, balance, _ = self._state
         # At the optimum the dual variables of an output add up to 0.
         intercept += np.clip(self._bias * balance, -MOST_BIAS_STEP, MOST_BIAS_STEP)
-        if not self._rows.separable:
+        if not self._passes.separable:
             sums, predicted_decrease = sums[:1], predicted_decrease.sum(keepdims=True)
         return self._scale * sums, predicted_decrease
 
     def parameters(self) -> Floats:
         """The parameters, of the objective's shape."""
-        return self._rows.dual_parameters(self._state).reshape(self._shape)
+        return self._passes.dual_parameters(self._state).reshape(self._shape)

@@ -162,7 +162,7 @@ def test_hessian_and_its_products_are_differences_of_the_gradient(
     rng = np.random.default_rng(2)
     for _ in range(3):
         v = rng.normal(size=made.shape)
-        if made.problems == 1 and made.rows.outputs > 1:
+        if made.problems == 1 and made.passes.outputs > 1:
             # without a penalty, the Hessian of a softmax is changed along the common shift
             v = v.reshape(K, -1)
             v = (v - v.mean(axis=0)).reshape(made.shape)
@@ -189,12 +189,12 @@ def test_diagonal_blocks_of_a_sparse_X_are_those_of_the_dense_one(
     monkeypatch.setattr(numpy_passes, "ENTRY_WORK", entry_work)
     dense, _ = objective(kind, weights, dtype, fit_intercept, 0.7)
     sparse, _ = objective(kind, weights, dtype, fit_intercept, 0.7, CONTAINERS[container])
-    coef = np.random.default_rng(1).normal(size=(dense.rows.outputs, dense.rows.width))
-    expected = dense.rows.hessian(coef, coupled=False)
-    for found, wanted in zip(sparse.rows.hessian(coef, coupled=False), expected, strict=True):
+    coef = np.random.default_rng(1).normal(size=(dense.passes.outputs, dense.passes.width))
+    expected = dense.passes.hessian(coef, coupled=False)
+    for found, wanted in zip(sparse.passes.hessian(coef, coupled=False), expected, strict=True):
         found, wanted = (np.tril(found), np.tril(wanted)) if found.ndim == 3 else (found, wanted)
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * np.abs(wanted).max())
-    for found, wanted in zip(sparse.rows.precise_gradient(coef), expected, strict=False):
+    for found, wanted in zip(sparse.passes.precise_gradient(coef), expected, strict=False):
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * np.abs(wanted).max())
 
 
@@ -205,7 +205,7 @@ def test_the_hessian_of_a_softmax_is_regular_along_the_common_shift(C):
     _, gradient, hessian = made.hessian(w)
     eigenvalues = np.linalg.eigvalsh(full(hessian)[0])
     assert eigenvalues.min() > 1e-3
-    shift = np.zeros((K, made.rows.width))
+    shift = np.zeros((K, made.passes.width))
     shift[:, -1] = 1
     assert abs(shift.reshape(made.shape)[0] @ gradient[0]) < 1e-10
     step = np.linalg.solve(full(hessian)[0], gradient[0])
@@ -245,7 +245,7 @@ def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights
     made.linearise(w)
     solve = made.local_preconditioner()
     hessian = full(made.hessian(w)[2])
-    if made.problems > 1 or made.rows.outputs == 1:
+    if made.problems > 1 or made.passes.outputs == 1:
         np.testing.assert_allclose(np.einsum("bij,bj->bi", hessian, solve(x)), x, rtol=1e-6, atol=1e-8)
     else:
         # blocks for what differs between outputs, and the penalty along what they share
@@ -342,8 +342,8 @@ def test_outputs_of_a_mean_are_divided_by_their_number():
 def test_the_preconditioner_of_any_loss_solves_with_positive_blocks(loss, kind, weights, C, fit_intercept):
     made, (X, probabilities, weight, softmax) = objective(kind, weights, np.float64, fit_intercept, C)
     if not softmax and loss == "without":
-        made.rows.loss = type("Bare", (losses.LogLoss,), {"formula": losses.LogLoss.formula})()
-        assert not made.rows.loss.states_curvature
+        made.passes.loss = type("Bare", (losses.LogLoss,), {"formula": losses.LogLoss.formula})()
+        assert not made.passes.loss.states_curvature
     A = np.column_stack([X, np.ones(N)]) if fit_intercept else X
     w = np.random.default_rng(1).normal(size=made.shape)
     Z = A @ made.coef(w).T

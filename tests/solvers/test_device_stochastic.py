@@ -119,7 +119,7 @@ def test_a_stream_ends_where_that_of_numpy_does(setting, adaptive, loss, sparse,
     ends = []
     for objective in objectives(setting, loss, rng, weight=weight, sparse=sparse):
         stream = Stream()
-        stream.start(np.zeros((K, P + 1)), objective.rows.center)
+        stream.start(np.zeros((K, P + 1)), objective.passes.center)
         for _ in range(2):
             mean = descend(
                 objective, stream, adaptive=adaptive, batch_size=40, random_state=np.random.RandomState(0)

@@ -87,18 +87,18 @@ def test_the_coefficients_are_the_rows_times_their_dual_variables(kind, index):
     problem = objective(kind, index=index)
     ascent, _, _ = run(problem, 3)
     w, _, balance, variables = ascent._state
-    X = problem.rows.X
+    X = problem.passes.X
     assert np.abs(variables).max() > 0.1
-    np.testing.assert_allclose(w[:, : problem.rows.outputs], X.T @ variables, atol=1e-13)
+    np.testing.assert_allclose(w[:, : problem.passes.outputs], X.T @ variables, atol=1e-13)
     np.testing.assert_allclose(balance, variables.sum(axis=0), atol=1e-12)
-    np.testing.assert_array_equal(problem.coef(ascent.parameters())[:, :-1], w[:, : problem.rows.outputs].T)
+    np.testing.assert_array_equal(problem.coef(ascent.parameters())[:, :-1], w[:, : problem.passes.outputs].T)
 
 
 @pytest.mark.parametrize("kind", ["one-vs-rest", "softmax codes"])
 def test_at_the_minimum_a_dual_variable_is_minus_the_derivative_of_its_loss(kind):
     problem = objective(kind, C=2.0)
     ascent, _, _ = run(problem, 80)
-    rows, variables = problem.rows, ascent._state[3].copy()
+    rows, variables = problem.passes, ascent._state[3].copy()
     slopes = np.empty((rows.n, rows.outputs))
     rows.value_and_gradient(problem.coef(problem.without_shift(ascent.parameters())), slopes=slopes)
     np.testing.assert_allclose(variables, -2.0 * slopes, atol=1e-7)
@@ -126,7 +126,7 @@ def test_identical_rows_are_visited_one_by_one():
     problem = LinearObjective(
         NumPyPasses(Dataset(X, y, None, None, 1), losses.LogLoss(), fit_intercept=False), 0.5
     )
-    assert problem.rows.dual_sizes()[2] == pytest.approx(1.0)
+    assert problem.passes.dual_sizes()[2] == pytest.approx(1.0)
     best = newton_cholesky(problem, np.zeros(problem.shape), tol=1e-7, max_iter=50)
     ascent, _, _ = run(problem, 40)
     assert problem.value_and_gradient(ascent.parameters())[0] <= best.value * (1 + 1e-5)
@@ -136,7 +136,7 @@ def test_identical_rows_are_visited_one_by_one():
 @pytest.mark.parametrize("kind", ["one-vs-rest", "softmax codes"])
 def test_a_code_out_of_range_is_an_error_that_names_the_row(kind, row):
     problem = objective(kind)
-    problem.rows.codes[row] = 7
+    problem.passes.codes[row] = 7
     with pytest.raises(ValueError, match=f"class code 7 in row {row} is not in"):
         run(problem, 1)
 
@@ -148,7 +148,7 @@ def test_no_dual_ascent_is_offered_where_it_would_be_slow_or_wrong():
     assert not none(objective("binary"))
     assert none(objective("binary", C=np.inf))
     assert none(objective("binary", C=1e4))
-    rows = objective("binary").rows
+    rows = objective("binary").passes
     assert none(LinearObjective(rows, 1.0, l1_ratio=0.5))
     dense = NumPyPasses(
         Dataset(rows.X.toarray(), rows.data.values, None, None, 1),

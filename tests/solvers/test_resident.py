@@ -84,7 +84,7 @@ def pair(
             center=center,
         )
         made.append(LinearObjective(rows, C, l1_ratio))
-    assert isinstance(made[1].rows, DevicePasses)
+    assert isinstance(made[1].passes, DevicePasses)
     return made
 
 
@@ -230,13 +230,13 @@ def test_solvers_with_parameters_of_numpy_run_over_rows_on_a_device(solver, kind
 
 def test_many_rows_on_a_device_start_from_a_sample():
     objectives = pair("one", torch_device(), n=40_000, p=4)
-    assert objectives[1].subsample(128).rows.n == objectives[0].subsample(128).rows.n < 40_000
+    assert objectives[1].subsample(128).passes.n == objectives[0].subsample(128).passes.n < 40_000
     assert_same(*solved(newton_cholesky, objectives))
 
 
 def test_sparse_rows_on_a_device_are_solved_without_a_dual_ascent(monkeypatch):
     objectives = pair("several", torch_device(), container=scipy.sparse.csr_matrix)
-    assert objectives[1].rows.dual_sizes() is None
+    assert objectives[1].passes.dual_sizes() is None
     monkeypatch.setattr("sklloss.objectives.linear.WIDEST_GRAM", 2)
     assert objectives[1].dual_ascent() is None
     for solver in (lbfgs, newton_cg):
