@@ -79,17 +79,20 @@ def check_integer(name: str, value: Any, low: int, *, infinity: bool = False) ->
     return int(value)
 
 
-def is_auto(name: str, value: Any) -> bool:
-    """Whether a parameter that is a number or "auto" is "auto"; a ValueError for any other string."""
+def is_auto(name: str, value: Any, number: str = "number") -> bool:
+    """Whether a parameter is "auto" and not a positive ``number``; a ValueError for any other string."""
     if isinstance(value, str) and value != "auto":
-        raise ValueError(f'{name} must be "auto" or a positive number, got {value!r}')
+        raise ValueError(f'{name} must be "auto" or a positive {number}, got {value!r}')
     return isinstance(value, str)
 
 
 def check_verbose(value: Any) -> None:
     """Raise unless ``verbose`` is a bool or a whole number of at least 0."""
-    if not isinstance(value, (bool, np.bool_)):
-        check_integer("verbose", value, 0)
+    if isinstance(value, (bool, np.bool_)):
+        return
+    if not isinstance(value, (int, numbers.Integral)):
+        raise TypeError(f"verbose must be an integer or a bool, got {value!r}")
+    check_integer("verbose", value, 0)
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:

@@ -25,7 +25,7 @@ STOCHASTIC: dict[str, Callable[..., Result]] = {"sgd": sgd, "adam": adam}
 
 def check_stochastic(estimator: Any) -> None:
     """Check the parameters that only the stochastic solvers and `partial_fit` use."""
-    if not is_auto("batch_size", estimator.batch_size):
+    if not is_auto("batch_size", estimator.batch_size, "integer"):
         check_integer("batch_size", estimator.batch_size, 1)
     if not is_auto("learning_rate_init", estimator.learning_rate_init):
         check_real("learning_rate_init", estimator.learning_rate_init, 0.0, open_low=True, open_high=True)

@@ -232,7 +232,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         check_real("alpha", self.alpha, 0.0, open_high=True)
         check_real("tol", self.tol, 0.0)
         check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
-        if not is_auto("batch_size", self.batch_size):
+        if not is_auto("batch_size", self.batch_size, "integer"):
             check_integer("batch_size", self.batch_size, 1)
         check_integer("max_iter", self.max_iter, 1)
         check_integer("max_fun", self.max_fun, 1)

@@ -242,7 +242,7 @@ def test_a_learning_rate_that_is_much_too_large_is_cut(solver, rng):
     [
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
-        ({"batch_size": "many"}, ValueError, 'batch_size must be "auto" or a positive number'),
+        ({"batch_size": "many"}, ValueError, 'batch_size must be "auto" or a positive integer'),
         ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be in"),
         ({"learning_rate_init": np.inf}, ValueError, "learning_rate_init must be in"),
         ({"learning_rate_init": "fast"}, ValueError, 'learning_rate_init must be "auto"'),
