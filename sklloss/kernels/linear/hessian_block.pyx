@@ -157,8 +157,8 @@ def sparse_block(
     heads, members, owners, starts, place, step = chosen_columns
     cdef const real* weight = <const real*>data.weight
     cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
-    cdef Py_ssize_t chunk, row, end, i, j, k, a, b, column, count, kept, words, low, high
-    cdef Py_ssize_t tails = heads[features + 1] - heads[features]
+    cdef Py_ssize_t chunk, row, end, i, j, k, a, b, column, count, kept, coefficients, low, high
+    cdef Py_ssize_t intercepts = heads[features + 1] - heads[features]
     # what a row touches as it comes, then output by output
     cdef Py_ssize_t* found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
     cdef double* x = <double*>malloc((4 * size + 1) * sizeof(double))
@@ -168,8 +168,8 @@ def sparse_block(
     cdef Py_ssize_t* until
     cdef Py_ssize_t* sorted_found
     cdef double* sorted_x
-    cdef double* bent
-    cdef double* tail
+    cdef double* scaled_x
+    cdef double* intercept_p
     cdef double* h
     cdef double value, p, w
     if found == NULL or x == NULL:
@@ -182,8 +182,8 @@ def sparse_block(
     column_of = found + 4 * size
     until = found + 5 * size
     sorted_x = x + size
-    bent = x + 2 * size
-    tail = x + 3 * size
+    scaled_x = x + 2 * size
+    intercept_p = x + 3 * size
     with nogil:
         for chunk in range(chunk_first, chunk_last):
             memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
@@ -237,29 +237,29 @@ def sparse_block(
                 if not coupled:
                     continue
                 # the intercepts come last and follow each other
-                words = count - tails
+                coefficients = count - intercepts
                 kept = 0
-                for a in range(words):
+                for a in range(coefficients):
                     p = <double>curvature[row, owner[a]]
                     if p >= NEGLIGIBLE:
                         sorted_found[kept] = found[a]
-                        bent[kept] = p * x[a]
+                        scaled_x[kept] = p * x[a]
                         kept += 1
-                for a in range(tails):
-                    tail[a] = <double>curvature[row, owner[words + a]]
+                for a in range(intercepts):
+                    intercept_p[a] = <double>curvature[row, owner[coefficients + a]]
                 for a in range(kept):
-                    value = w * bent[a]
+                    value = w * scaled_x[a]
                     h = &result[chunk, 0] + sorted_found[a] * size
                     for b in range(a + 1):
-                        h[sorted_found[b]] -= value * bent[b]
-                    h = h + size - tails
-                    for b in range(tails):
-                        h[b] -= value * tail[b]
-                for a in range(tails):
-                    value = w * tail[a]
-                    h = &result[chunk, 0] + (size - tails + a) * size + size - tails
+                        h[sorted_found[b]] -= value * scaled_x[b]
+                    h = h + size - intercepts
+                    for b in range(intercepts):
+                        h[b] -= value * intercept_p[b]
+                for a in range(intercepts):
+                    value = w * intercept_p[a]
+                    h = &result[chunk, 0] + (size - intercepts + a) * size + size - intercepts
                     for b in range(a + 1):
-                        h[b] -= value * tail[b]
+                        h[b] -= value * intercept_p[b]
         free(found)
         free(x)
     return -1
