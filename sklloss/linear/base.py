@@ -406,8 +406,6 @@ class _Monitor:
 
     Attributes
     ----------
-    callback : callable or None
-        For the solver to call; None if there is nothing to do.
     curve : list of float or None
         The validation loss after each iteration, if there is a validation set.
     """
@@ -418,12 +416,17 @@ class _Monitor:
         self._verbose = bool(verbose)
         self._steps = steps
         self._values = []
-        self.callback = self._after if verbose or steps is not None else None
+
+    @property
+    def callback(self):
+        """What the solver calls after each iteration; None if there is nothing to do."""
+        # Not an attribute: the monitor would refer to itself, and keep X until the next garbage collection.
+        needed = self._verbose or self._steps is not None or self.curve is not None
+        return self._after if needed else None
 
     def validate_on(self, data, passes):
         """Record the mean loss of these rows."""
         self.curve = []
-        self.callback = self._after
         self._passes = passes
         self._total = data.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 

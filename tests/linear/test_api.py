@@ -1,7 +1,9 @@
 """What users of scikit-learn rely on: layouts of X, attributes, persistence, warm starts, validation."""
 
+import gc
 import inspect
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -31,6 +33,30 @@ def problem(rng, n=150, p=5, K=3, dtype=np.float64):
 
 
 # X as it comes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_collection():
+    """Only reference counts free memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("parameters", [{}, {"verbose": 1}, {"solver": "sgd"}])
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_fit_frees_its_data_at_its_end(parameters, validated, rng):
+    X, y = problem(rng)
+    data = weakref.ref(X)
+    model = SoftmaxClassifier(**parameters)
+    if validated:
+        model.fit(X, y, X_val=X, y_val=y)
+    else:
+        model.fit(X, y)
+    del X
+    assert data() is None
 
 
 def strided(X):
