@@ -153,13 +153,6 @@ class History:
 class DivergenceError(ValueError):
     """The loss or the parameters became NaN or infinite."""
 
-    def __init__(self, what: str, value: object, epoch: int, remedy: str = "") -> None:
-        super().__init__(
-            f"the {what} became {value} in epoch {epoch}: training diverges. Try a smaller "
-            "learning_rate_init, and bring the columns of X (in a regression y too) to a common scale, such "
-            f"as with StandardScaler{remedy}"
-        )
-
 
 def train(
     objective: TrainingObjective,
@@ -304,7 +297,12 @@ def _divergence(
     what: str, value: object, epoch: int, history: History, options: TrainingOptions
 ) -> DivergenceError:
     kept = bool(options.early_stopping) and history.is_marked
-    return DivergenceError(what, value, epoch, "; the weights of the best epoch are kept" if kept else "")
+    note = "; the weights of the best epoch are kept" if kept else ""
+    return DivergenceError(
+        f"the {what} became {value} in epoch {epoch}: training diverges. Try a smaller "
+        "learning_rate_init, and bring the columns of X (in a regression y too) to a common scale, such "
+        f"as with StandardScaler{note}"
+    )
 
 
 def lbfgsb(

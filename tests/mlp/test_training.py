@@ -242,6 +242,15 @@ def test_nothing_is_kept_when_training_diverges_without_early_stopping():
     assert not hasattr(model, "coefs_")
 
 
+def test_the_error_of_a_divergence_pickles():
+    # A search in several processes passes it on; if it did not pickle, the search would break.
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="training diverges") as info:
+        fit_held_out(diverging())
+    again = pickle.loads(pickle.dumps(info.value))
+    assert type(again) is type(info.value)
+    assert str(again) == str(info.value)
+
+
 # Ctrl-C ------------------------------------------------------------------------------------------------
 
 
