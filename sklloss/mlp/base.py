@@ -372,7 +372,8 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         if epochs and monitor.kind and given:
             self._compare_start(history, validate(parameters)[1])
         if optimizer is not None and data.device is None:
-            training = replace(training, X=row_major(training.X))
+            X = row_major(training.X)
+            training = training if X is training.X else replace(training, X=X)
         rows = objective.rows(training)
         options = self._options(
             self._batch_size(len(order)) if optimizer else len(order),
