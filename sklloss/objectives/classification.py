@@ -96,9 +96,10 @@ def bind_loss(
             loss.check_values(np, y, data.outputs)
         except ValueError as error:
             reason = str(error).replace("y_true", name)
+            smoothed = f" with label_smoothing={label_smoothing}" if label_smoothing else ""
             raise ValueError(
-                f"loss={getattr(loss, 'loss', loss)!r} does not take {name}, where labels count as 0 and 1: "
-                f"{reason}"
+                f"loss={getattr(loss, 'loss', loss)!r} does not take {name}{smoothed}, where labels count as "
+                f"0 and 1: {reason}"
             ) from error
     return loss, data
 
