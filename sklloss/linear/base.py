@@ -271,11 +271,11 @@ class LinearClassifier(
             class_weight=class_weight, kind=kind, classes=classes,
         )  # fmt: skip
 
-    def _passes(self, data, loss, n_threads, name="y"):
-        """The passes over the rows; ``name`` is that of y in errors."""
+    def _passes(self, data, loss, n_threads, name="y", center=True):
+        """The passes over the rows; ``name`` is that of y in errors, ``center`` see `make_passes`."""
         loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
         return make_passes(
-            data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=True
+            data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=center
         )
 
     def _start(self, objective, earlier):

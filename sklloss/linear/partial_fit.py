@@ -134,20 +134,25 @@ class PartialFitMixin:
         dtype = data.origin.dtype if first else dtype_of(self.coef_)
         if not first and self.coef_.shape[0] != data.outputs:
             raise ValueError(f"y has {data.outputs} outputs, but the model has {self.coef_.shape[0]}")
-        passes = self._passes(data, loss, threads.count(self.n_threads))
-        objective = LinearObjective(passes, self.C)
         if hasattr(self, "_stream"):
             # `to` moves the stream with the model.
             stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
         else:
             stream = Stream() if first else Stream(self.t_, self._weight_seen)
+        width = data.X.shape[1] + bool(self.fit_intercept)
+        continues = stream.w is not None and stream.w.shape[1] == width
+        if hasattr(data.X, "nnz") and continues:
+            continues = not stream.center.any()
+        # The parameters of the stream are those of X less the offsets that its first rows had.
+        center = stream.center if continues else True
+        passes = self._passes(data, loss, threads.count(self.n_threads), center=center)
+        objective = LinearObjective(passes, self.C)
         if first:
             stream.start(np.zeros((data.outputs, passes.width)), passes.center)
-        elif stream.w is None or stream.w.shape[1] != passes.width or (passes.sparse and stream.center.any()):
+        elif not continues:
             learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
             coef = np.column_stack(learned)[:, : passes.width].astype(np.float64)
             stream.start(passes.centered(coef), passes.center)
-        passes.center = stream.center
         with threads.single_threaded_blas(), full_precision(passes.device):
             mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
         if not np.isfinite(mean).all():

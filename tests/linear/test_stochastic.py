@@ -368,6 +368,25 @@ def test_a_stream_of_wide_sparse_rows_learns(solver, rng):
     assert objective(model, X, y, 1.0) < 1.2 * best.loss_
 
 
+@pytest.mark.parametrize("solver", ["auto", "adam"])
+@pytest.mark.parametrize("device", [None, "torch"])
+def test_a_stream_learns_the_same_from_shifted_columns(solver, device, rng):
+    if device is not None:
+        device = pytest.importorskip("torch").device("cpu")
+    pieces = []
+    for mean in (np.zeros(4), [5, -4, 0, 9]):
+        X = rng.normal(size=(300, 4))
+        X -= X.mean(axis=0)
+        pieces.append((X + mean, (X[:, 0] + rng.logistic(size=300) > 0).astype(int)))
+    models = []
+    for shift in (0.0, 50.0):
+        model = LogisticClassifier(solver=solver, random_state=0, device=device, device_dtype="float64")
+        for X, y in pieces:
+            model.partial_fit(X + shift, y, classes=[0, 1])
+        models.append(model)
+    np.testing.assert_allclose(models[1].coef_, models[0].coef_, rtol=1e-9)
+
+
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "sgd", "adam"])
 def test_partial_fit_goes_on_from_a_fit(solver, rng):
     X, y = problem(rng, n=2_000)
