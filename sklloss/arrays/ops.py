@@ -76,7 +76,7 @@ def adam(
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
     """
     first = beta_1 * first + (1.0 - beta_1) * gradient
-    second = beta_2 * second + (1.0 - beta_2) * gradient * gradient
+    second = beta_2 * second + (1.0 - beta_2) * (gradient * gradient)
     return rate * first / (xp.sqrt(second) + epsilon), first, second
 
 

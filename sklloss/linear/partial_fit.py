@@ -24,11 +24,12 @@ STOCHASTIC: dict[str, Callable[..., Result]] = {"sgd": sgd, "adam": adam}
 
 
 def check_stochastic(estimator: Any) -> None:
-    """Check the parameters that only the stochastic solvers and `partial_fit` use."""
+    """Check the parameters that only the stochastic solvers and `partial_fit` use, whatever the solver."""
     if not is_auto("batch_size", estimator.batch_size, "integer"):
         check_integer("batch_size", estimator.batch_size, 1)
     if not is_auto("learning_rate_init", estimator.learning_rate_init):
         check_real("learning_rate_init", estimator.learning_rate_init, 0.0, open_low=True, open_high=True)
+    check_random_state(estimator.random_state)
     if estimator.solver in STOCHASTIC and estimator.l1_ratio != 0:
         raise ValueError(
             f"solver={estimator.solver!r} does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}; "

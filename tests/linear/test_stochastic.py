@@ -246,6 +246,7 @@ def test_a_learning_rate_that_is_much_too_large_is_cut(solver, rng):
         ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be in"),
         ({"learning_rate_init": np.inf}, ValueError, "learning_rate_init must be in"),
         ({"learning_rate_init": "fast"}, ValueError, 'learning_rate_init must be "auto"'),
+        ({"random_state": "x"}, ValueError, "cannot be used to seed"),
         ({"l1_ratio": 0.5, "solver": "sgd"}, ValueError, "l1_ratio=0.5"),
         ({"l1_ratio": 0.5, "solver": "adam"}, ValueError, "l1_ratio=0.5"),
     ],
