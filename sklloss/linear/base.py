@@ -114,7 +114,8 @@ class LinearPredictions(ClassPredictions):
         """The raw scores of checked rows."""
         origin = device_of(self.coef_)
         if origin is None:
-            scores = X @ self.coef_.T + self.intercept_
+            # dot, because @ may warn of invalid values that BLAS computes beyond the end of X and discards.
+            scores = X.dot(self.coef_.T) + self.intercept_
         else:
             dtype = origin.xp.result_type(X.dtype, self.coef_.dtype)
             X, coef, intercept = (
