@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -85,7 +86,9 @@ class DevicePasses(Passes):
         gradient = self._add_up(chunk_slopes())
         if keep_curvature:
             self._curvature = curvatures
-        return self._both_as_numpy(sums, gradient) if moved else (sums, gradient)
+        if moved:
+            sums, gradient = self._all_as_numpy(sums, gradient)
+        return sums, gradient
 
     def product(self, direction: Array) -> Array:
         """See `Passes.product`; the next product does not overwrite the result."""
@@ -135,10 +138,10 @@ class DevicePasses(Passes):
                 for k in range(K):
                     turned = xp.matrix_transpose(side[:, k * width : (k + 1) * width])
                     cross[k] = add(cross[k], turned @ side[:, : (k + 1) * width])
-        sums, gradient = self._both_as_numpy(sums, gradient)
         if not curved:
+            sums, gradient = self._all_as_numpy(sums, gradient)
             return sums, gradient, None
-        blocks = self._numpy(xp.stack(blocks))
+        sums, gradient, blocks = self._all_as_numpy(sums, gradient, xp.stack(blocks))
         if not coupled:
             return sums, gradient, blocks
         whole = np.zeros((1, K * width, K * width))
@@ -291,11 +294,13 @@ class DevicePasses(Passes):
     def _numpy(self, array: Array) -> Floats:
         return self.device.get(array).astype(np.float64, copy=False)
 
-    def _both_as_numpy(self, sums: Array, gradient: Array) -> tuple[Floats, Floats]:
-        """Both as NumPy arrays, in a single transfer."""
-        both = self._numpy(self.device.xp.concat([sums, self.device.xp.reshape(gradient, (-1,))]))
-        count = sums.shape[0]
-        return both[:count], both[count:].reshape(gradient.shape)
+    def _all_as_numpy(self, *arrays: Array) -> tuple[Floats, ...]:
+        """Arrays of one dtype as NumPy arrays, in a single transfer."""
+        xp = self.device.xp
+        numbers = self._numpy(xp.concat([xp.reshape(array, (-1,)) for array in arrays]))
+        ends = np.cumsum([math.prod(array.shape) for array in arrays])[:-1]
+        parts = zip(np.split(numbers, ends), arrays, strict=True)
+        return tuple(part.reshape(array.shape) for part, array in parts)
 
     def _split(self, coef: Array) -> tuple[Array, Array | None]:
         """Transposed coefficients, and intercepts or None, in X's dtype."""
