@@ -114,8 +114,9 @@ class LinearPredictions(ClassPredictions):
         """The raw scores of checked rows."""
         origin = device_of(self.coef_)
         if origin is None:
-            # dot, because @ may warn of invalid values that BLAS computes beyond the end of X and discards.
-            scores = X.dot(self.coef_.T) + self.intercept_
+            # BLAS may read beyond the end of X and flag what it computes of that, and discards, as invalid.
+            with np.errstate(invalid="ignore"):
+                scores = X.dot(self.coef_.T) + self.intercept_
         else:
             dtype = origin.xp.result_type(X.dtype, self.coef_.dtype)
             X, coef, intercept = (
