@@ -2,6 +2,7 @@
 
 import os
 import platform
+import runpy
 import tempfile
 from pathlib import Path
 
@@ -49,13 +50,14 @@ def builds():
 
 def render_templates():
     """Write the Cython sources that templates (*.tp) make, where they have changed."""
+    constants = runpy.run_path(str(ISA / "constants.py"))
     for template in sorted(KERNELS.rglob("*.tp")):
         source = Tempita.Template(template.read_text(encoding="utf-8"), name=str(template))
         if template.name == "build.pyx.tp":
             for name, (target, _) in builds().items():
                 _write(ISA / f"{name}.pyx", source.substitute(target=target))
         else:
-            _write(template.with_suffix(""), source.substitute())
+            _write(template.with_suffix(""), source.substitute(constants))
 
 
 def _write(path, text):

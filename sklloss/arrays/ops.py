@@ -16,41 +16,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from sklloss.arrays.device import Device
+from sklloss.kernels.isa.constants import GELU_END, NORMAL_TAILS, SILU_END
 from sklloss.losses import CrossEntropy, LogLoss, Loss
 
 # An array of any namespace: the array API has no type for it.
 Array = Any
-
-# Below minus these numbers, by itemsize, the normal distribution function (in GELU) and the logistic
-# function (in SiLU) are 0.
-GELU_END = {4: 15.0, 8: 40.0}
-SILU_END = {4: 120.0, 8: 800.0}
-# Phi(-t) (t + c) exp(t**2 / 2) as a polynomial in (t - c) / (t + c), by itemsize: c and the coefficients,
-# highest power first. The compiled kernels use the same; the relative errors are below 2**-29.6 and 2**-60.
-NORMAL_TAILS = {
-    4: (
-        3.0,
-        (
-            5.54918717168e-5, 0.000133323954204, -0.000244709320792, -0.00103447655089, 0.00102415732438,
-            0.00696992015091, -0.0104622889665, -0.0472627619212, 0.230017676674, -0.509331988835,
-            0.729083690714,
-        ),
-    ),
-    8: (
-        5.0,
-        (
-            -3.811591216859991484e-10, -1.1587067068417079471e-9, 2.2231550232580247395e-9,
-            1.0793477810959655961e-8, -8.5641200824097403945e-9, -7.0141518552715186944e-8,
-            4.0188502351482562872e-8, 4.3629597769055443818e-7, -3.3458070480827050267e-7,
-            -2.7707241725170538083e-6, 3.9798074584623732325e-6, 0.000016681641487337262026,
-            -0.00004976245671937835773, -0.000059375807898063176878, 0.00054489899282073360844,
-            -0.00079786938920602304452, -0.002993376761871154401, 0.020795066799251923221,
-            -0.069118638706878270499, 0.16502036617040754393, -0.31353315667128743441,
-            0.49530561596997606653, -0.66538250289005685197, 0.76919304975006295954,
-        ),
-    ),
-}  # fmt: skip
-
 
 # The step count passed to the fused Adam: so large that its bias correction has no effect.
 UNBIASED = 1e30

@@ -227,6 +227,13 @@ class Coder(Protocol):
         """The data with their targets."""
 
 
+def weighted_rows(weight: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
+    """The numbers of the rows with a positive weight, of n; batches leave out the others."""
+    if weight is None:
+        return np.arange(n, dtype=np.intp)
+    return np.flatnonzero(weight.reshape(n, -1).any(axis=1))
+
+
 def check_rows(
     estimator: Any,
     X: Any,

@@ -44,7 +44,7 @@ from sklloss.data.checks import (
     is_auto,
     row_major,
 )
-from sklloss.data.dataset import DEVICE_DTYPES, Dataset, Origin
+from sklloss.data.dataset import DEVICE_DTYPES, Origin, weighted_rows
 from sklloss.losses import Loss
 from sklloss.objectives.device_network import DeviceNetworkObjective
 from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters
@@ -352,7 +352,7 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         alpha = 0.0 if self.solver == "adamw" else self.alpha
         objective = self._objective(data.device, widths, self.activation, dtype, loss, alpha)
         parameters = self._initial_parameters(objective, first, random_state, optimizer)
-        order, loss_val, validation = weighted_rows(training), loss, None
+        order, loss_val, validation = weighted_rows(training.weight, training.n), loss, None
         if given:
             monitor = monitor._replace(name=f"{monitor.name} of X_val" if monitor.kind else None)
             loss_val, validation = self._bind(held_out, "y_val")
@@ -646,13 +646,6 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def weighted_rows(data: Dataset) -> NDArray[np.intp]:
-    """The rows with a positive weight. Batches leave out the others, as if they had not been passed."""
-    if data.weight is None:
-        return np.arange(data.n, dtype=np.intp)
-    return np.flatnonzero(data.weight.reshape(data.n, -1).any(axis=1))
 
 
 def link_name(loss: Loss) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
-from sklloss.data.dataset import Dataset
+from sklloss.data.dataset import Dataset, weighted_rows
 from sklloss.losses import HalfSquaredError, Loss
 
 Array = Any  # of NumPy, or of the namespace that X belongs to
@@ -359,9 +359,7 @@ class Passes(ABC):
 
     def weighted_rows(self) -> Indices:
         """The numbers of the rows whose weight is not 0."""
-        if self.weight is None:
-            return np.arange(self.n, dtype=np.intp)
-        return np.flatnonzero(self.weight.reshape(self.n, -1).any(axis=1))
+        return weighted_rows(self.weight, self.n)
 
     def row_weights(self) -> Floats:
         """The weight of each row, in float64; a mean over outputs if weights differ by output."""

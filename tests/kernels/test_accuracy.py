@@ -444,12 +444,8 @@ def test_focal_loss_at_infinite_and_missing_scores(build, dtype, gamma):
     np.testing.assert_array_equal(z[:, 0], np.array(slopes, dtype))
 
 
-@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("kind", ["codes", "probabilities"])
-@pytest.mark.parametrize("K", [2, 3, 10, 32, 33, 100, 300])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("build", BUILDS)
-def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, kind, gamma, rng):
+def assert_softmax_kernel_is_within_four_ulp(build, dtype, K, kind, rng, kernel, parameter, of_cross_entropy):
+    """Compare with a function of p, 1 - p and l = -log p, which gives f(l) and f'(l) for each class."""
     z = softmax_scores(K, dtype, rng)[:100]
     n = len(z)
     p, not_p, base, behind = exact_softmax(z)
@@ -462,16 +458,29 @@ def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, k
         y = rng.dirichlet(np.ones(K), n).astype(dtype)
         y[:10] = certain[:10]
         given = (y, None)
-    kernel = kernels.table_of(build)["softmax_focal", np.dtype(dtype).name]
     value, gradient = np.empty(n, dtype), z.copy()
-    kernels.evaluate(kernel, gradient, *given, None, gamma, value)
-    power, log_p = not_p ** WIDE(gamma), base[:, None] + behind
-    part = y * power * (1 + gamma * p * (log_p / np.where(not_p > 0, not_p, 1)))
+    table = kernels.table_of(build)
+    kernels.evaluate(table[kernel, np.dtype(dtype).name], gradient, *given, None, parameter, value)
+    cost, slope = of_cross_entropy(p, not_p, base[:, None] + behind)
+    part = y * slope
     others = np.stack([np.delete(part, k, axis=1).sum(axis=1) for k in range(K)], axis=1)
     up, down = p * others, part * not_p
-    assert ulps(value, (y * power * log_p).sum(axis=1)).max() <= 4
+    assert ulps(value, (y * cost).sum(axis=1)).max() <= 4
     size = None if kind == "codes" else np.maximum(up, down)
     assert ulps(gradient, up - down, size).max() <= 4
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", ["codes", "probabilities"])
+@pytest.mark.parametrize("K", [2, 3, 10, 32, 33, 100, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", BUILDS)
+def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, kind, gamma, rng):
+    def focal(p, not_p, cost):
+        power = not_p ** WIDE(gamma)
+        return power * cost, power * (1 + gamma * p * (cost / np.where(not_p > 0, not_p, 1)))
+
+    assert_softmax_kernel_is_within_four_ulp(build, dtype, K, kind, rng, "softmax_focal", gamma, focal)
 
 
 # The generalized cross-entropy -------------------------------------------------------------------------
@@ -483,28 +492,12 @@ def test_softmax_focal_loss_and_gradient_stay_within_four_ulp(build, dtype, K, k
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", BUILDS)
 def test_generalized_cross_entropy_and_its_gradient_stay_within_four_ulp(build, dtype, K, kind, q, rng):
-    z = softmax_scores(K, dtype, rng)[:100]
-    n = len(z)
-    p, not_p, base, behind = exact_softmax(z)
-    codes = rng.integers(0, K, n)
-    codes[::2] = z[::2].argmax(axis=1)
-    certain = np.eye(K, dtype=dtype)[codes]
-    y = certain
-    given = (None, codes.astype(np.intp))
-    if kind == "probabilities":
-        y = rng.dirichlet(np.ones(K), n).astype(dtype)
-        y[:10] = certain[:10]
-        given = (y, None)
-    kernel = kernels.table_of(build)["generalized_cross_entropy", np.dtype(dtype).name]
-    value, gradient = np.empty(n, dtype), z.copy()
-    kernels.evaluate(kernel, gradient, *given, None, q, value)
-    cost = WIDE(q) * (base[:, None] + behind)
-    part = y * np.exp(-cost)
-    others = np.stack([np.delete(part, k, axis=1).sum(axis=1) for k in range(K)], axis=1)
-    up, down = p * others, part * not_p
-    assert ulps(value, (y * -np.expm1(-cost)).sum(axis=1) / WIDE(q)).max() <= 4
-    size = None if kind == "codes" else np.maximum(up, down)
-    assert ulps(gradient, up - down, size).max() <= 4
+    def generalized(p, not_p, cost):
+        return -np.expm1(-WIDE(q) * cost) / WIDE(q), np.exp(-WIDE(q) * cost)
+
+    assert_softmax_kernel_is_within_four_ulp(
+        build, dtype, K, kind, rng, "generalized_cross_entropy", q, generalized
+    )
 
 
 @pytest.mark.parametrize("q", [0.01, 0.7, 1.0])
