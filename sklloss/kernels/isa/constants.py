@@ -1,4 +1,4 @@
-"""Constants of the activations: setup.py passes them to the templates, and `sklloss.arrays.ops` imports them."""
+"""Constants of the activations, which setup.py passes to the templates and `sklloss.arrays.ops` imports."""
 
 # Below minus these numbers, by itemsize, the normal distribution function (in GELU) and the logistic
 # function (in SiLU) are 0.

@@ -52,7 +52,7 @@ cdef inline real normalise(
 
 
 cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
-    """Up to FEW classes: ROWS rows side by side, so that every step is a vector. loss is a constant."""
+    """Up to FEW classes: ROWS rows side by side, so that every step is a vector."""
     cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then p, then the gradient
     cdef real low[FEW * ROWS]      # its low part
     cdef real target[FEW * ROWS]    # the target probabilities, where the target is no hard label
@@ -166,10 +166,7 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
 
 
 cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
-    """More than FEW classes: LANES neighbours of a row side by side, the remainder in a padded piece.
-
-    loss is a constant.
-    """
+    """More than FEW classes: LANES neighbours of a row side by side, the remainder in a padded piece."""
     cdef real top[LANES]
     cdef real rest[LANES]
     cdef real error[LANES]
@@ -326,7 +323,7 @@ cdef inline void probability_parts(
 
 
 cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
-    """Probability rows of a loss other than the cross-entropy, row by row and in double. loss is a constant.
+    """Probability rows of a loss other than the cross-entropy, row by row and in double.
 
     A row costs sum_k y_k f(l_k), with l = -log p. With h_k = y_k f'(l_k) the gradient is p_j sum_k h_k - h_j,
     which is p_j (sum of all h but h_j) - h_j (1 - p_j).
