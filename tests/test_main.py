@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from sklloss import SoftmaxClassifier
 from sklloss import __main__ as job
@@ -164,6 +165,22 @@ def test_a_bad_argument_is_named_and_gives_2_before_any_work(arguments, named, c
     monkeypatch.setattr(job, "_run", lambda *_: pytest.fail("work was begun"))
     assert main(arguments) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "threads"), [([], None), (["--threads", "1"], 1)])
+def test_blas_keeps_its_threads_unless_an_option_limits_them(
+    arguments, threads, monkeypatch, tmp_path, capsys
+):
+    def blas_threads():
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before, seen = blas_threads(), []
+    monkeypatch.setattr(job, "compare", lambda *_: seen.extend(blas_threads()) or [])
+    assert main([*arguments, "--only", "digits", "--json", str(tmp_path / "figures.json")]) == 0
+    assert seen == [threads or number for number in before]
+    assert blas_threads() == before
+    assert json.loads((tmp_path / "figures.json").read_text())["threads"] == (threads or 0)
+    assert f"BLAS threads: {threads or 'as installed'}." in capsys.readouterr().out
 
 
 def test_help_names_the_datasets_and_gives_0(capsys):
