@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 
+import counting
 import memory
 import problems
 import rivals
@@ -131,6 +132,8 @@ class _Requests:
         self.options = options
         self.problem = None
         self.key = self.job = None
+        if options["tables"]:
+            problems.add_tables(options["data"])
 
     def ready(self):
         self.rival.start()
@@ -144,6 +147,23 @@ class _Requests:
 
     def ladder(self, name, way):
         return self.rival.ladder(self._load(name), way)
+
+    def build(self):
+        """The kernels that sklloss has chosen."""
+        from sklloss import kernels
+
+        return kernels.chosen
+
+    def work(self, name, way, setting):
+        """What a run has to do, as the problem says, or as the passes of an untimed run show."""
+        problem = self._load(name)
+        if hasattr(problem, "work"):
+            return problem.work()
+        job = self.rival.job(problem, way, setting)
+        with warnings.catch_warnings(), counting.counted() as works:
+            warnings.simplefilter("ignore")
+            job.run()
+        return works
 
     def memory(self, name, way):
         """Bytes by which a fit with default settings raises the resident memory, at its peak and after."""

@@ -10,12 +10,29 @@ from pathlib import Path
 
 import numpy as np
 import text
+from machine import Work
 
 FILES = {
     "mnist": ("X", "y"),
     "flights": ("X", "y"),
     "diamonds": ("X", "y"),
     "movies": ("X", "Y"),
+}
+
+# Operations for each raw score of a loss and its derivative, in float64 and float32, as the formulas of
+# kernels/isa count them: an exp is 35 or 25, a log1p with its quotient 45 or 32. A softmax has as many for
+# each row. Losses that are not listed have a limit by their bytes alone.
+EXP, LOG1P = np.array([35, 25]), np.array([45, 32])
+KERNEL_FLOPS = {
+    "log_loss": EXP + LOG1P + 4,
+    "cross_entropy": EXP + 12,
+    "absolute_error": np.array([3, 3]),
+    "half_squared_error": np.array([3, 3]),
+    "huber": np.array([6, 6]),
+    "quantile": np.array([4, 4]),
+    "squared_hinge": np.array([5, 5]),
+    "poisson": EXP + 4,
+    "gamma": EXP + 4,
 }
 
 
@@ -28,6 +45,28 @@ class KernelCase:
     target: np.ndarray | None = None
     codes: np.ndarray | None = None
     parameter: float = 0.0
+    name: str = ""
+
+    def work(self):
+        """Raw scores are read and written, targets read, and the loss of each row is written."""
+        rows = len(self.raw)
+        narrow = int(self.raw.dtype.itemsize == 4)
+        flops = self.raw.size * KERNEL_FLOPS.get(self.loss, (0, 0))[narrow]
+        if self.loss == "cross_entropy":
+            flops += rows * (EXP + LOG1P)[narrow]
+        target = self.codes if self.target is None else self.target
+        moved = 2 * self.raw.nbytes + target.nbytes + rows * self.raw.itemsize
+        return [Work(flops, moved, self.raw.dtype.name, threads=1)]
+
+
+@dataclass
+class PassProblem:
+    """One pass over X of a logistic or softmax model: its "gradient", Hessian "product" or "hessian"."""
+
+    X: np.ndarray
+    y: np.ndarray
+    outputs: int
+    kind: str
     name: str = ""
 
 
@@ -65,6 +104,17 @@ class LinearProblem:
     def unknowns(self):
         """Size of the largest system that Newton's method has to solve; several labels are separate ones."""
         return (self.X.shape[1] + 1) * (self.outputs if self.objective == "softmax" else 1)
+
+
+@dataclass
+class PathProblem(LinearProblem):
+    """Cross-validation over ``Cs``, scored by log loss, by an estimator that has it built in.
+
+    ``C`` is the value that it chooses. Its gap is that of the last fit, of all rows, at that C.
+    """
+
+    Cs: np.ndarray | None = None
+    folds: int = 5
 
 
 @dataclass
@@ -111,6 +161,15 @@ class NetworkProblem:
 
 
 @dataclass
+class CommandProblem:
+    """``python -m sklloss`` on one of its data sets, with that many BLAS threads; 0: as installed."""
+
+    dataset: str
+    threads: int
+    name: str = ""
+
+
+@dataclass
 class DeviceLinearProblem(LinearProblem):
     """A `LinearProblem` for adapters that work on ``device``, by torch's name, in float32."""
 
@@ -144,19 +203,27 @@ class Spec:
     quick: bool
     full: bool
     needs: str | None
+    against: tuple = ()
     options: dict = field(default_factory=dict)
 
 
 PROBLEMS = {}
 
 
-def problem(group, name, *, quick=True, full=True, needs=None, **options):
-    """Register the decorated function, called with the arrays of the file it ``needs`` and ``options``."""
+ALL, SKLEARN, TORCH = ("all",), ("scikit-learn",), ("torch",)
+DIGITS_BEST = 9  # which C the search on digits chooses
+
+
+def problem(group, name, *, quick=True, full=True, needs=None, against=(), **options):
+    """Register the decorated function, called with the arrays of the file it ``needs`` and ``options``.
+
+    ``against`` makes it a row of the table: the rivals that it is compared with there, or ALL.
+    """
 
     def register(make):
         if name in PROBLEMS:
             raise ValueError(f"two problems are called {name!r}")
-        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, options)
+        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, against, options)
         return make
 
     return register
@@ -185,6 +252,18 @@ def load(name, data=None, *, rows=None, device=None):
     return made
 
 
+def add_tables(folder):
+    """Make a problem of each further file with X and y in the folder: classes, to scikit-learn's solvers."""
+    for file in sorted(Path(folder or ".").glob("*.npz")) if folder else ():
+        if file.stem not in FILES:
+            FILES[file.stem] = ("X", "y")
+            problem("linear", file.stem, needs=file.stem, quick=False, against=SKLEARN)(_own_table)
+
+
+def _own_table(X, y):
+    return _middling(X, np.unique(y, return_inverse=True)[1])
+
+
 def data_folder(given):
     """The folder of the .npz files, or None; a ValueError says what is wrong with the one that was named."""
     source = "--data" if given else "SKLLOSS_DATA"
@@ -194,8 +273,8 @@ def data_folder(given):
     folder = Path(given)
     if not folder.is_dir():
         raise ValueError(f"{source}: {given} is not a folder")
-    if not any((folder / f"{name}.npz").is_file() for name in FILES):
-        raise ValueError(f"{source}: {given} holds none of {', '.join(f'{name}.npz' for name in FILES)}")
+    if not any(folder.glob("*.npz")):
+        raise ValueError(f"{source}: {given} holds no .npz file, such as {', '.join(FILES)}")
     return str(folder)
 
 
@@ -205,10 +284,12 @@ def _matches(pattern, name):
 
 
 def selected(group, *, quick, data, only=()):
-    """Specs of a group to run, and a line for each one that must be left out."""
+    """Specs of a group, or of the table, to run, and a line for each one that must be left out."""
     chosen, left_out = [], []
     for spec in PROBLEMS.values():
-        if spec.group != group or not (spec.quick if quick else spec.full):
+        if not (spec.against if group == "table" else spec.group == group):
+            continue
+        if not (spec.quick if quick else spec.full):
             continue
         if only and not any(_matches(pattern, spec.name) for pattern in only):
             continue
@@ -242,6 +323,17 @@ def _kernel_case(loss, dtype, rows, outputs, parameter=0.0):
     return KernelCase(loss, raw, target=target.astype(dtype), parameter=parameter)
 
 
+_IN_TABLE = (
+    "log_loss",
+    "softmax-10",
+    "softmax-1000",
+    "huber",
+    "quantile",
+    "poisson",
+    "gamma",
+    "absolute_error",
+)
+
 for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2000)):
     for _label, _loss, _rows, _outputs, _parameter in (
         ("log_loss", "log_loss", 1_000_000, 1, 0.0),
@@ -262,8 +354,40 @@ for _dtype, _short, _thousand in (("float64", "f64", 1000), ("float32", "f32", 2
     ):
         problem(
             "kernels", f"{_label}-{_short}", loss=_loss, dtype=_dtype, rows=_rows, outputs=_outputs,
-            parameter=_parameter,
+            parameter=_parameter, against=("scikit-learn",) if _label in _IN_TABLE else (),
         )(_kernel_case)  # fmt: skip
+
+
+# Passes over X
+
+
+def _pass(rows, columns, outputs, kind, dtype="float64"):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((rows, columns)).astype(dtype)
+    return PassProblem(X, rng.integers(0, max(outputs, 2), rows), outputs, kind)
+
+
+for _rows, _columns, _outputs in ((1077, 65, 10), (20_000, 17, 26), (60_000, 784, 10), (300_000, 20, 1)):
+    for _kind in ("gradient", "product"):
+        for _dtype, _short in (("float64", "f64"), ("float32", "f32")):
+            problem(
+                "passes", f"{_kind}-{_rows}x{_columns}x{_outputs}-{_short}", against=("NumPy",), rows=_rows,
+                columns=_columns, outputs=_outputs, kind=_kind, dtype=_dtype, quick=_rows * _columns < 1e6,
+            )(_pass)  # fmt: skip
+for _rows, _columns in ((4601, 57), (327_346, 59), (1_000_000, 20)):
+    problem(
+        "passes", f"hessian-{_rows}x{_columns}", against=("NumPy",), rows=_rows, columns=_columns, outputs=1,
+        kind="hessian", quick=_rows * _columns < 1e6,
+    )(_pass)  # fmt: skip
+
+
+# The first command
+
+for _dataset in ("breast_cancer", "digits", "diabetes"):
+    for _threads, _label in ((0, "as installed"), (1, "1 BLAS thread")):
+        problem(
+            "command", f"{_dataset}, {_label}", quick=False, against=ALL, dataset=_dataset, threads=_threads
+        )(CommandProblem)
 
 
 # Linear estimators
@@ -299,7 +423,7 @@ def _one_row(source):
     return PredictProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary")
 
 
-@problem("linear", "synthetic-1e6x20", rows=1_000_000, columns=20, quick=False)
+@problem("linear", "synthetic-1e6x20", rows=1_000_000, columns=20, quick=False, against=ALL)
 @problem("linear", "synthetic-1e5x20", rows=100_000, columns=20)
 def _synthetic_binary(rows, columns):
     rng = np.random.default_rng(1)
@@ -311,7 +435,16 @@ def _synthetic_binary(rows, columns):
     return LinearProblem(X, y, "binary", gaps=(1e-6,), every_default=True)
 
 
-@problem("linear", "digits-search", quick=False, candidates=20, folds=5)
+@problem("linear", "digits-cv-path", quick=False, against=("scikit-learn",))
+def _digits_path():
+    X, y = _bundled("digits")
+    Cs = np.logspace(-3, 3, 20)
+    return PathProblem(X / 16, y.astype(np.intp), "softmax", C=Cs[DIGITS_BEST], gaps=(1e-5,), Cs=Cs)
+
+
+@problem(
+    "linear", "digits-search", quick=False, candidates=20, folds=5, against=("scikit-learn-1-blas-thread",)
+)
 @problem("linear", "digits-search-small", full=False, candidates=3, folds=2)
 def _digits_search(candidates, folds):
     X, y = _bundled("digits")
@@ -320,19 +453,90 @@ def _digits_search(candidates, folds):
 
 @problem("linear", "mnist-f32-C1e-3", needs="mnist", quick=False, C=1e-3)
 @problem("linear", "mnist-f64-C1e-3", needs="mnist", quick=False, C=1e-3, dtype="float64")
-@problem("linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0, gaps=(1e-4, 1e-6), memory=True)
+@problem(
+    "linear", "mnist-f32-C1", needs="mnist", quick=False, C=1.0, gaps=(1e-4, 1e-6), memory=True, against=ALL
+)
 def _mnist(X, y, C, dtype="float32", gaps=(1e-6,), memory=False):
     X = X[:60000].astype(dtype)
     X /= 255
     return LinearProblem(X, y[:60000].astype(np.intp), "softmax", C=C, gaps=gaps, memory=memory)
 
 
+# Tables of a middling size, like the well-known ones of letters, pixels, words and genes.
+
+
+def _middling(X, y):
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    return LinearProblem(X, y.astype(np.intp), "softmax" if y.max() > 1 else "binary", gaps=(1e-5,))
+
+
+@problem("linear", "letters-20000x16-26", quick=False, against=SKLEARN)
+def _letters():
+    rng = np.random.default_rng(5)
+    y = rng.integers(0, 26, 20_000)
+    mixed = rng.standard_normal((16, 16)) / 4 + np.eye(16)
+    X = rng.normal(6, 1.1, (26, 16))[y] + 1.9 * rng.standard_normal((20_000, 16)) @ mixed
+    return _middling(np.clip(np.round(X), 0, 15), y)
+
+
+@problem("linear", "pixels-6000x36-6", quick=False, against=SKLEARN)
+def _pixels():
+    """Nine neighbouring pixels of four bands, which hardly differ."""
+    rng = np.random.default_rng(6)
+    y = rng.integers(0, 6, 6000)
+    band = rng.normal((70, 83, 99, 82), (12, 20, 15, 17), (6, 4))[y] + rng.normal(0, 10, (6000, 4))
+    X = np.tile(band, 9) + rng.normal(0, 4, (6000, 36))
+    return _middling(np.clip(np.round(X), 27, 157), y)
+
+
+@problem("linear", "words-4600x57-binary", quick=False, against=SKLEARN)
+def _words():
+    """Frequencies of words in per cent, mostly zero, and three columns of lengths up to thousands."""
+    rng = np.random.default_rng(7)
+    y = rng.random(4600) < 0.4
+    often = rng.beta(0.6, 2.4, 57) * np.where(y[:, None], rng.lognormal(0, 1, 57), 1)
+    X = np.where(rng.random((4600, 57)) < often, rng.lognormal(-0.5, 1, (4600, 57)), 0)
+    lengths = rng.lognormal((0.8, 2.3, 4.3), (0.8, 1.4, 1.6), (4600, 3))
+    X[:, -3:] = np.round(1 + lengths * np.where(y[:, None], 2, 1))
+    return _middling(X, y)
+
+
+@problem("linear", "genes-3200x180-3", quick=False, against=SKLEARN)
+def _genes():
+    """Sixty positions with four letters each, three of which have a column of 0 or 1."""
+    rng = np.random.default_rng(8)
+    y = rng.choice(3, 3200, p=(0.25, 0.25, 0.5))
+    likely = rng.dirichlet(np.full(4, 8.0), (3, 60))
+    likely[:, 25:35] = rng.dirichlet(np.full(4, 3.0), (3, 10))
+    letters = (rng.random((3200, 60, 1)) > likely.cumsum(axis=2)[y]).sum(axis=2)
+    return _middling((letters[:, :, None] == np.arange(3)).reshape(3200, 180), y)
+
+
 _L1 = {"C": 0.1, "l1_ratio": 1.0, "gaps": (1e-5,)}
 
 
-@problem("linear", "flights-f64-l1", needs="flights", quick=False, dtype="float64", **_L1)
+@problem("linear", "dense-l1-1e4x10", quick=False, against=ALL, rows=10_000, columns=10, support=5)
+@problem("linear", "dense-l1-200x2000", quick=False, against=ALL, rows=200, columns=2000, support=20)
+def _dense_l1(rows, columns, support):
+    rng = np.random.default_rng(9)
+    X = rng.standard_normal((rows, columns))
+    raw = 2 * X[:, :support] @ rng.standard_normal(support) / np.sqrt(support)
+    y = rng.random(rows) < 1 / (1 + np.exp(-raw))
+    return LinearProblem(X, y.astype(np.intp), "binary", C=1.0, l1_ratio=1.0, gaps=(1e-5,))
+
+
+@problem("linear", "flights-f64-l1", needs="flights", quick=False, against=ALL, dtype="float64", **_L1)
 @problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32", gaps=(1e-6,))
-@problem("linear", "flights-f64", needs="flights", quick=False, dtype="float64", gaps=(1e-6,), memory=True)
+@problem(
+    "linear",
+    "flights-f64",
+    needs="flights",
+    quick=False,
+    against=ALL,
+    dtype="float64",
+    gaps=(1e-6,),
+    memory=True,
+)
 def _flights(X, y, dtype, **options):
     return LinearProblem(np.ascontiguousarray(X, dtype=dtype), y.astype(np.intp), "binary", **options)
 
@@ -344,7 +548,10 @@ def _movies(X, Y):
 
 
 @problem("linear", "stdlib-text-l1-ovr", quick=False, one_vs_rest=True, **_L1)
-@problem("linear", "stdlib-text-l1", quick=False, **_L1)
+@problem("linear", "stdlib-text-l1-C0.5", quick=False, against=ALL, **{**_L1, "C": 0.5})
+@problem("linear", "stdlib-text-l1", quick=False, against=ALL, **_L1)
+@problem("linear", "stdlib-text-C1000", quick=False, against=ALL, C=1000.0, gaps=(1e-5,))
+@problem("linear", "stdlib-text-C100", quick=False, against=ALL, C=100.0, gaps=(1e-5,))
 @problem("linear", "stdlib-text", quick=False, gaps=(1e-5,), memory=True)
 def _stdlib_text(one_vs_rest=False, **options):
     X, y = text.stdlib()
@@ -364,25 +571,45 @@ def _regression(rows, columns, dtype):
     return X.astype(dtype), ((y - y.mean()) / y.std()).astype(dtype)
 
 
-@problem("mlp", "10-128-1-batch32-f32", dtype="float32", columns=10, hidden=(128,), batch_size=32)
+@problem(
+    "mlp", "10-128-1-batch32-f32", dtype="float32", columns=10, hidden=(128,), batch_size=32, against=TORCH
+)
 @problem(
     "mlp", "10-128-1-batch32-f64", quick=False, dtype="float64", columns=10, hidden=(128,), batch_size=32
 )
-@problem("mlp", "100-100-1-batch200-f32", dtype="float32", columns=100, hidden=(100,), batch_size=200)
+@problem(
+    "mlp",
+    "100-100-1-batch200-f32",
+    dtype="float32",
+    columns=100,
+    hidden=(100,),
+    batch_size=200,
+    against=TORCH,
+)
 def _synthetic_network(dtype, columns, hidden, batch_size):
     X, y = _regression(20_000, columns, dtype)
     return NetworkProblem(X, y, hidden, batch_size, epochs=10, quick_epochs=4)
 
 
-@problem("mlp", "mnist-784-128-10-batch128-f32", needs="mnist", quick=False, hidden=(128,), epochs=5)
-@problem("mlp", "mnist-784-512-512-10-batch128-f32", needs="mnist", quick=False, hidden=(512, 512), epochs=2)
+@problem(
+    "mlp", "mnist-784-128-10-batch128-f32", needs="mnist", quick=False, hidden=(128,), epochs=5, against=TORCH
+)
+@problem(
+    "mlp",
+    "mnist-784-512-512-10-batch128-f32",
+    needs="mnist",
+    quick=False,
+    hidden=(512, 512),
+    epochs=2,
+    against=TORCH,
+)
 def _mnist_network(X, y, hidden, epochs):
     X = X[:60000].astype(np.float32) / np.float32(255)
     codes = y[:60000].astype(np.intp)
     return NetworkProblem(X, codes, hidden, 128, epochs=epochs, quick_epochs=1, loss="cross_entropy")
 
 
-@problem("mlp", "diabetes-search", hidden=((10,), (30,), (100,), (30, 30)))
+@problem("mlp", "diabetes-search", hidden=((10,), (30,), (100,), (30, 30)), against=SKLEARN)
 def _diabetes_search(hidden):
     X, y = _bundled("diabetes")
     grid = {"hidden_layer_sizes": hidden, "alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-3, 1e-2]}

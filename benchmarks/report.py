@@ -11,11 +11,13 @@ SKLEARN = ("scikit-learn", "scikit-learn-array-api")
 
 TITLES = {
     "kernels": "Kernels: loss and gradient of one batch, one thread",
+    "passes": "One pass over X",
     "linear": "Linear classifiers: time to a gap of the optimum, (F - F*) / F*",
     "defaults": "Linear classifiers at their defaults: time, and the gap that it bought",
     "memory": "Peak resident memory of a fit at the defaults, above what there was before it",
     "predict": "predict_proba of one row",
     "search": "GridSearchCV",
+    "command": "python -m sklloss",
     "mlp": "Networks: one epoch, Adam, the same number of epochs for all",
     "gpu": "Linear classifiers on {device}: time to a gap of the optimum, (F - F*) / F*",
     "gpu-mlp": "Networks on {device}: one epoch, Adam, the same number of epochs for all",
@@ -47,8 +49,15 @@ def machine():
 def document(session, about):
     """All that is kept of a run."""
     options = {key: value for key, value in session.options.items() if key != "data"}
+    said = {**machine(), "load at start": round(session.load, 2)}
+    if session.held:
+        said["rivals held by"] = ", ".join(session.held)
+    if session.limits is not None:
+        said |= session.limits.lines()
     return {
-        "machine": {**machine(), "load at start": round(session.load, 2)},
+        "machine": said,
+        "build": session.build,
+        "others": session.others(),
         "options": options,
         "device": session.device,
         "rivals": about,
@@ -131,6 +140,34 @@ def _short(row):
     return f"{duration(row['seconds'])}, {_ratio(row)}"
 
 
+def _bound(row):
+    """What the machine allows at least, and how much of the row's time that is."""
+    if row is None or not row.get("bound") or "seconds" not in row:
+        return ["-", "-"]
+    return [duration(row["bound"]), f"{100 * row['bound'] / row['seconds']:.0f}%"]
+
+
+def the_table(document):
+    """Each problem once: ours, its limit, and the fastest of the rivals that it names."""
+    lines = []
+    for (problem, target), these in _questions(document["rows"]).items():
+        ours = _ours(these)
+        theirs = [row for row in these if row["rival"] != OURS]
+        best = min(_timed(theirs), key=lambda row: row["seconds"], default=None)
+        over = max((row["over"] for row in theirs if row.get("over")), default=None)
+        named = f"> {duration(over)}" if best is None and over else _named(best)
+        busy = max((row["others"] for row in these if row.get("others")), default=0.0)
+        mine = "-" if ours is None else "fails" if "error" in ours else _spread(ours)
+        lines.append([problem, target, mine, *_bound(ours), named, _ratio(best), f"{busy:.2f}"])
+    header = ["work", "at", "sklloss", "limit", "share", "fastest rival", "ratio", "others"]
+    about = document["machine"]
+    title = f"## Build {document['build']}, {about['cpu']}, {about['cpus']} threads"
+    others = document["others"]
+    if others is not None:
+        title += f"; others kept {others:.2f} CPUs busy"
+    return f"{title}\n\n{table(header, lines)}"
+
+
 def summary(rows):
     """One line per question: ours, the best of scikit-learn, the fastest of all others, and the ratios."""
     lines = []
@@ -141,22 +178,13 @@ def summary(rows):
         )
         mine = "-" if ours is None else "fails" if "error" in ours else duration(ours["seconds"])
         sk_way = "-" if sk is None else f"{duration(sk['seconds'])} {sk['way']}"
-        lines.append(
-            [problem, target, mine, _short(default), sk_way, _ratio(sk), _named(other), _ratio(other)]
-        )
-    header = [
-        "problem",
-        "at",
-        "sklloss",
-        "scikit-learn's default",
-        "its fastest",
-        "ratio",
-        "fastest other",
-        "ratio",
-    ]
-    if not any(line[3] != "-" for line in lines):
-        header[4] = "scikit-learn"
-        header, lines = header[:3] + header[4:], [line[:3] + line[4:] for line in lines]
+        ways = [_short(default), sk_way, _ratio(sk), _named(other), _ratio(other)]
+        lines.append([problem, target, mine, *_bound(ours), *ways])
+    header = ["problem", "at", "sklloss", "limit", "share", "scikit-learn's default", "its fastest", "ratio"]
+    header += ["fastest other", "ratio"]
+    if not any(line[5] != "-" for line in lines):
+        header[6] = "scikit-learn"
+        header, lines = header[:5] + header[6:], [line[:5] + line[6:] for line in lines]
     return table(header, lines)
 
 
@@ -225,8 +253,9 @@ def losses(rows):
 def markdown(document):
     """The whole report."""
     rows = document["rows"]
-    parts = []
-    for group, title in TITLES.items():
+    in_table = document["options"]["group"] == "table"
+    parts = [the_table(document)] if in_table else []
+    for group, title in () if in_table else TITLES.items():
         these = [row for row in rows if row.get("group") == group]
         title = title.format(device=document["device"])
         if these and group == "memory":
@@ -249,6 +278,7 @@ def markdown(document):
     parts.append("\n".join(facts))
     parts.append(
         "A ratio is a rival's time by ours of the same round: above 1, sklloss is faster. Given are the "
-        "median over the rounds and, in brackets, the least and the largest."
+        "median over the rounds and, in brackets, the least and the largest. The limit is what the machine "
+        "takes at least for the operations and bytes of ours; the share is how near we come to it."
     )
     return "\n\n".join(parts) + "\n"

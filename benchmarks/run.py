@@ -1,4 +1,4 @@
-"""Measure sklloss against its rivals: ``python benchmarks/run.py [kernels|linear|mlp|gpu|all]``.
+"""Measure sklloss against its rivals: ``python benchmarks/run.py [table|kernels|...|all]``.
 
 Progress goes to stderr, the tables to stdout. See README.md beside this file for what is measured and how.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 import problems
 import report
 import rivals
-from groups import gpu, kernels, linear, mlp
+from groups import command, gpu, kernels, linear, mlp, passes, table
 from groups.session import Session
 
-GROUPS = {"kernels": kernels, "linear": linear, "mlp": mlp, "gpu": gpu}
-ALL = ("kernels", "linear", "mlp")  # what runs where nothing else is asked for
+GROUPS = {"table": table, "kernels": kernels, "passes": passes, "linear": linear, "mlp": mlp}
+GROUPS |= {"command": command, "gpu": gpu}
+ALL = ("kernels", "passes", "linear", "mlp")  # what runs where nothing else is asked for
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -22,7 +23,11 @@ def parse(arguments):
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "group", nargs="?", default="all", choices=[*GROUPS, "all"], help="all: all but gpu, the default"
+        "group",
+        nargs="?",
+        default="all",
+        choices=[*GROUPS, "all"],
+        help="all: all but table, command and gpu, the default",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)"
@@ -50,6 +55,9 @@ def parse(arguments):
         "--device", metavar="D", help="gpu: what torch calls it (default: cuda where there is one, else cpu)"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="gpu: of the tables with 256 columns")
+    parser.add_argument(
+        "--tables", action="store_true", help="linear, table: also every other X, y of the --data folder"
+    )
     parser.add_argument("--builds", action="store_true", help="kernels: every instruction set that runs here")
     parser.add_argument("--list", action="store_true", help="name the problems and stop")
     parser.add_argument("--out", metavar="FILE.json", help="where the rows go (default: results/latest.json)")
@@ -70,6 +78,8 @@ def parse(arguments):
         options.data = problems.data_folder(options.data)
     except ValueError as error:
         parser.error(str(error))
+    if options.tables:
+        problems.add_tables(options.data)
     names = list(problems.PROBLEMS)
     for pattern in options.only:
         if not any(pattern in name for name in names):
@@ -90,7 +100,19 @@ def main(arguments=None):
             needs = f"needs {spec.needs}.npz" if spec.needs else ""
             print(f"{spec.group:8} {spec.name:32} {size:11} {needs}".rstrip())
         return 0
-    keep = ("data", "quick", "limit", "repeat", "only", "rivals", "builds", "memory", "fresh")
+    keep = (
+        "group",
+        "data",
+        "quick",
+        "limit",
+        "repeat",
+        "only",
+        "rivals",
+        "builds",
+        "memory",
+        "fresh",
+        "tables",
+    )
     keep += ("device", "rows")
     session = Session({key: getattr(options, key) for key in keep}, RESULTS)
     status, about = 0, {}

@@ -5,6 +5,9 @@ import json
 
 import rivals
 
+# A row of the table leaves out ways that took this many times as long as the fastest, in earlier runs.
+NEAR = 1.5
+
 
 class Known:
     """For each problem and way: the setting that reached each gap, and the last one that did not.
@@ -30,6 +33,20 @@ class Known:
         first = [rung for i, rung in enumerate(first) if rung not in first[:i] and rung["setting"] in ladder]
         start = ladder.index(first[-1]["setting"]) + 1 if first else 0
         return [(r["setting"], r["seconds"]) for r in first] + [(setting, None) for setting in ladder[start:]]
+
+    def fastest(self, problem_key, entrants, gap):
+        """The entrants without those that failed, or took NEAR times as long as the fastest rival, before."""
+        seconds = {}  # of a rival; 0: not tried yet
+        for rival, way in entrants:
+            if rival != rivals.OURS:
+                found = self.all.get(self._key(problem_key, rival, way), {})
+                if f"{gap:.0e}" in found or "failed" not in found:
+                    seconds[rival, way] = found.get(f"{gap:.0e}", {"seconds": 0.0})["seconds"]
+        if not seconds:  # all failed: the table says after how long
+            return entrants
+        most = NEAR * min((s for s in seconds.values() if s > 0), default=0.0)
+        chosen = [key for key, tried in seconds.items() if tried <= most]
+        return [key for key in entrants if key in chosen or key[0] == rivals.OURS]
 
     def keep(self, problem_key, rival, way, reached, failed):
         """Keep the setting for each gap, and the last setting that reached none."""

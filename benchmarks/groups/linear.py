@@ -22,15 +22,18 @@ SLOW = 5  # a long fit that takes this many times as long as the fastest gets on
 
 def run(session):
     for spec in session.specs("linear"):
-        problem = session.problem(spec)
-        if problem is None:
-            continue
-        if isinstance(problem, problems.SearchProblem):
-            linear_other.search(session, spec.name)
-        elif isinstance(problem, problems.PredictProblem):
-            linear_other.predict(session, spec.name)
-        else:
-            to_gaps(session, problem)
+        one(session, spec)
+
+
+def one(session, spec):
+    """The rows of one problem."""
+    problem = session.problem(spec)
+    if isinstance(problem, problems.SearchProblem):
+        linear_other.search(session, spec.name)
+    elif isinstance(problem, problems.PredictProblem):
+        linear_other.predict(session, spec.name)
+    elif problem is not None:
+        to_gaps(session, problem)
 
 
 def _turn(session, name, entry, limit):
@@ -43,7 +46,7 @@ def _rounds(session, seconds):
     """As many rounds as fit the time for one table row, unless the caller said how many."""
     if session.options["repeat"]:
         return session.options["repeat"]
-    most, limit = (3, 2.0) if session.quick else (5, 60.0)
+    most, limit = (3, 2.0) if session.quick else (5, 20.0 if session.against else 60.0)
     return int(min(most, max(1, limit // max(seconds, 1e-9))))
 
 
@@ -66,6 +69,9 @@ def to_gaps(session, problem, group="linear"):
     optimum = reference.Optimum(problem, session.results, session.say)
     limit = session.limit
     entrants = session.entrants_of(problem)
+    wanted = sorted(problem.gaps)[:1] if session.quick or session.against else problem.gaps
+    if session.against:
+        entrants = session.known.fastest(optimum.key, entrants, wanted[0])
     default_way = {}
     for rival, way in entrants:
         default_way.setdefault(rival, way)
@@ -77,16 +83,17 @@ def to_gaps(session, problem, group="linear"):
     values = [rung["F"] for rungs in ladders.values() for rung in rungs if "F" in rung]
     if values and optimum.improve(min(values)):
         session.note(f"{name}: a rival went below the reference; its objective is F* now")
-    if group == "linear" and not problem.l1_ratio:  # which nobody has by default
+    if group == "linear" and not (problem.l1_ratio or session.against):  # which nobody has by default
         _defaults(session, problem, default_way, optimum, limit)
-    for gap in sorted(problem.gaps)[:1] if session.quick else problem.gaps:
+    for gap in wanted:
         _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit)
     if session.options["memory"] and problem.memory:
         linear_other.memory(session, problem, default_way)
 
 
 def _patient(session, row):
-    return row["rival"] == "scikit-learn" and row["role"] == "default" and not session.quick
+    patient = row["rival"] == "scikit-learn" and row["role"] == "default"
+    return patient and not (session.quick or session.against)
 
 
 def _judge(problem, found):
@@ -206,6 +213,8 @@ def _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit):
             "gap": optimum.gap(rung["F"]),
             "n_iter": rung["n_iter"],
         }
+        if row["role"] == "base" and group == "linear":
+            row["bound"] = session.bound(name, way, rung["setting"])
         session.add(**finish(row, results[rival, way], base))
     for row in failed:
         session.add(**row)
@@ -242,4 +251,6 @@ def _defaults(session, problem, default_way, optimum, limit):
     for key, answers in results.items():
         row, found = values[key]
         row["gap"], row["n_iter"] = optimum.gap(found["F"]), found["n_iter"]
+        if row["role"] == "base":
+            row["bound"] = session.bound(problem.name, key[1])
         session.add(**finish(row, answers, base))

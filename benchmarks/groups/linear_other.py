@@ -19,6 +19,8 @@ def _rows(session, group, name, target, entrants, results):
             row["setting"] = ", ".join(
                 f"{k}={v if isinstance(v, str) else f'{v:g}'}" for k, v in best.items()
             )
+        if row["role"] == "base" and group == "search":
+            row["bound"] = session.bound(name, way)
         session.add(**finish(row, answers, base))
 
 

@@ -10,11 +10,16 @@ from groups.session import OURS, finish
 
 def run(session):
     for spec in session.specs("mlp"):
-        problem = session.problem(spec)
-        if isinstance(problem, problems.NetworkSearchProblem):
-            linear_other.search(session, spec.name)
-        elif problem is not None:
-            train(session, problem)
+        one(session, spec)
+
+
+def one(session, spec):
+    """The rows of one problem."""
+    problem = session.problem(spec)
+    if isinstance(problem, problems.NetworkSearchProblem):
+        linear_other.search(session, spec.name)
+    elif problem is not None:
+        train(session, problem)
 
 
 def train(session, problem, group="mlp"):
@@ -44,6 +49,8 @@ def train(session, problem, group="mlp"):
     for (rival, way), answers in results.items():
         row = {"group": group, "problem": name, "target": f"{epochs} epochs", "rival": rival, "way": way}
         row["role"] = "base" if (rival, way) == ours else "best"
+        if row["role"] == "base" and group == "mlp":
+            row["bound"] = session.bound(name, way, {"epochs": 1, "seed": 0})
         losses = [a["loss"] for a in answers if isinstance(a, dict)]
         for answer in answers:
             if isinstance(answer, dict):  # all stop after a fixed number of epochs: that warning says nothing

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 
+import machine
 import measure
 import problems
 import rivals
@@ -11,6 +12,7 @@ import rivals
 from groups.known import Known
 
 OURS = rivals.OURS
+TABLE_LIMIT = 60.0  # seconds for a fit of a row of the table
 
 
 class Session:
@@ -25,6 +27,10 @@ class Session:
         self.begin = time.perf_counter()
         self.known = Known(results, options["fresh"])
         self.workers = {}
+        self.against = ()  # the rivals of a row of the table; (): all
+        self.held = machine.hold_to_build()  # before any worker starts
+        self.limits, self.build = None, None
+        self.first = self.before = machine.snapshot(())  # of the run, and of the problem
         self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         if self.load > 0.5:
             self.note(
@@ -39,6 +45,19 @@ class Session:
                 self.note(f"{rival.name}: {why}")
             else:
                 self.workers[rival.name] = measure.Worker(rival, options)
+        self._measure_limits()
+
+    def _measure_limits(self):
+        """Measure what the machine allows our build."""
+        if OURS not in self.workers:
+            return
+        try:
+            self.build = self.workers[OURS].ask("build")
+        except measure.RivalError:
+            return  # the first problem will say why
+        self.limits, why = machine.limits(self.build)
+        if why:
+            self.note(why)
 
     @property
     def quick(self):
@@ -47,7 +66,7 @@ class Session:
     @property
     def limit(self):
         """Seconds for a fit, and for a solver's climb."""
-        return self.options["limit"] or (4.0 if self.quick else 150.0)
+        return self.options["limit"] or (4.0 if self.quick else TABLE_LIMIT if self.against else 150.0)
 
     def say(self, line):
         """Progress, to stderr."""
@@ -59,8 +78,30 @@ class Session:
         self.say(line)
 
     def add(self, **row):
-        """Keep a row."""
-        self.rows.append(row)
+        """Keep a row, with the CPUs that others kept busy since the last problem began."""
+        self.rows.append({**row, "others": machine.others(self.before, self._snapshot())})
+
+    def others(self):
+        """The CPUs that others kept busy during the run."""
+        return machine.others(self.first, self._snapshot())
+
+    def _snapshot(self):
+        return machine.snapshot([w.process.pid for w in self.workers.values() if w.process is not None])
+
+    def bound(self, name, way, setting=None):
+        """The least time that the machine allows for what a run of ours has to do; None if not known."""
+        if self.limits is None:
+            return None
+        try:
+            works = self.workers[OURS].ask("work", name, way, setting)
+        except measure.RivalError as error:
+            self.note(f"{name}: no limit: {error}")
+            return None
+        return sum(self.limits.seconds(work) for work in works) or None
+
+    def takes_part(self, rival):
+        """Whether a rival takes part in the problem that is being measured."""
+        return not self.against or rival == OURS or self.against == problems.ALL or rival in self.against
 
     def specs(self, group):
         """The group's problems that this run asks for."""
@@ -73,6 +114,7 @@ class Session:
 
     def problem(self, spec):
         """Load a problem here, or note why it cannot be and return None."""
+        self.before = self._snapshot()
         try:
             given = {key: self.options.get(key) for key in ("rows", "device")}
             return problems.load(spec.name, self.options["data"], **given)
@@ -84,7 +126,11 @@ class Session:
         """As `entrants`, for a problem that is loaded here: only processes that take part load it."""
         found = []
         for name, worker in self.workers.items():
+            if not self.takes_part(name):
+                continue
             ways = getattr(worker.rival, what)(problem, self.options)
+            if self.against and name == OURS:
+                ways = ways[:1]
             found += [(name, way) for way in ways]
             if ways:
                 worker.begin()
@@ -93,11 +139,15 @@ class Session:
     def entrants(self, name):
         """(rival, way) of all who can solve the problem, ours first; errors become rows."""
         found = []
-        for worker in self.workers.values():
+        workers = [(rival, worker) for rival, worker in self.workers.items() if self.takes_part(rival)]
+        for _, worker in workers:
             worker.begin()  # all at once: they import side by side
-        for rival, worker in list(self.workers.items()):
+        for rival, worker in workers:
             try:
-                found += [(rival, way) for way in worker.ask("ways", name)]
+                ways = worker.ask("ways", name)
+                if self.against and rival == OURS:
+                    ways = ways[:1]
+                found += [(rival, way) for way in ways]
             except measure.RivalError as error:
                 self.add(problem=name, rival=rival, way="", error=str(error))
                 self.note(f"{rival} on {name}: {error}")

@@ -1,9 +1,10 @@
 """One adapter per rival. To add one, write its file and list an instance of it here."""
 
-from rivals import celer_, liblinear_, skglm_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
+from rivals import celer_, liblinear_, numpy_, skglm_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
 
 _ALL = (
     sklloss_.Sklloss(),
+    numpy_.NumPy(),
     sklearn_.ScikitLearn(),
     sklearn_.ScikitLearnOneThread(),
     sklearn_.ScikitLearnArrays(),

@@ -78,9 +78,12 @@ class Rival:
     def _of(self, problem, what):
         kind = {
             problems.KernelCase: "kernel",
+            problems.PassProblem: "pass",
             problems.LinearProblem: "linear",
+            problems.PathProblem: "path",
             problems.SearchProblem: "search",
             problems.PredictProblem: "predict",
+            problems.CommandProblem: "command",
             problems.NetworkProblem: "network",
             problems.NetworkSearchProblem: "network_search",
             problems.DeviceLinearProblem: "device_linear",
@@ -130,6 +133,12 @@ def read_ovr(model):
         "intercept": np.concatenate([np.ravel(one["intercept"]) for one in fitted]),
         "n_iter": max(iterations, default=None),
     }
+
+
+def fit_path(problem, Search, **given):
+    """A job that fits an estimator with built-in cross-validation."""
+    given |= {"Cs": problem.Cs, "cv": problem.folds, "scoring": "neg_log_loss"}
+    return Job(lambda: Search(**given).fit(problem.X, problem.y), read_linear)
 
 
 def fit_and_read(problem, make):

@@ -9,6 +9,7 @@ from rivals.base import (
     Job,
     Rival,
     fit_and_read,
+    fit_path,
     network_of,
     network_search,
     on_device,
@@ -94,6 +95,19 @@ class ScikitLearn(Rival):
             # It penalises the intercept: of a column this large, next to nothing.
             given["intercept_scaling"] = COLUMN
         return fit_and_read(problem, lambda: Classifier(**given))
+
+    def path_ways(self, problem, options):
+        return ("lbfgs", "newton-cg", "newton-cholesky")
+
+    path_ladder = linear_ladder
+
+    def path_job(self, problem, way, setting):
+        from sklearn.linear_model import LogisticRegressionCV
+
+        given = {"max_iter": 100_000, **(setting or {})}
+        return fit_path(
+            problem, LogisticRegressionCV, solver=way, l1_ratios=(0,), use_legacy_attributes=False, **given
+        )
 
     def predict_ways(self, problem, options):
         return ("predict_proba",)

@@ -8,7 +8,9 @@ class Sklearnex(ScikitLearn):
     module = "sklearnex"
     packages = ("scikit-learn-intelex",)
     # It changes nothing in scikit-learn's losses, searches over small problems or networks.
-    kernel_ways = search_ways = network_ways = default_ways = staticmethod(lambda problem, options: ())
+    kernel_ways = search_ways = path_ways = network_ways = default_ways = staticmethod(
+        lambda problem, options: ()
+    )
 
     def _classifier(self):
         from sklearnex.linear_model import LogisticRegression

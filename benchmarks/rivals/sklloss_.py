@@ -1,6 +1,7 @@
 """sklloss itself: the base of every ratio."""
 
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rivals.base import (
     NEWTON_CHOLESKY_UP_TO,
     Job,
     Rival,
+    fit_path,
     network_of,
     network_search,
     on_device,
@@ -75,6 +77,30 @@ class Sklloss(Rival):
             },
         )
 
+    def pass_ways(self, problem, options):
+        return (problem.kind,)
+
+    def pass_job(self, problem, way, setting):
+        from sklloss import losses
+        from sklloss.arrays.threads import single_threaded_blas
+        from sklloss.data.dataset import Dataset
+        from sklloss.objectives.passes import make_passes
+
+        X, y, K = problem.X, problem.y, problem.outputs
+        if K == 1:
+            data, loss = Dataset(X, y.astype(X.dtype)[:, None], None, None, 1), losses.LogLoss()
+        else:
+            data, loss = Dataset(X, None, y.astype(np.intp), None, K), losses.CrossEntropy()
+        passes = make_passes(data, loss, fit_intercept=True, n_threads=None)
+        coef = np.random.default_rng(0).standard_normal((K, X.shape[1] + 1)) / np.sqrt(X.shape[1])
+        passes.value_and_gradient(coef, keep_curvature=True)
+        run = {
+            "gradient": lambda: passes.value_and_gradient(coef, keep_curvature=True),
+            "product": lambda: passes.product(coef),
+            "hessian": lambda: passes.hessian(coef),
+        }[problem.kind]
+        return Job(single_threaded_blas()(run), lambda found: {})
+
     def _classifier(self, objective):
         import sklloss
 
@@ -100,6 +126,16 @@ class Sklloss(Rival):
             given["l1_ratio"] = problem.l1_ratio
         return Job(lambda: Classifier(**given).fit(problem.X, problem.y, problem.weights), read_linear)
 
+    def path_ways(self, problem, options):
+        return ("auto",)
+
+    path_ladder = linear_ladder
+
+    def path_job(self, problem, way, setting):
+        import sklloss
+
+        return fit_path(problem, sklloss.SoftmaxClassifierCV, **(setting or {}))
+
     def predict_ways(self, problem, options):
         return ("predict_proba",)
 
@@ -114,6 +150,14 @@ class Sklloss(Rival):
 
         search = GridSearchCV(self._classifier(problem.objective)(), {"C": problem.Cs}, cv=problem.folds)
         return Job(lambda: search.fit(problem.X, problem.y), read_search)
+
+    def command_job(self, problem, way, setting):
+        """Our side of ``python -m sklloss``, to be counted, not timed."""
+        from sklloss import __main__ as command
+
+        spec, progress = command.PROBLEMS[problem.dataset], command.Progress(io.StringIO())
+        data = command.load(spec)
+        return Job(lambda: command.tune(spec, "sklloss", spec.ours, data, False, progress), None)
 
     def network_search_ways(self, problem, options):
         return ("adam",)
