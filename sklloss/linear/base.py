@@ -329,21 +329,24 @@ class LinearClassifier(
     def _objective(self, passes):
         return LinearObjective(passes, self.C, self.l1_ratio)
 
-    def _solver(self, objective, name, start, callback=None, begins=None):
-        """A function without arguments that minimises the objective.
+    def _solver(self, objective, name, start, callback=None, begins=None, near=False):
+        """A function without arguments that minimises the objective; ``near`` see `newton_cg`.
 
         If "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
         """
         options, minimise = stochastic_options(self) if name in STOCHASTIC else {}, SOLVERS[name]
         if self._begins_by_lbfgs(objective, name, start):
             minimise, options = lbfgs_newton_cg, {"begins": begins}
+        elif name == "newton-cg":
+            options["near"] = near
         return functools.partial(
             minimise, objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
 
     def _minimise(self, objective, start):
-        """The result of the solver for this objective."""
-        return self._check_result(self._solver(objective, self._choose_solver(objective), start)())
+        """The result of the solver for this objective, from the optimum of a similar one or from 0."""
+        name = self._choose_solver(objective)
+        return self._check_result(self._solver(objective, name, start, near=bool(start.any()))())
 
     def _check_result(self, result):
         """The result of a solver; a ValueError if a number in it is not finite."""

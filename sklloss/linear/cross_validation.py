@@ -35,12 +35,6 @@ from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
 from sklloss.solvers.path import follow_path, newton_path
 
-# The solvers that a path may replace by Newton steps with the Hessian of a neighbouring C, and the largest
-# ratio of neighbouring Cs for it. Beyond that newton-cg, which needs no Hessian, is faster.
-REUSE_HESSIAN = {"newton-cholesky": np.inf, "newton-cg": 3.0}
-# The most parameters of a problem for which a Hessian is reused.
-LARGEST_REUSED_HESSIAN = 1000
-
 
 class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
     """The base class of the linear classifiers with built-in cross-validation."""
@@ -342,13 +336,10 @@ class _Search:
         start = np.zeros(first.shape)
         if model.l1_ratio > 0:
             return follow_path(objectives(), start, model._minimise, smooth=False)
-        solver = model._choose_solver(first)
-        if solver not in REUSE_HESSIAN or first.size > LARGEST_REUSED_HESSIAN:
-            return follow_path(objectives(), start, model._minimise)
-        return newton_path(
-            objectives(), start, model._minimise,
-            tol=model.tol, max_iter=model.max_iter, widest=REUSE_HESSIAN[solver],
-        )  # fmt: skip
+        if model._choose_solver(first) == "newton-cholesky":
+            minimise = model._minimise
+            return newton_path(objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter)
+        return follow_path(objectives(), start, model._minimise)
 
     def _scorer(self, fold, rows):
         """A function of a model that scores the test rows of a fold."""

@@ -82,6 +82,7 @@ class LinearObjective:
         self.problems: int = passes.outputs if passes.separable else 1
         self.size: int = passes.width if passes.separable else passes.outputs * passes.width
         self.shape: tuple[int, int] = (self.problems, self.size)
+        self.convex: bool = passes.loss.convex
         self._point: Array = None
         self._penalty_product: Floats | None = None
         # The relative rounding error of a value: raw scores have X's precision.

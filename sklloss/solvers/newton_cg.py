@@ -48,6 +48,7 @@ def newton_cg(
     max_iter: int,
     callback: Callback | None = None,
     start: Array | None = None,
+    near: bool = False,
 ) -> Result:
     """Minimise a convex objective by truncated Newton steps (Newton-CG).
 
@@ -68,6 +69,8 @@ def newton_cg(
         Called with ``(n_iter, w, value)`` after each step.
     start : ndarray of shape (problems,), optional
         The values that vanishing problems are compared with, if another solver came before this one.
+    near : bool
+        Whether w is near the optimum, so that a local preconditioner made there lasts for the whole fit.
 
     Returns
     -------
@@ -89,7 +92,8 @@ def newton_cg(
 
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
-    solve = vectors.preconditioner(objective.preconditioner())
+    local = objective.local_preconditioner() if near else None
+    solve = vectors.preconditioner(objective.preconditioner() if local is None else local)
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         if not active.any():
