@@ -40,6 +40,18 @@ DUAL_NEAR = 0.1  # relative gap up to which its result is used
 LBFGS_ITERATIONS, LBFGS_SHARE = 30, 0.3
 
 
+class KeptPreconditioner:
+    """The local preconditioner that `newton_cg` used last, for the next of several similar objectives.
+
+    Attributes
+    ----------
+    preconditioner : Preconditioner or None
+    """
+
+    def __init__(self) -> None:
+        self.preconditioner: Any = None
+
+
 def newton_cg(
     objective: ProductObjective,
     w: Array,
@@ -48,7 +60,7 @@ def newton_cg(
     max_iter: int,
     callback: Callback | None = None,
     start: Array | None = None,
-    near: bool = False,
+    kept: KeptPreconditioner | None = None,
 ) -> Result:
     """Minimise a convex objective by truncated Newton steps (Newton-CG).
 
@@ -69,8 +81,9 @@ def newton_cg(
         Called with ``(n_iter, w, value)`` after each step.
     start : ndarray of shape (problems,), optional
         The values that vanishing problems are compared with, if another solver came before this one.
-    near : bool
-        Whether w is near the optimum, so that a local preconditioner made there lasts for the whole fit.
+    kept : KeptPreconditioner, optional
+        The local preconditioner of similar objectives, if w is near the optimum. It is made here if it does
+        not exist, and replaced if it has become too poor.
 
     Returns
     -------
@@ -92,8 +105,10 @@ def newton_cg(
 
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
-    local = objective.local_preconditioner() if near else None
-    solve = vectors.preconditioner(objective.preconditioner() if local is None else local)
+    local = kept and (kept.preconditioner or objective.local_preconditioner())
+    solve = vectors.preconditioner(local or objective.preconditioner())
+    if kept:
+        kept.preconditioner = local
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         if not active.any():
@@ -120,6 +135,8 @@ def newton_cg(
             # The preconditioner no longer approximates the Hessian well enough.
             newer = objective.local_preconditioner()
             solve = solve if newer is None else vectors.preconditioner(newer)
+            if kept:
+                kept.preconditioner = newer
     return progress.result(vectors.get(at), value)
 
 
