@@ -39,9 +39,14 @@ ctypedef void (*scatter_kernel)(
     const void* x, Py_ssize_t step, const void* raw, double* total, Py_ssize_t rows, Py_ssize_t p,
     Py_ssize_t outputs,
 ) noexcept nogil
-# h (step, step) += u' z, its lower triangle at least: u and z (rows, step), step a multiple of 8
+# see isa/gram.h, and add_gram and add_pair_sums below
 ctypedef void (*gram_kernel)(
-    const void* u, const void* z, Py_ssize_t step, Py_ssize_t rows, void* h
+    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, const double* factor,
+    Py_ssize_t factor_step, double* h, Py_ssize_t ldh, double* packed,
+) noexcept nogil
+ctypedef void (*pair_sums_kernel)(
+    const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, const double* weight,
+    Py_ssize_t outputs, double* total, double* packed,
 ) noexcept nogil
 # raw (rows, outputs) = X w + bias and total (features, step) += X' raw for CSR rows and up to 32 outputs; the
 # rows of w and total are padded to lines of 64 bytes. Indices have 32 bits, or 64 if long_index.
@@ -60,7 +65,9 @@ cdef struct Products:
     Py_ssize_t lanes_f32, lanes_f64
     scores_kernel scores_f32, scores_f64
     scatter_kernel scatter_f32, scatter_f64
-    gram_kernel gram_f64
+    Py_ssize_t gram_wide     # numbers in a row of a packed panel; 0 where BLAS makes Gram matrices
+    gram_kernel gram
+    pair_sums_kernel pair_sums
     sparse_scores_kernel sparse_scores_f32, sparse_scores_f64
     sparse_scatter_kernel sparse_scatter_f32, sparse_scatter_f64
 
@@ -92,15 +99,57 @@ cdef inline void gemv(
     else:
         sgemv(ta, &m, &n, &one, a, &lda, x, &step, &beta, y, &step)
 
+
+cdef inline Py_ssize_t packed_width(Py_ssize_t width) noexcept nogil:
+    """Numbers of ``packed`` per row of a block that `add_gram` and `add_pair_sums` need."""
+    return width + current.gram_wide
+
+
 cdef inline void add_gram(
-    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, double* h,
-    Py_ssize_t ldh,
+    double alpha, const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, const double* factor,
+    Py_ssize_t factor_step, double* h, Py_ssize_t ldh, double* packed,
 ) noexcept nogil:
-    """h += alpha z' z, the lower triangle of a row-major h."""
-    cdef double one = 1.0
-    cdef int n = <int>width, m = <int>rows, step = <int>ldz, out = <int>ldh
-    if n > 0:
-        dsyrk(b"U", b"N", &n, &m, &alpha, <double*>z, &step, &one, h, &out)
+    """h (width, width) += alpha z' diag(factor) z, its lower triangle at least; negative factors count as 0.
+
+    Rows of z are padded with zeros to a multiple of 8.
+    """
+    cdef Py_ssize_t i, j
+    cdef double f, one = 1.0
+    cdef int n = <int>width, m = <int>rows, out = <int>ldh
+    if current.gram_wide > 0:
+        current.gram(alpha, z, ldz, rows, width, factor, factor_step, h, ldh, packed)
+        return
+    for i in range(rows):
+        f = factor[i * factor_step]
+        f = sqrt(f) if f > 0.0 else 0.0
+        for j in range(width):
+            packed[i * width + j] = f * z[i * ldz + j]
+    if width > 0:
+        # row-major lower is column-major upper
+        dsyrk(b"U", b"N", &n, &m, &alpha, packed, &n, &one, h, &out)
+
+
+cdef inline void add_pair_sums(
+    const double* z, Py_ssize_t ldz, Py_ssize_t rows, Py_ssize_t width, const double* weight,
+    Py_ssize_t outputs, double* total, double* packed,
+) noexcept nogil:
+    """total (outputs, pairs) += weight' u, where u[i] are the products z[i, a] z[i, b] of all pairs b <= a.
+
+    They come in the order of the rows of a lower triangle; ``weight`` is (rows, outputs). Rows of z are
+    padded to a multiple of 8.
+    """
+    cdef Py_ssize_t i, a, b, pairs = width * (width + 1) // 2
+    if current.gram_wide > 0:
+        current.pair_sums(z, ldz, rows, width, weight, outputs, total, packed)
+        return
+    for a in range(width):
+        for i in range(rows):
+            for b in range(a + 1):
+                packed[i * (a + 1) + b] = z[i * ldz + a] * z[i * ldz + b]
+        gemm(
+            b"N", b"T", <int>a + 1, <int>outputs, <int>rows, packed, <int>a + 1, <double*>weight,
+            <int>outputs, <double>1.0, total + a * (a + 1) // 2, <int>pairs,
+        )
 
 
 cdef inline double adam_step(

@@ -29,6 +29,12 @@ from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 PYTHON_ROWS = 512
 # Bytes of a block of rows, read by two products: half of a common L2 cache.
 BLOCK_BYTES = 1 << 18
+# Most rows in a block of a Gram matrix, whose packed panels should stay in L1, and most bytes: a common L2
+# cache.
+GRAM_ROWS = 128
+GRAM_BYTES = 1 << 20
+# Least rows in a chunk of a Hessian, below which it costs more to add up matrices than a thread saves.
+HESSIAN_CHUNK_ROWS = 768
 # Bytes of a block of rows in a stochastic pass, which should stay in cache.
 EPOCH_BLOCK_BYTES = 1 << 19
 # Threads share chunks of rows. The number of chunks must not depend on the number of threads.
@@ -126,15 +132,16 @@ class NumPyPasses(Passes):
     ) -> tuple[Floats, Floats, Any]:
         """See `Passes.hessian`."""
         coupled = coupled and not self.separable
-        blocks, size, block = self._hessian_shape(coupled)
-        squares = float(self.width * size)
+        shape, block = self._hessian_shape(coupled)
+        numbers = int(np.prod(shape))
+        squares = float(numbers if coupled else self.width * self.width)
         as_dense = not self.sparse or coupled
         if not as_dense:
             # the cost of adding a row's numbers one by one, to compare with that of a dense matrix
             entries = ENTRY_WORK * np.square(np.diff(self._arrays[2]), dtype=float).mean()
             as_dense = curved and entries >= squares
             squares = min(squares, entries + self.outputs * self._row_numbers)
-        bounds = self._chunk_bounds(squares * blocks, blocks * size * size, block)
+        bounds = self._chunk_bounds(squares * shape[0], numbers, HESSIAN_CHUNK_ROWS)
         chunks = len(bounds) - 1
         gradient = np.empty((chunks, self.outputs, self.width))
         sums = np.empty((chunks, 2 * self.outputs))
@@ -142,9 +149,9 @@ class NumPyPasses(Passes):
         wave = chunks
         if curved and chunks > 1:
             memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
-            wave = max(threads.count(self.n_threads), int(memory / (8 * blocks * size * size)))
+            wave = max(threads.count(self.n_threads), int(memory / (8 * numbers)))
             wave = min(wave, chunks)
-        curvature = np.empty((wave, blocks, size, size)) if curved else None
+        curvature = np.empty((wave, *shape)) if curved else None
         coef = np.ascontiguousarray(coef)
         softmax = self.softmax and not by_slope
         kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
@@ -166,14 +173,18 @@ class NumPyPasses(Passes):
         gradient = gradient[0] if chunks == 1 else gradient.sum(axis=0)
         if not curved:
             return self._total(sums), gradient, None
-        if not coupled:
-            total = np.ascontiguousarray(total[:, : self.width, : self.width])
+        if coupled:
+            size = self.outputs * self.width
+            sums_of_pairs, total = total[0], np.zeros((1, size, size))
+            hessian_kernels.coupled_hessian(sums_of_pairs, self.outputs, total[0])
         return self._total(sums), gradient, total
 
-    def _hessian_shape(self, coupled: bool) -> tuple[int, int, int]:
-        """The number of matrices in a Hessian, their size in memory, and rows per block."""
-        blocks, size = (1, self.outputs * self.width) if coupled else (self.outputs, -(-self.width // 8) * 8)
-        return blocks, size, max(32, min(256, BLOCK_BYTES * 4 // (8 * (size + self.width))))
+    def _hessian_shape(self, coupled: bool) -> tuple[tuple[int, int, int], int]:
+        """The shape of the sums that a Hessian is made of, see `kernels.linear.hessian`; rows per block."""
+        K, width = self.outputs, self.width
+        pairs = K * (K + 1) // 2 if coupled else 0
+        shape = (1, pairs, width * (width + 1) // 2) if coupled else (K, width, width)
+        return shape, _gram_rows(2 * width + pairs)
 
     def _evaluate_with_slopes(self, raw: Any, target: Any, codes: Any, weight: Any, curvature: Any) -> Any:
         """As `Loss.evaluate_batch`, with the absolute gradient in place of the curvature."""
@@ -206,8 +217,8 @@ class NumPyPasses(Passes):
             one_pass = hessian_block_kernels.sparse_block
             chosen: tuple[NDArray[Any], ...] = heads, members, owners, starts, place, step
         else:
-            block = int(max(32, min(256, BLOCK_BYTES * 4 // (16 * max(size, 1)))))
-            bounds = self._chunk_bounds(numbers, max(numbers, 1), block)
+            block = _gram_rows(2 * size)
+            bounds = self._chunk_bounds(numbers, max(numbers, 1), HESSIAN_CHUNK_ROWS)
             one_pass = hessian_block_kernels.dense_block
             chosen = columns, starts, place, step
         result = np.empty((len(bounds) - 1, numbers))
@@ -218,10 +229,11 @@ class NumPyPasses(Passes):
         if numbers:
             self._check_codes(threads.share(work, len(result), self.n_threads))
         total = result[0] if len(result) == 1 else result.sum(axis=0)
+        symmetric = _symmetric if self.sparse else _mirrored
         if not softmax:
             shapes = zip(place, sizes, strict=True)
-            return [_symmetric(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
-        matrix = _symmetric(total.reshape(size, size))
+            return [symmetric(total[at : at + wide * wide].reshape(wide, wide)) for at, wide in shapes]
+        matrix = symmetric(total.reshape(size, size))
         if self.sparse:
             back = np.argsort(order)
             matrix = matrix[back[:, None], back]
@@ -253,11 +265,12 @@ class NumPyPasses(Passes):
     ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
         coupled = not self.separable
-        blocks, size, block = self._hessian_shape(coupled)
-        if self.sparse or not self.compiled or blocks > 1:
+        shape, block = self._hessian_shape(coupled)
+        if self.sparse or not self.compiled or shape[0] > 1:
             return None
         padded = -(-self.width // 8) * 8
-        work = self.n * size * (size if coupled else self.width) + size**3 // 3
+        size = self.outputs * self.width
+        work = self.n * shape[1] * shape[2] + size**3 // 3
         if self.n * padded > SMALL_X or work > SMALL_WORK:
             return None
         return hessian_kernels.newton_steps(
@@ -434,14 +447,14 @@ class NumPyPasses(Passes):
         row += 2 * self.outputs * self.dtype.itemsize
         return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self.compiled else PYTHON_ROWS), 1024))
 
-    def _chunk_bounds(self, work_per_row: float, chunk_numbers: int, block: int) -> Indices:
+    def _chunk_bounds(self, work_per_row: float, chunk_numbers: int, least_rows: int) -> Indices:
         """The boundaries of chunks: a power of two of them, each with enough work to outweigh its sums."""
         chunks = 1
         if work_per_row * self.n > SMALL_WORK:
             most = min(
                 MOST_CHUNKS,
                 max(2, CHUNK_BYTES // (8 * chunk_numbers)),
-                self.n // block,
+                self.n // least_rows,
                 work_per_row * self.n // ((SPARSE_CHUNK_WORK if self.sparse else CHUNK_WORK) * chunk_numbers),
             )
             chunks = 1 << max(0, int(most).bit_length() - 1)
@@ -458,6 +471,21 @@ class NumPyPasses(Passes):
 
 def _transposed(matrix: Any) -> Any:
     return None if matrix is None else np.ascontiguousarray(matrix.T)
+
+
+def _gram_rows(numbers: int) -> int:
+    """Rows per block of a Gram matrix: enough to outweigh that the matrix is read and written for each block.
+
+    ``numbers`` is what a row takes in memory, all told.
+    """
+    return max(32, min(GRAM_ROWS, GRAM_BYTES // (8 * max(numbers, 1))))
+
+
+def _mirrored(matrix: Floats) -> Floats:
+    """The symmetric matrix of which the lower triangle is given."""
+    full = np.tril(matrix)
+    full += np.tril(matrix, -1).T
+    return full
 
 
 def _symmetric(matrix: Floats) -> Floats:

@@ -90,6 +90,66 @@ def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):
     np.testing.assert_array_equal(precise[1], gradient)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("outputs", "width"), [(2, 5), (3, 17), (5, 8), (4, 33), (13, 4), (30, 2), (3, 140)])
+def test_hessians_of_a_softmax_are_those_of_numpy(build, outputs, width, weighted, rng):
+    n = 301
+    X, codes = rng.normal(size=(n, width - 1)), rng.integers(0, outputs, n)
+    weight = rng.random(n) if weighted else None
+    rows = NumPyPasses(
+        Dataset(X, None, codes, weight, outputs), losses.CrossEntropy(), fit_intercept=True, center=True
+    )
+    w = rng.normal(size=(outputs, width)) / np.sqrt(width)
+    wide = np.column_stack([X - rows.center, np.ones(n)])
+    p = np.exp(wide @ w.T)
+    p /= p.sum(axis=1, keepdims=True)
+    curvature = np.eye(outputs) * p[:, :, None] - p[:, :, None] * p[:, None]
+    if weighted:
+        curvature *= weight[:, None, None]
+    expected = np.einsum("na,nkl,nb->kalb", wide, curvature, wide, optimize=True)
+
+    def check(found, wanted):
+        np.testing.assert_allclose(np.tril(found), np.tril(wanted), rtol=1e-10, atol=1e-11)
+
+    size = outputs * width
+    check(rows.hessian(w)[2], expected.reshape(1, size, size))
+    check(rows.hessian(w, coupled=False)[2], np.einsum("kakb->kab", expected))
+    # and over some of the parameters, by the curvature of a pass
+    rows.value_and_gradient(w, keep_curvature=True)
+    sets = [np.flatnonzero(rng.random(width) < 0.7) for _ in range(outputs)]
+    sets[0] = np.arange(width)
+    chosen = np.concatenate([k * width + columns for k, columns in enumerate(sets)])
+    (matrix,) = rows.hessian_block(sets, coupled=True)
+    np.testing.assert_allclose(
+        matrix, expected.reshape(size, size)[np.ix_(chosen, chosen)], rtol=1e-10, atol=1e-11
+    )
+    (matrix,) = rows.hessian_block(sets, coupled=False)
+    start = 0
+    for k, columns in enumerate(sets):
+        end = start + len(columns)
+        part = expected[k, :, k][np.ix_(columns, columns)]
+        np.testing.assert_allclose(matrix[start:end, start:end], part, rtol=1e-10, atol=1e-11)
+        start = end
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parts_of_separable_hessians_are_those_of_numpy(build, dtype, order, rng):
+    n, p, outputs = 500, 37, 2
+    X = np.asarray(rng.normal(size=(n, p)).astype(dtype), order=order)
+    Y = rng.random((n, outputs)).astype(dtype)
+    rows = NumPyPasses(Dataset(X, Y, None, None, outputs), losses.LogLoss(), fit_intercept=True)
+    rows.value_and_gradient(rng.normal(size=(outputs, p + 1)), keep_curvature=True)
+    wide = np.column_stack([X, np.ones(n)]).astype(np.float64)
+    for sets in [np.arange(p + 1)] * 2, [np.arange(3, 20), np.array([0, 5, 6, 30, p])]:
+        for k, (matrix, columns) in enumerate(
+            zip(rows.hessian_block(sets, coupled=False), sets, strict=True)
+        ):
+            part = wide[:, columns]
+            expected = part.T @ (rows._curvature[:, k : k + 1].astype(np.float64) * part)
+            np.testing.assert_allclose(matrix, expected, rtol=1e-11, atol=1e-11)
+
+
 def test_float32_rows_have_gradients_in_float64_too(build, rng):
     X, y, w = data(rng, 500, 30, 1, np.float32)
     rows = bound(X, y, 1)

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs
 
-from sklloss.kernels.common cimport add_gram, current, gather_sums, gemm
+from sklloss.kernels.common cimport add_gram, add_pair_sums, current, gather_sums, gemm, packed_width
 from sklloss.kernels.data cimport (
     FAILED,
     Batch,
@@ -29,12 +29,13 @@ cdef struct Model:
     Batch batch
     batch_kernel kernel
     Workspace work
-    double* memory       # of the following three; the caller frees it
+    double* memory       # of the following four; the caller frees it
     double* zero         # ``outputs`` zeros
-    double* scaled       # (block, size), rows of z times their curvature
+    double* packed       # what `add_gram` and `add_pair_sums` use
+    double* curvature    # (block, pairs of outputs) if coupled
     double* z            # rows of X less its center, with an intercept a column of ones, ``step`` apart
     Py_ssize_t outputs, features, width, step
-    Py_ssize_t size      # rows and columns of a Hessian in memory: all parameters if coupled, else ``step``
+    Py_ssize_t pairs     # of outputs, each with itself too
     bint coupled, softmax
 
 
@@ -44,19 +45,22 @@ cdef Call make_model(
 ):
     """Set up a model for up to ``block`` rows at a time, with ``z_rows`` rows of z. Returns as `bind`."""
     cdef Call call = bind(loss, False, &model.batch, &model.kernel)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, packed = block * packed_width(width)
     model.outputs, model.features, model.width = data.outputs, data.features, width
     model.step = (width + 7) // 8 * 8
-    model.size = data.outputs * width if coupled else model.step
+    model.pairs = data.outputs * (data.outputs + 1) // 2 if coupled else 0
     model.coupled, model.softmax = coupled, softmax
     # what lies between the end of a row of z and the next stays 0
-    model.memory = <double*>calloc(data.outputs + block * model.size + z_rows * model.step, sizeof(double))
+    model.memory = <double*>calloc(
+        data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
+    )
     if model.memory == NULL or not allocate(&model.work, block, data.outputs, False):
         free(model.memory)
         raise MemoryError()
     model.zero = model.memory
-    model.scaled = model.zero + data.outputs
-    model.z = model.scaled + block * model.size
+    model.packed = model.zero + data.outputs
+    model.curvature = model.packed + packed
+    model.z = model.curvature + block * model.pairs
     if width > data.features:
         for i in range(z_rows):
             model.z[i * model.step + data.features] = 1.0
@@ -78,7 +82,7 @@ cdef Py_ssize_t add_block(
     does, with the row's number in X.
     """
     cdef double* raw = <double*>model.work.raw
-    cdef Py_ssize_t bad
+    cdef Py_ssize_t bad, k
     cdef int width = <int>model.width, step = <int>model.step, K = <int>model.outputs, m = <int>rows
     cdef bint skinny = has_products(z, True, width)
     if skinny:
@@ -93,9 +97,14 @@ cdef Py_ssize_t add_block(
     else:
         gemm(b"N", b"T", width, K, m, <double*>z, step, raw, K, <double>1.0, gradient, width)
     if hessian != NULL and model.coupled:
-        coupled_curvature(model, z, hessian, rows)
+        pair_curvature(model, rows)
+        add_pair_sums(z, step, rows, width, model.curvature, model.pairs, hessian, model.packed)
     elif hessian != NULL:
-        separate_curvature(model, z, hessian, rows)
+        for k in range(K):
+            add_gram(
+                1.0, z, step, rows, width, <double*>model.batch.curvature + k, K, hessian + k * width * width,
+                width, model.packed,
+            )
     return -1
 
 
@@ -123,62 +132,37 @@ cdef Py_ssize_t evaluate_loss(
     return -1
 
 
-cdef inline void scaled_rows(
-    const double* z, Py_ssize_t z_step, const double* factor, Py_ssize_t factor_step, double* out,
-    Py_ssize_t out_step, Py_ssize_t rows, Py_ssize_t width,
-) noexcept nogil:
-    """out[i] = sqrt(factor[i]) z[i], a negative factor counting as 0."""
-    cdef Py_ssize_t i, j
-    cdef double f
-    for i in range(rows):
-        f = factor[i * factor_step]
-        f = sqrt(f) if f > 0.0 else 0.0
-        for j in range(width):
-            out[i * out_step + j] = f * z[i * z_step + j]
-
-
-cdef void separate_curvature(Model* model, const double* z, double* h, Py_ssize_t rows) noexcept nogil:
-    """Add z' diag(curvature) z to the Hessian of each output."""
-    cdef Py_ssize_t K = model.outputs, step = model.step, i, j, k
-    cdef const double* curvature = <double*>model.batch.curvature
-    cdef double f
-    for k in range(K):
-        # the build's own product is for rows that are not wide; BLAS is for those that are
-        if current.lanes_f64 > 0 and step <= 128:
-            for i in range(rows):
-                f = curvature[i * K + k]
-                f = f if f > 0.0 else 0.0
-                for j in range(step):
-                    model.scaled[i * step + j] = f * z[i * step + j]
-            current.gram_f64(model.scaled, z, step, rows, h + k * step * step)
-        else:
-            scaled_rows(z, step, curvature + k, K, model.scaled, step, rows, model.width)
-            add_gram(1.0, model.scaled, step, rows, model.width, h + k * step * step, step)
-
-
-cdef void coupled_curvature(Model* model, const double* z, double* h, Py_ssize_t rows) noexcept nogil:
-    """Add the Hessian of a softmax: of a row weight * (diag(p) - p p') times z z'.
-
-    The outer products are subtracted at once, from rows p_k z side by side; the classes' own blocks are added
-    one by one.
-    """
-    cdef Py_ssize_t K = model.outputs, width = model.width, step = model.step, size = model.size, i, j, k
-    cdef double* p = <double*>model.batch.curvature
+cdef void pair_curvature(Model* model, Py_ssize_t rows) noexcept nogil:
+    """The second derivatives of a softmax, weight * (diag(p) - p p'), a lower triangle for each row."""
+    cdef Py_ssize_t K = model.outputs, i, k, m
+    cdef const double* p = <double*>model.batch.curvature
     cdef const double* weight = <const double*>model.batch.weight
-    cdef double* scaled = model.scaled
+    cdef double* out = model.curvature
     cdef double f
     for i in range(rows):
-        f = sqrt(weight[i]) if weight != NULL else 1.0
         for k in range(K):
-            for j in range(width):
-                scaled[i * size + k * width + j] = f * p[i * K + k] * z[i * step + j]
-    add_gram(-1.0, scaled, size, rows, size, h, size)
-    for k in range(K):
-        if weight != NULL:
-            for i in range(rows):
-                p[i * K + k] *= weight[i]
-        scaled_rows(z, step, p + k, K, scaled, width, rows, width)
-        add_gram(1.0, scaled, width, rows, width, h + k * width * size + k * width, size)
+            f = p[k] * weight[i] if weight != NULL else p[k]
+            for m in range(k):
+                out[m] = -f * p[m]
+            out[k] = f * (1.0 - p[k])
+            out += k + 1
+        p += K
+
+
+cdef void unfold_pairs(const double* sums, double* h, Py_ssize_t outputs, Py_ssize_t width) noexcept nogil:
+    """Write the sums of `add_pair_sums` as a matrix, its lower triangle at least.
+
+    For two outputs the matrix of their parameters is symmetric, so that half of it has been summed.
+    """
+    cdef Py_ssize_t size = outputs * width, k, m, a, b
+    cdef double* to
+    for k in range(outputs):
+        for m in range(k + 1):
+            to = h + k * width * size + m * width
+            for a in range(width):
+                for b in range(a + 1):
+                    to[a * size + b] = to[b * size + a] = sums[b]
+                sums += a + 1
 
 
 cdef Py_ssize_t add_entries(
@@ -189,7 +173,7 @@ cdef Py_ssize_t add_entries(
     cdef const index* row_starts = <const index*>data.row_starts + first
     cdef double* raw = <double*>model.work.raw
     cdef const double* curvature = <double*>model.work.curvature
-    cdef Py_ssize_t K = model.outputs, width = model.width, step = model.step, features = model.features
+    cdef Py_ssize_t K = model.outputs, width = model.width, features = model.features
     cdef Py_ssize_t i, j, a, k, start, end, bad
     cdef bint intercept = width > features
     cdef const double* wk
@@ -224,17 +208,17 @@ cdef Py_ssize_t add_entries(
             f = curvature[i * K + k]
             if not f > 0.0:
                 continue
-            hk = hessian + k * step * step
+            hk = hessian + k * width * width
             for a in range(start, end):
-                line = hk + <Py_ssize_t>column[a] * step
+                line = hk + <Py_ssize_t>column[a] * width
                 s = f * <double>x[a]
                 for j in range(start, a + 1):
                     if column[j] <= column[a]:
                         line[column[j]] += s * <double>x[j]
                     else:
-                        hk[<Py_ssize_t>column[j] * step + column[a]] += s * <double>x[j]
+                        hk[<Py_ssize_t>column[j] * width + column[a]] += s * <double>x[j]
             if intercept:
-                line = hk + features * step
+                line = hk + features * width
                 for j in range(start, end):
                     line[column[j]] += f * <double>x[j]
                 line[features] += f
@@ -259,10 +243,10 @@ def hessian(
     is one more than the features. The rows of a dense X are taken less its center. A block of a sparse X is
     copied ``as_dense``, which ``coupled`` outputs need, or taken entry by entry.
 
-    The chunks' Hessians in ``sums`` are (outputs, step, step) for separable losses, where ``step`` is width
-    or more, a multiple of 8, of which the first ``width`` count; or where the outputs are ``coupled`` they
-    are (1, outputs * width, outputs * width). Only their lower triangles are filled. A ``softmax`` that is
-    not to be coupled gets its diagonal blocks alone. Without Hessians in ``sums`` only the others are made.
+    The chunks' Hessians in ``sums`` are (outputs, width, width) for separable losses, in their lower
+    triangles at least; or where the outputs are ``coupled`` they are (1, pairs of outputs, pairs of columns),
+    which `coupled_hessian` unfolds. A ``softmax`` that is not to be coupled gets its diagonal blocks alone.
+    Without Hessians in ``sums`` only the others are made.
 
     ``loss`` is for double: a `CompiledLoss` or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
@@ -319,27 +303,39 @@ def hessian(
     return bad
 
 
+def coupled_hessian(const double[:, ::1] sums, Py_ssize_t outputs, double[:, ::1] total):
+    """Write the sums of `hessian` over coupled outputs as a matrix, its lower triangle at least."""
+    with nogil:
+        unfold_pairs(&sums[0, 0], &total[0, 0], outputs, total.shape[0] // outputs)
+
+
 cdef bint evaluate(
     Dataset data, Model* model, Py_ssize_t block, double scale, const double[::1] ridge, const double* w,
-    double* value, double* gradient, double* hessian,
+    double* value, double* gradient, double* hessian, double* sums,
 ) noexcept nogil:
     """Objective, gradient and, unless it is NULL, the Hessian in its lower triangle; False for bad codes.
 
-    The rows of X are in ``model.z``. The results have the same bits as those of `hessian`.
+    The rows of X are in ``model.z``; ``sums`` are those of pairs, if outputs are coupled. The results have
+    the same bits as those of `hessian`.
     """
-    cdef Py_ssize_t K = model.outputs, width = model.width, line = model.size, parameters = K * width
+    cdef Py_ssize_t K = model.outputs, width = model.width, parameters = K * width, line = parameters
     cdef Py_ssize_t first = 0, rows, i, j, k, a
     cdef double penalty_slope, mean, total = 0.0
     # the loss's sums and what rounding left over
     cdef double* loss = value
     memset(loss, 0, 2 * K * sizeof(double))
     memset(gradient, 0, parameters * sizeof(double))
-    if hessian != NULL:
+    if hessian == NULL:
+        sums = NULL
+    elif model.coupled:
+        memset(sums, 0, model.pairs * (width * (width + 1) // 2) * sizeof(double))
+    else:
+        sums = hessian
         memset(hessian, 0, line * line * sizeof(double))
     while first < data.rows:
         rows = min(block, data.rows - first)
         if add_block(
-            data, model, w, model.z + first * model.step, first, rows, loss, gradient, hessian
+            data, model, w, model.z + first * model.step, first, rows, loss, gradient, sums
         ) != -1:
             return False
         first += rows
@@ -351,6 +347,8 @@ cdef bint evaluate(
     value[0] += 0.5 * total
     if hessian == NULL:
         return True
+    if model.coupled:
+        unfold_pairs(sums, hessian, K, width)
     for i in range(parameters):
         for j in range(i + 1):
             hessian[i * line + j] *= scale
@@ -372,30 +370,30 @@ cdef bint evaluate(
 
 
 cdef bint newton_direction(
-    double* hessian, Py_ssize_t line, const double* gradient, Py_ssize_t size, double* root, double* d
+    double* hessian, const double* gradient, Py_ssize_t size, double* root, double* d
 ) noexcept nogil:
     """d = -hessian**-1 gradient, by a factor made in place; False if there is none or d is not finite.
 
     The matrix is first scaled to a unit diagonal.
     """
     cdef Py_ssize_t i, j
-    cdef int failed = 0, n = <int>size, lda = <int>line, one = 1
+    cdef int failed = 0, n = <int>size, one = 1
     cdef double f
     for i in range(size):
-        f = hessian[i * line + i]
+        f = hessian[i * size + i]
         if not f > 0.0 and gradient[i] != 0.0:
             return False
         root[i] = 1.0 / sqrt(f) if f > 0.0 else 1.0
     for i in range(size):
         for j in range(i):
-            hessian[i * line + j] *= root[i] * root[j]
-        hessian[i * line + i] = 1.0
+            hessian[i * size + j] *= root[i] * root[j]
+        hessian[i * size + i] = 1.0
         d[i] = -gradient[i] * root[i]
     # row-major lower is column-major upper
-    dpotrf(b"U", &n, hessian, &lda, &failed)
+    dpotrf(b"U", &n, hessian, &n, &failed)
     if failed:
         return False
-    dpotrs(b"U", &n, &one, hessian, &lda, d, &n, &failed)
+    dpotrs(b"U", &n, &one, hessian, &n, d, &n, &failed)
     for i in range(size):
         d[i] *= root[i]
         if not isfinite(d[i]):
@@ -435,11 +433,12 @@ def newton_steps(
     cdef double gap, vanished, start, enough, noise
     gap, vanished, start, enough, noise = rule
     cdef Model model
-    cdef Py_ssize_t size = ridge.shape[0], line, taken = 0, most = values.shape[0] - 1, i
+    cdef Py_ssize_t size = ridge.shape[0], sums, taken = 0, most = values.shape[0] - 1, i
     cdef bint solved = False
     cdef double value, decrement, least
     cdef double* memory
     cdef double* hessian
+    cdef double* pair_sums
     cdef double* gradient
     cdef double* new_gradient
     cdef double* direction
@@ -448,27 +447,28 @@ def newton_steps(
     cdef double* new_value  # and, after it, what `evaluate` needs
     # a compiled kernel keeps no Python object
     make_model(&model, loss, data, size // data.outputs, coupled, coupled, block, data.rows)
-    line = model.size
-    memory = <double*>calloc(line * line + 5 * size + 2 * data.outputs, sizeof(double))
+    sums = model.pairs * (model.width * (model.width + 1) // 2)
+    memory = <double*>calloc(size * size + sums + 5 * size + 2 * data.outputs, sizeof(double))
     if memory == NULL:
         free_model(&model)
         raise MemoryError()
     with nogil:
         hessian = memory
-        gradient = hessian + line * line
+        pair_sums = hessian + size * size
+        gradient = pair_sums + sums
         new_gradient = gradient + size
         direction = new_gradient + size
         point = direction + size
         root = point + size
         new_value = root + size
         data.load_rows(NULL, 0, data.rows, model.z, model.step, False)
-        if evaluate(data, &model, block, scale, ridge, &w[0], new_value, gradient, hessian):
+        if evaluate(data, &model, block, scale, ridge, &w[0], new_value, gradient, hessian, pair_sums):
             value = values[0] = new_value[0]
             least = vanished * min(value, start)
             if not value <= start:
                 most = 0
             while taken < most and not solved and value > least and isfinite(value):
-                if not newton_direction(hessian, line, gradient, size, root, direction):
+                if not newton_direction(hessian, gradient, size, root, direction):
                     break
                 decrement = 0.0
                 for i in range(size):
@@ -479,7 +479,7 @@ def newton_steps(
                 if not (
                     evaluate(
                         data, &model, block, scale, ridge, point, new_value, new_gradient,
-                        NULL if solved else hessian,
+                        NULL if solved else hessian, pair_sums,
                     )
                     and new_value[0] <= value - enough * decrement + noise * fabs(value)
                 ):

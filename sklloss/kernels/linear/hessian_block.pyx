@@ -4,17 +4,16 @@ Each output has its own chosen columns, ascending, and those of all outputs foll
 of output k, ``starts[k] <= m < starts[k + 1]``, belongs to column ``columns[m]``, where the number after
 the last feature is the intercept. Separable outputs have a matrix each, coupled ones (a softmax) share one;
 output k's own block begins at ``place[k]`` of a flat result, with rows ``step[k]`` apart. What is left is
-filled in one triangle or in the other: a number is to be added to the one that mirrors it. Blocks, chunks
-and threads are as in ``gradient.pyx``.
+filled in the lower triangle at least if X is dense; if it is sparse, in one triangle or in the other: a
+number is to be added to the one that mirrors it. Blocks, chunks and threads are as in ``gradient.pyx``.
 """
 
-from libc.math cimport sqrt
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from cython cimport floating as real
 
-from sklloss.kernels.common cimport add_gram
+from sklloss.kernels.common cimport add_gram, packed_width
 from sklloss.kernels.data cimport Dataset, column_at, row_start, value_at
 from sklloss.kernels.linear.gradient cimport Chunks
 
@@ -51,10 +50,14 @@ def dense_block(
     cdef const double* center = data.center
     cdef const real* column
     cdef const Py_ssize_t* chosen
-    cdef Py_ssize_t chunk, first, rows, i, k, m, wide, slopes
-    cdef double* z = <double*>malloc((2 * block * size + block + 1) * sizeof(double))
-    cdef double* both = z + block * size
-    cdef double* factor = both + block * size
+    cdef Py_ssize_t chunk, first, rows, i, k, m, wide, slopes, line, both_line = (size + 7) // 8 * 8
+    cdef double* z = <double*>calloc(
+        block * (both_line * (2 if coupled else 1) + packed_width(both_line) + 2), sizeof(double)
+    )
+    cdef double* packed = z + block * both_line
+    cdef double* factor = packed + block * packed_width(both_line)
+    cdef double* row_weight = factor + block
+    cdef double* both = row_weight + block  # what lies between the end of a row and the next stays 0
     cdef double p, offset
     if z == NULL:
         raise MemoryError()
@@ -64,6 +67,8 @@ def dense_block(
             first = chunks.bounds[chunk]
             while first < chunks.bounds[chunk + 1]:
                 rows = min(block, chunks.bounds[chunk + 1] - first)
+                for i in range(rows):
+                    row_weight[i] = <double>weight[first + i] if softmax and weight != NULL else 1.0
                 for k in range(outputs):
                     wide = starts[k + 1] - starts[k]
                     if wide == 0:
@@ -72,39 +77,41 @@ def dense_block(
                         p = <double>curvature[first + i, k]
                         if softmax and not coupled:
                             p = p * (1.0 - p)
-                        if softmax and weight != NULL:
-                            p = p * <double>weight[first + i]
-                        factor[i] = sqrt(p) if p > 0.0 else 0.0
+                        factor[i] = p * row_weight[i]
                     chosen = &columns[starts[k]]
+                    line = (wide + 7) // 8 * 8
                     slopes = wide
                     if chosen[wide - 1] == features:
                         slopes -= 1
-                        for i in range(rows):
-                            z[i * wide + slopes] = factor[i]
+                    for i in range(rows):
+                        for m in range(slopes, line):
+                            z[i * line + m] = 1.0 if m < wide else 0.0
                     if column_step != 1:
                         for m in range(slopes):
                             offset = center[chosen[m]]
                             column = x + first * row_step + chosen[m] * column_step
                             for i in range(rows):
-                                z[i * wide + m] = factor[i] * (<double>column[i * row_step] - offset)
+                                z[i * line + m] = <double>column[i * row_step] - offset
                     elif slopes and chosen[slopes - 1] - chosen[0] == slopes - 1:
                         for i in range(rows):
                             column = x + (first + i) * row_step + chosen[0]
                             for m in range(slopes):
-                                z[i * wide + m] = factor[i] * (<double>column[m] - center[chosen[0] + m])
+                                z[i * line + m] = <double>column[m] - center[chosen[0] + m]
                     else:
                         for i in range(rows):
                             column = x + (first + i) * row_step
                             for m in range(slopes):
-                                z[i * wide + m] = factor[i] * (<double>column[chosen[m]] - center[chosen[m]])
-                    add_gram(1.0, z, wide, rows, wide, &result[chunk, place[k]], step[k])
+                                z[i * line + m] = <double>column[chosen[m]] - center[chosen[m]]
+                    add_gram(1.0, z, line, rows, wide, factor, 1, &result[chunk, place[k]], step[k], packed)
                     if coupled:
                         for i in range(rows):
-                            p = sqrt(<double>curvature[first + i, k])
+                            p = <double>curvature[first + i, k]
                             for m in range(wide):
-                                both[i * size + starts[k] + m] = p * z[i * wide + m]
+                                both[i * both_line + starts[k] + m] = p * z[i * line + m]
                 if coupled:
-                    add_gram(-1.0, both, size, rows, size, &result[chunk, 0], size)
+                    add_gram(
+                        -1.0, both, both_line, rows, size, row_weight, 1, &result[chunk, 0], size, packed
+                    )
                 first += rows
         free(z)
     return -1
