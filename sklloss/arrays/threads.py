@@ -21,8 +21,14 @@ from typing import Any
 import joblib
 import threadpoolctl
 
+from sklloss.kernels.common import Event
+
+# How long a thread stays awake for the next job, or for the end of one. To fall asleep and wake up takes as
+# long as a pass over X of a small problem, and passes follow each other at shorter intervals than this.
+AWAKE_SECONDS = 1e-4
+
 _lock = threading.Lock()
-_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue()}
+_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "posted": Event()}
 _blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
 
 
@@ -31,7 +37,7 @@ def _after_fork() -> None:
     # running in the parent never ends in the child.
     global _lock
     _lock = threading.Lock()
-    _workers.update(count=0, jobs=queue.SimpleQueue())
+    _workers.update(count=0, jobs=queue.SimpleQueue(), posted=Event())
     _blas["users"].clear()
     _lift_limit()
 
@@ -151,6 +157,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
     try:
         for job in jobs[1:]:
             _workers["jobs"].put(job)
+        _workers["posted"].happen()
         for job in jobs:
             job.run("caller")
     finally:
@@ -173,13 +180,14 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
 class _Job:
     """One range of pieces, run by whichever claims it first: a worker or the caller."""
 
-    __slots__ = ("_claim", "_ended", "_range", "_work", "error", "result")
+    __slots__ = ("_claim", "_ended", "_range", "_work", "done", "error", "result")
 
     def __init__(self, work: Callable[[int, int], Any], first: int, last: int) -> None:
         self._work, self._range = work, (first, last)
         self._claim: dict[str, str] = {}
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
+        self.done = Event()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -195,6 +203,7 @@ class _Job:
     def end(self) -> None:
         """Wait for the worker that has begun it, if any, and prevent others from beginning it."""
         if self._claim.setdefault("by", "nobody") == "worker":
+            self.done.soon(0, AWAKE_SECONDS)
             with self._ended:
                 pass
 
@@ -203,12 +212,29 @@ def _start_workers(workers: int) -> None:
     with _lock:
         while _workers["count"] < workers:
             try:
-                _thread.start_new_thread(_serve, (_workers["jobs"],))
+                _thread.start_new_thread(_serve, (_workers["jobs"], _workers["posted"]))
             except RuntimeError:  # the system allows no more threads: the caller runs the remaining jobs
                 break
             _workers["count"] += 1
 
 
-def _serve(jobs: "queue.SimpleQueue[_Job]") -> None:
+def _serve(jobs: "queue.SimpleQueue[_Job]", posted: Event) -> None:
     while True:
-        jobs.get().run("worker")
+        job: _Job | None = jobs.get()
+        while job is not None:
+            job.run("worker")
+            count = posted.count()
+            job = _next_job(jobs, job.done) or (
+                _next_job(jobs) if posted.soon(count, AWAKE_SECONDS, job.done) else None
+            )
+
+
+def _next_job(jobs: "queue.SimpleQueue[_Job]", done: Event | None = None) -> "_Job | None":
+    """A job that waits, if any; then the one that ended before it is ``done``."""
+    try:
+        job = jobs.get_nowait()
+    except queue.Empty:
+        return None
+    if done is not None:
+        done.happen()
+    return job

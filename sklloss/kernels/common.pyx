@@ -1,4 +1,4 @@
-"""What depends on the CPU: the builds it can run, and the matrix products of the build in use.
+"""What depends on the CPU: the builds it can run, the matrix products of the build in use, and short waits.
 
 Compiled without flags for an instruction set, so that it imports on every CPU.
 """
@@ -27,6 +27,39 @@ cdef extern from *:
     bint has_avx2 "sklloss_has_avx2"()
     bint has_avx512 "sklloss_has_avx512"()
 
+cdef extern from *:
+    """
+    #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+    #include <time.h>
+    static inline void sklloss_increment(int* count) { __atomic_fetch_add(count, 1, __ATOMIC_RELEASE); }
+    static inline int sklloss_count(const int* count) { return __atomic_load_n(count, __ATOMIC_ACQUIRE); }
+    /* Whether a count changes within a time, which the processor spends on nothing else. */
+    static int sklloss_changes(const int* count, int from, double seconds)
+    {
+        struct timespec start, now;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        do {
+            for (int turn = 0; turn < 32; turn++) {
+                if (__atomic_load_n(count, __ATOMIC_ACQUIRE) != from)
+                    return 1;
+    #if defined(__x86_64__) || defined(__i386__)
+                __builtin_ia32_pause();
+    #endif
+            }
+            clock_gettime(CLOCK_MONOTONIC, &now);
+        } while ((now.tv_sec - start.tv_sec) + 1e-9 * (now.tv_nsec - start.tv_nsec) < seconds);
+        return 0;
+    }
+    #else
+    static void sklloss_increment(int* count) { ++*count; }
+    static int sklloss_count(const int* count) { return *count; }
+    static int sklloss_changes(const int* count, int from, double seconds) { return 0; }
+    #endif
+    """
+    void increment "sklloss_increment"(int* count) noexcept nogil
+    int count_of "sklloss_count"(const int* count) noexcept nogil
+    bint changes "sklloss_changes"(const int* count, int value, double seconds) noexcept nogil
+
 
 def supported():
     """The kernel builds that this CPU and operating system can run, best first."""
@@ -54,3 +87,29 @@ def padded(Py_ssize_t outputs, Py_ssize_t size):
     """Numbers of ``size`` bytes per feature in a sparse pass: one per output, padded to whole cache lines."""
     cdef Py_ssize_t line = 64 // size
     return (outputs + line - 1) // line * line if for_sparse(outputs) else outputs
+
+
+cdef class Event:
+    """A count of what has happened, for threads that wait without the GIL and without going to sleep."""
+
+    cdef int happened
+
+    def count(self):
+        """How often it has happened."""
+        return count_of(&self.happened)
+
+    def happen(self):
+        increment(&self.happened)
+
+    def soon(self, int count, double seconds, Event other=None):
+        """Wait for the next time that it happens after ``count``; False if that takes longer.
+
+        An ``other`` event happens first, when the GIL is free for the thread that waits for it.
+        """
+        cdef int* others = &other.happened if other is not None else NULL
+        cdef bint found
+        with nogil:
+            if others != NULL:
+                increment(others)
+            found = changes(&self.happened, count, seconds)
+        return found

@@ -43,8 +43,10 @@ CHUNK_BYTES = 1 << 26
 # Least multiplications per number of a chunk's result; sparse rows have slower ones, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
-# Below this many multiplications a pass is over before a second thread has woken up.
-SMALL_WORK = 1 << 21
+# Below this many multiplications a pass is over before a second thread has begun.
+SMALL_WORK = 1 << 19
+# Most multiplications of a Newton step that is taken in compiled code, which uses one thread.
+COMPILED_STEP_WORK = 1 << 21
 # Most numbers in X of which a fit may make a copy in float64.
 SMALL_X = 1 << 17
 # Memory that the Hessians of chunks may always take: the larger of these bytes and this share of X's memory.
@@ -107,7 +109,7 @@ class NumPyPasses(Passes):
             gradient_kernels.gradient, self._kernel, self._data, w, b, chunks,
             sums=chunk_sums, curvature=curvature, slopes=slopes,
         )  # fmt: skip
-        self._check_codes(threads.share(work, len(gradient), self.n_threads))
+        self._share(work, len(gradient))
         return self._total(sums), self._join(gradient, intercepts)
 
     def product(self, direction: Floats) -> Floats:
@@ -121,7 +123,7 @@ class NumPyPasses(Passes):
         work = functools.partial(
             gradient_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
         )
-        self._check_codes(threads.share(work, len(product), self.n_threads))
+        self._share(work, len(product))
         total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
         return self._join(product, intercepts, total)
 
@@ -149,7 +151,7 @@ class NumPyPasses(Passes):
         wave = chunks
         if curved and chunks > 1:
             memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
-            wave = max(threads.count(self.n_threads), int(memory / (8 * numbers)))
+            wave = max(self._count_threads(), int(memory / (8 * numbers)))
             wave = min(wave, chunks)
         curvature = np.empty((wave, *shape)) if curved else None
         coef = np.ascontiguousarray(coef)
@@ -164,7 +166,7 @@ class NumPyPasses(Passes):
                 sums=ChunkSums(gradient[part], loss=sums[part], hessian=curvature),
                 coupled=coupled, softmax=softmax, as_dense=as_dense,
             )  # fmt: skip
-            self._check_codes(threads.share(work, len(wave_bounds) - 1, self.n_threads))
+            self._share(work, len(wave_bounds) - 1)
             for matrix in () if curvature is None else curvature[: len(wave_bounds) - 1]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
@@ -227,7 +229,7 @@ class NumPyPasses(Passes):
             result=result,
         )  # fmt: skip
         if numbers:
-            self._check_codes(threads.share(work, len(result), self.n_threads))
+            self._share(work, len(result))
         total = result[0] if len(result) == 1 else result.sum(axis=0)
         symmetric = _symmetric if self.sparse else _mirrored
         if not softmax:
@@ -271,7 +273,7 @@ class NumPyPasses(Passes):
         padded = -(-self.width // 8) * 8
         size = self.outputs * self.width
         work = self.n * shape[1] * shape[2] + size**3 // 3
-        if self.n * padded > SMALL_X or work > SMALL_WORK:
+        if self.n * padded > SMALL_X or work > COMPILED_STEP_WORK:
             return None
         return hessian_kernels.newton_steps(
             self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule
@@ -462,11 +464,22 @@ class NumPyPasses(Passes):
         bounds[1:-1] = bounds[1:-1] // 32 * 32
         return bounds
 
-    def _check_codes(self, bad_rows: list[int]) -> None:
-        """Raise if a pass met a class code out of range; each thread returns the row of one, or -1."""
-        for row in bad_rows:
+    def _share(self, work: Callable[[int, int], int], chunks: int) -> None:
+        """Do a pass over these chunks on threads; each returns a row with a code out of range, or -1."""
+        for row in threads.share(work, chunks, self._count_threads() if chunks > 1 else 1):
             if row >= 0:
                 raise self._bad_code(row)
+
+    def _count_threads(self) -> int:
+        """The number of threads, counted once: to ask the system takes as long as a small pass."""
+        self.n_threads = threads.count(self.n_threads)
+        return self.n_threads
+
+    def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
+        """See `Passes._passes_over`; the number of threads goes along."""
+        if self.n * self._row_numbers > SMALL_WORK:
+            self._count_threads()
+        return super()._passes_over(data, loss)
 
 
 def _transposed(matrix: Any) -> Any:

@@ -201,7 +201,8 @@ def test_the_caller_does_what_no_worker_is_free_for(monkeypatch):
     def refuse(*args):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "_workers", {"count": 0, "jobs": queue.SimpleQueue()})
+    workers = {"count": 0, "jobs": queue.SimpleQueue(), "posted": threads.Event()}
+    monkeypatch.setattr(threads, "_workers", workers)
     monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
     done = threads.share(lambda first, last: (first, threading.get_ident()), 3, 3)
     assert done == [(k, threading.get_ident()) for k in range(3)]
@@ -232,6 +233,15 @@ def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeyp
     assert threads.count() == 4
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert 1 <= threads.count() <= os.cpu_count()
+
+
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg"])
+def test_a_fit_counts_the_cpus_once(problems, solver, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    counts = []
+    monkeypatch.setattr(threads.joblib, "cpu_count", lambda: counts.append(2) or 2)
+    SoftmaxClassifier(solver=solver).fit(*problems[3])
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize(

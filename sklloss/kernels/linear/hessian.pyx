@@ -97,6 +97,11 @@ cdef Py_ssize_t add_block(
     else:
         gemm(b"N", b"T", width, K, m, <double*>z, step, raw, K, <double>1.0, gradient, width)
     if hessian != NULL and model.coupled:
+        if model.batch.weight != NULL:
+            for k in range(rows):
+                if (<const double*>model.batch.weight)[k] == 0.0:
+                    # its products of columns may overflow, and 0 times that is not 0
+                    memset(<double*>z + k * step, 0, step * sizeof(double))
         pair_curvature(model, rows)
         add_pair_sums(z, step, rows, width, model.curvature, model.pairs, hessian, model.packed)
     elif hessian != NULL:
