@@ -166,9 +166,8 @@ def _compile(folder, build, number):
 def _rate(calls, amount):
     """``amount`` a second, done by all these calls side by side; each is a function of how often."""
     times = 1
-    while (seconds := _side_by_side(calls, times)) < SECONDS:
-        times = max(2 * times, int(1.2 * times * SECONDS / max(seconds, 1e-6)))
-        times = min(times, 1 << 40)
+    while min(_side_by_side(calls[:1], times) for _ in range(3)) < SECONDS / 2:
+        times *= 2
     return max(amount * times / _side_by_side(calls, times) for _ in range(TURNS))
 
 
