@@ -2,7 +2,9 @@
 #
 # Each formula has the signature that the table of losses.pxi.tp calls: it returns the loss of the raw score z
 # and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is that of the
-# loss, in double for both dtypes. Where `wide` is an argument, see exp_scaled of formulas.pxd.
+# loss, in double for both dtypes. Where `wide` is an argument, see exp_scaled of formulas.pxd. Where the
+# exponential of the table is one, a second formula, named <name>_wide, is for scores whose exp is no normal
+# number, in double for both dtypes.
 
 from sklloss.kernels.isa.formulas cimport (
     exp_reduced,
@@ -197,51 +199,54 @@ cdef inline real log_cosh(real* z, real y, double parameter, real* curvature) no
 
 # Losses of a mean exp(z), the log link.
 
-cdef inline real poisson(real* z, real y, double parameter, bint wide, real* curvature) noexcept nogil:
-    """exp(z) - y z, with the derivatives exp(z) - y and exp(z).
+cdef inline real poisson(real* z, real y, real e, real* curvature) noexcept nogil:
+    """e - y z for e = exp(z), with the derivatives e - y and e.
 
     At z = -inf the loss is 0 for y = 0, else infinite; where exp(z) overflows it is infinite.
 
-    Error in ULP of the largest of the terms and their sum: 1.4 (double, z = 0.534, y = 1.013, baseline),
-    derivative 1.3 (double, z = -4.48, y = 3.3e-6), second derivative 1.0.
+    Error in ULP of the largest of the terms and their sum: 1.6 (float, z = 3.841, y = 3, baseline),
+    derivative 1.5 (double, z = -1.04, y = 1.5e-6), second derivative 1.1.
     """
-    cdef real low, first, last, e, yz, value
-    cdef real x = z[0]
-    e = exp_scaled(x, wide, &low, &first, &last) * first
-    if wide:
-        e = e * last
-        low = low * first * last
-        yz = y * x if y != <real>0.0 else <real>0.0
-        value = (e - yz) + low if e - e == <real>0.0 else e
-        z[0] = (e - y) + low if e - e == <real>0.0 else e
-    else:
-        value = (e - y * x) + low * first
-        z[0] = (e - y) + low * first
+    cdef real value = e - y * z[0]
+    z[0] = e - y
     curvature[0] = e
     return value
 
 
-cdef inline real gamma(real* z, real y, double parameter, bint wide, real* curvature) noexcept nogil:
-    """z + y exp(-z), with the derivatives 1 - y exp(-z) and y exp(-z).
+cdef inline double poisson_wide(double* z, double y, double* curvature) noexcept nogil:
+    cdef double low, first, last, yz, value
+    cdef double x = z[0]
+    cdef double e = exp_scaled(x, True, &low, &first, &last) * first * last
+    low = low * first * last
+    yz = y * x if y != 0.0 else 0.0
+    value = (e - yz) + low if e - e == 0.0 else e
+    z[0] = (e - y) + low if e - e == 0.0 else e
+    curvature[0] = e
+    return value
+
+
+cdef inline real gamma(real* z, real y, real w, real* curvature) noexcept nogil:
+    """z + w for w = y exp(-z), with the derivatives 1 - w and w.
 
     The loss is infinite at both infinities, the derivative 1 and -inf there.
 
-    Error in ULP of the largest of the terms and their sum: 1.7 (float, z = -0.363, y = 1.123, AVX2),
-    derivative 1.7 (double, z = -36.3, y = 2.015, AVX2), second derivative 1.7.
+    Error in ULP of the largest of the terms and their sum: 1.7 (double, z = -3.835, y = 5, baseline),
+    derivative 1.6 (double, z = -25.3, y = 1.2e5, baseline), second derivative 1.4.
     """
-    cdef real low, first, last, w, value
-    cdef real x = z[0]
-    w = y * exp_scaled(-x, wide, &low, &first, &last) * first
-    low = low * y
-    if wide:
-        w = w * last
-        low = low * first * last
-        low = low if w - w == <real>0.0 else <real>0.0
-        value = (x + w) + low if w - w == <real>0.0 else w
-        z[0] = (<real>1.0 - w) - low
-    else:
-        value = (x + w) + low * first
-        z[0] = (<real>1.0 - w) - low * first
+    cdef real value = z[0] + w
+    z[0] = <real>1.0 - w
+    curvature[0] = w
+    return value
+
+
+cdef inline double gamma_wide(double* z, double y, double* curvature) noexcept nogil:
+    cdef double low, first, last, value
+    cdef double x = z[0]
+    cdef double w = y * exp_scaled(-x, True, &low, &first, &last) * first * last
+    low = low * y * first * last
+    low = low if w - w == 0.0 else 0.0
+    value = (x + w) + low if w - w == 0.0 else w
+    z[0] = (1.0 - w) - low
     curvature[0] = w
     return value
 

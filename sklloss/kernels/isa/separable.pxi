@@ -1,10 +1,16 @@
 # Separable losses: each output of a row by itself. A tile is whole rows, or part of a row longer than TILE.
 
-cdef inline Py_ssize_t tile_rows(const Batch* batch, Py_ssize_t first, Py_ssize_t* width) noexcept nogil:
-    """Rows and width of the tile that begins at element ``first`` of the batch."""
-    cdef Py_ssize_t rows = TILE // batch.outputs
+cdef inline Py_ssize_t tile_rows(
+    const Batch* batch, Py_ssize_t first, Py_ssize_t most, Py_ssize_t* width,
+) noexcept nogil:
+    """Rows and width of the tile of up to ``most`` numbers that begins at number ``first`` of the batch."""
+    cdef Py_ssize_t rows
+    if batch.outputs == 1:
+        width[0] = 1
+        return min(most, batch.rows - first)
+    rows = most // batch.outputs
     if rows == 0:
-        width[0] = min(<Py_ssize_t>TILE, batch.outputs - first % batch.outputs)
+        width[0] = min(most, batch.outputs - first % batch.outputs)
         return 1
     width[0] = batch.outputs
     if rows > 16:
@@ -32,26 +38,58 @@ cdef inline void weigh(
             x[i] = x[i] * w if w != <real>0.0 else <real>0.0
 
 
+cdef inline void clear_lanes(double* sums) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(SUMS):
+        sums[j] = 0.0
+
+
+cdef inline void add_lanes_to(double* sums, Batch* batch) noexcept nogil:
+    """Add SUMS running sums, by halves, to the loss of a batch with one output."""
+    cdef Py_ssize_t j, half = SUMS // 2
+    while half > 0:
+        for j in range(half):
+            sums[j] = sums[j] + sums[half + j]
+        half = half // 2
+    if batch.outputs == 1:
+        add_to(batch.sums, batch.sums + 1, sums[0])
+
+
 cdef inline void add_losses(
-    real* value, Batch* batch, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
+    real* value, Batch* batch, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width, double* sums,
 ) noexcept nogil:
-    """Add a tile of losses, unweighted to per_sample and weighted to the sums. value is overwritten."""
+    """Add a tile of losses, unweighted to per_sample and weighted to the sums. value is overwritten.
+
+    With one output there are SUMS running sums, added to that of the batch now and then: a sum of few numbers
+    is exact enough.
+    """
     cdef real* per_sample = <real*>batch.per_sample
     cdef double part[TILE]
     cdef double total
     cdef Py_ssize_t row = first // batch.outputs
     cdef Py_ssize_t column = first - row * batch.outputs
-    cdef Py_ssize_t r, k
-    if per_sample != NULL and batch.outputs == 1:
-        memcpy(per_sample + first, value, rows * sizeof(real))
-    elif per_sample != NULL:
+    cdef Py_ssize_t r, k, whole
+    if batch.outputs == 1:
+        if per_sample != NULL:
+            memcpy(per_sample + first, value, rows * sizeof(real))
+        weigh(value, batch, first, rows, 1)
+        whole = rows - rows % SUMS
+        r = 0
+        while r < whole:
+            for k in range(SUMS):
+                sums[k] = sums[k] + <double>value[r + k]
+            r += SUMS
+        for k in range(rows - whole):
+            sums[k] = sums[k] + <double>value[whole + k]
+        if first // (16 * TILE) != (first + rows) // (16 * TILE):
+            add_lanes_to(sums, batch)
+            clear_lanes(sums)
+        return
+    if per_sample != NULL:
         for r in range(rows):
             total = lane_sum(value + r * width, width)
             per_sample[row + r] = <real>(total if column == 0 else total + <double>per_sample[row + r])
     weigh(value, batch, first, rows, width)
-    if width == 1:
-        add_to(batch.sums + column, batch.sums + batch.outputs + column, lane_sum(value, rows))
-        return
     for k in range(width):
         total = 0.0
         r = 0
@@ -66,15 +104,16 @@ cdef inline void add_losses(
 
 
 cdef inline void log_loss_tile(
-    real* z, const real* y, Py_ssize_t n, bint smoothed, real keep, real spread,
-    real* e, real* low, real* value,
+    real* z, const real* y, Py_ssize_t n, bint smoothed, real keep, real spread, real* share, real* value,
 ) noexcept nogil:
-    """Loss, gradient (in z) and the smaller probability (in e) of n elements; smoothed is a constant."""
+    """Loss, gradient (in z) and the smaller probability (in share) of n elements; smoothed is a constant."""
+    cdef real e[TILE]
+    cdef real rest[TILE]
     cdef real p, q
     cdef Py_ssize_t i
-    # Two loops: in one, an element is a longer chain of operations than the processor can overlap.
+    # Several loops: in one, an element is a longer chain of operations than the processor can overlap.
     for i in range(n):
-        exp_nonpositive(-abs(z[i]), &e[i], &low[i])
+        e[i] = exp_of_minus(abs(z[i]), &rest[i])
     for i in range(n):
         p = y[i]
         q = <real>1.0 - p
@@ -82,7 +121,10 @@ cdef inline void log_loss_tile(
             # smoothed separately: 1 - p of a smoothed p near 1 would lose digits
             p = p * keep + spread
             q = q * keep + spread
-        value[i] = log_loss(&z[i], p, q, &e[i], low[i])
+        share[i] = share_of(e[i], &rest[i])
+        value[i] = log_loss_slope(&z[i], p, q, share[i])
+    for i in range(n):
+        value[i] = log1p_of(e[i], rest[i], value[i])
 
 
 cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
@@ -90,9 +132,9 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
 
     curvature: weight * p (1 - p).
     """
-    cdef real e[TILE]
-    cdef real low[TILE]
+    cdef real share[TILE]
     cdef real value[TILE]
+    cdef double sums[SUMS]
     cdef const real* y = <const real*>batch.target
     cdef real* curvature = <real*>batch.curvature
     cdef real keep = <real>(1.0 - batch.parameter)
@@ -100,39 +142,41 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
     cdef Py_ssize_t first, i, n, rows, width = 0
     cdef Py_ssize_t total = batch.rows * batch.outputs
     clear_sums(batch)
+    clear_lanes(sums)
     first = 0
     while first < total:
-        rows = tile_rows(batch, first, &width)
+        # Half a tile, because there are twice as many buffers as in separable_rows.
+        rows = tile_rows(batch, first, TILE * 2 // sizeof(real), &width)
         n = rows * width
         if batch.parameter == 0.0:
-            log_loss_tile(raw + first, y + first, n, False, keep, spread, e, low, value)
+            log_loss_tile(raw + first, y + first, n, False, keep, spread, share, value)
         else:
-            log_loss_tile(raw + first, y + first, n, True, keep, spread, e, low, value)
+            log_loss_tile(raw + first, y + first, n, True, keep, spread, share, value)
         weigh(raw + first, batch, first, rows, width)
         if curvature != NULL:
             for i in range(n):
-                curvature[first + i] = e[i] * (<real>1.0 - e[i])
+                curvature[first + i] = share[i] * (<real>1.0 - share[i])
             weigh(curvature + first, batch, first, rows, width)
-        add_losses(value, batch, first, rows, width)
+        add_losses(value, batch, first, rows, width, sums)
         first += n
+    add_lanes_to(sums, batch)
     return -1
 
 
 cdef inline bint exp_is_normal(const real* z, Py_ssize_t n) noexcept nogil:
     """Whether exp of every z and -z is a normal number: |z| <= 708 (float: 87)."""
     cdef Py_ssize_t i
-    cdef int64_t most = 0, bits
-    cdef int32_t most32 = 0, bits32
+    cdef int64_t beyond = 0
+    cdef int32_t beyond32 = 0
+    # The sign bit of a difference says that it is beyond; a maximum of 64-bit numbers is no AVX2 instruction.
     if real is double:
         for i in range(n):
-            bits = double_bits(z[i]) & <int64_t>0x7FFFFFFFFFFFFFFF
-            most = bits if bits > most else most
-        return most <= double_bits(708.0)
+            beyond = beyond | (double_bits(708.0) - (double_bits(z[i]) & <int64_t>0x7FFFFFFFFFFFFFFF))
+        return beyond >= 0
     else:
         for i in range(n):
-            bits32 = float_bits(z[i]) & <int32_t>0x7FFFFFFF
-            most32 = bits32 if bits32 > most32 else most32
-        return most32 <= float_bits(87.0)
+            beyond32 = beyond32 | (float_bits(87.0) - (float_bits(z[i]) & <int32_t>0x7FFFFFFF))
+        return beyond32 >= 0
 
 
 cdef void focal_block(
