@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import joblib
 import numpy as np
 import sklearn
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
@@ -80,6 +81,34 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         raise MemoryError(f"{type(estimator).__name__} ran out of memory: {error}") from None
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]  # which has no annotations
+    """scikit-learn's base class, which asks a class for the names of its parameters once only.
+
+    A grid search over small fits asks several times a fit.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the parameters of parameters that are estimators.
+
+        Returns
+        -------
+        dict
+            The values by name.
+        """
+        names = type(self).__dict__.get("_parameter_names")
+        if names is None:
+            names = type(self)._parameter_names = tuple(super().get_params(deep=False))
+        params = {name: getattr(self, name) for name in names}
+        if deep and any(hasattr(value, "get_params") for value in params.values()):
+            return super().get_params()
+        return params
 
 
 class VersionStamp:

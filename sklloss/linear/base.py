@@ -8,13 +8,14 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 
 from sklloss import losses
 from sklloss._base import (
     CallbackSupport,
+    Estimator,
     FitCallbacks,
     Movable,
     VersionStamp,
@@ -135,7 +136,7 @@ class LinearPredictions(ClassPredictions):
 
 
 class LinearClassifier(
-    CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator
+    CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, Estimator
 ):
     """The base class of the linear classifiers."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
@@ -23,7 +23,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss._base import VersionStamp, unchanged_on_error, warn
+from sklloss._base import Estimator, VersionStamp, unchanged_on_error, warn
 from sklloss._class_predictions import accuracy
 from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
@@ -37,7 +37,7 @@ from sklloss.solvers.newton_cg import KeptPreconditioner
 from sklloss.solvers.path import follow_path, newton_path
 
 
-class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, BaseEstimator):
+class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estimator):
     """The base class of the linear classifiers with built-in cross-validation."""
 
     C_: float

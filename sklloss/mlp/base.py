@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
@@ -19,6 +18,7 @@ from sklearn.utils import Tags, check_random_state
 from sklloss import losses
 from sklloss._base import (
     CallbackSupport,
+    Estimator,
     FitCallbacks,
     KeepState,
     Movable,
@@ -92,7 +92,7 @@ def check_partial_fit(estimator: Any) -> bool:
     return True
 
 
-class BaseMLP(CallbackSupport, Movable, VersionStamp, BaseEstimator):
+class BaseMLP(CallbackSupport, Movable, VersionStamp, Estimator):
     """The base class of the networks: everything but targets, losses and scores."""
 
     coefs_: list[Array]

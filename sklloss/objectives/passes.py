@@ -23,7 +23,7 @@ NULL_ROWS = 8192
 CONSTANT_SAMPLE_ROWS = 64
 CONSTANT_STEP_ROWS = 1 << 14
 # Rows from which the center of the columns is estimated.
-CENTER_ROWS = 2048
+CENTER_ROWS = 256
 # A column is centered if its mean is larger than this many standard deviations.
 CENTER_RATIO = 10
 # Rows for each column from which a Gram matrix is estimated.

@@ -531,3 +531,17 @@ def test_a_pickle_of_another_version_warns(estimator, monkeypatch):
     monkeypatch.undo()
     with pytest.warns(InconsistentVersionWarning, match=r"sklloss 0\.0\.0"):
         pickle.loads(written)
+
+
+def test_parameter_names_are_those_of_each_class_and_parameters_of_parameters_are_included():
+    class Narrow(LogisticClassifier):
+        def __init__(self, C=2.0, inner=None):
+            super().__init__(C=C)
+            self.inner = inner
+
+    inner = SoftmaxClassifier(C=3.0)
+    assert LogisticClassifier().get_params() == LogisticClassifier().get_params(deep=False)
+    assert Narrow().get_params() == {"C": 2.0, "inner": None}
+    assert Narrow(inner=inner).get_params(deep=False) == {"C": 2.0, "inner": inner}
+    assert Narrow(inner=inner).get_params()["inner__C"] == 3.0
+    assert "inner" not in LogisticClassifier().get_params()
