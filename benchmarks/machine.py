@@ -149,11 +149,11 @@ def _caches():
 
 
 def _compile(folder, build, number):
-    """The functions of peaks.c for one dtype."""
+    """The functions of peaks.h for one dtype."""
     flags, vector, _ = BUILDS[build]
     file = Path(folder) / f"{number}.so"
-    command = [*os.environ.get("CC", "cc").split(), "-O3", "-shared", "-fPIC", *flags]
-    command += [f"-DNUMBER={number}", f"-DBYTES={vector}", str(Path(__file__).with_name("peaks.c"))]
+    command = [*os.environ.get("CC", "cc").split(), "-O3", "-shared", "-fPIC", "-x", "c", *flags]
+    command += [f"-DNUMBER={number}", f"-DBYTES={vector}", str(Path(__file__).with_name("peaks.h"))]
     subprocess.run([*command, "-o", str(file)], check=True, capture_output=True)
     library = ctypes.CDLL(str(file))
     kind = getattr(ctypes, f"c_{number}")
