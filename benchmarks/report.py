@@ -155,10 +155,13 @@ def the_table(document):
         theirs = [row for row in these if row["rival"] != OURS]
         best = min(_timed(theirs), key=lambda row: row["seconds"], default=None)
         over = max((row["over"] for row in theirs if row.get("over")), default=None)
-        named = f"> {duration(over)}" if best is None and over else _named(best)
+        named, ratio = _named(best), _ratio(best)
+        if best is None and over:
+            named = f"> {duration(over)}"
+            ratio = f"> {over / ours['seconds']:.3g}x" if ours and "seconds" in ours else "-"
         busy = max((row["others"] for row in these if row.get("others")), default=0.0)
         mine = "-" if ours is None else "fails" if "error" in ours else _spread(ours)
-        lines.append([problem, target, mine, *_bound(ours), named, _ratio(best), f"{busy:.2f}"])
+        lines.append([problem, target, mine, *_bound(ours), named, ratio, f"{busy:.2f}"])
     header = ["work", "at", "sklloss", "limit", "share", "fastest rival", "ratio", "others"]
     about = document["machine"]
     title = f"## Build {document['build']}, {about['cpu']}, {about['cpus']} threads"

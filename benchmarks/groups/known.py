@@ -42,8 +42,9 @@ class Known:
                 found = self.all.get(self._key(problem_key, rival, way), {})
                 if f"{gap:.0e}" in found or "failed" not in found:
                     seconds[rival, way] = found.get(f"{gap:.0e}", {"seconds": 0.0})["seconds"]
-        if not seconds:  # all failed: the table says after how long
-            return entrants
+        if not seconds:  # all failed: the first shows after how long
+            ours = [key for key in entrants if key[0] == rivals.OURS]
+            return ours + [key for key in entrants if key[0] != rivals.OURS][:1]
         most = NEAR * min((s for s in seconds.values() if s > 0), default=0.0)
         chosen = [key for key, tried in seconds.items() if tried <= most]
         return [key for key in entrants if key in chosen or key[0] == rivals.OURS]
