@@ -29,9 +29,29 @@ cdef inline void prefetch(const void* start, Py_ssize_t size) noexcept nogil:
 # Products of a block of rows with few outputs, see isa/skinny_gemm.h. Pointers without a type are to float or
 # to double, as the name of the member of Products says.
 
-# raw (rows, outputs) = x w' + bias: x (rows, p) by its step, w (outputs, p), bias (outputs,)
+# Behind every raw there is memory for another vector, 64 bytes: `data.allocate` sees to it.
+
+# w (outputs, p) and bias as `scores` reads them: (p + 1) times the outputs, padded to whole vectors
+ctypedef void (*pack_outputs_kernel)(
+    const void* w, const void* bias, Py_ssize_t p, Py_ssize_t outputs, void* out
+) noexcept nogil
+# raw (rows, outputs) = x w' + bias: x (rows, p) by its step, w (outputs, p), bias (outputs,). ``packed`` is
+# NULL where w is new for each block; then p is at least the numbers of a vector.
 ctypedef void (*scores_kernel)(
-    const void* x, Py_ssize_t step, const void* w, Py_ssize_t p, const void* bias, void* raw, Py_ssize_t rows,
+    const void* x, Py_ssize_t step, const void* w, const void* packed, Py_ssize_t p, const void* bias,
+    void* raw, Py_ssize_t rows, Py_ssize_t outputs,
+) noexcept nogil
+# out (rows, p) = x, of which columns are contiguous, and ``step`` numbers apart
+ctypedef void (*transposed_kernel)(
+    const void* x, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t p, void* out
+) noexcept nogil
+# total (outputs,) += the sums of the columns of raw, for two outputs or more
+ctypedef void (*row_sums_kernel)(
+    const void* raw, double* total, Py_ssize_t rows, Py_ssize_t outputs
+) noexcept nogil
+# out = the Hessian of each row's loss by its scores times the direction raw; coupled is softmax
+ctypedef void (*curve_kernel)(
+    const void* raw, const void* curvature, const void* weight, int coupled, void* out, Py_ssize_t rows,
     Py_ssize_t outputs,
 ) noexcept nogil
 # total (outputs, p) += raw' x, added up over the rows in x's dtype
@@ -60,10 +80,13 @@ ctypedef void (*sparse_scatter_kernel)(
 ) noexcept nogil
 
 cdef struct Products:
-    # Numbers per vector; 0 where this build has no products of its own, and BLAS serves. No product takes
-    # rows of fewer numbers than a vector holds.
+    # Numbers per vector; 0 where this build has no products of its own, and BLAS serves.
     Py_ssize_t lanes_f32, lanes_f64
+    pack_outputs_kernel pack_outputs_f32, pack_outputs_f64
     scores_kernel scores_f32, scores_f64
+    transposed_kernel transposed_f32, transposed_f64
+    row_sums_kernel row_sums_f32, row_sums_f64
+    curve_kernel curve_f32, curve_f64
     scatter_kernel scatter_f32, scatter_f64
     Py_ssize_t gram_wide     # numbers in a row of a packed panel; 0 where BLAS makes Gram matrices
     gram_kernel gram

@@ -151,7 +151,8 @@ cdef int give_back(object array, void* memory, Py_ssize_t count, object dtype) e
 cdef bint allocate(Workspace* work, Py_ssize_t rows, Py_ssize_t outputs, bint single) noexcept nogil:
     """Allocate the buffers of a workspace; False if there is no memory."""
     cdef Py_ssize_t size = sizeof(float) if single else sizeof(double)
-    cdef Py_ssize_t block = (rows * outputs * size + 63) // 64 * 64
+    # behind raw there is memory for a vector, which the products of a build read and write
+    cdef Py_ssize_t block = (rows * outputs * size + 127) // 64 * 64
     cdef Py_ssize_t scratch = ((2 * outputs + 64) * size + 63) // 64 * 64
     work.memory = <char*>malloc(
         4 * block + scratch + 2 * outputs * sizeof(double) + rows * sizeof(Py_ssize_t) + 64

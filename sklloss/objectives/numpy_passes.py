@@ -35,6 +35,13 @@ GRAM_ROWS = 128
 GRAM_BYTES = 1 << 20
 # Least rows in a chunk of a Hessian, below which it costs more to add up matrices than a thread saves.
 HESSIAN_CHUNK_ROWS = 768
+# Bytes of a block that stays in the L1 cache next to what the products need; at most these of L2; and of a
+# block that BLAS multiplies, which is slow for few rows.
+SMALL_BLOCK_BYTES = 3 << 12
+WIDE_BLOCK_BYTES = 1 << 19
+BLAS_BLOCK_BYTES = 1 << 20
+# Least scores of a block, as the kernel of a loss is slow for fewer.
+BLOCK_SCORES = 256
 # Bytes of a block of rows in a stochastic pass, which should stay in cache.
 EPOCH_BLOCK_BYTES = 1 << 19
 # Threads share chunks of rows. The number of chunks must not depend on the number of threads.
@@ -94,7 +101,7 @@ class NumPyPasses(Passes):
     ) -> tuple[Floats, Floats]:
         """See `Passes.value_and_gradient`."""
         w, b = self._split(coef)
-        bounds, block = self._gradient_chunks(w)
+        bounds, block = self._gradient_chunks(w, BLOCK_SCORES)
         gradient = self._gradient_buffer(len(bounds) - 1)
         intercepts = np.empty((len(gradient), self.outputs))
         sums = np.empty((len(gradient), 2 * self.outputs))
@@ -115,7 +122,7 @@ class NumPyPasses(Passes):
     def product(self, direction: Floats) -> Floats:
         """See `Passes.product`."""
         v, b = self._split(direction)
-        bounds, block = self._gradient_chunks(v)
+        bounds, block = self._gradient_chunks(v, 0)
         product = self._gradient_buffer(len(bounds) - 1)
         intercepts = np.empty((len(product), self.outputs))
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
@@ -433,9 +440,9 @@ class NumPyPasses(Passes):
             return self._buffer("gradient", np.empty, shape, np.float64)
         return np.empty((chunks, self.outputs, self.features))
 
-    def _gradient_chunks(self, w: NDArray[Any]) -> tuple[Indices, int]:
-        """Chunk boundaries and rows per block of a gradient pass with these coefficients."""
-        block = self._block_rows()
+    def _gradient_chunks(self, w: NDArray[Any], scores: int) -> tuple[Indices, int]:
+        """Chunk boundaries, and rows per block for so many scores at least, of a pass with coefficients."""
+        block = max(self._block_rows(), -(-scores // self.outputs))
         return self._chunk_bounds(self._row_numbers * self.outputs, w.size, block), block
 
     def _total(self, sums: Floats) -> Floats:
@@ -444,10 +451,19 @@ class NumPyPasses(Passes):
         return total if self.separable else total[:1]
 
     def _block_rows(self) -> int:
-        """Rows per block: a multiple of 32 that depends on the width of a row alone."""
-        row = self._row_numbers * self.dtype.itemsize * (2 if self.sparse else 1)
-        row += 2 * self.outputs * self.dtype.itemsize
-        return int(min(max(BLOCK_BYTES / row // 32 * 32, 32 if self.compiled else PYTHON_ROWS), 1024))
+        """Rows per block, which depends on the numbers of a row and on the outputs alone."""
+        least, most = 32 if self.compiled else PYTHON_ROWS, 1024
+        row = self._row_numbers * self.dtype.itemsize
+        scores = self.outputs * self.dtype.itemsize
+        if self.sparse:
+            rows = BLOCK_BYTES / (2 * row + 2 * scores) // 32 * 32
+        elif gradient_kernels.uses_blas(self._data):
+            rows = max(BLAS_BLOCK_BYTES // (row + 2 * scores) // 32 * 32, 256)
+        else:
+            # 64 rows outweigh the cost of adding a block's sums to those of its chunk
+            rows = max(SMALL_BLOCK_BYTES // (row + scores), 64)
+            rows = min(rows, WIDE_BLOCK_BYTES // row) // 32 * 32
+        return int(min(max(rows, least), most))
 
     def _chunk_bounds(self, work_per_row: float, chunk_numbers: int, least_rows: int) -> Indices:
         """The boundaries of chunks: a power of two of them, each with enough work to outweigh its sums."""

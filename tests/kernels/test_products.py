@@ -66,6 +66,29 @@ def test_rows_may_lie_apart(build, dtype, rng):
         np.testing.assert_array_equal(np.tril(a), np.tril(b))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("p", "outputs"), [(1, 2), (3, 26), (17, 5), (17, 26), (40, 70), (65, 10), (300, 300)]
+)
+def test_softmax_hessian_products_are_those_of_numpy(build, p, outputs, order, dtype, rng):
+    """The last of these shapes has more coefficients than the products of a build are meant for."""
+    n = 211
+    X = np.asarray(rng.normal(size=(n, p)), dtype=dtype, order=order)
+    codes, weight = rng.integers(0, outputs, n), rng.random(n).astype(dtype)
+    rows = NumPyPasses(Dataset(X, None, codes, weight, outputs), losses.CrossEntropy(), fit_intercept=True)
+    w, v = rng.normal(size=(2, outputs, p + 1)) / np.sqrt(p)
+    wide = np.column_stack([X, np.ones(n)]).astype(np.float64)
+    probability = np.exp(wide @ w.T)
+    probability /= probability.sum(axis=1, keepdims=True)
+    rows.value_and_gradient(w, keep_curvature=True)
+    u = wide @ v.T
+    u = probability * (u - (probability * u).sum(axis=1, keepdims=True)) * weight[:, None]
+    scale = np.abs(u).T @ np.abs(wide) + np.abs(u).max()
+    error = np.abs(rows.product(v) - u.T @ wide)
+    np.testing.assert_array_less(error, 300 * np.finfo(dtype).eps * scale)
+
+
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("width", [1, 2, 5, 7, 8, 9, 15, 16, 17, 24, 31, 39, 47, 48, 63, 100, 127, 130, 150])
 def test_hessians_are_those_of_numpy(build, width, fit_intercept, rng):

@@ -269,7 +269,7 @@ def test_sparse_rows_on_torch_give_what_numpy_gives(loss, dtype):
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
+def test_float32_rows_are_added_up_in_blocks(sparse):
     loss, n = losses.LogLoss(), 60_000
     X, values, codes, weight = data(loss, np.float32, "rows", n=n, sparse=sparse, shift=0.0)
     rng = np.random.default_rng(3)
@@ -281,8 +281,10 @@ def test_float32_rows_are_added_up_as_precisely_as_in_numpy(sparse):
     for found, plain, true in zip(
         there.value_and_gradient(coef), here.value_and_gradient(coef), exact, strict=True
     ):
+        # one sum in float32 over all rows, of terms near 1, may be as wrong as this
         unit = n * np.finfo(np.float32).eps
-        assert np.abs(found - true).max() <= 1.5 * np.abs(plain - true).max() + 1e-3 * unit
+        assert np.abs(found - true).max() <= 0.1 * unit
+        assert np.abs(plain - true).max() <= 0.05 * unit
 
 
 @pytest.mark.parametrize("loss", all_losses(), ids=ids)

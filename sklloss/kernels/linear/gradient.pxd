@@ -2,8 +2,10 @@
 
 from cython cimport floating as real
 from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport malloc
+from libc.string cimport memset
 
-from sklloss.kernels.common cimport current, gemm, gemv
+from sklloss.kernels.common cimport column_sums, current, gemm, gemv
 from sklloss.kernels.data cimport Dataset
 
 ctypedef fused index:
@@ -86,8 +88,51 @@ cdef inline void sparse_scatter(
                     gradient[<Py_ssize_t>column[j] * outputs + k] += r * <double>row[k]
 
 
+cdef enum:
+    # Bytes of coefficients above which BLAS has the faster products.
+    LARGE_COEF = 640 * 1024
+
+
+cdef struct DenseBuffers:
+    # What the products of a dense X need beside its rows.
+    void* memory  # of all the others; the caller frees it
+    void* packed  # the coefficients as the build's own products read them; NULL where BLAS serves
+    void* rows    # a block of rows, if those of X are not contiguous
+    void* part    # the gradient of a block in float32, where BLAS serves
+
+
+cdef inline bint own_products(Dataset data) noexcept nogil:
+    """Whether a dense X is multiplied by the build's own products, else by BLAS."""
+    cdef Py_ssize_t size = sizeof(float) if data.single else sizeof(double)
+    if data.sparse or current.lanes_f64 == 0 or data.outputs * data.features * size > LARGE_COEF:
+        return False
+    # BLAS has a product of a vector with contiguous columns
+    return data.by_rows or data.outputs > 1
+
+
+cdef inline bint allocate_dense(DenseBuffers* buffers, Dataset data, Py_ssize_t block) noexcept nogil:
+    """Allocate what the products of a dense X need; False if there is no memory."""
+    cdef Py_ssize_t size = sizeof(float) if data.single else sizeof(double)
+    cdef Py_ssize_t coef = data.outputs * data.features * size, packed = 0, rows = 0
+    memset(buffers, 0, sizeof(DenseBuffers))
+    if data.sparse:
+        return True
+    if own_products(data):
+        packed = (data.outputs * size + 63) // 64 * 64 * (data.features + 1)
+        rows = 0 if data.by_rows else block * data.features * size
+    buffers.memory = malloc(packed + rows if packed else coef)
+    if buffers.memory == NULL:
+        return False
+    if packed:
+        buffers.packed = buffers.memory
+        buffers.rows = <char*>buffers.memory + packed
+    else:
+        buffers.part = buffers.memory
+    return True
+
+
 cdef inline bint has_products(const real* x, bint by_rows, Py_ssize_t features) noexcept nogil:
-    """Whether the build in use has products of its own for such rows."""
+    """Whether the build in use has products of its own for such rows, if coefficients are not packed."""
     cdef Py_ssize_t lanes = current.lanes_f64 if real is double else current.lanes_f32
     return by_rows and lanes > 0 and features >= lanes
 
@@ -97,13 +142,32 @@ cdef inline void dense_scores(
     int rows, int features, int outputs,
 ) noexcept nogil:
     """raw = X w' + intercept for a block of rows; w is (outputs, features)."""
+    if not has_products(x, by_rows, features):
+        blas_scores(x, by_rows, step, w, intercept, raw, rows, features, outputs)
+    elif real is double:
+        current.scores_f64(x, step, w, NULL, features, intercept, raw, rows, outputs)
+    else:
+        current.scores_f32(x, step, w, NULL, features, intercept, raw, rows, outputs)
+
+
+cdef inline void dense_scatter(
+    real* x, bint by_rows, int step, real* raw, real* part, double* gradient,
+    int rows, int features, int outputs,
+) noexcept nogil:
+    """gradient += raw' X for a block of rows, in double: a float block is added up by itself first."""
+    if not has_products(x, by_rows, features):
+        blas_scatter(x, by_rows, step, raw, part, gradient, rows, features, outputs)
+    elif real is double:
+        current.scatter_f64(x, step, raw, gradient, rows, features, outputs)
+    else:
+        current.scatter_f32(x, step, raw, gradient, rows, features, outputs)
+
+
+cdef inline void blas_scores(
+    real* x, bint by_rows, int step, real* w, const real* intercept, real* raw,
+    int rows, int features, int outputs,
+) noexcept nogil:
     cdef int i, k
-    if has_products(x, by_rows, features):
-        if real is double:
-            current.scores_f64(x, step, w, features, intercept, raw, rows, outputs)
-        else:
-            current.scores_f32(x, step, w, features, intercept, raw, rows, outputs)
-        return
     for i in range(rows):
         for k in range(outputs):
             raw[i * outputs + k] = intercept[k]
@@ -118,20 +182,13 @@ cdef inline void dense_scores(
         gemv(b"N", rows, features, x, step, w, <real>1.0, raw)
 
 
-cdef inline void dense_scatter(
+cdef inline void blas_scatter(
     real* x, bint by_rows, int step, real* raw, real* part, double* gradient,
     int rows, int features, int outputs,
 ) noexcept nogil:
-    """gradient += raw' X for a block of rows, in double: a float block is added up by itself first."""
     cdef real* target = part
     cdef real keep = 0.0
     cdef Py_ssize_t i
-    if has_products(x, by_rows, features):
-        if real is double:
-            current.scatter_f64(x, step, raw, gradient, rows, features, outputs)
-        else:
-            current.scatter_f32(x, step, raw, gradient, rows, features, outputs)
-        return
     if real is double:
         target = gradient
         keep = 1.0
@@ -154,18 +211,44 @@ cdef inline int line_step(Dataset data) noexcept nogil:
     return <int>max(data.row_step if data.by_rows else data.column_step, 1)
 
 
+cdef inline void pack_coef(
+    Dataset data, DenseBuffers* buffers, const real* coef, const real* intercept
+) noexcept nogil:
+    """Set the coefficients of the `block_scores` that follow."""
+    if buffers.packed == NULL:
+        return
+    if real is double:
+        current.pack_outputs_f64(coef, intercept, data.features, data.outputs, buffers.packed)
+    else:
+        current.pack_outputs_f32(coef, intercept, data.features, data.outputs, buffers.packed)
+
+
 cdef inline void block_scores(
-    Dataset data, const real* coef, const real* intercept, real* raw, Py_ssize_t first, Py_ssize_t rows,
-    Py_ssize_t outputs, bint padded,
+    Dataset data, DenseBuffers* buffers, const real* coef, const real* intercept, real* raw, Py_ssize_t first,
+    Py_ssize_t rows, Py_ssize_t outputs, bint padded,
 ) noexcept nogil:
     """raw = X coef' + intercept for the rows [first, first + rows); a sparse X takes coef transposed."""
     cdef const real* x = <const real*>data.x
+    cdef Py_ssize_t step = line_step(data)
     if not data.sparse:
         x += first * data.row_step if data.by_rows else first
-        dense_scores(
-            <real*>x, data.by_rows, line_step(data), <real*>coef, intercept, raw, <int>rows,
-            <int>data.features, <int>outputs,
-        )
+        if buffers.packed == NULL:
+            blas_scores(
+                <real*>x, data.by_rows, <int>step, <real*>coef, intercept, raw, <int>rows, <int>data.features,
+                <int>outputs,
+            )
+            return
+        if not data.by_rows:
+            if real is double:
+                current.transposed_f64(x, step, rows, data.features, buffers.rows)
+            else:
+                current.transposed_f32(x, step, rows, data.features, buffers.rows)
+            x = <const real*>buffers.rows
+            step = data.features
+        if real is double:
+            current.scores_f64(x, step, coef, buffers.packed, data.features, intercept, raw, rows, outputs)
+        else:
+            current.scores_f32(x, step, coef, buffers.packed, data.features, intercept, raw, rows, outputs)
     elif data.long_index:
         sparse_scores(
             x, <const int64_t*>data.columns, <const int64_t*>data.row_starts + first, coef, intercept, raw,
@@ -179,17 +262,27 @@ cdef inline void block_scores(
 
 
 cdef inline void block_scatter(
-    Dataset data, real* raw, real* part, double* gradient, Py_ssize_t first, Py_ssize_t rows,
+    Dataset data, DenseBuffers* buffers, real* raw, double* gradient, Py_ssize_t first, Py_ssize_t rows,
     Py_ssize_t outputs, bint padded,
 ) noexcept nogil:
-    """gradient += raw' X for the same rows; ``part`` holds as many numbers as the gradient of a dense X."""
+    """gradient += raw' X for the rows of the `block_scores` before."""
     cdef const real* x = <const real*>data.x
+    cdef Py_ssize_t step = line_step(data)
     if not data.sparse:
         x += first * data.row_step if data.by_rows else first
-        dense_scatter(
-            <real*>x, data.by_rows, line_step(data), raw, part, gradient, <int>rows, <int>data.features,
-            <int>outputs,
-        )
+        if buffers.packed == NULL:
+            blas_scatter(
+                <real*>x, data.by_rows, <int>step, raw, <real*>buffers.part, gradient, <int>rows,
+                <int>data.features, <int>outputs,
+            )
+            return
+        if not data.by_rows:
+            x = <const real*>buffers.rows
+            step = data.features
+        if real is double:
+            current.scatter_f64(x, step, raw, gradient, rows, data.features, outputs)
+        else:
+            current.scatter_f32(x, step, raw, gradient, rows, data.features, outputs)
     elif data.long_index:
         sparse_scatter(
             x, <const int64_t*>data.columns, <const int64_t*>data.row_starts + first, raw, gradient, rows,
@@ -200,3 +293,15 @@ cdef inline void block_scatter(
             x, <const int32_t*>data.columns, <const int32_t*>data.row_starts + first, raw, gradient, rows,
             outputs, padded,
         )
+
+
+cdef inline void add_row_sums(
+    const real* raw, double* total, Py_ssize_t rows, Py_ssize_t outputs
+) noexcept nogil:
+    """Add the sums of the columns of raw (rows, outputs) to ``total``."""
+    if outputs == 1 or current.lanes_f64 == 0:
+        column_sums(raw, total, rows, outputs)
+    elif real is double:
+        current.row_sums_f64(raw, total, rows, outputs)
+    else:
+        current.row_sums_f32(raw, total, rows, outputs)

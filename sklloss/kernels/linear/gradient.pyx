@@ -11,10 +11,10 @@ Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` 
 import numpy as np
 
 from libc.stdint cimport int32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from sklloss.kernels.common cimport column_sums, for_sparse, gather_sums
+from sklloss.kernels.common cimport current, for_sparse, gather_sums
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
 
 
@@ -100,22 +100,23 @@ def gradient(
     cdef bint padded = for_sparse(outputs)
     cdef Py_ssize_t chunk, first, rows, bad = -1
     cdef real* raw
-    cdef real* part = NULL
-    if not data.sparse:
-        part = <real*>calloc(outputs * data.features, sizeof(real))
-        if part == NULL:
-            raise MemoryError()
+    cdef DenseBuffers buffers
+    if not allocate_dense(&buffers, data, chunks.block):
+        raise MemoryError()
     if not allocate(&work, chunks.block, outputs, real is float):
-        free(part)
+        free(buffers.memory)
         raise MemoryError()
     with nogil:
         raw = <real*>work.raw
+        pack_coef(data, &buffers, &coef[0, 0], &intercept[0])
         for chunk in range(chunk_first, chunk_last):
             sums.clear(chunk)
             first = chunks.bounds[chunk]
             while first < chunks.bounds[chunk + 1]:
                 rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                block_scores(data, &coef[0, 0], &intercept[0], raw, first, rows, outputs, padded)
+                block_scores(
+                    data, &buffers, &coef[0, 0], &intercept[0], raw, first, rows, outputs, padded
+                )
                 bad = data.set_batch(&batch, &work, NULL, first, rows)
                 if curvature is not None:
                     batch.curvature = &curvature[first, 0]
@@ -127,30 +128,39 @@ def gradient(
                 if slopes is not None:
                     memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
                 gather_sums(work.sums, &sums.loss[chunk, 0], outputs)
-                column_sums(raw, &sums.shift[chunk, 0], rows, outputs)
-                block_scatter(data, raw, part, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded)
+                add_row_sums(raw, &sums.shift[chunk, 0], rows, outputs)
+                block_scatter(
+                    data, &buffers, raw, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
+                )
                 first += rows
             if bad != -1:
                 break
         free(work.memory)
-        free(part)
+        free(buffers.memory)
     if bad == FAILED:
         call.raise_error()
     return bad
 
 
 cdef inline void apply_curvature(
-    real* raw, const real* curvature, const real* weight, bint coupled, Py_ssize_t rows, Py_ssize_t outputs
+    const real* raw, const real* curvature, const real* weight, bint coupled, real* out, Py_ssize_t rows,
+    Py_ssize_t outputs,
 ) noexcept nogil:
-    """Raw directions become Hessian times direction, row by row.
+    """out = Hessian times the direction raw, row by row.
 
     Separable: curvature (with its weight) times direction. Softmax: weight * (diag(p) - p p') u.
     """
     cdef Py_ssize_t i, k
     cdef real mean, w
+    if current.lanes_f64 > 0:
+        if real is double:
+            current.curve_f64(raw, curvature, weight, coupled, out, rows, outputs)
+        else:
+            current.curve_f32(raw, curvature, weight, coupled, out, rows, outputs)
+        return
     if not coupled:
         for i in range(rows * outputs):
-            raw[i] = raw[i] * curvature[i]
+            out[i] = raw[i] * curvature[i]
         return
     for i in range(rows):
         mean = 0.0
@@ -158,7 +168,7 @@ cdef inline void apply_curvature(
             mean = mean + curvature[i * outputs + k] * raw[i * outputs + k]
         w = weight[i] if weight != NULL else <real>1.0
         for k in range(outputs):
-            raw[i * outputs + k] = w * curvature[i * outputs + k] * (raw[i * outputs + k] - mean)
+            out[i * outputs + k] = w * curvature[i * outputs + k] * (raw[i * outputs + k] - mean)
 
 
 def product(
@@ -180,31 +190,40 @@ def product(
     cdef Py_ssize_t outputs = intercept.shape[0]
     cdef bint padded = for_sparse(outputs)
     cdef const real* weight = NULL
-    cdef real* raw = <real*>malloc(chunks.block * outputs * sizeof(real))
-    cdef real* part = NULL
-    cdef Py_ssize_t chunk, first, rows
-    if not data.sparse:
-        part = <real*>calloc(outputs * data.features, sizeof(real))
-    if raw == NULL or (part == NULL and not data.sparse):
+    # two blocks, and behind each memory for a vector
+    cdef Py_ssize_t size = chunks.block * outputs + 64 // sizeof(real), chunk, first, rows
+    cdef real* raw = <real*>malloc(2 * size * sizeof(real))
+    cdef real* curved = raw + size
+    cdef DenseBuffers buffers
+    if raw == NULL or not allocate_dense(&buffers, data, chunks.block):
         free(raw)
-        free(part)
         raise MemoryError()
     with nogil:
+        pack_coef(data, &buffers, &direction[0, 0], &intercept[0])
         for chunk in range(chunk_first, chunk_last):
             sums.clear(chunk)
             first = chunks.bounds[chunk]
             while first < chunks.bounds[chunk + 1]:
                 rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                block_scores(data, &direction[0, 0], &intercept[0], raw, first, rows, outputs, padded)
+                block_scores(
+                    data, &buffers, &direction[0, 0], &intercept[0], raw, first, rows, outputs, padded
+                )
                 if data.weight != NULL and coupled:
                     weight = <const real*>data.weight + first
-                apply_curvature(raw, &curvature[first, 0], weight, coupled, rows, outputs)
-                column_sums(raw, &sums.shift[chunk, 0], rows, outputs)
-                block_scatter(data, raw, part, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded)
+                apply_curvature(raw, &curvature[first, 0], weight, coupled, curved, rows, outputs)
+                add_row_sums(curved, &sums.shift[chunk, 0], rows, outputs)
+                block_scatter(
+                    data, &buffers, curved, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
+                )
                 first += rows
         free(raw)
-        free(part)
+        free(buffers.memory)
     return -1
+
+
+def uses_blas(Dataset data):
+    """Whether the products of a dense X are those of BLAS."""
+    return not data.sparse and not own_products(data)
 
 
 def by_feature(const double[:, :] coef, real[:, ::1] w):

@@ -86,7 +86,7 @@ cdef Py_ssize_t add_block(
     cdef int width = <int>model.width, step = <int>model.step, K = <int>model.outputs, m = <int>rows
     cdef bint skinny = has_products(z, True, width)
     if skinny:
-        current.scores_f64(z, step, w, width, model.zero, raw, rows, K)
+        current.scores_f64(z, step, w, NULL, width, model.zero, raw, rows, K)
     else:
         gemm(b"T", b"N", K, m, width, <double*>w, width, <double*>z, step, <double>0.0, raw, K)
     bad = evaluate_loss(data, model, first, rows, loss, hessian != NULL)
