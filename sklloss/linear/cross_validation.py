@@ -337,7 +337,9 @@ class _Search:
         start = np.zeros(first.shape)
         if model.l1_ratio > 0:
             return follow_path(objectives(), start, model._minimise, smooth=False)
-        if model._choose_solver(first) == "newton-cholesky":
+        # The compiled steps of a small problem cost less than the Python code around each step with a Hessian
+        # that is reused.
+        if model._choose_solver(first) == "newton-cholesky" and not first.takes_newton_steps:
             minimise = model._minimise
             return newton_path(objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter)
         kept = KeptPreconditioner()

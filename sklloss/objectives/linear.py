@@ -213,11 +213,16 @@ class LinearObjective:
     def newton_steps(self, w: Floats, curve: Floats, *rule: Any) -> tuple[int, bool] | None:
         """Newton steps of a single small problem in one compiled call; w (1, size) changes in place.
 
-        See `sklloss.kernels.linear.hessian.newton_steps`. None if the problem is too large to gain by it.
+        See `sklloss.kernels.linear.hessian.newton_steps`. None unless `takes_newton_steps`.
         """
         if self.problems > 1:
             return None
         return self.passes.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
+
+    @property
+    def takes_newton_steps(self) -> bool:
+        """Whether this is a single problem so small that `newton_steps` runs all steps in one call."""
+        return self.problems == 1 and self.passes.takes_newton_steps
 
     def subsample(self, each: int) -> LinearObjective | None:
         """The objective over a sample of ``each`` rows per parameter, scaled up; None if rows are too few."""

@@ -269,19 +269,25 @@ class NumPyPasses(Passes):
             diagonal[:, self.features :] += curvature.sum(axis=0)[:, None]
         return diagonal
 
+    @property
+    def takes_newton_steps(self) -> bool:
+        """See `Passes.takes_newton_steps`."""
+        shape, _ = self._hessian_shape(not self.separable)
+        if self.sparse or not self.compiled or shape[0] > 1:
+            return False
+        padded = -(-self.width // 8) * 8
+        size = self.outputs * self.width
+        work = self.n * shape[1] * shape[2] + size**3 // 3
+        return self.n * padded <= SMALL_X and work <= COMPILED_STEP_WORK
+
     def newton_steps(
         self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any
     ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
+        if not self.takes_newton_steps:
+            return None
         coupled = not self.separable
-        shape, block = self._hessian_shape(coupled)
-        if self.sparse or not self.compiled or shape[0] > 1:
-            return None
-        padded = -(-self.width // 8) * 8
-        size = self.outputs * self.width
-        work = self.n * shape[1] * shape[2] + size**3 // 3
-        if self.n * padded > SMALL_X or work > COMPILED_STEP_WORK:
-            return None
+        block = self._hessian_shape(coupled)[1]
         return hessian_kernels.newton_steps(
             self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule
         )

@@ -270,9 +270,14 @@ class Passes(ABC):
         """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
 
         The objective, of a single problem, is ``scale`` times the loss sum plus the penalty of ``ridge``
-        (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None if this is not implemented for X.
+        (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None unless `takes_newton_steps`.
         """
         return None
+
+    @property
+    def takes_newton_steps(self) -> bool:
+        """Whether `newton_steps` is implemented for this X and loss, and X is so small that it saves time."""
+        return False
 
     def precise_gradient(self, coef: Floats) -> tuple[Floats, Floats]:
         """As `value_and_gradient`, in the precision of `hessian`."""

@@ -156,6 +156,23 @@ def test_newton_cg_starts_nearer_to_the_optimum_than_the_last_one_is(rng, grid):
         assert at_start - result.value[0] < 0.2 * (at_last - result.value[0]) + 1e-7 * result.value[0]
 
 
+@pytest.mark.parametrize("kind", ["binary", "softmax"])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_compiled_steps_follow_a_path_of_a_small_problem(rng, grid, kind):
+    rows = rows_of(rng, kind)
+    objectives = [LinearObjective(rows, C) for C in GRIDS[grid]]
+    assert all(objective.takes_newton_steps for objective in objectives)
+    assert not LinearObjective(rows_of(rng, "one-vs-rest"), 1.0).takes_newton_steps
+    assert not LinearObjective(rows_of(rng, "binary", n=100_000), 1.0).takes_newton_steps
+
+    def minimise(objective, w):
+        return newton_cholesky(objective, w, tol=1e-4, max_iter=100)
+
+    path = list(follow_path(objectives, np.zeros(objectives[0].shape), minimise))
+    assert all(result.converged.all() for _, result in path)
+    assert max(gaps(path)) < 1e-7
+
+
 def test_an_output_without_an_optimum_does_not_stop_the_others(rng):
     rows = rows_of(rng, "one-vs-rest")
     values = rows.data.values.copy()
