@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklloss.arrays.vectors import NUMPY, ArrayVectors, NumPyVectors
+from sklloss.objectives.column_model import ColumnModel
 from sklloss.objectives.linear_stochastic import DualAscent, MiniBatches, StreamBatches
 from sklloss.objectives.passes import Array, Floats, Passes
 from sklloss.objectives.preconditioners import (
@@ -236,6 +237,7 @@ class LinearObjective:
             return None
         small = LinearObjective(passes, np.inf if not self.penalised else 1.0)
         small.scale = self.scale * step
+        small.l1, small.ridge = self.l1, self.ridge
         return small
 
     @property
@@ -312,6 +314,21 @@ class LinearObjective:
                 if len(indices) == self.passes.outputs:
                     matrix[np.ix_(indices, indices)] += matrix[indices, indices].mean()
         return matrices
+
+    def column_models(self, sets: list[NDArray[np.intp]]) -> list[ColumnModel] | None:
+        """The quadratic model at the last linearised point over some parameters of each problem.
+
+        None if X is not a sparse matrix in main memory, or if coupled outputs are not those of a softmax.
+        """
+        passes = self.passes
+        models = []
+        for k, (chosen, ridge) in enumerate(zip(sets, self.ridge, strict=True)):
+            found = passes.column_rows(k if passes.separable else None, self.scale)
+            if found is None or not (passes.separable or passes.softmax):
+                return None
+            outputs, columns = np.divmod(chosen, passes.width)
+            models.append(ColumnModel(*found, columns, outputs, ridge[chosen]))
+        return models
 
     def without_free_shift(self, w: Floats) -> Floats:
         """The parameters less their mean over coupled outputs if it has no penalty: the same model."""

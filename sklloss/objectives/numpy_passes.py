@@ -23,6 +23,7 @@ from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear.gradient import Chunks, ChunkSums
 from sklloss.losses import Loss
+from sklloss.objectives.column_model import RowCurvature
 from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 
 # Least rows per block of a loss without a kernel, whose Python code costs some 30 us a call.
@@ -247,6 +248,23 @@ class NumPyPasses(Passes):
             back = np.argsort(order)
             matrix = matrix[back[:, None], back]
         return [matrix]
+
+    @functools.cached_property
+    def _by_columns(self) -> tuple[Any, ...]:
+        """X in CSC format, as `ColumnModel` takes it."""
+        X = self.X.tocsc()
+        return X.data, X.indices.astype(np.int32, copy=False), X.indptr.astype(np.int64, copy=False)
+
+    def column_rows(self, output: int | None, scale: float) -> tuple[tuple[Any, ...], RowCurvature] | None:
+        """See `Passes.column_rows`."""
+        if not self.sparse or self.n > np.iinfo(np.int32).max:
+            return None
+        if output is not None:
+            curvature = scale * self._curvature[:, output : output + 1].astype(np.float64)
+            return self._by_columns, RowCurvature(np.ascontiguousarray(curvature.T), None)
+        p = np.ascontiguousarray(self._curvature.T, dtype=np.float64)
+        weight = np.full(self.n, scale) if self.weight is None else scale * self.weight.astype(np.float64)
+        return self._by_columns, RowCurvature(p * weight, p)
 
     def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""

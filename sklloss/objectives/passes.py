@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklloss.arrays.device import Device
 from sklloss.data.dataset import Dataset, weighted_rows
 from sklloss.losses import HalfSquaredError, Loss
+from sklloss.objectives.column_model import RowCurvature
 
 Array = Any  # of NumPy, or of the namespace that X belongs to
 Floats = NDArray[np.float64]
@@ -251,6 +252,13 @@ class Passes(ABC):
     @abstractmethod
     def hessian_diagonal(self) -> Floats:
         """The Hessian's diagonal at the point of the last stored curvature, (outputs, width), in float64."""
+
+    def column_rows(self, output: int | None, scale: float) -> tuple[tuple[Any, ...], RowCurvature] | None:
+        """X in CSC format and the last stored curvature of one output, or of all coupled ones, times a scale.
+
+        None if X is not a sparse matrix in main memory.
+        """
+        return None
 
     @abstractmethod
     def epoch(self, w: Floats, plan: EpochPlan) -> None:

@@ -123,6 +123,9 @@ class L1Objective(Objective, Protocol):
     def unit_score_change(self) -> Array:
         """How far each parameter must move to change some row's score by 1."""
 
+    def subsample(self, each: int) -> "L1Objective | None":
+        """See `HessianObjective.subsample`."""
+
     def linearise(self, w: Array) -> tuple[Array, Array]:
         """See `ProductObjective.linearise`, of the smooth part."""
 
@@ -140,6 +143,12 @@ class L1Objective(Objective, Protocol):
 
     def subset_hessian(self, sets: list[Array], *, rough: bool = False) -> list[Array]:
         """The Hessian's blocks over sets of parameters, one set for each problem."""
+
+    def column_models(self, sets: list[Array]) -> list[Any] | None:
+        """The quadratic models over sets of parameters, for sweeps of coordinate descent without a Hessian.
+
+        None if X is not sparse, so that a Hessian is better.
+        """
 
     def subset_preconditioner(self) -> Any:
         """A function of a mask and a diagonal that returns an approximate solver over the mask."""

@@ -1,4 +1,4 @@
-"""Quadratic models plus an L1 norm, the subproblems of proximal Newton: by their matrix, or by products."""
+"""Quadratic models plus an L1 norm, the subproblems of proximal Newton: by matrix, columns or products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from sklloss.solvers.newton_cg import ArraySystems
 
 SWEEPS = 10  # of coordinate descent between two checks of convergence
 MAX_ROUNDS = 100
+MAX_COLUMN_ROUNDS = 20  # of sweeps without a matrix
 # A model is given up after MAX_IDLE_ROUNDS in a row that each gain less than IDLE_SHARE of the tolerance.
 IDLE_SHARE, MAX_IDLE_ROUNDS = 0.01, 3
 FAST_RATE = 0.7  # if each sweep gains less than this share of the one before, no Cholesky factor is needed
@@ -118,6 +119,48 @@ def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple
     z[face] += move
     slope += matrix[:, face] @ move
     return gained, exact, -0.5 * (subgradient @ step) - gained
+
+
+def minimise_by_sweeps(
+    model: Any,
+    gradient: Array,
+    w: Array,
+    l1: Array,
+    damping: float,
+    share: float,
+    least: float,
+    trust_radius: Array | float = np.inf,
+) -> tuple[Array, float, bool]:
+    """Minimise g.d + d.Hd / 2 + l1.|w + d| over d by coordinate descent, for an H that is never made.
+
+    Parameters
+    ----------
+    model : object
+        Its ``begin`` and ``descend`` are those of `sklloss.objectives.column_model.ColumnModel`.
+    gradient, w, l1, share, least, trust_radius
+        See `minimise_model`.
+    damping : float
+        The multiple of H's diagonal that is added to it.
+
+    Returns
+    -------
+    d, decrease, reached
+        See `minimise_model`.
+    """
+    z = model.begin(gradient, w, l1, damping, trust_radius)
+    gains = np.empty(SWEEPS)
+    total, reached, enough = 0.0, False, 0.0
+    for _ in range(MAX_COLUMN_ROUNDS):
+        model.descend(IDLE_SHARE * enough, gains)
+        total += gains.sum()
+        enough = max(share * total, least)
+        last = gains[gains > 0.0][-2:]
+        rate = last[1] / last[0] if len(last) == 2 else 0.0
+        left = last[-1] * rate / (1.0 - rate) if rate < 1.0 and len(last) else gains.sum()
+        reached = bool(gains[0] <= enough and left <= enough)
+        if reached:
+            break
+    return z - w, total, reached
 
 
 def minimise_by_products(

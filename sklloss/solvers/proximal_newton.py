@@ -16,7 +16,7 @@ from sklloss.solvers.base import (
     exhausted,
     require,
 )
-from sklloss.solvers.l1_models import minimise_by_products, minimise_model
+from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
 
 LOOSEST = 0.1  # the largest share of its decrease that a model may leave undone
 CLOSEST = 0.1  # no model is solved more closely than this share of the gap allowed at the end
@@ -26,6 +26,10 @@ GOOD, POOR = 0.75, 0.25  # shares of the predicted decrease above which damping 
 DAMPING_FACTOR = 4.0
 LEAST_DAMPING = 0.2
 ROUGH_DAMPING = 1.0  # above this damping a model ignores the coupling of outputs
+# As in `newton_cholesky`, the first steps are of a sample of the rows.
+SAMPLE_TOL = 1e-2
+SAMPLES = (128, 640)  # rows per parameter
+MAX_SAMPLE_STEPS = 30
 MAX_SCORE_CHANGE = 2.0  # of any row by one parameter, while damped
 # A working set has the parameters that are not 0, and of the others at most LEAST_ADDED or, if that is more,
 # ADDED_PER_PARAMETER for each that is not 0.
@@ -40,9 +44,11 @@ def proximal_newton(
 
     A pass over the data at w gives the gradient of all parameters, and with it a working set: the parameters
     that are not 0 or have no L1 penalty, and those at 0 that violate their optimality condition, the largest
-    violations first. Over the set the quadratic model plus the L1 norm is minimised: by coordinate descent
-    and Cholesky factors if the Hessian's block is affordable (`minimise_model`), else by Hessian products
-    (`minimise_by_products`). Parameters that the L1 norm holds at 0 are exact zeros.
+    violations first. Over the set the quadratic model plus the L1 norm is minimised: for a sparse X by
+    coordinate descent over its columns (`minimise_by_sweeps`); else, or if that is too slow, by coordinate
+    descent and Cholesky factors if the Hessian's block is affordable (`minimise_model`), or by Hessian
+    products (`minimise_by_products`). Parameters that the L1 norm holds at 0 are exact zeros. With many rows,
+    the start is the minimum over a sample of them.
 
     There is no line search. Far from the optimum second derivatives may be far too small, above all those of
     rare features of rare classes; a line search would shorten the step in all directions because of one. So
@@ -75,27 +81,41 @@ def proximal_newton(
     """
     require(objective, L1Objective)
     w = np.array(w, dtype=np.float64)
+    if max_iter > 0 and not w.any():
+        w = _sampled_start(objective, w)
     reference, (value, gradient) = evaluate_start(objective, w, lambda w: _linearise(objective, w))
     progress = Progress(objective, value, reference)
     damping = np.full(len(w), 0.0 if w.any() else objective.curvature_excess)
     damping[damping < LEAST_DAMPING] = 0.0
-    sets, products = _WorkingSets(objective), None
+    sets, products, slow = _WorkingSets(objective), None, False
+    before = np.zeros(len(w))
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         if not active.any():
             break
         gap = allowed_gap(value, tol)
         chosen, complete = sets.choose(w, gradient, active)
-        if objective.affords(chosen):
+        columns = None if slow else objective.column_models(chosen)
+        models: _ColumnModels | _MatrixModels | _ProductModels
+        if columns is not None:
+            models = _ColumnModels(objective, chosen, columns, gradient, w, gap)
+        elif objective.affords(chosen):
             rough = bool(damping[active].max() > ROUGH_DAMPING)
-            models: _MatrixModels | _ProductModels = _MatrixModels(objective, chosen, rough, gradient, w, gap)
+            models = _MatrixModels(objective, chosen, rough, gradient, w, gap)
         else:
             products = products or _ProductModels(objective)
             models = products.at(chosen, gradient, w, gap)
         step, predicted_decrease, reached, damping, new = _accepted_step(
             objective, w, value, models, active, damping
         )
-        solved = active & complete & reached & (predicted_decrease * (1.0 + damping) ** 2 <= gap)
+        # Where sweeps converge too slowly, as for correlated columns, Hessians take over.
+        slow = slow or (columns is not None and not reached[active].all())
+        # The step leaves what its model left undone, and what the next model would find: the decreases of
+        # Newton steps shrink ever faster.
+        shrinks = np.divide(predicted_decrease, before, out=np.ones_like(value), where=before > 0)
+        left = predicted_decrease * (1.0 + damping) ** 2 * np.minimum(LOOSEST + shrinks, 1.0)
+        before = np.where(damping > 0, 0.0, predicted_decrease)
+        solved = active & complete & reached & (left <= gap)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * predicted_decrease, value, objective.noise)
         progress.end(solved | (unmoved & rounded), unmoved)
@@ -112,6 +132,19 @@ def proximal_newton(
         if callback is not None:
             callback(iteration, objective.without_free_shift(w), value)
     return progress.result(objective.without_free_shift(w), value)
+
+
+def _sampled_start(objective: L1Objective, w: Array) -> Array:
+    """The minimum over a sample of the rows; w, which is 0, if there are few rows."""
+    for rows in SAMPLES:
+        small = objective.subsample(rows)
+        if small is None:
+            break
+        found = proximal_newton(small, w, tol=SAMPLE_TOL, max_iter=MAX_SAMPLE_STEPS)
+        if not found.converged.all():
+            break
+        w = found.w
+    return w
 
 
 def _linearise(objective: L1Objective, w: Array) -> tuple[Array, Array]:
@@ -178,6 +211,38 @@ class _MatrixModels:
         """Prepare to solve the models again, after the objective was evaluated at another point."""
 
 
+class _ColumnModels:
+    """Models without a matrix, minimised by coordinate descent over the columns of a sparse X."""
+
+    def __init__(
+        self,
+        objective: L1Objective,
+        chosen: list[Array],
+        models: list[Any],
+        gradient: Array,
+        w: Array,
+        gap: Array,
+    ) -> None:
+        self._objective, self._chosen, self._models = objective, chosen, models
+        self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+
+    def solve(
+        self, pending: Mask, damping: Array, step: Array, predicted_decrease: Array, reached: Mask
+    ) -> None:
+        for k in np.flatnonzero(pending):
+            at = self._chosen[k]
+            trust_radius = (
+                MAX_SCORE_CHANGE * self._objective.unit_score_change[k, at] if damping[k] else np.inf
+            )
+            step[k, at], predicted_decrease[k], reached[k] = minimise_by_sweeps(
+                self._models[k], self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], damping[k],
+                LOOSEST, self._least[k], trust_radius,
+            )  # fmt: skip
+
+    def again(self) -> None:
+        """See `_MatrixModels.again`."""
+
+
 class _ProductModels:
     """Models by Hessian products, minimised for all problems at once."""
 
@@ -222,7 +287,7 @@ def _accepted_step(
     objective: L1Objective,
     w: Array,
     value: Array,
-    models: "_MatrixModels | _ProductModels",
+    models: "_ColumnModels | _MatrixModels | _ProductModels",
     active: Mask,
     damping: Array,
 ) -> tuple[Array, Array, Mask, Array, tuple[Array, Array]]:

@@ -167,6 +167,8 @@ def sparse_problem(rng, K, n=400, p=3000):
 def test_sparse_and_dense_rows_end_at_the_same_optimum(cls, K, rng, monkeypatch):
     X, y = sparse_problem(rng, K)
     models = [cls(C=1, l1_ratio=1, **TIGHT).fit(A, y) for A in (X, X.toarray(), X.toarray(order="F"))]
+    monkeypatch.setattr(linear.LinearObjective, "column_models", lambda self, sets: None)
+    models.append(cls(C=1, l1_ratio=1, **TIGHT).fit(X, y))  # by Hessian blocks
     monkeypatch.setattr(linear, "LARGEST_SUBSET", 0)  # by products alone
     models += [cls(C=1, l1_ratio=1, **TIGHT).fit(A, y) for A in (X, X.toarray())]
     for model in models:
@@ -174,6 +176,26 @@ def test_sparse_and_dense_rows_end_at_the_same_optimum(cls, K, rng, monkeypatch)
         np.testing.assert_allclose(model.loss_, models[0].loss_, rtol=1e-10)
         np.testing.assert_array_equal(model.coef_ != 0, models[0].coef_ != 0)
     assert 0 < (models[0].coef_ != 0).sum() < 0.1 * models[0].coef_.size
+
+
+def test_correlated_sparse_columns_converge_at_the_defaults(rng):
+    # Sweeps over such columns take very long: the Hessian has to take over.
+    base = scipy.sparse.random(400, 6, density=0.5, random_state=5)
+    near = [base + 1e-3 * scipy.sparse.random(400, 6, density=0.2, random_state=s) for s in range(4)]
+    X = scipy.sparse.hstack([base, *near]).tocsr()
+    y = (X[:, :6] @ rng.normal(size=6) + 0.3 * rng.logistic(size=400) > 0.2).astype(int)
+    model = LogisticClassifier(C=100, l1_ratio=0.5).fit(X, y)
+    best = LogisticClassifier(C=100, l1_ratio=0.5, **TIGHT).fit(X.toarray(), y)
+    assert best.loss_ <= model.loss_ <= best.loss_ * (1 + 1e-6)
+
+
+def test_many_rows_start_at_the_minimum_over_a_sample(rng):
+    X = rng.normal(size=(20_000, 5))
+    y = (X[:, 0] - X[:, 1] + rng.logistic(size=20_000) > 0.5).astype(int)
+    model = LogisticClassifier(C=0.01, l1_ratio=1).fit(X, y)
+    check_optimal(model, X, y, tol=1e-3)
+    assert model.n_iter_[0] <= 4
+    assert (model.coef_[0, 2:] == 0).any()
 
 
 @pytest.mark.parametrize("cls", [LogisticClassifier, SoftmaxClassifier])

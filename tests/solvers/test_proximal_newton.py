@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy.optimize import minimize
 from sklloss.kernels.solve import descend
 
-from sklloss.solvers.l1_models import minimise_by_products, minimise_model
+from sklloss.objectives.column_model import ColumnModel, RowCurvature
+from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.proximal_newton import proximal_newton
 
@@ -47,6 +49,9 @@ class Convex:
 
     def affords(self, sets):
         return self.matrices
+
+    def column_models(self, sets):
+        return None
 
     def subset_hessian(self, sets, *, rough=False):
         parts = [
@@ -216,6 +221,54 @@ def test_coordinate_descent_returns_its_decrease_and_updates_the_gradient(rng):
     np.testing.assert_allclose(slope, gradient + matrix @ z, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(gains.sum(), -(gradient @ z + 0.5 * z @ matrix @ z + np.abs(z).sum()))
     assert np.all(np.diff(gains) <= 0)
+
+
+def column_model(rng, softmax):
+    """The model of 3 coupled outputs, or of 1, over 9 of 12 sparse columns and intercepts, and its matrix."""
+    X = scipy.sparse.random(200, 12, density=0.3, format="csc", random_state=3)
+    outputs = 3 if softmax else 1
+    p = rng.dirichlet(np.ones(3), 200).T[:outputs].copy()
+    curvature = 0.5 * p
+    chosen = np.sort(np.concatenate([rng.choice(12, 9, False), [12]])).astype(np.intp)
+    columns, owners = np.tile(chosen, outputs), np.repeat(np.arange(outputs), len(chosen))
+    matrix = X.data, X.indices.astype(np.int32), X.indptr.astype(np.int64)
+    ridge = np.where(columns == 12, 0.0, 0.25)
+    rows = RowCurvature(curvature, p if softmax else None)
+    model = ColumnModel(matrix, rows, columns, owners, ridge)
+    Z = np.hstack([X.toarray(), np.ones((200, 1))])[:, chosen]
+    blocks = [
+        [(Z.T * (curvature[k] * ((k == m) - softmax * p[m]))) @ Z for m in range(outputs)]
+        for k in range(outputs)
+    ]
+    return model, np.block(blocks) + np.diag(ridge), columns
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("damping", [0.0, 1.0])
+def test_sweeps_over_columns_minimise_the_model_of_the_matrix(rng, softmax, damping):
+    model, matrix, columns = column_model(rng, softmax)
+    np.testing.assert_allclose(model.diagonal, matrix.diagonal(), rtol=1e-12)
+    damped = matrix + damping * np.diag(matrix.diagonal())
+    gradient, l1 = rng.normal(size=len(columns)) * 3, np.where(columns == 12, 0.0, 1.0)
+    w = np.where(rng.random(len(columns)) < 0.5, 0.0, rng.normal(size=len(columns)))
+    if softmax:
+        gradient[columns == 12] -= gradient[columns == 12].mean()  # no step along a common shift
+    radius = 0.4 if damping else np.inf
+    d, decrease, reached = minimise_by_sweeps(model, gradient, w, l1, damping, 0.0, 1e-12, radius)
+    assert reached
+    value = gradient @ d + 0.5 * d @ damped @ d + l1 @ (np.abs(w + d) - np.abs(w))
+    np.testing.assert_allclose(decrease, -value, rtol=1e-10)
+    _, best, _ = minimise_model(
+        damped + 1e-12 * np.eye(len(w)), gradient, w, l1, 0.0, 1e-13, np.full(len(w), radius)
+    )
+    np.testing.assert_allclose(decrease, best, rtol=1e-8)
+    assert np.abs(d).max() <= radius * (1 + 1e-12)
+
+
+def test_sweeps_that_do_not_converge_say_so(rng):
+    model, _, columns = column_model(rng, False)
+    gradient, w = rng.normal(size=len(columns)), np.zeros(len(columns))
+    assert not minimise_by_sweeps(model, gradient, w, w, 0.0, 0.0, 0.0)[2]
 
 
 def test_steps_stay_within_the_trust_radius(rng):
