@@ -214,18 +214,33 @@ cdef inline real log1p_rest(real f, real t) noexcept nogil:
     return t * (f - z * (p * z + even))
 
 
-cdef inline real exp_rounded(real x) noexcept nogil:
-    """exp(x) for x <= 0: exp_nonpositive without the smaller part, in fewer operations. Error: 0.9 ULP."""
-    cdef real k, scale
+cdef inline real exp_split(real x, real* scale) noexcept nogil:
+    """r and a power of two, scale, with exp(x) = scale exp(r) for x <= 0, clamped as in exp_nonpositive."""
+    cdef real k
     if real is double:
         x = -746.0 if x < -746.0 else x
-        scale = power_of_two(x, &k)
-        x = (x - k * 0.693147180559663) - k * 2.8235290563031577e-13
+        scale[0] = power_of_two(x, &k)
+        return (x - k * 0.693147180559663) - k * 2.8235290563031577e-13
     else:
         x = <float>-104.5 if x < <float>-104.5 else x
-        scale = power_of_two(x, &k)
-        x = (x - k * <float>0.693145751953125) - k * <float>1.4286068203094173e-06
-    return (<real>1.0 + (x + exp_polynomial(x) * (x * x))) * scale
+        scale[0] = power_of_two(x, &k)
+        return (x - k * <float>0.693145751953125) - k * <float>1.4286068203094173e-06
+
+
+cdef inline void exp_join(real r, real scale, real* hi, real* lo) noexcept nogil:
+    """scale exp(r) as hi + lo, given r and scale by exp_split. Error of hi + lo: 0.5 ULP; of hi: 0.9 ULP."""
+    cdef real one
+    r = r + exp_polynomial(r) * (r * r)
+    one = <real>1.0 + r
+    hi[0] = one * scale
+    lo[0] = (r - (one - <real>1.0)) * scale
+
+
+cdef inline real exp_rounded(real x) noexcept nogil:
+    """exp(x) for x <= 0: exp_nonpositive without the smaller part, in fewer operations. Error: 0.9 ULP."""
+    cdef real scale
+    cdef real r = exp_split(x, &scale)
+    return (<real>1.0 + (r + exp_polynomial(r) * (r * r))) * scale
 
 
 cdef inline real times_exp(real y, real x) noexcept nogil:
@@ -382,19 +397,12 @@ cdef inline void compensated_add(real x, real* total, real* error) noexcept nogi
 
 
 cdef inline void reciprocal(real d, real d_lo, real* hi, real* lo) noexcept nogil:
-    """1 / (d + d_lo) as hi + lo.
-
-    In double the residual 1 - d hi is formed exactly from 26-bit halves (Dekker), which every build
-    can do; a mask splits the numbers because the compiler could fuse a multiplication.
-    """
-    cdef double wide, dh, dl, rh, rl
+    """1 / (d + d_lo) as hi + lo. In double the residual 1 - d hi is formed exactly."""
+    cdef double wide, p, p_lo
     if real is double:
         hi[0] = 1.0 / d
-        dh = as_double(double_bits(d) & <int64_t>-134217728)
-        rh = as_double(double_bits(hi[0]) & <int64_t>-134217728)
-        dl = d - dh
-        rl = hi[0] - rh
-        lo[0] = ((((1.0 - dh * rh) - dh * rl) - dl * rh) - dl * rl - d_lo * hi[0]) * hi[0]
+        two_product(d, hi[0], &p, &p_lo)
+        lo[0] = (((1.0 - p) - p_lo) - d_lo * hi[0]) * hi[0]
     else:
         wide = 1.0 / (<double>d + <double>d_lo)
         hi[0] = <float>wide

@@ -120,10 +120,27 @@ cdef inline void lane_costs(
 
 cdef inline void lane_exps(
     real* z, real* low, Py_ssize_t n, Py_ssize_t width, const real* top,
-    real* rest, real* error, real* ties,
 ) noexcept nogil:
-    """exp(z - top) as z + low. In each lane ties counts those that are 1; rest + error sums up the others."""
-    cdef real d, x, lo, total, lost, ones
+    """exp(z - top) as z + low.
+
+    Two loops, and a third for the sums: in one, a number is a longer chain of operations than the processor
+    can overlap.
+    """
+    cdef real d
+    cdef Py_ssize_t j, k
+    for k in range(n):
+        for j in range(width):
+            d = z[k * width + j] - top[j] if z[k * width + j] != top[j] else <real>0.0
+            z[k * width + j] = exp_split(d, &low[k * width + j])
+    for k in range(n * width):
+        exp_join(z[k], low[k], &z[k], &low[k])
+
+
+cdef inline void lane_sums(
+    const real* z, const real* low, Py_ssize_t n, Py_ssize_t width, real* rest, real* error, real* ties,
+) noexcept nogil:
+    """In each lane of lane_exps, ties counts the numbers that are 1; rest + error sums up the others."""
+    cdef real x, total, sum, lo, lost, ones
     cdef Py_ssize_t j, k
     for j in range(width):
         total = 0.0
@@ -131,14 +148,11 @@ cdef inline void lane_exps(
         ones = 0.0
         k = 0
         while True:
-            d = z[k * width + j] - top[j] if z[k * width + j] != top[j] else <real>0.0
-            exp_nonpositive(d, &x, &lo)
-            z[k * width + j] = x
-            low[k * width + j] = lo
+            x = z[k * width + j]
             ones = ones + (<real>0.0 if x != <real>1.0 else <real>1.0)
-            two_sum(total, x if x != <real>1.0 else <real>0.0, &d, &x)
-            total = d
-            lost = lost + (lo + x)
+            two_sum(total, x if x != <real>1.0 else <real>0.0, &sum, &lo)
+            total = sum
+            lost = lost + (low[k * width + j] + lo)
             k += 1
             if k == n:
                 break

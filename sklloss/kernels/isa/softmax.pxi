@@ -30,25 +30,26 @@ cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
     return -1
 
 
-cdef inline real normalise(
-    real rest, real error, real ties, real cost, real e, real e_low,
+cdef inline void normalise(
+    real* rest, real* error, real ties, real cost, real e, real e_low,
     real* others, real* others_low, real* inverse, real* inverse_low,
 ) noexcept nogil:
-    """The cross-entropy of a row, log(1 + S) + cost, and 1 / (1 + S) as inverse + inverse_low.
+    """1 / (1 + S) as inverse + inverse_low; rest + error becomes 1 + S.
 
     S is rest + error + ties - 1, and e + e_low is exp(z - m) of the row's code. others + others_low becomes
     the sum of that over all other classes: S where the code is a maximum (cost 0).
     """
     cdef real s, s_lo, d, d_lo, x, lo
-    two_sum(rest, ties - <real>1.0, &s, &s_lo)
-    s_lo = s_lo + error
+    two_sum(rest[0], ties - <real>1.0, &s, &s_lo)
+    s_lo = s_lo + error[0]
     two_sum(<real>1.0, s, &d, &d_lo)
     d_lo = d_lo + s_lo
     reciprocal(d, d_lo, inverse, inverse_low)
     two_sum(d, -e, &x, &lo)
     others[0] = s if cost == <real>0.0 else x
     others_low[0] = s_lo if cost == <real>0.0 else lo + (d_lo - e_low)
-    return log_sum(d, d_lo, inverse[0]) + cost
+    rest[0] = d
+    error[0] = d_lo
 
 
 cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
@@ -113,16 +114,19 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
             lane_costs(score, target, K, ROWS, top, cost, error)
             for r in range(ROWS):
                 cost[r] = cost[r] + (error[r] if cost[r] - cost[r] == <real>0.0 else <real>0.0)
-        lane_exps(score, low, K, ROWS, top, rest, error, ties)
+        lane_exps(score, low, K, ROWS, top)
+        lane_sums(score, low, K, ROWS, rest, error, ties)
         if hard:
             for r in range(n):
                 e[r] = score[code[r] * ROWS + r]
                 e_low[r] = low[code[r] * ROWS + r]
         for r in range(ROWS):
-            value[r] = normalise(
-                rest[r], error[r], ties[r], cost[r], e[r], e_low[r],
+            normalise(
+                &rest[r], &error[r], ties[r], cost[r], e[r], e_low[r],
                 &others[r], &others_low[r], &inverse[r], &inverse_low[r],
             )
+        for r in range(ROWS):
+            value[r] = log_sum(rest[r], error[r], inverse[r]) + cost[r]
         if loss != CROSS_ENTROPY:
             loss_of_codes(
                 loss, batch.parameter, ROWS, cost, e, others, others_low, inverse, inverse_low, value
@@ -225,8 +229,10 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
                 compensated_add(target[k] * x, &cost[k - whole], &error[k - whole])
             join_lanes(cost, error)
             x = cost[0] + (error[0] if cost[0] - cost[0] == <real>0.0 else <real>0.0)
-        lane_exps(z, low, steps, LANES, top, rest, error, ties)
-        lane_exps(last, last_low, 1, LANES, top, last_rest, last_error, last_ties)
+        lane_exps(z, low, steps, LANES, top)
+        lane_sums(z, low, steps, LANES, rest, error, ties)
+        lane_exps(last, last_low, 1, LANES, top)
+        lane_sums(last, last_low, 1, LANES, last_rest, last_error, last_ties)
         for j in range(K - whole):
             z[whole + j] = last[j]
             low[whole + j] = last_low[j]
@@ -239,9 +245,10 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
         if hard:
             e = z[code]
             e_low = low[code]
-        cost_of_row = normalise(
-            rest[0], error[0], ties[0], x, e, e_low, &others, &others_low, &inverse, &inverse_low
+        normalise(
+            &rest[0], &error[0], ties[0], x, e, e_low, &others, &others_low, &inverse, &inverse_low
         )
+        cost_of_row = log_sum(rest[0], error[0], inverse) + x
         if loss != CROSS_ENTROPY:
             loss_of_codes(
                 loss, batch.parameter, 1, &x, &e, &others, &others_low, &inverse, &inverse_low, &cost_of_row
@@ -373,7 +380,8 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
                 low = e + K + first
             for k in range(n):
                 e[first + k] = <double>z[first + k]
-            lane_exps(e + first, low, n // width, width, top, rests, errors, ties)
+            lane_exps(e + first, low, n // width, width, top)
+            lane_sums(e + first, low, n // width, width, rests, errors, ties)
             for j in range(width):
                 two_sum(rest, rests[j], &sum, &sum_lo)
                 rest = sum
