@@ -26,6 +26,9 @@ from sklloss.kernels.common import Event
 # How long a thread stays awake for the next job, or for the end of one. To fall asleep and wake up takes as
 # long as a pass over X of a small problem, and passes follow each other at shorter intervals than this.
 AWAKE_SECONDS = 1e-4
+# How long the caller takes from posting jobs to its own work without the GIL. A worker that asked for the GIL
+# before would fall asleep.
+POSTING_SECONDS = 8e-6
 
 _lock = threading.Lock()
 _workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "posted": Event()}
@@ -225,7 +228,7 @@ def _serve(jobs: "queue.SimpleQueue[_Job]", posted: Event) -> None:
             job.run("worker")
             count = posted.count()
             job = _next_job(jobs, job.done) or (
-                _next_job(jobs) if posted.soon(count, AWAKE_SECONDS, job.done) else None
+                _next_job(jobs) if posted.soon(count, AWAKE_SECONDS, job.done, POSTING_SECONDS) else None
             )
 
 

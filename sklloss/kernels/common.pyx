@@ -39,7 +39,7 @@ cdef extern from *:
         struct timespec start, now;
         clock_gettime(CLOCK_MONOTONIC, &start);
         do {
-            for (int turn = 0; turn < 32; turn++) {
+            for (int turn = 0; turn < 16; turn++) {
                 if (__atomic_load_n(count, __ATOMIC_ACQUIRE) != from)
                     return 1;
     #if defined(__x86_64__) || defined(__i386__)
@@ -101,10 +101,11 @@ cdef class Event:
     def happen(self):
         increment(&self.happened)
 
-    def soon(self, int count, double seconds, Event other=None):
+    def soon(self, int count, double seconds, Event other=None, double after=0.0):
         """Wait for the next time that it happens after ``count``; False if that takes longer.
 
-        An ``other`` event happens first, when the GIL is free for the thread that waits for it.
+        An ``other`` event happens first, when the GIL is free for the thread that waits for it. The GIL is
+        taken no sooner than ``after`` seconds after the event.
         """
         cdef int* others = &other.happened if other is not None else NULL
         cdef bint found
@@ -112,4 +113,6 @@ cdef class Event:
             if others != NULL:
                 increment(others)
             found = changes(&self.happened, count, seconds)
+            if found and after > 0.0:
+                changes(&self.happened, count_of(&self.happened), after)
         return found

@@ -50,20 +50,26 @@ cdef Call make_model(
     model.step = (width + 7) // 8 * 8
     model.pairs = data.outputs * (data.outputs + 1) // 2 if coupled else 0
     model.coupled, model.softmax = coupled, softmax
-    # what lies between the end of a row of z and the next stays 0
-    model.memory = <double*>calloc(
-        data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
-    )
-    if model.memory == NULL or not allocate(&model.work, block, data.outputs, False):
-        free(model.memory)
+    cdef bint allocated
+    # without the GIL, which a thread that is to share the work waits for
+    with nogil:
+        # what lies between the end of a row of z and the next stays 0
+        model.memory = <double*>calloc(
+            data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
+        )
+        allocated = model.memory != NULL and allocate(&model.work, block, data.outputs, False)
+        if not allocated:
+            free(model.memory)
+    if not allocated:
         raise MemoryError()
     model.zero = model.memory
     model.packed = model.zero + data.outputs
     model.curvature = model.packed + packed
     model.z = model.curvature + block * model.pairs
-    if width > data.features:
-        for i in range(z_rows):
-            model.z[i * model.step + data.features] = 1.0
+    with nogil:
+        if width > data.features:
+            for i in range(z_rows):
+                model.z[i * model.step + data.features] = 1.0
     return call
 
 
