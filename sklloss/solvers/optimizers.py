@@ -24,6 +24,10 @@ from sklloss.solvers.base import TrainingObjective
 # "adaptive" does not lower the learning rate below this.
 LOWEST_RATE = 1e-6
 
+# Steps for which bias corrections are computed at a time. Those of one epoch alone would cost a tenth of the
+# epoch of a small network.
+CORRECTED_STEPS = 1024
+
 # Arrays and plain numbers by name.
 State = dict[str, Any]
 
@@ -202,8 +206,22 @@ class SGD(Optimizer):
 def bias_corrections(done: int, steps: int, beta_1: float, beta_2: float) -> tuple[np.ndarray, np.ndarray]:
     """Adam's bias corrections for so many steps after the first ``done``.
 
-    Returns ``sqrt(1 - beta_2**t)`` and ``1 - beta_1**t``: the learning rate is multiplied by their quotient.
+    Returns ``sqrt(1 - beta_2**t)`` and ``1 - beta_1**t``, to be read only: the learning rate is multiplied by
+    their quotient.
     """
+    table, first = divmod(done, CORRECTED_STEPS)
+    if first + steps > CORRECTED_STEPS:
+        return _corrections(done, steps, beta_1, beta_2)
+    second_corrections, first_corrections = _table_of_corrections(table, beta_1, beta_2)
+    return second_corrections[first : first + steps], first_corrections[first : first + steps]
+
+
+@functools.lru_cache(maxsize=16)
+def _table_of_corrections(number: int, beta_1: float, beta_2: float) -> tuple[np.ndarray, np.ndarray]:
+    return _corrections(number * CORRECTED_STEPS, CORRECTED_STEPS, beta_1, beta_2)
+
+
+def _corrections(done: int, steps: int, beta_1: float, beta_2: float) -> tuple[np.ndarray, np.ndarray]:
     t = np.arange(done + 1, done + steps + 1, dtype=np.float64)
     return np.sqrt(1.0 - beta_2**t), 1.0 - beta_1**t
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from sklloss import MLPRegressor
-from sklloss.solvers.optimizers import SCHEDULES, cosine, one_cycle, schedule
+from sklloss.solvers.optimizers import (
+    CORRECTED_STEPS,
+    SCHEDULES,
+    bias_corrections,
+    cosine,
+    one_cycle,
+    schedule,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -200,3 +207,12 @@ def test_a_warm_up_is_a_share_of_the_training(value):
     X, y = data()
     with pytest.raises(ValueError, match="warmup_fraction must be in"):
         MLPRegressor(learning_rate="cosine", warmup_fraction=value).fit(X, y)
+
+
+def test_bias_corrections_are_those_of_each_step_wherever_they_begin():
+    for done in (0, 7, CORRECTED_STEPS - 3, CORRECTED_STEPS, 3 * CORRECTED_STEPS - 1, 10**6):
+        for steps in (1, 5, 2 * CORRECTED_STEPS):
+            t = np.arange(done + 1, done + steps + 1, dtype=float)
+            second, first = bias_corrections(done, steps, 0.9, 0.999)
+            np.testing.assert_allclose(second, np.sqrt(1.0 - 0.999**t), rtol=1e-12)
+            np.testing.assert_allclose(first, 1.0 - 0.9**t, rtol=1e-14)
