@@ -10,11 +10,11 @@ from pathlib import Path
 import problems
 import report
 import rivals
-from groups import command, gpu, kernels, linear, mlp, passes, table
+from groups import command, gpu, kernels, linear, mlp, passes, products, table
 from groups.session import Session
 
 GROUPS = {"table": table, "kernels": kernels, "passes": passes, "linear": linear, "mlp": mlp}
-GROUPS |= {"command": command, "gpu": gpu}
+GROUPS |= {"products": products, "command": command, "gpu": gpu}
 ALL = ("kernels", "passes", "linear", "mlp")  # what runs where nothing else is asked for
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -27,7 +27,7 @@ def parse(arguments):
         nargs="?",
         default="all",
         choices=[*GROUPS, "all"],
-        help="all: all but table, command and gpu, the default",
+        help="all: all but table, products, command and gpu, the default",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)"
