@@ -91,7 +91,7 @@ def counted():
     from sklloss.objectives.network import NumpyNetworkObjective
     from sklloss.objectives.numpy_passes import NumPyPasses
 
-    found, works = collections.Counter(), []
+    found, works = [], []
     places = [(NumPyPasses, name, cost) for name, cost in PASSES.items()]
     places.append((NumpyNetworkObjective, "epoch", _epoch))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
@@ -102,7 +102,7 @@ def counted():
     finally:
         for owner, name, method in before:
             setattr(owner, name, method)
-        for work, often in found.items():
+        for work, often in collections.Counter(found).items():
             works.append(Work(work.flops, work.bytes, work.dtype, work.times * often, work.threads))
 
 
@@ -117,7 +117,7 @@ def _wrapped(method, cost, found):
         given = signature.bind(self, *args, **keywords).arguments
         work = cost(self, given, result)
         if work is not None:
-            found[work] += 1
+            found.append(work)  # by any thread
         return result
 
     return counting

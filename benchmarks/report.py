@@ -152,7 +152,7 @@ def the_table(document):
     lines = []
     for (problem, target), these in _questions(document["rows"]).items():
         ours = _ours(these)
-        theirs = [row for row in these if row["rival"] != OURS]
+        theirs = [row for row in these if row is not ours]
         best = min(_timed(theirs), key=lambda row: row["seconds"], default=None)
         over = max((row["over"] for row in theirs if row.get("over")), default=None)
         named, ratio = _named(best), _ratio(best)

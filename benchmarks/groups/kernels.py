@@ -9,8 +9,8 @@ import reference
 from groups.session import OURS, finish
 
 
-def _turn(session, name, rival, way, least):
-    return lambda _: session.time(rival, name, way, None, number=3, least=least, limit=60.0)
+def _turn(session, name, rival, way, number, least):
+    return lambda _: session.time(rival, name, way, None, number=number, least=least, limit=60.0)
 
 
 def run(session):
@@ -18,14 +18,14 @@ def run(session):
         one(session, spec)
 
 
-def one(session, spec):
+def one(session, spec, *, number=3):
     """The rows of one problem, a loss or a pass over X."""
     case = session.problem(spec)
     if case is None:
         return
     entrants = session.entrants(spec.name)
     least = 0.05 if session.quick or session.against else 0.15
-    turns = {key: _turn(session, spec.name, *key, least) for key in entrants}
+    turns = {key: _turn(session, spec.name, *key, number, least) for key in entrants}
     session.say(f"{spec.name}: {', '.join(f'{rival} {way}' for rival, way in entrants)}")
     rounds = session.options["repeat"] or (5 if session.quick else 9)
     measure.alternate(turns, 1, {})  # warms caches and pools up

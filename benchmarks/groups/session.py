@@ -129,7 +129,7 @@ class Session:
             if not self.takes_part(name):
                 continue
             ways = getattr(worker.rival, what)(problem, self.options)
-            if self.against and name == OURS:
+            if name == OURS and self.against and OURS not in self.against:
                 ways = ways[:1]
             found += [(name, way) for way in ways]
             if ways:
@@ -145,7 +145,7 @@ class Session:
         for rival, worker in workers:
             try:
                 ways = worker.ask("ways", name)
-                if self.against and rival == OURS:
+                if rival == OURS and self.against and OURS not in self.against:
                     ways = ways[:1]
                 found += [(rival, way) for way in ways]
             except measure.RivalError as error:
