@@ -87,6 +87,7 @@ class NumPyPasses(Passes):
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
         self._buffers: dict[str, NDArray[Any]] = {}
+        self._chunks: dict[int, tuple[Indices, int]] = {}  # of gradient passes
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
         # class codes become 0/1 targets for a loss that is not over classes
         expand = data.codes is not None and loss.target != "classes"
@@ -466,8 +467,12 @@ class NumPyPasses(Passes):
 
     def _gradient_chunks(self, w: NDArray[Any], scores: int) -> tuple[Indices, int]:
         """Chunk boundaries, and rows per block for so many scores at least, of a pass with coefficients."""
-        block = max(self._block_rows(), -(-scores // self.outputs))
-        return self._chunk_bounds(self._row_numbers * self.outputs, w.size, block), block
+        found = self._chunks.get(scores)
+        if found is None:
+            block = max(self._block_rows(), -(-scores // self.outputs))
+            bounds = self._chunk_bounds(self._row_numbers * self.outputs, w.size, block)
+            found = self._chunks[scores] = bounds, block
+        return found
 
     def _total(self, sums: Floats) -> Floats:
         """The sum of the chunks' losses."""

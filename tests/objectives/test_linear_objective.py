@@ -288,7 +288,8 @@ def test_a_loss_without_a_kernel_has_the_passes_of_its_kernel(
 ):
     # blocks smaller than the data, so that there are several
     monkeypatch.setattr(numpy_passes, "PYTHON_ROWS", 32)
-    monkeypatch.setattr(numpy_passes, "BLOCK_BYTES", 1)
+    for bound in ("BLOCK_BYTES", "SMALL_BLOCK_BYTES", "WIDE_BLOCK_BYTES", "BLOCK_SCORES"):
+        monkeypatch.setattr(numpy_passes, bound, 1)
     X, loss, values, codes, weight, p = data(kind, weights, dtype)
     plain = PlainCrossEntropy() if kind.startswith("softmax") else PlainLogLoss()
     ours, theirs = (
