@@ -30,7 +30,7 @@ cdef void take_rows(Plan* plan) noexcept nogil:
     plan.x = plan.active[0]
     plan.x_step = features
     # reading a number from memory takes about as long as 40 multiplications
-    run_step(plan, GATHER, 0, task_count(40.0 * work.rows * features, work.rows))
+    run_step(plan, GATHER, 0, task_count(40.0 * work.rows * features, work.rows, 1))
 
 
 cdef void forward(Plan* plan) noexcept nogil:
@@ -42,7 +42,9 @@ cdef void forward(Plan* plan) noexcept nogil:
         outputs = plan.widths[layer + 1]
         tasks = 1
         if outputs > 1 and not (layer == 0 and plan.input.sparse):
-            tasks = task_count(<double>plan.current.rows * inputs * outputs, outputs)
+            tasks = task_count(
+                <double>plan.current.rows * inputs * outputs, outputs, columns_unit(plan)
+            )
         run_step(plan, FORWARD, layer, tasks)
 
 
@@ -76,10 +78,14 @@ cdef void backward(Plan* plan, void* delta) noexcept nogil:
                 plan.delta[layer] if layer else NULL, rows, inputs,
             )
         if layer:
-            run_step(plan, DELTA, layer, task_count(<double>rows * inputs * outputs, inputs))
+            run_step(
+                plan, DELTA, layer, task_count(<double>rows * inputs * outputs, inputs, columns_unit(plan))
+            )
     for layer in range(plan.layers):
         inputs = plan.widths[layer]
-        plan.tasks[layer] = task_count((<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs)
+        plan.tasks[layer] = task_count(
+            (<double>rows + 8.0) * inputs * plan.widths[layer + 1], inputs, rows_unit(plan)
+        )
         tasks += plan.tasks[layer]
     run_step(plan, GRADIENT, 0, tasks)
     if work.step != NULL:

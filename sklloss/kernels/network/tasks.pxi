@@ -113,13 +113,12 @@ cdef extern from *:
 
 cdef enum:
     MAX_TASKS = 8                   # per step, and per gradient of a layer
-    TASK_UNITS = 32                 # tasks begin at multiples of so many units: whole panels of gemm.h
+    BLAS_UNITS = 32                 # tasks begin at multiples of so many units where BLAS multiplies
     STRIP_NUMBERS = 8192            # numbers of a gradient that the optimiser uses while they are in cache
 
 cdef double MIN_SHARED_WORK = 1e6   # multiplications of a step that is worth sharing: some 20 us
 cdef double TASK_WORK = 8e6         # multiplications per task, if there are more than two
 cdef size_t PREFETCH_BYTES = 1 << 20  # bytes of the next batch that are prefetched
-cdef double MIN_TILED_WORK = 1e6    # multiplications of a build's matrix product: BLAS is faster below
 
 
 cdef enum Kind:
@@ -193,23 +192,36 @@ cdef struct Plan:
     WorkSharing work_sharing
 
 
-cdef Py_ssize_t task_count(double work, Py_ssize_t size) noexcept nogil:
-    """The number of tasks to split ``size`` units into, for a number of multiplications."""
+cdef Py_ssize_t task_count(double work, Py_ssize_t size, Py_ssize_t unit) noexcept nogil:
+    """The number of tasks to split ``size`` units into, for a number of multiplications.
+
+    Tasks begin at multiples of ``unit`` and have two of them or more.
+    """
     cdef Py_ssize_t tasks = 1
     if work >= MIN_SHARED_WORK:
         tasks = 2
         while tasks < MAX_TASKS and work >= 2 * tasks * TASK_WORK:
             tasks *= 2
-    while tasks > 1 and size < TASK_UNITS * tasks:
+    while tasks > 1 and size < 2 * unit * tasks:
         tasks //= 2
     return tasks
 
 
-cdef Py_ssize_t task_start(Py_ssize_t size, Py_ssize_t k, Py_ssize_t tasks) noexcept nogil:
+cdef Py_ssize_t task_start(Py_ssize_t size, Py_ssize_t k, Py_ssize_t tasks, Py_ssize_t unit) noexcept nogil:
     """The first unit of a task."""
     if k == tasks:
         return size
-    return (size * k // tasks + TASK_UNITS // 2) // TASK_UNITS * TASK_UNITS
+    return (size * k // tasks + unit // 2) // unit * unit
+
+
+cdef inline Py_ssize_t columns_unit(Plan* plan) noexcept nogil:
+    """Tasks over the columns of a product begin at multiples of this: whole panels of gemm.h."""
+    return plan.kernels.panel if plan.kernels.panel else BLAS_UNITS
+
+
+cdef inline Py_ssize_t rows_unit(Plan* plan) noexcept nogil:
+    """Tasks over the rows of a product begin at multiples of this: whole tiles of gemm.h."""
+    return plan.kernels.tile_rows if plan.kernels.panel else BLAS_UNITS
 
 
 cdef inline char* at(const Plan* plan, const void* numbers, Py_ssize_t k) noexcept nogil:
@@ -217,18 +229,12 @@ cdef inline char* at(const Plan* plan, const void* numbers, Py_ssize_t k) noexce
     return <char*>numbers + k * plan.item
 
 
-cdef inline bint use_tiled_product(Plan* plan, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
-    """Whether to use the build's matrix product: not for small ones, or if columns fill no panel."""
-    cdef double work = <double>rows * <double>n * <double>k
-    cdef const LayerKernels* kernels = plan.kernels
-    return kernels.panel != 0 and work >= MIN_TILED_WORK and n >= kernels.panel and rows >= kernels.tile_rows
-
-
 cdef inline bint use_tiled_outer(Plan* plan, Py_ssize_t layer) noexcept nogil:
-    """Whether the gradient of a weight matrix is computed by the build's matrix product."""
-    if layer == 0 and plan.input.sparse:
-        return False
-    return use_tiled_product(plan, plan.current.rows, plan.widths[layer + 1], plan.widths[layer])
+    """Whether the gradient of a weight matrix is computed by the build's matrix product.
+
+    A layer of one output and sparse rows have loops of their own.
+    """
+    return plan.kernels.panel != 0 and plan.widths[layer + 1] > 1 and (layer > 0 or not plan.input.sparse)
 
 
 cdef void blas_product(
@@ -248,7 +254,7 @@ cdef inline void product(
 ) noexcept nogil:
     """c (rows, n) = a b for a (rows, k) and b (k, n) by ldc, or b (n, k) if transposed."""
     cdef Py_ssize_t ldb = k if transposed else ldc
-    if use_tiled_product(plan, rows, n, k):
+    if plan.kernels.panel != 0:
         plan.kernels.product(a, lda, b, ldb, transposed, c, ldc, rows, n, k)
     else:
         # to BLAS, whose matrices are column-major, this is the product of the transposes
@@ -268,8 +274,8 @@ cdef void gather_rows(Plan* plan, Py_ssize_t task) noexcept nogil:
     cdef const Work* work = &plan.current
     cdef const Input* data = &plan.input
     cdef Py_ssize_t features = plan.widths[0], i, row
-    cdef Py_ssize_t low = task_start(work.rows, task, work.tasks)
-    cdef Py_ssize_t high = task_start(work.rows, task + 1, work.tasks)
+    cdef Py_ssize_t low = task_start(work.rows, task, work.tasks, 1)
+    cdef Py_ssize_t high = task_start(work.rows, task + 1, work.tasks, 1)
     cdef const char* source
     cdef char* out = at(plan, plan.active[0], low * features)
     for i in range(low, high):
@@ -290,8 +296,9 @@ cdef void forward_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     cdef const LayerKernels* kernels = plan.kernels
     cdef Py_ssize_t layer = work.layer, rows = work.rows, i
     cdef Py_ssize_t inputs = plan.widths[layer], outputs = plan.widths[layer + 1]
-    cdef Py_ssize_t low = task_start(outputs, task, work.tasks)
-    cdef Py_ssize_t width = task_start(outputs, task + 1, work.tasks) - low
+    cdef Py_ssize_t unit = columns_unit(plan)
+    cdef Py_ssize_t low = task_start(outputs, task, work.tasks, unit)
+    cdef Py_ssize_t width = task_start(outputs, task + 1, work.tasks, unit) - low
     cdef const void* coef = at(plan, work.parameters, plan.coef_at[layer])
     cdef const void* bias = at(plan, work.parameters, plan.bias_at[layer] + low)
     cdef const void* x = plan.active[layer] if layer else plan.x
@@ -321,8 +328,9 @@ cdef void delta_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     cdef const Work* work = &plan.current
     cdef Py_ssize_t layer = work.layer, rows = work.rows, i
     cdef Py_ssize_t inputs = plan.widths[layer], outputs = plan.widths[layer + 1]
-    cdef Py_ssize_t low = task_start(inputs, task, work.tasks)
-    cdef Py_ssize_t width = task_start(inputs, task + 1, work.tasks) - low
+    cdef Py_ssize_t unit = columns_unit(plan)
+    cdef Py_ssize_t low = task_start(inputs, task, work.tasks, unit)
+    cdef Py_ssize_t width = task_start(inputs, task + 1, work.tasks, unit) - low
     cdef const void* coef = at(plan, work.parameters, plan.coef_at[layer] + low * outputs)
     cdef void* below = at(plan, plan.delta[layer], low)
     cdef void* bias = at(plan, plan.gradient, plan.bias_at[layer - 1] + low)
@@ -376,8 +384,8 @@ cdef void tiled_gradient(Plan* plan, Py_ssize_t layer, Py_ssize_t task, double* 
     """
     cdef const Work* work = &plan.current
     cdef Py_ssize_t inputs = plan.widths[layer], outputs = plan.widths[layer + 1]
-    cdef Py_ssize_t low = task_start(inputs, task, plan.tasks[layer])
-    cdef Py_ssize_t high = task_start(inputs, task + 1, plan.tasks[layer])
+    cdef Py_ssize_t low = task_start(inputs, task, plan.tasks[layer], rows_unit(plan))
+    cdef Py_ssize_t high = task_start(inputs, task + 1, plan.tasks[layer], rows_unit(plan))
     cdef Py_ssize_t tile_rows = plan.kernels.tile_rows
     cdef Py_ssize_t strip = max(1, <Py_ssize_t>STRIP_NUMBERS // (tile_rows * outputs)) * tile_rows
     cdef Py_ssize_t m, first
@@ -427,8 +435,8 @@ cdef void gradient_rows(Plan* plan, Py_ssize_t task) noexcept nogil:
     if use_tiled_outer(plan, layer):
         tiled_gradient(plan, layer, task, squares)
         return
-    low = task_start(inputs, task, plan.tasks[layer])
-    high = task_start(inputs, task + 1, plan.tasks[layer])
+    low = task_start(inputs, task, plan.tasks[layer], rows_unit(plan))
+    high = task_start(inputs, task + 1, plan.tasks[layer], rows_unit(plan))
     first = plan.coef_at[layer] + low * outputs
     if outputs != 1 and not (layer == 0 and plan.input.sparse):
         blas_product(
