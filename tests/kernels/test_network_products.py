@@ -45,7 +45,9 @@ def test_products_are_those_of_numpy(build, dtype, rng):
         assert_product(out, a, b)
         # each sum is added in one order, whatever the tiles
         np.testing.assert_array_equal(network_kernels.multiply(table, a, b.T.copy(), transposed=True), out)
-        np.testing.assert_array_equal(network_kernels.multiply_outer(table, a.T.copy(), b), out)
+        for packed in (True, False):
+            outer = network_kernels.multiply_outer(table, a.T.copy(), b, packed=packed)
+            np.testing.assert_array_equal(outer, out)
 
 
 @pytest.mark.parametrize("build", BUILDS)

@@ -23,6 +23,9 @@ from sklloss.kernels.network.types cimport (
     step_kernel,
 )
 
+cdef enum:
+    MAX_PANEL_BYTES = 128
+
 include "tasks.pxi"
 include "passes.pxi"
 
@@ -172,10 +175,13 @@ cdef class Network:
         return self.plan.coefs
 
     cdef char* _allocate(self, list store, Py_ssize_t count, size_t size) except? NULL:
-        """Zeroed memory, aligned to a cache line, that lives as long as the list; NULL if ``count`` is 0."""
+        """Zeroed memory, aligned to a cache line, that lives as long as the list; NULL if ``count`` is 0.
+
+        After it comes as much as a panel of gemm.h may read beyond a row.
+        """
         if count == 0:
             return NULL
-        block = bytearray(count * size + 64)
+        block = bytearray(count * size + 64 + MAX_PANEL_BYTES)
         store.append(block)
         cdef size_t address = <size_t>PyByteArray_AS_STRING(block)
         return <char*>((address + 63) & ~<size_t>63)
@@ -466,20 +472,24 @@ def multiply(layers, a, b, bint transposed=False):
     return out
 
 
-def multiply_outer(layers, a, b, out=None):
-    """a.T @ b, added to ``out`` if that is given."""
+def multiply_outer(layers, a, b, out=None, bint packed=True):
+    """a.T @ b, added to ``out`` if that is given; b is packed, or read in place."""
     cdef const LayerKernels* kernels = layers_of(layers)
     cdef bint single = a.dtype == np.float32, add = out is not None
+    cdef Py_ssize_t k = len(b), n = b.shape[1]
+    cdef void* memory
     if not has_products(layers):
         raise ValueError("this build has no matrix products")
-    packed = np.empty((len(b), (b.shape[1] + kernels.panel - 1) // kernels.panel * kernels.panel), a.dtype)
-    out = np.empty((a.shape[1], b.shape[1]), a.dtype) if out is None else out.copy()
-    kernels.pack(
-        address(b, single, b.shape, "b"), b.shape[1], len(b), b.shape[1],
-        address(packed, single, packed.shape, "packed"),
-    )
+    # where b is not packed there is memory of a panel after it
+    panels = np.zeros(k * ((n + kernels.panel - 1) // kernels.panel * kernels.panel) + kernels.panel, a.dtype)
+    memory = address(panels, single, panels.shape, "panels")
+    out = np.empty((a.shape[1], n), a.dtype) if out is None else out.copy()
+    if packed:
+        kernels.pack(address(b, single, b.shape, "b"), n, k, n, memory)
+    else:
+        panels[: b.size] = b.reshape(-1)
     kernels.outer(
-        address(a, single, a.shape, "a"), a.shape[1], address(packed, single, packed.shape, "packed"),
-        address(out, single, out.shape, "out"), b.shape[1], a.shape[1], b.shape[1], len(a), add, NULL,
+        address(a, single, a.shape, "a"), a.shape[1], memory, 0 if packed else n,
+        address(out, single, out.shape, "out"), n, a.shape[1], n, k, add, NULL,
     )
     return out

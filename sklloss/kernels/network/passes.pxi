@@ -61,7 +61,7 @@ cdef void backward(Plan* plan, void* delta) noexcept nogil:
     plan.identity.backward(
         delta, plan.active[plan.layers], at(plan, plan.gradient, plan.bias_at[last]), rows, outputs
     )
-    if use_tiled_outer(plan, last):
+    if must_pack(plan, last):
         kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])
     for layer in range(last, -1, -1):
         inputs = plan.widths[layer]

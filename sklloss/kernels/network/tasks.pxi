@@ -237,6 +237,12 @@ cdef inline bint use_tiled_outer(Plan* plan, Py_ssize_t layer) noexcept nogil:
     return plan.kernels.panel != 0 and plan.widths[layer + 1] > 1 and (layer > 0 or not plan.input.sparse)
 
 
+cdef inline bint must_pack(Plan* plan, Py_ssize_t layer) noexcept nogil:
+    """Whether the gradient of a weight matrix needs the deltas of its outputs in panels."""
+    cdef Py_ssize_t size = plan.current.rows * plan.widths[layer + 1] * plan.item
+    return use_tiled_outer(plan, layer) and size > plan.kernels.in_place
+
+
 cdef void blas_product(
     bint single, char* ta, char* tb, int m, int n, int k, const void* a, int lda, const void* b, int ldb,
     bint add, void* c, int ldc,
@@ -345,7 +351,7 @@ cdef void delta_units(Plan* plan, Py_ssize_t task) noexcept nogil:
             plan.activation.backward(
                 at(plan, below, i * inputs), at(plan, active, i * inputs), bias, 1, width
             )
-    if use_tiled_outer(plan, layer - 1):
+    if must_pack(plan, layer - 1):
         plan.kernels.pack(below, inputs, rows, width, at(plan, plan.packed[layer], low * rows))
 
 
@@ -389,6 +395,7 @@ cdef void tiled_gradient(Plan* plan, Py_ssize_t layer, Py_ssize_t task, double* 
     cdef Py_ssize_t tile_rows = plan.kernels.tile_rows
     cdef Py_ssize_t strip = max(1, <Py_ssize_t>STRIP_NUMBERS // (tile_rows * outputs)) * tile_rows
     cdef Py_ssize_t m, first
+    cdef bint packed = must_pack(plan, layer)
     cdef const void* x = plan.active[layer] if layer else plan.x
     cdef char* scratch = at(plan, plan.gradient, plan.coef_at[layer] + low * outputs)
     cdef char* gradient
@@ -410,8 +417,9 @@ cdef void tiled_gradient(Plan* plan, Py_ssize_t layer, Py_ssize_t task, double* 
             if work.first_block:
                 gradient = scratch
         plan.kernels.outer(
-            at(plan, x, low), inputs if layer else plan.x_step, plan.packed[layer + 1], gradient, outputs, m,
-            outputs, work.rows, not work.first_block, &prefetch if work.step != NULL else NULL,
+            at(plan, x, low), inputs if layer else plan.x_step,
+            plan.packed[layer + 1] if packed else plan.delta[layer + 1], 0 if packed else outputs, gradient,
+            outputs, m, outputs, work.rows, not work.first_block, &prefetch if work.step != NULL else NULL,
         )
         if work.step != NULL:
             # the step indexes the gradient from the first parameter

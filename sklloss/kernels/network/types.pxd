@@ -72,10 +72,11 @@ ctypedef void (*product_kernel)(
 ctypedef void (*pack_kernel)(
     const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out
 ) noexcept nogil
-# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n) in panels; prefetch may be NULL
+# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n): in panels if ldb is 0, else with memory to read of a
+# panel after the last row; prefetch may be NULL
 ctypedef void (*outer_kernel)(
-    const void* a, Py_ssize_t lda, const void* packed, void* c, Py_ssize_t ldc, Py_ssize_t m, Py_ssize_t n,
-    Py_ssize_t k, bint add, Prefetch* prefetch
+    const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, void* c, Py_ssize_t ldc, Py_ssize_t m,
+    Py_ssize_t n, Py_ssize_t k, bint add, Prefetch* prefetch
 ) noexcept nogil
 
 # Rows of a CSR matrix
@@ -111,6 +112,7 @@ cdef struct LayerKernels:
     # Columns of a panel and rows of a tile. panel is 0 if this build has no matrix products and uses BLAS.
     Py_ssize_t panel
     Py_ssize_t tile_rows
+    Py_ssize_t in_place      # bytes of a matrix that need not be packed
     product_kernel product
     pack_kernel pack
     outer_kernel outer
