@@ -490,6 +490,6 @@ def multiply_outer(layers, a, b, out=None, bint packed=True):
         panels[: b.size] = b.reshape(-1)
     kernels.outer(
         address(a, single, a.shape, "a"), a.shape[1], memory, 0 if packed else n,
-        address(out, single, out.shape, "out"), n, a.shape[1], n, k, add, NULL,
+        address(out, single, out.shape, "out"), a.shape[1], n, k, add, NULL,
     )
     return out

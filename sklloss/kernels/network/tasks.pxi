@@ -419,7 +419,7 @@ cdef void tiled_gradient(Plan* plan, Py_ssize_t layer, Py_ssize_t task, double* 
         plan.kernels.outer(
             at(plan, x, low), inputs if layer else plan.x_step,
             plan.packed[layer + 1] if packed else plan.delta[layer + 1], 0 if packed else outputs, gradient,
-            outputs, m, outputs, work.rows, not work.first_block, &prefetch if work.step != NULL else NULL,
+            m, outputs, work.rows, not work.first_block, &prefetch if work.step != NULL else NULL,
         )
         if work.step != NULL:
             # the step indexes the gradient from the first parameter

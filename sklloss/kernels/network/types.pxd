@@ -75,8 +75,8 @@ ctypedef void (*pack_kernel)(
 # c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n): in panels if ldb is 0, else with memory to read of a
 # panel after the last row; prefetch may be NULL
 ctypedef void (*outer_kernel)(
-    const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, void* c, Py_ssize_t ldc, Py_ssize_t m,
-    Py_ssize_t n, Py_ssize_t k, bint add, Prefetch* prefetch
+    const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, void* c, Py_ssize_t m, Py_ssize_t n,
+    Py_ssize_t k, bint add, Prefetch* prefetch
 ) noexcept nogil
 
 # Rows of a CSR matrix
