@@ -72,7 +72,7 @@ ctypedef void (*product_kernel)(
 ctypedef void (*pack_kernel)(
     const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out
 ) noexcept nogil
-# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n): in panels if ldb is 0, else with memory to read of a
+# c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n): in panels if ldb is 0, else with memory of one
 # panel after the last row; prefetch may be NULL
 ctypedef void (*outer_kernel)(
     const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, void* c, Py_ssize_t m, Py_ssize_t n,
