@@ -5,22 +5,30 @@ The conjugate gradients of several systems side by side: what they do between tw
 
 import numpy as np
 
+from cython cimport floating as real
 from libc.math cimport fabs, sqrt
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
-from scipy.linalg.cython_lapack cimport dpotrs
+from scipy.linalg.cython_lapack cimport dpotrs, spotrs
+
+
+cdef enum:
+    HISTORY = 64  # products that are remembered
 
 
 cdef class SystemProgress:
     """How far several independent systems have come, and the rule by which each of them ends.
 
-    Each product lowers the quadratic. What is left is taken for as many times the last decrease as there
-    were products (Nash and Sofer): a measure that, unlike the residual, does not depend on how good the
-    preconditioner is. It may be ``loosest`` of what has been lowered, the closer to the end the less: the
-    fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too much.
-    One small decrease may be an accident of the spectrum; two in a row are taken for the end. So is a
-    residual of mere rounding, ``floor`` times the ``first``: to go on would follow it along directions that
-    do not matter.
+    Each product lowers the quadratic. Two estimates tell what is left to gain. One takes as many times the
+    last decrease as there were products (Nash and Sofer): it does not depend on how good the preconditioner
+    is, but one small decrease may be an accident of the spectrum, so two in a row are needed. The other
+    takes the residual as the preconditioner sees it, times the most by which that has turned out to
+    underestimate what was gained later; it is trusted where the first is no more than ``trust`` times as much.
+
+    A system ends where either is at most ``loosest`` of what has been lowered, the closer to the end the
+    less: the fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too
+    much. It also ends at a residual of mere rounding, ``floor`` times the ``first``: to go on would follow it
+    along directions that do not matter.
 
     Parameters
     ----------
@@ -30,29 +38,47 @@ cdef class SystemProgress:
         The value of the objective, and how far from its minimum it may end.
     running, reached : ndarray of bool of shape (systems,)
         Which systems still run, and which are solved well enough. They change in place.
-    loosest, closest, floor : float
+    excess : ndarray of shape (systems,)
+        Filled with the most, and at least 1, by which a residual underestimated what was left.
+    loosest, closest, floor, trust : float
     """
 
     cdef const double[::1] first, size, gap
     cdef double[::1] rz, decrease, lowered
+    cdef double[:, :, ::1] history  # of each system: the residual's measure and what had been lowered
+    cdef double[::1] excess
     cdef unsigned char[::1] running, reached, before
-    cdef double loosest, closest, floor
+    cdef double loosest, closest, floor, trust
 
-    def __init__(self, first, size, gap, running, reached, double loosest, double closest, double floor):
+    def __init__(
+        self, first, size, gap, running, reached, excess, double loosest, double closest, double floor,
+        double trust,
+    ):
+        self.excess = excess
+        self.history = np.empty((len(first), HISTORY, 2))
         self.first, self.size, self.gap = first, size, gap
         self.rz, self.decrease, self.lowered = first.copy(), np.zeros(len(first)), np.zeros(len(first))
         self.running, self.reached, self.before = running, reached, np.zeros(len(first), dtype=bool)
-        self.loosest, self.closest, self.floor = loosest, closest, floor
+        self.loosest, self.closest, self.floor, self.trust = loosest, closest, floor, trust
 
     cdef bint ends(self, Py_ssize_t b, double newer, Py_ssize_t products) noexcept nogil:
         """Whether a system ends, with the residual ``newer`` times its preconditioned self."""
-        cdef double left, share
-        cdef bint small
+        cdef double enough, share
+        cdef bint small, close
+        cdef Py_ssize_t j, k = min(products, HISTORY) - 1
+        cdef double* past = &self.history[b, 0, 0]
+        past[2 * k] = self.rz[b]
+        past[2 * k + 1] = self.lowered[b]
         self.lowered[b] += self.decrease[b]
-        left = products * self.decrease[b]
+        self.excess[b] = 1.0
+        for j in range(k + 1):
+            self.excess[b] = max(self.excess[b], 2.0 * (self.lowered[b] - past[2 * j + 1]) / past[2 * j])
         share = min(self.loosest, sqrt(sqrt(min(self.lowered[b], self.size[b]) / self.size[b])))
-        small = left <= share * self.lowered[b] or left <= self.closest * self.gap[b]
-        if (small and self.before[b]) or newer <= self.floor * self.first[b]:
+        enough = max(share * self.lowered[b], self.closest * self.gap[b])
+        small = products * self.decrease[b] <= enough
+        close = products > 1 and self.excess[b] * newer <= enough
+        close = close and products * self.decrease[b] <= self.trust * enough
+        if (small and self.before[b]) or close or newer <= self.floor * self.first[b]:
             self.reached[b] = True
         self.before[b] = small
         return self.reached[b] or not newer > 0.0
@@ -145,19 +171,23 @@ def settle(
     return some
 
 
-def solve_blocks(const double[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):
+def solve_blocks(const real[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):
     """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order."""
     cdef Py_ssize_t k, j
     cdef int n = <int>units.shape[1], one = 1, failed = 0
+    cdef real[::1] part = np.empty(units.shape[1], np.float32 if real is float else np.float64)
     solution = np.empty((units.shape[0], units.shape[1]))
     cdef double[:, ::1] d = solution
     with nogil:
         for k in range(units.shape[0]):
             for j in range(n):
-                d[k, j] = x[k, j] / units[k, j]
-            dpotrs(b"U", &n, &one, <double*>&factors[k, 0, 0], &n, &d[k, 0], &n, &failed)
+                part[j] = <real>(x[k, j] / units[k, j])
+            if real is float:
+                spotrs(b"U", &n, &one, <float*>&factors[k, 0, 0], &n, &part[0], &n, &failed)
+            else:
+                dpotrs(b"U", &n, &one, <double*>&factors[k, 0, 0], &n, &part[0], &n, &failed)
             for j in range(n):
-                d[k, j] /= units[k, j]
+                d[k, j] = part[j] / units[k, j]
     return solution
 
 

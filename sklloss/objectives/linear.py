@@ -31,6 +31,11 @@ LEAST_PARAMETERS = 32
 COSTLY_WORK = 1 << 23
 # Numbers in X times problems from which the passes over X dominate the cost of a fit.
 LARGE_X = 1 << 21
+# Numbers of a Hessian's block that take as long as a number of a product.
+PRODUCT_WORK = 8
+# A local preconditioner is made from a sample of the rows: about as many as cost this many products, but at
+# least so many for each column that its blocks are not those of the sample alone, and not more than suffice.
+BLOCK_PRODUCTS, LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 16, 4, 256
 # Most parameters in a subset whose Hessian is built. For a dense X, the Hessian must also have at most
 # SUBSET_NUMBERS numbers per coefficient, or take at most SUBSET_WORK multiplications: products are cheaper
 # otherwise.
@@ -96,6 +101,8 @@ class LinearObjective:
         self.residual_floor: float = self.noise**2 / self.small_ridge
         # Whether `value_and_gradient` is as precise as `hessian`, which computes in float64.
         self.exact_gradient: bool = passes.dtype == np.float64
+        # Whether the preconditioner has the correlations of the columns.
+        self.close_preconditioner: bool = passes.width <= WIDEST_GRAM
         # Whether a Hessian costs much more than a gradient, and both more than the overhead of a pass.
         self.costly_hessian: bool = (
             passes.n * passes.width * self.size * self.problems > COSTLY_WORK and self.size >= 8
@@ -413,16 +420,36 @@ class LinearObjective:
         block may become nearly singular, and its inverse would then affect all outputs. None if a factor
         for each output would cost more than it saves.
         """
-        if self.passes.width > WIDEST_BLOCKS:
-            return None
+        passes, step = self._curvature_sample
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
-        _, _, blocks = self.passes.hessian(self.coef(point), coupled=False)
-        solve = self._block_solver(blocks)
+        if passes.width <= WIDEST_BLOCKS:
+            blocks = passes.hessian(self.coef(point), coupled=False)[2]
+            blocks *= step
+            diagonal = np.einsum("bii->bi", blocks).copy()
+            solve = self._block_solver(blocks)
+        else:
+            one = passes.output_hessians(self.coef(point)) if passes.width <= WIDEST_GRAM else None
+            if one is None:
+                return None
+            ridges = self.ridge.reshape(passes.outputs, passes.width)
+            diagonal = np.empty(ridges.shape)
+
+            def make(k: int) -> NDArray[Any]:
+                block = one(k)
+                block *= step
+                diagonal[k] = block.diagonal()
+                block *= self.scale
+                np.einsum("ii->i", block)[:] += ridges[k].astype(block.dtype)
+                return block
+
+            solve = BlockSolver.by_output(
+                make, ridges.shape, passes.dtype, self.small_ridge, passes.n_threads
+            )
         if not (self.passes.loss.shift_invariant and self.penalised):
             return solve
         ridge = self.ridge[0, : self.passes.width]
         # If the curvature is much larger than the penalty, a residual along the shift is rounding.
-        significant = ridge > NEGLIGIBLE_RIDGE * np.einsum("bii->i", blocks) / self.passes.outputs
+        significant = ridge > NEGLIGIBLE_RIDGE * self.scale * diagonal.sum(axis=0) / self.passes.outputs
         return ShiftSolver(solve, self.passes.outputs, np.where(significant, ridge, 0.0))
 
     def preconditioner_at(self, w: Floats) -> Preconditioner | None:
@@ -450,8 +477,26 @@ class LinearObjective:
 
     @property
     def local_cost(self) -> float:
-        """The cost of `local_preconditioner`, in products with the Hessian."""
+        """The cost of `preconditioner_at`, in gradients."""
         return max(8, self.passes.width // 4)
+
+    @property
+    def block_cost(self) -> float:
+        """The cost of `local_preconditioner`, in products with the Hessian."""
+        # A number of a block costs less than one of a product, and the factors cost about two products.
+        rows = self._curvature_sample[0].n
+        return 2.0 + self.passes.width * rows / self.passes.n / PRODUCT_WORK
+
+    @functools.cached_property
+    def _curvature_sample(self) -> tuple[Passes, int]:
+        """Passes over the rows that a local preconditioner is made from, every how many they are."""
+        passes = self.passes
+        rows = BLOCK_PRODUCTS * PRODUCT_WORK * passes.n // passes.width
+        rows = min(max(rows, LEAST_BLOCK_ROWS * passes.width), MOST_BLOCK_ROWS * passes.width)
+        step = max(1, passes.n // rows)
+        step -= 1 - step % 2
+        sample = passes.every_nth(step) if step > 1 else None
+        return (passes, 1) if sample is None else (sample, step)
 
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """Value and gradient of the objective from those of the loss sums, which may be overwritten."""

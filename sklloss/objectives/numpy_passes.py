@@ -60,6 +60,8 @@ SMALL_X = 1 << 17
 # Memory that the Hessians of chunks may always take: the larger of these bytes and this share of X's memory.
 HESSIANS_BYTES = 1 << 22
 HESSIANS_SHARE = 0.04
+# Rows that are multiplied at a time for one output's block of a Hessian.
+OUTPUT_ROWS = 512
 # The cost of one number of a sparse X in a Hessian, relative to one of a dense X.
 ENTRY_WORK = 24
 # Dual ascent: most rows per block. The rows of a block step without knowledge of each other's steps, so
@@ -266,6 +268,34 @@ class NumPyPasses(Passes):
         p = np.ascontiguousarray(self._curvature.T, dtype=np.float64)
         weight = np.full(self.n, scale) if self.weight is None else scale * self.weight.astype(np.float64)
         return self._by_columns, RowCurvature(p * weight, p)
+
+    def output_hessians(self, coef: Floats) -> Callable[[int], NDArray[Any]] | None:
+        """See `Passes.output_hessians`; for a dense X, by BLAS, which is at its best with wide rows."""
+        if self.sparse:
+            return None
+        kept, self._curvature = self._curvature, None
+        self.value_and_gradient(coef, keep_curvature=True)
+        curvature, self._curvature = self._curvature, kept
+        if self.softmax:
+            curvature *= 1 - curvature
+            if self.weight is not None:
+                curvature *= self.weight[:, None]
+        np.sqrt(np.maximum(curvature, 0, out=curvature), out=curvature)
+        center = self.center.astype(self.dtype)
+
+        def block(k: int) -> NDArray[Any]:
+            total = np.zeros((self.width, self.width), self.dtype)
+            scaled = np.empty((min(OUTPUT_ROWS, self.n), self.width), self.dtype)
+            for first in range(0, self.n, OUTPUT_ROWS):
+                root = curvature[first : first + OUTPUT_ROWS, k : k + 1]
+                part = scaled[: len(root)]
+                np.subtract(self.X[first : first + OUTPUT_ROWS], center, out=part[:, : self.features])
+                part[:, self.features :] = 1
+                part *= root
+                total += part.T @ part
+            return total
+
+        return block
 
     def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""

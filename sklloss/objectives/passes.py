@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,6 +272,14 @@ class Passes(ABC):
     @abstractmethod
     def slopes_sum_to_zero(self, slopes: Array) -> bool:
         """Whether the slopes of each row sum to 0: no common shift of all outputs changes the loss."""
+
+    def output_hessians(self, coef: Floats) -> Callable[[int], NDArray[Any]] | None:
+        """A function that returns one diagonal block of the Hessian at ``coef`` at a time, in X's dtype.
+
+        It takes the number of an output, and threads may call it at once. It is for large blocks, and takes
+        little more memory than one of them. None if this is not implemented for X.
+        """
+        return None
 
     def newton_steps(
         self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from sklloss.arrays import threads
 from sklloss.arrays.vectors import ArrayVectors
 from sklloss.kernels.solve import solve_blocks
 
@@ -51,7 +52,7 @@ class BlockSolver:
     """
 
     def __init__(self, blocks: Floats, ridge: float) -> None:
-        self._factors: Floats = np.empty(blocks.shape)
+        self._factors: NDArray[Any] = np.empty(blocks.shape)
         self._units: Floats = np.empty(blocks.shape[:2])
         for k, block in enumerate(blocks):
             diagonal = np.diagonal(block)
@@ -64,6 +65,42 @@ class BlockSolver:
             if failed:
                 raise ValueError(TOO_LARGE)
             self._factors[k], self._units[k] = factor.T, root
+
+    @classmethod
+    def by_output(
+        cls,
+        make: Callable[[int], NDArray[Any]],
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        ridge: float,
+        n_threads: int | None,
+    ) -> BlockSolver:
+        """A solver whose blocks are made and factorised one at a time, in ``dtype``.
+
+        ``make`` returns the block of an output, which may be overwritten; several threads call it at once.
+        ``shape`` is (outputs, width).
+        """
+        solver = cls(np.empty((0, shape[1], shape[1])), ridge)
+        solver._factors, solver._units = np.empty((*shape, shape[1]), dtype), np.empty(shape)
+
+        def work(first: int, last: int) -> None:
+            for k in range(first, last):
+                block = make(k)
+                diagonal = block.diagonal().astype(np.float64)
+                if not np.isfinite(diagonal).all():
+                    raise ValueError(TOO_LARGE)
+                root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+                block *= (1 / root).astype(dtype)
+                block *= (1 / root).astype(dtype)[:, None]
+                np.einsum("ii->i", block)[:] = 1.0 + ridge
+                try:
+                    solver._factors[k] = np.linalg.cholesky(block)
+                except np.linalg.LinAlgError:
+                    raise ValueError(TOO_LARGE) from None
+                solver._units[k] = root
+
+        threads.share(work, shape[0], n_threads)
+        return solver
 
     def to_device(self, vectors: ArrayVectors) -> DeviceInverse:
         """The same solver for arrays on a device, with explicit inverses that are computed on the host.
@@ -84,7 +121,7 @@ class BlockSolver:
     def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         rows = x.reshape(-1, self._units.shape[1])
-        if len(self._units) == 1:
+        if len(self._units) == 1 and self._factors.dtype == np.float64:
             root = self._units[0]
             solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)

@@ -81,15 +81,19 @@ class HessianObjective(GradientObjective, Protocol):
 class ProductObjective(Objective, Protocol):
     """An objective with Hessian products at the point that was linearised last, as `newton_cg` needs it.
 
-    It may offer ``vectors`` as well.
+    It may offer ``vectors`` as well, and ``close_preconditioner``: whether its preconditioner is so close to
+    the Hessian that what it makes of a residual tells how much there is left to gain.
     """
+
+    def subsample(self, each: int) -> "ProductObjective | None":
+        """See `HessianObjective.subsample`."""
 
     @property
     def residual_floor(self) -> float:
         """The relative residual below which conjugate gradients see rounding alone."""
 
     @property
-    def local_cost(self) -> float:
+    def block_cost(self) -> float:
         """What a local preconditioner costs, in products."""
 
     def linearise(self, w: Any) -> tuple[Any, Any]:

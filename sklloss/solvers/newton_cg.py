@@ -24,11 +24,18 @@ from sklloss.solvers.lbfgs import lbfgs
 
 LOOSEST = 0.5  # the largest share of its decrease that a system may leave undone
 CLOSEST = 0.1  # no system is solved more closely than this share of the gap allowed at the end
+TRUST = 20.0  # see `SystemProgress`, where the preconditioner is close to the Hessian
 MAX_PRODUCTS = 250
-# Near the optimum of a penalised objective, where later points are similar, a new local preconditioner is
-# made after a system whose products cost this share of it; otherwise after one that cost as much.
-RENEWAL_SHARE = 0.5
-NEAR = 1.0  # relative gap
+# Up to this relative gap later points are similar, and a new local preconditioner is made after a system
+# whose products cost this share of it, and more than a few. Further away, where the curvature of a point says
+# little about that of the next, after a system that cost twice as much as it.
+NEAR, NEAR_SHARE, NEAR_PRODUCTS = 0.3, 0.5, 4
+FAR_SHARE, FAR_PRODUCTS = 2.0, 8
+
+# Rows per parameter of the samples whose minima are the first starts. They need be no closer than this.
+SAMPLES = (2, 8)
+SAMPLE_TOL = 0.6
+MAX_SAMPLE_STEPS = 12
 
 # Dual coordinate ascent, which finds the start.
 DUAL_EPOCHS = 40
@@ -61,6 +68,7 @@ def newton_cg(
     callback: Callback | None = None,
     start: Array | None = None,
     kept: KeptPreconditioner | None = None,
+    sampled: bool = True,
 ) -> Result:
     """Minimise a convex objective by truncated Newton steps (Newton-CG).
 
@@ -97,6 +105,8 @@ def newton_cg(
     w = np.array(w, dtype=np.float64)
     if max_iter > 0 and not w.any():
         w = dual_start(objective, w, tol)
+    if sampled and max_iter > 0 and not w.any():
+        w = _sampled_start(objective, w)
     vectors = getattr(objective, "vectors", NUMPY)
 
     def evaluate(w: Array) -> tuple[Array, Any, Any]:
@@ -109,35 +119,49 @@ def newton_cg(
     solve = vectors.preconditioner(local or objective.preconditioner())
     if kept:
         kept.preconditioner = local
+    trusted = getattr(objective, "close_preconditioner", False)
+    # By how much the preconditioner underestimated the decrement in the last system, where that is known.
+    excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     for iteration in range(1, max_iter + 1):
+        z = solve(-gradient)
+        first = -vectors.to_host(vectors.dot(gradient, z))[0]
+        gap = allowed_gap(value, tol)
+        progress.converged |= progress.active(value) & known & (excess * first / 2 <= gap / 4)
         active = progress.active(value)
         if not active.any():
             break
-        direction, products, reached, first = _conjugate_gradients(
-            objective, vectors, solve, gradient, value, allowed_gap(value, tol), active
+        direction, products, reached, excess = _conjugate_gradients(
+            objective, vectors, solve, gradient, z, first, value, gap, active
         )
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
         decrement = -slope
         # The decrement is too small if the system was not solved.
-        solved = active & reached & ~invalid & (decrement / 2 <= allowed_gap(value, tol))
+        solved = active & reached & ~invalid & (decrement / 2 <= gap)
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         unmoved = active & (step == 0.0)
         # Along nearly flat directions, rounding can cause a large decrement. The preconditioner's ridge keeps
         # such directions out of its estimate ``first``, which is safe with a factor of 10.
         least = np.minimum(decrement, 10 * first)
-        progress.end(solved | (unmoved & ~invalid & exhausted(least, value, objective.noise)), unmoved)
+        halted = (unmoved | (active & reached & (new[0] >= value))) & ~invalid
+        progress.end(solved | (halted & exhausted(least, value, objective.noise)), unmoved)
+        known = active & reached & ~invalid & (step == 1.0) & trusted
+        near = (decrement / 2 <= NEAR * np.abs(value)).all()
         value, gradient = new
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
-        near = objective.penalised and (decrement / 2 <= NEAR * np.abs(value)).all()
-        if products > (RENEWAL_SHARE if near else 1.0) * objective.local_cost:
-            # The preconditioner no longer approximates the Hessian well enough.
+        if _renews(objective, products, near=bool(near)):
             newer = objective.local_preconditioner()
             solve = solve if newer is None else vectors.preconditioner(newer)
             if kept:
                 kept.preconditioner = newer
     return progress.result(vectors.get(at), value)
+
+
+def _renews(objective: ProductObjective, products: int, *, near: bool) -> bool:
+    """Whether the preconditioner no longer approximates the Hessian well enough, after a system."""
+    share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
+    return products > max(least, share * objective.block_cost)
 
 
 def lbfgs_newton_cg(
@@ -216,6 +240,20 @@ def dual_start(objective: Any, w: Array, tol: float) -> Array:
     return np.where(np.isfinite(w_dual).all(axis=1, keepdims=True), w_dual, w)
 
 
+def _sampled_start(objective: ProductObjective, w: Array) -> Array:
+    """Parameters near the minimum over a sample of the rows; ``w``, which is 0, if there are few rows.
+
+    Far from the optimum, steps are found as well on some of the rows.
+    """
+    for rows in SAMPLES:
+        small = objective.subsample(rows)
+        if small is None:
+            break
+        found = newton_cg(small, w, tol=SAMPLE_TOL, max_iter=MAX_SAMPLE_STEPS, sampled=False)
+        w = found.w
+    return w
+
+
 def _linearised(objective: ProductObjective, vectors: Any, at: Any) -> tuple[Array, Any]:
     value, gradient = objective.linearise(at)
     return vectors.to_host(value)[0], gradient
@@ -226,22 +264,27 @@ def _conjugate_gradients(
     vectors: Any,
     solve: Any,
     gradient: Any,
+    z: Any,
+    first: Array,
     value: Array,
     gap: Array,
     active: Mask,
 ) -> tuple[Any, int, Mask, Array]:
     """Minimise g.d + d.Hd / 2 over d for each problem, to a tolerance that depends on its gap to the optimum.
 
-    Returns d, the number of products with the Hessian, which problems reached their tolerance, and the
-    decrement estimated by the preconditioner alone.
+    ``z`` is what the preconditioner makes of -g, and ``first`` the decrement by its estimate. Returns d, the
+    number of products with the Hessian, which problems reached their tolerance, and how much a residual, as
+    the preconditioner sees it, has underestimated what was left to gain.
     """
     residual = -gradient
-    z = solve(residual)
-    (first,) = vectors.to_host(vectors.dot(residual, z))
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
     reached = vectors.vanishes(gradient, first == 0)
     running = active & ~reached & (first > 0)
-    progress = SystemProgress(first, size, gap, running, reached, LOOSEST, CLOSEST, objective.residual_floor)
+    excess = np.ones(len(first))
+    progress = SystemProgress(
+        first, size, gap, running, reached, excess, LOOSEST, CLOSEST, objective.residual_floor,
+        TRUST if getattr(objective, "close_preconditioner", False) else 0.0,
+    )  # fmt: skip
     if vectors.on_device:
         systems: Any = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
     else:
@@ -256,7 +299,7 @@ def _conjugate_gradients(
     flat = active & ~reached & ~systems.moved()
     if flat.any():
         d = vectors.where(flat, -solve(gradient), d)
-    return d, products, reached, first
+    return d, products, reached, excess
 
 
 class _Systems:

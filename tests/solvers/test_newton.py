@@ -20,7 +20,7 @@ class Convex:
     newton_steps = staticmethod(lambda w, curve, *rule: None)
     dual_ascent = staticmethod(lambda: None)
     null_value = staticmethod(lambda: np.inf)
-    local_cost = 10**9
+    block_cost = 10**9
 
     def __init__(self, A, t, scale=1.0, ridge=0.0):
         self.A, self.t, self.scale, self.ridge = A, t, scale, ridge

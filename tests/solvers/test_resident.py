@@ -338,10 +338,11 @@ class Bowls:
     noise = 1e-15
     residual_floor = 1e-20
     penalised = True
-    local_cost = 1000
+    block_cost = 1000
     null_value = staticmethod(lambda: np.inf)
     preconditioner = Plain
     dual_ascent = staticmethod(lambda: None)
+    subsample = staticmethod(lambda each: None)
     local_preconditioner = staticmethod(lambda: None)
 
     def __init__(self, vectors, curvature, says):
@@ -450,8 +451,8 @@ def test_newton_cg_waits_for_the_device_once_per_product(kind, waits, hidden_wai
         result = newton_cg(there, np.zeros(there.shape), tol=1e-4, max_iter=50)
     assert result.converged.all()
     assert calls["product"] > calls["linearise"] > 3
-    # in addition, one per value, two per linear system, and the parameters at the end
+    # in addition, one per value, two per linear system, the estimate that ends the fit, and its parameters
     steps = result.n_iter.max()
-    assert waits["get"] == calls["product"] + calls["linearise"] + 2 * steps + 1
+    assert waits["get"] == calls["product"] + calls["linearise"] + 2 * steps + 2
     assert hidden_waits.count == 0
     assert sum(np.prod(shape) >= there.size for shape in waits["put"]) <= 3
