@@ -209,7 +209,9 @@ class LinearClassifier(
                 try:
                     result = self._check_result(minimise())
                 except _Stopped as stop:
-                    result = stop.result(float(objective.value_and_gradient(start)[0].sum()))
+                    if monitor.at_start is None:
+                        monitor.begin(objective.value_and_gradient(start)[0])
+                    result = stop.result(monitor.at_start)
             self._warn_if_unsolved(result, solvers[-1])
             self._become(result.w, objective=objective, data=data, loss=loss)
             remember_fit(self, data)
@@ -414,10 +416,12 @@ class _Monitor:
     ----------
     curve : list of float or None
         The validation loss after each iteration, if there is a validation set.
+    at_start : float or None
+        The objective at the start, if a solver has told.
     """
 
     def __init__(self, objective, verbose, steps):
-        self.curve = None
+        self.curve, self.at_start = None, None
         self._objective = objective
         self._verbose = bool(verbose)
         self._steps = steps
@@ -426,9 +430,12 @@ class _Monitor:
     @property
     def callback(self):
         """What the solver calls after each iteration; None if there is nothing to do."""
-        # Not an attribute: the monitor would refer to itself, and keep X until the next garbage collection.
         needed = self._verbose or self._steps is not None or self.curve is not None
-        return self._after if needed else None
+        return self if needed else None
+
+    def begin(self, value):
+        """Record the values at the start, if a solver has found a better one than that of the estimator."""
+        self.at_start = float(value.sum())
 
     def validate_on(self, data, passes):
         """Record the mean loss of these rows."""
@@ -436,7 +443,7 @@ class _Monitor:
         self._passes = passes
         self._total = data.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 
-    def _after(self, iteration, w, value):
+    def __call__(self, iteration, w, value):
         line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
         if self.curve is not None:
             coef = self._objective.passes.uncentered(self._objective.coef(w))

@@ -27,15 +27,19 @@ from sklloss.objectives.preconditioners import (
 WIDEST_GRAM = 2048
 # A sample of the rows has enough of them for at least this many parameters.
 LEAST_PARAMETERS = 32
+# Blocks of a wide Hessian have at most this share of X's numbers.
+BLOCKS_SHARE = 0.2
+# A sample of the rows that has to be copied has at most this share of them.
+LEAST_COPIED_STEP = 8
 # Multiplications from which a Hessian costs enough to try a step with an earlier one first.
 COSTLY_WORK = 1 << 23
 # Numbers in X times problems from which the passes over X dominate the cost of a fit.
 LARGE_X = 1 << 21
 # Numbers of a Hessian's block that take as long as a number of a product.
-PRODUCT_WORK = 8
+PRODUCT_WORK = 4
 # A local preconditioner is made from a sample of the rows: about as many as cost this many products, but at
 # least so many for each column that its blocks are not those of the sample alone, and not more than suffice.
-BLOCK_PRODUCTS, LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 16, 4, 256
+BLOCK_PRODUCTS, LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 12, 8, 256
 # Most parameters in a subset whose Hessian is built. For a dense X, the Hessian must also have at most
 # SUBSET_NUMBERS numbers per coefficient, or take at most SUBSET_WORK multiplications: products are cheaper
 # otherwise.
@@ -235,7 +239,7 @@ class LinearObjective:
     def subsample(self, each: int) -> LinearObjective | None:
         """The objective over a sample of ``each`` rows per parameter, scaled up; None if rows are too few."""
         step = self.passes.n // (each * max(LEAST_PARAMETERS, self.size))
-        if step < 3:
+        if step < (3 if self.passes.samples_are_views else LEAST_COPIED_STEP):
             return None
         # An odd step avoids most periodic patterns in the order of rows.
         step -= 1 - step % 2
@@ -412,15 +416,18 @@ class LinearObjective:
             return BlockSolver(matrix[None], self.small_ridge)
         return DiagonalSolver(self.diagonal()[0, : self.passes.width])
 
-    def local_preconditioner(self) -> Preconditioner | None:
+    def local_preconditioner(self, *, every_row: bool = False) -> Preconditioner | None:
         """As `preconditioner`, with the diagonal blocks of the Hessian at the last linearised point.
 
         Along a common shift of the outputs of a softmax the Hessian is the penalty alone, and the blocks are
         far from that, so a `ShiftSolver` treats the shift separately. Without a penalty it does not, since a
         block may become nearly singular, and its inverse would then affect all outputs. None if a factor
         for each output would cost more than it saves.
+
+        The blocks are those of a sample, unless ``every_row`` is set: where few rows have nearly all of the
+        curvature, a sample may miss them.
         """
-        passes, step = self._curvature_sample
+        passes, step = (self.passes, 1) if every_row else self._curvature_sample
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
         if passes.width <= WIDEST_BLOCKS:
             blocks = passes.hessian(self.coef(point), coupled=False)[2]
@@ -428,7 +435,10 @@ class LinearObjective:
             diagonal = np.einsum("bii->bi", blocks).copy()
             solve = self._block_solver(blocks)
         else:
-            one = passes.output_hessians(self.coef(point)) if passes.width <= WIDEST_GRAM else None
+            affordable = (
+                passes.width <= WIDEST_GRAM and passes.outputs * passes.width <= BLOCKS_SHARE * self.passes.n
+            )
+            one = passes.output_hessians(self.coef(point)) if affordable else None
             if one is None:
                 return None
             ridges = self.ridge.reshape(passes.outputs, passes.width)
@@ -491,9 +501,11 @@ class LinearObjective:
     def _curvature_sample(self) -> tuple[Passes, int]:
         """Passes over the rows that a local preconditioner is made from, every how many they are."""
         passes = self.passes
-        rows = BLOCK_PRODUCTS * PRODUCT_WORK * passes.n // passes.width
+        rows = BLOCK_PRODUCTS * PRODUCT_WORK * passes.n // max(passes.width, 1)
         rows = min(max(rows, LEAST_BLOCK_ROWS * passes.width), MOST_BLOCK_ROWS * passes.width)
-        step = max(1, passes.n // rows)
+        step = passes.n // max(rows, 1)
+        if not self.penalised or step < (3 if passes.samples_are_views else LEAST_COPIED_STEP):
+            step = 1
         step -= 1 - step % 2
         sample = passes.every_nth(step) if step > 1 else None
         return (passes, 1) if sample is None else (sample, step)

@@ -370,6 +370,11 @@ class NumPyPasses(Passes):
         if bad >= 0:
             raise self._bad_code(bad)
 
+    @property
+    def samples_are_views(self) -> bool:
+        """See `Passes.samples_are_views`."""
+        return not self.sparse and self.X.strides[1] == self.X.itemsize
+
     def empty_slopes(self) -> NDArray[Any]:
         """See `Passes.empty_slopes`."""
         return np.empty((self.n, self.outputs), dtype=self.dtype)

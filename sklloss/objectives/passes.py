@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 # Rows from which the loss at 0 is estimated.
-NULL_ROWS = 8192
+NULL_ROWS = 2048
 # Rows, spread over all of X, that rule out most columns that vary; rows compared per step after that.
 CONSTANT_SAMPLE_ROWS = 64
 CONSTANT_STEP_ROWS = 1 << 14
@@ -365,6 +365,11 @@ class Passes(ABC):
             zeros = np.zeros((self.outputs, self.width))
             self._null_sums[exact] = scale * passes.value_and_gradient(zeros)[0]
         return self._null_sums[exact]
+
+    @property
+    def samples_are_views(self) -> bool:
+        """Whether `every_nth` takes rows of X without a copy."""
+        return False
 
     def every_nth(self, step: int) -> Passes | None:
         """Passes over every step-th row, with the same center; None if all weights of these rows are 0."""

@@ -427,6 +427,13 @@ def evaluate_start(
     return reference, evaluation
 
 
+def tell_start(callback: Callback | None, value: Array) -> None:
+    """Tell a callback that has a method ``begin`` the values at the start, which a sample may have found."""
+    begin = getattr(callback, "begin", None)
+    if begin is not None:
+        begin(value)
+
+
 def start_again(objective: Objective, w: Array, value: Array) -> bool:
     """Move problems whose ``value`` is higher than at 0 there, in place; returns whether there were any.
 

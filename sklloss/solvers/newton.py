@@ -18,6 +18,7 @@ from sklloss.solvers.base import (
     finite_or_zero,
     require,
     start_again,
+    tell_start,
     vanished_share,
 )
 
@@ -90,6 +91,8 @@ def newton_cholesky(
         if start_again(objective, w, value):
             value, gradient, hessian = objective.hessian(w)
     progress = _progress_from(curve, objective, value, null)
+    if not curve:
+        tell_start(callback, value)
     solve = [PositiveSolver(matrix) for matrix in hessian] if hessian is not None else []
     before = np.full(len(w), np.inf)
     for iteration in range(len(progress.curve), max_iter + 1):

@@ -19,6 +19,7 @@ from sklloss.solvers.base import (
     evaluate_start,
     exhausted,
     require,
+    tell_start,
 )
 from sklloss.solvers.lbfgs import lbfgs
 
@@ -31,6 +32,7 @@ MAX_PRODUCTS = 250
 # little about that of the next, after a system that cost twice as much as it.
 NEAR, NEAR_SHARE, NEAR_PRODUCTS = 0.3, 0.5, 4
 FAR_SHARE, FAR_PRODUCTS = 2.0, 8
+MISSED = 10.0  # times the decrement: an estimate that blocks of too small a sample make
 
 # Rows per parameter of the samples whose minima are the first starts. They need be no closer than this.
 SAMPLES = (2, 8)
@@ -115,11 +117,14 @@ def newton_cg(
 
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
+    tell_start(callback, value)
     local = kept and (kept.preconditioner or objective.local_preconditioner())
     solve = vectors.preconditioner(local or objective.preconditioner())
     if kept:
         kept.preconditioner = local
     trusted = getattr(objective, "close_preconditioner", False)
+    every_row: dict[str, bool] = {}
+    sampled_blocks = False
     # By how much the preconditioner underestimated the decrement in the last system, where that is known.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     for iteration in range(1, max_iter + 1):
@@ -150,8 +155,15 @@ def newton_cg(
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
-        if _renews(objective, products, near=bool(near)):
-            newer = objective.local_preconditioner()
+        # Blocks of a sample that misses the curvature of a few rows would estimate a far larger decrement.
+        missed = sampled_blocks and (active & (first > MISSED * decrement)).any()
+        if missed:
+            every_row, sampled_blocks = {"every_row": True}, False
+        if missed or _renews(objective, products, near=bool(near)):
+            newer = objective.local_preconditioner(**every_row)
+            sampled_blocks = newer is not None and not every_row
+            if missed and newer is None:
+                newer = objective.preconditioner()
             solve = solve if newer is None else vectors.preconditioner(newer)
             if kept:
                 kept.preconditioner = newer

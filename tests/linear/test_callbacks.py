@@ -74,7 +74,7 @@ def test_a_callback_ends_the_fit(kind, solver, recwarn):
     np.testing.assert_allclose(model.loss_curve_, free.loss_curve_[:3], rtol=1e-10)
 
 
-@pytest.mark.parametrize(("stop_after", "solver"), [(2, "lbfgs"), (12, "newton-cg")])
+@pytest.mark.parametrize(("stop_after", "solver"), [(2, "lbfgs"), (11, "newton-cg")])
 def test_a_fit_of_two_solvers_that_a_callback_ends_names_the_one_that_ran(rng, stop_after, solver):
     X = rng.normal(size=(11_000, 210)) + rng.normal(size=(11_000, 1))
     y = X[:, 0] + rng.logistic(size=len(X)) > 0

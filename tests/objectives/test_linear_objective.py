@@ -243,8 +243,25 @@ def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights
     )
     w = np.random.default_rng(2).normal(size=made.shape)
     made.linearise(w)
-    solve = made.local_preconditioner()
+    before = made.product(x).copy()
+    solves = [made.local_preconditioner()]
+    if container != "CSR":
+        # blocks that are made and factorised one at a time
+        monkeypatch.setattr(linear, "WIDEST_GRAM", 100)
+        monkeypatch.setattr(linear, "WIDEST_BLOCKS", 0)
+        monkeypatch.setattr(linear, "BLOCKS_SHARE", 1.0)
+        monkeypatch.setattr(numpy_passes, "OUTPUT_ROWS", 32)
+        solves.append(made.local_preconditioner())
+    np.testing.assert_array_equal(made.product(x), before)
     hessian = full(made.hessian(w)[2])
+    for solve in solves:
+        check_local_preconditioner(solve, made, reference, hessian, w, x, ridge)
+
+
+def check_local_preconditioner(solve, made, reference, hessian, w, x, ridge):
+    X, _, weight, _ = reference
+    A = np.column_stack([X, np.ones(N)]) if len(ridge) > P else X
+    weight = np.ones(N) if weight is None else weight if weight.ndim == 1 else weight.mean(axis=1)
     if made.problems > 1 or made.passes.outputs == 1:
         np.testing.assert_allclose(np.einsum("bij,bj->bi", hessian, solve(x)), x, rtol=1e-6, atol=1e-8)
     else:

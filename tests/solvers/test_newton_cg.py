@@ -1,0 +1,48 @@
+"""Newton-CG on many rows: samples of them give the start and the preconditioner."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from sklloss import SoftmaxClassifier
+
+GAP = 1e-6
+
+
+def best(X, y, C):
+    """The optimum by whole Hessians."""
+    return SoftmaxClassifier(C=C, solver="newton-cholesky", tol=1e-7).fit(X, y).loss_
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n", "p", "K"), [(3_000, 260, 2), (6_000, 36, 6)])
+def test_many_rows_reach_the_optimum_with_the_same_bits(rng, n, p, K, dtype):
+    X = rng.normal(size=(n, p)) @ (np.eye(p) + 0.3 * rng.normal(size=(p, p)) / np.sqrt(p))
+    y = np.argmax(X @ rng.normal(size=(p, K)) * (3 / np.sqrt(p)) + rng.gumbel(size=(n, K)), axis=1)
+    X = X.astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = SoftmaxClassifier(C=10.0, n_threads=2).fit(X, y)
+    assert model.solver_ == "newton-cg"
+    expected = best(X.astype(np.float64), y, 10.0)
+    assert abs(model.loss_ - expected) < GAP * expected
+    one = SoftmaxClassifier(C=10.0, n_threads=1).fit(X, y)
+    np.testing.assert_array_equal(one.coef_, model.coef_)
+
+
+@pytest.mark.parametrize("C", [100.0, np.inf])
+def test_a_sample_that_misses_the_few_rows_with_curvature_does_no_harm(rng, C):
+    # away from the margin the curvature vanishes
+    X = rng.normal(size=(20_000, 20))
+    margin = X[:, 0] > 0
+    X[:, 0] += np.where(margin, 8.0, -8.0)
+    X[::997, 0] = rng.normal(size=len(X[::997]))
+    y = np.where(rng.random(len(X)) < 0.5, margin, 2 * margin)
+    y[::997] = rng.integers(0, 3, size=len(y[::997]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = SoftmaxClassifier(C=C, solver="newton-cg").fit(X, y)
+    expected = best(X, y, C)
+    assert abs(model.loss_ - expected) < GAP * expected
