@@ -21,9 +21,9 @@ cdef class SystemProgress:
 
     Each product lowers the quadratic. Two estimates tell what is left to gain. One takes as many times the
     last decrease as there were products (Nash and Sofer): it does not depend on how good the preconditioner
-    is, but one small decrease may be an accident of the spectrum, so two in a row are needed. The other
-    takes the residual as the preconditioner sees it, times the most by which that has turned out to
-    underestimate what was gained later; it is trusted where the first is no more than ``trust`` times as much.
+    is, but one small decrease may be an accident of the spectrum, so two in a row are needed. The other takes
+    the residual as the preconditioner sees it, times the most by which that has turned out to underestimate
+    what was gained later; it is trusted where the first is no more than ``trust`` times as much.
 
     A system ends where either is at most ``loosest`` of what has been lowered, the closer to the end the
     less: the fourth root of the gap relative to ``size``. And ``closest`` of the allowed ``gap`` is never too
