@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from sklloss import SoftmaxClassifier
+from sklloss import LogisticClassifier, SoftmaxClassifier
 
 GAP = 1e-6
 
@@ -45,4 +45,22 @@ def test_a_sample_that_misses_the_few_rows_with_curvature_does_no_harm(rng, C):
         warnings.simplefilter("error", ConvergenceWarning)
         model = SoftmaxClassifier(C=C, solver="newton-cg").fit(X, y)
     expected = best(X, y, C)
+    assert abs(model.loss_ - expected) < GAP * expected
+
+
+@pytest.mark.parametrize("solver", ["newton-cg", "auto"])
+@pytest.mark.parametrize("separable", [True, False])
+def test_few_positives_and_columns_without_rank_in_units_far_apart_converge(separable, solver):
+    rng = np.random.default_rng(0 if separable else 1)
+    X = rng.normal(size=(8_000, 40)) @ rng.normal(size=(40, 280)) + 1e-6 * rng.normal(size=(8_000, 280))
+    X *= 10.0 ** rng.uniform(-8, 8, 280)
+    X[:, ::7] = X[:, 1:2] * np.arange(1, 41)
+    y = np.zeros(len(X), dtype=int)
+    y[rng.choice(len(X), 22, replace=False)] = 1
+    X[y == 1, 5] += 10 * X[:, 5].std()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = LogisticClassifier(solver=solver).fit(X, y)
+    expected = LogisticClassifier(solver="newton-cholesky").fit(X, y).loss_
+    assert (0 < expected < 0.1) == separable
     assert abs(model.loss_ - expected) < GAP * expected
