@@ -7,6 +7,7 @@ import copy
 import numbers
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,20 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 _SKIPPED = tuple(os.path.dirname(file) + os.sep for file in (__file__, sklearn.__file__, joblib.__file__))
 
 
+_collected = threading.local()
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[tuple[str | Warning, type[Warning]]]]:
+    """Collect what `warn` is passed in this thread, which has no line of the user to name."""
+    found: list[tuple[str | Warning, type[Warning]]] = []
+    _collected.warnings = found
+    try:
+        yield found
+    finally:
+        _collected.warnings = None
+
+
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Issue a warning that names the line of the user, however deep in the package it arises.
 
@@ -41,6 +56,10 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     category : type, default=UserWarning
         Ignored where ``message`` is a Warning.
     """
+    collected = getattr(_collected, "warnings", None)
+    if collected is not None:
+        collected.append((message, category))
+        return
     if sys.version_info >= (3, 12):
         warnings.warn(message, category, skip_file_prefixes=_SKIPPED)
     else:

@@ -1,4 +1,7 @@
-"""Splitters that stratify soft targets: a row of class probabilities counts as its most likely class.
+"""Many networks fitted side by side, and splitters for soft targets.
+
+`fit_many` fits a list of estimators on several threads. The splitters stratify soft targets: a row of class
+probabilities counts as its most likely class.
 
 scikit-learn's stratified splitters reject such targets, and ``cv=5`` gives them folds that are neither
 shuffled nor stratified. The splitters here code the target, then delegate to scikit-learn's.
@@ -18,20 +21,141 @@ return_indices=True``, which returns the models and the rows to predict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context, get_config
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold, StratifiedShuffleSplit
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
+from sklloss._base import collected_warnings, warn
+from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike
 from sklloss.data.dataset import Dataset
 from sklloss.data.targets import code_classes
 
-__all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit"]
+__all__ = ["RepeatedStratifiedSoftKFold", "StratifiedSoftKFold", "StratifiedSoftShuffleSplit", "fit_many"]
+
+
+def fit_many(
+    estimators: Iterable[Any],
+    X: MatrixLike,
+    y: MatrixLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    rows: Iterable[ArrayLike | None] | None = None,
+    n_threads: int | None = None,
+) -> list[Any]:
+    """Fit many estimators, each on one of several threads, to the same bits as one after the other.
+
+    Made for networks, `MLPClassifier` and `MLPRegressor`, that are too small to train on several threads: an
+    ensemble over seeds, the candidates of a search, the folds of a cross-validation. It gains where an epoch
+    takes 0.2 ms or more (1.6 times as fast on two cores). Where it takes less than 0.1 ms, on a table of a
+    few hundred rows, threads wait for Python's lock more than they train: ``n_threads=1`` is faster there.
+
+    Parameters
+    ----------
+    estimators : iterable of estimators
+        Fitted in place, as `fit` does: pass clones to leave the originals as they are. Their parameters and
+        classes may differ.
+    X, y, sample_weight
+        What `fit` takes.
+    rows : iterable of (arrays of int or bool, or None), optional
+        For each estimator the rows to fit it to, such as the training rows of a fold; None for all of them.
+    n_threads : int or None, default=None
+        Number of threads; None uses what OMP_NUM_THREADS or the machine allows. Each estimator computes on
+        one of them, whatever its own ``n_threads``.
+
+    Returns
+    -------
+    list
+        The estimators, in their order.
+
+    Raises
+    ------
+    ValueError
+        If an estimator occurs twice, or ``rows`` has another length.
+    Exception
+        What a fit raises, with a note that names the estimator; the first one in order if several fail. That
+        estimator is in the state that its `fit` leaves it in, those before it are fitted, and those after it
+        may be.
+    KeyboardInterrupt
+        After Ctrl-C, when each fit that was running has ended at an epoch, as if it had been interrupted
+        alone.
+
+    Notes
+    -----
+    Warnings are issued at the end, in the order of the estimators. If any estimator has scikit-learn's
+    callbacks, or a RandomState as its ``random_state``, from which fits may draw in turn, they are fitted one
+    after the other.
+
+    ``GridSearchCV(..., n_jobs=2)`` within ``joblib.parallel_config("threading")`` trains the networks of a
+    search side by side in the same way, with the same limit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklloss import MLPClassifier
+    >>> from sklloss.model_selection import fit_many
+    >>> X, y = load_iris(return_X_y=True)
+    >>> networks = [MLPClassifier((10,), random_state=seed, max_iter=500, tol=1e-3) for seed in range(8)]
+    >>> networks = fit_many(networks, X, y)
+    >>> np.mean([network.predict_proba(X) for network in networks], axis=0).shape
+    (150, 3)
+    """
+    estimators = list(estimators)
+    if len({id(estimator) for estimator in estimators}) < len(estimators):
+        raise ValueError("an estimator occurs twice in estimators: pass clones")
+    subsets = [None] * len(estimators) if rows is None else list(rows)
+    if len(subsets) != len(estimators):
+        raise ValueError(f"rows has {len(subsets)} entries, but there are {len(estimators)} estimators")
+    threads.check(n_threads)
+    in_turn = any(
+        hasattr(estimator, "_has_callbacks")
+        or isinstance(getattr(estimator, "random_state", None), np.random.RandomState)
+        for estimator in estimators
+    )
+    warnings: list[list[Any]] = [[] for _ in estimators]
+    config = get_config()  # which each thread has its own of
+
+    def fit(k: int) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(config_context(**config))
+            warnings[k] = stack.enter_context(collected_warnings())
+            try:
+                given: dict[str, Any] = {}
+                if sample_weight is not None:
+                    given["sample_weight"] = _rows_of(np.asarray(sample_weight), subsets[k])
+                estimators[k].fit(_rows_of(X, subsets[k]), _rows_of(y, subsets[k]), **given)
+            except Exception as error:
+                error.add_note(f"This was estimators[{k}].")
+                raise
+
+    try:
+        with threads.single_threaded_blas():
+            tasks = [functools.partial(fit, k) for k in range(len(estimators))]
+            threads.side_by_side(tasks, 1 if in_turn else n_threads)
+    finally:
+        for message, category in (found for each in warnings for found in each):
+            warn(message, category)
+    return estimators
+
+
+def _rows_of(part: Any, rows: Any) -> Any:
+    """Rows of an array, sparse matrix, tensor, data frame or list."""
+    if rows is None:
+        return part
+    if hasattr(part, "iloc"):
+        return part.iloc[rows]
+    if hasattr(part, "tocsr"):
+        return part.tocsr()[rows]
+    return part[rows] if hasattr(part, "shape") else np.asarray(part)[rows]
 
 
 class _SoftStrata:

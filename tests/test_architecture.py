@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "_base": {"arrays", "_version"},
     "_class_predictions": {"losses", "arrays", "data"},
     "metrics": {"losses", "data"},  # sees estimators through scikit-learn's interface
-    "model_selection": {"data"},
+    "model_selection": {"data", "arrays", "_base"},
     "linear": BELOW_ESTIMATORS | SHARED | {"metrics", "model_selection"},
     "mlp": BELOW_ESTIMATORS | SHARED,
 }

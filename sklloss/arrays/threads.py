@@ -11,11 +11,12 @@ interrupt during ``submit`` may leave its semaphore locked forever.
 
 import _thread
 import contextlib
+import contextvars
 import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import joblib
@@ -30,6 +31,7 @@ AWAKE_SECONDS = 1e-4
 # before would fall asleep.
 POSTING_SECONDS = 8e-6
 
+_side_by_side = threading.local()
 _lock = threading.Lock()
 _workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "posted": Event()}
 _blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
@@ -57,6 +59,7 @@ def count(n_threads: int | None = None) -> int:
     n_threads : int or None
         None is OMP_NUM_THREADS if that is set, else the number of CPUs that this process may use, given its
         affinity and the limits of its container. Negative numbers count back from that: -1 is all of them.
+        A task of `side_by_side` has one thread, whatever it asks for.
 
     Raises
     ------
@@ -64,6 +67,8 @@ def count(n_threads: int | None = None) -> int:
         If it is not an integer, or 0.
     """
     n_threads = check(n_threads)
+    if _is_side_by_side():
+        return 1
     if n_threads is not None and n_threads > 0:
         return int(n_threads)
     allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
@@ -241,3 +246,89 @@ def _next_job(jobs: "queue.SimpleQueue[_Job]", done: Event | None = None) -> "_J
     if done is not None:
         done.happen()
     return job
+
+
+class _Halt:
+    """Whether the tasks of `side_by_side` end: none is begun any more, or those that run stop too."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.interrupted = False
+
+
+def _is_side_by_side() -> bool:
+    return getattr(_side_by_side, "halt", None) is not None
+
+
+def check_interrupt() -> None:
+    """Raise KeyboardInterrupt in a task of `side_by_side` if another one was interrupted.
+
+    Only the main thread is told of Ctrl-C. Loops that run long in Python call this.
+    """
+    halt = getattr(_side_by_side, "halt", None)
+    if halt is not None and halt.interrupted:
+        raise KeyboardInterrupt
+
+
+def side_by_side(tasks: Sequence[Callable[[], None]], n_threads: int | None) -> None:
+    """Run tasks, each of them on one of a few threads: a thread that is done takes the next.
+
+    Parameters
+    ----------
+    tasks : sequence of callable
+        They spend their time in code that releases the GIL.
+    n_threads : int or None
+        See `count`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, once all threads have stopped.
+    BaseException
+        What the first task of the sequence that failed has raised. None is begun after an error.
+    """
+    halt, numbers = _Halt(), iter(range(len(tasks)))
+    errors: list[BaseException | None] = [None] * len(tasks)
+
+    def work() -> None:
+        _side_by_side.halt = halt
+        try:
+            for k in numbers:
+                if halt.begun:
+                    break
+                try:
+                    tasks[k]()
+                except BaseException as error:
+                    errors[k] = error
+                    halt.begun = True
+                    halt.interrupted |= isinstance(error, KeyboardInterrupt)
+        finally:
+            _side_by_side.halt = None
+
+    workers, interrupt = [], None
+    for _ in range(min(count(n_threads), len(tasks)) - 1):
+        worker = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+        try:
+            worker.start()
+        except RuntimeError:  # the system allows no more threads
+            break
+        workers.append(worker)
+    try:
+        work()
+    except KeyboardInterrupt as error:
+        halt.begun = halt.interrupted = True
+        interrupt = error
+    while any(worker.is_alive() for worker in workers):
+        try:
+            for worker in workers:
+                worker.join()
+        except KeyboardInterrupt as error:
+            halt.begun = halt.interrupted = True
+            interrupt = error
+    failed = [error for error in errors if error is not None]
+    if interrupt is None and halt.interrupted:
+        interrupt = next(error for error in failed if isinstance(error, KeyboardInterrupt))
+    if interrupt is not None:
+        raise interrupt
+    if failed:
+        raise failed[0]

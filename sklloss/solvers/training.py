@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sklloss.arrays.ops import Array
-from sklloss.arrays.threads import single_threaded_blas
+from sklloss.arrays.threads import check_interrupt, single_threaded_blas
 from sklloss.solvers.base import TrainingObjective
 from sklloss.solvers.optimizers import Optimizer
 
@@ -198,6 +198,7 @@ def train(
     gather = _order_matters(order, rows.rows, options)
     with objective.running():
         for epoch in range(1, options.max_iter + 1):
+            check_interrupt()
             if callbacks is not None:
                 callbacks.begin()
             if options.shuffle:
@@ -348,6 +349,7 @@ def lbfgsb(
     ended: list[bool] = []
 
     def evaluate(w: np.ndarray) -> tuple[float, np.ndarray]:
+        check_interrupt()
         value, gradient = function(w.astype(dtype, copy=False))
         last[0] = value
         return value, gradient.astype(np.float64, copy=False)
