@@ -106,8 +106,9 @@ cdef Py_ssize_t add_block(
         if model.batch.weight != NULL:
             for k in range(rows):
                 if (<const double*>model.batch.weight)[k] == 0.0:
-                    # its products of columns may overflow, and 0 times that is not 0
-                    memset(<double*>z + k * step, 0, step * sizeof(double))
+                    # Its products of columns may overflow, and 0 times that is not 0. The 1 of the intercept
+                    # stays, because later blocks use it.
+                    memset(<double*>z + k * step, 0, model.features * sizeof(double))
         pair_curvature(model, rows)
         add_pair_sums(z, step, rows, width, model.curvature, model.pairs, hessian, model.packed)
     elif hessian != NULL:
