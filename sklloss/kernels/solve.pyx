@@ -9,7 +9,7 @@ from cython cimport floating as real
 from libc.math cimport fabs, sqrt
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
-from scipy.linalg.cython_lapack cimport dpotrs, spotrs
+from scipy.linalg.cython_lapack cimport dpotrf, dpotrs, spotrf, spotrs
 
 
 cdef enum:
@@ -169,6 +169,18 @@ def settle(
                 some = True
                 systems.rz[b] = newer[b]
     return some
+
+
+def factorise(real[:, ::1] matrix):
+    """Replace the lower triangle of a symmetric matrix by its Cholesky factor; False if it has none."""
+    cdef int n = <int>matrix.shape[0], failed = 0
+    with nogil:
+        # row-major lower is column-major upper
+        if real is float:
+            spotrf(b"U", &n, &matrix[0, 0], &n, &failed)
+        else:
+            dpotrf(b"U", &n, &matrix[0, 0], &n, &failed)
+    return failed == 0
 
 
 def solve_blocks(const real[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):

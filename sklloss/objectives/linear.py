@@ -438,23 +438,21 @@ class LinearObjective:
             affordable = (
                 passes.width <= WIDEST_GRAM and passes.outputs * passes.width <= BLOCKS_SHARE * self.passes.n
             )
-            one = passes.output_hessians(self.coef(point)) if affordable else None
-            if one is None:
+            set_block = passes.output_hessians(self.coef(point)) if affordable else None
+            if set_block is None:
                 return None
             ridges = self.ridge.reshape(passes.outputs, passes.width)
             diagonal = np.empty(ridges.shape)
 
-            def make(k: int) -> NDArray[Any]:
-                block = one(k)
+            def fill(k: int, block: NDArray[Any]) -> None:
+                set_block(k, block)
                 block *= step
                 diagonal[k] = block.diagonal()
                 block *= self.scale
                 np.einsum("ii->i", block)[:] += ridges[k].astype(block.dtype)
-                return block
 
-            solve = BlockSolver.by_output(
-                make, ridges.shape, passes.dtype, self.small_ridge, passes.n_threads
-            )
+            factors = np.empty((*ridges.shape, passes.width), passes.dtype)
+            solve = BlockSolver(factors, self.small_ridge, fill=fill, n_threads=passes.n_threads)
         if not (self.passes.loss.shift_invariant and self.penalised):
             return solve
         ridge = self.ridge[0, : self.passes.width]

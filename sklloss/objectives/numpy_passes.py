@@ -269,7 +269,7 @@ class NumPyPasses(Passes):
         weight = np.full(self.n, scale) if self.weight is None else scale * self.weight.astype(np.float64)
         return self._by_columns, RowCurvature(p * weight, p)
 
-    def output_hessians(self, coef: Floats) -> Callable[[int], NDArray[Any]] | None:
+    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any]], None] | None:
         """See `Passes.output_hessians`; for a dense X, by BLAS, which is at its best with wide rows."""
         if self.sparse:
             return None
@@ -283,8 +283,9 @@ class NumPyPasses(Passes):
         np.sqrt(np.maximum(curvature, 0, out=curvature), out=curvature)
         center = self.center.astype(self.dtype)
 
-        def block(k: int) -> NDArray[Any]:
-            total = np.zeros((self.width, self.width), self.dtype)
+        def set_block(k: int, block: NDArray[Any]) -> None:
+            block[:] = 0
+            product = np.empty_like(block)
             scaled = np.empty((min(OUTPUT_ROWS, self.n), self.width), self.dtype)
             for first in range(0, self.n, OUTPUT_ROWS):
                 root = curvature[first : first + OUTPUT_ROWS, k : k + 1]
@@ -292,10 +293,10 @@ class NumPyPasses(Passes):
                 np.subtract(self.X[first : first + OUTPUT_ROWS], center, out=part[:, : self.features])
                 part[:, self.features :] = 1
                 part *= root
-                total += part.T @ part
-            return total
+                np.matmul(part.T, part, out=product)
+                block += product
 
-        return block
+        return set_block
 
     def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""

@@ -273,11 +273,11 @@ class Passes(ABC):
     def slopes_sum_to_zero(self, slopes: Array) -> bool:
         """Whether the slopes of each row sum to 0: no common shift of all outputs changes the loss."""
 
-    def output_hessians(self, coef: Floats) -> Callable[[int], NDArray[Any]] | None:
-        """A function that returns one diagonal block of the Hessian at ``coef`` at a time, in X's dtype.
+    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any]], None] | None:
+        """A function that sets an array in X's dtype to one diagonal block of the Hessian at ``coef``.
 
-        It takes the number of an output, and threads may call it at once. It is for large blocks, and takes
-        little more memory than one of them. None if this is not implemented for X.
+        It takes the number of an output and the array (width, width), and threads may call it at once. It is
+        for large blocks. None if this is not implemented for X.
         """
         return None
 

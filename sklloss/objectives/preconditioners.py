@@ -12,7 +12,7 @@ from scipy.linalg import lapack
 
 from sklloss.arrays import threads
 from sklloss.arrays.vectors import ArrayVectors
-from sklloss.kernels.solve import solve_blocks
+from sklloss.kernels.solve import factorise, solve_blocks
 
 Array = Any  # of NumPy, or of the namespace of X
 Floats = NDArray[np.float64]
@@ -46,61 +46,34 @@ class BlockSolver:
     Parameters
     ----------
     blocks : ndarray of shape (matrices, width, width)
-        Lower triangles.
+        Lower triangles, which are overwritten by the factors.
     ridge : float
         Added to the unit diagonals.
+    fill : callable, optional
+        Called with the number of a block and the block itself, which it sets. Threads call it at once, and
+        each block is factorised before the thread goes on to the next.
+    n_threads : int or None
+        See `threads.count`.
     """
 
-    def __init__(self, blocks: Floats, ridge: float) -> None:
-        self._factors: NDArray[Any] = np.empty(blocks.shape)
-        self._units: Floats = np.empty(blocks.shape[:2])
-        for k, block in enumerate(blocks):
-            diagonal = np.diagonal(block)
-            if not np.isfinite(diagonal).all():
-                raise ValueError(TOO_LARGE)
-            root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-            block = block / root / root[:, None]
-            np.einsum("ii->i", block)[:] = 1.0 + ridge
-            factor, failed = lapack.dpotrf(block.T, lower=0, clean=0)
-            if failed:
-                raise ValueError(TOO_LARGE)
-            self._factors[k], self._units[k] = factor.T, root
-
-    @classmethod
-    def by_output(
-        cls,
-        make: Callable[[int], NDArray[Any]],
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
+    def __init__(
+        self,
+        blocks: NDArray[Any],
         ridge: float,
-        n_threads: int | None,
-    ) -> BlockSolver:
-        """A solver whose blocks are made and factorised one at a time, in ``dtype``.
-
-        ``make`` returns the block of an output, which may be overwritten; several threads call it at once.
-        ``shape`` is (outputs, width).
-        """
-        solver = cls(np.empty((0, shape[1], shape[1])), ridge)
-        solver._factors, solver._units = np.empty((*shape, shape[1]), dtype), np.empty(shape)
+        *,
+        fill: Callable[[int, NDArray[Any]], None] | None = None,
+        n_threads: int | None = 1,
+    ) -> None:
+        self._factors: NDArray[Any] = np.ascontiguousarray(blocks)
+        self._units: Floats = np.empty(blocks.shape[:2])
 
         def work(first: int, last: int) -> None:
             for k in range(first, last):
-                block = make(k)
-                diagonal = block.diagonal().astype(np.float64)
-                if not np.isfinite(diagonal).all():
-                    raise ValueError(TOO_LARGE)
-                root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-                block *= (1 / root).astype(dtype)
-                block *= (1 / root).astype(dtype)[:, None]
-                np.einsum("ii->i", block)[:] = 1.0 + ridge
-                try:
-                    solver._factors[k] = np.linalg.cholesky(block)
-                except np.linalg.LinAlgError:
-                    raise ValueError(TOO_LARGE) from None
-                solver._units[k] = root
+                if fill is not None:
+                    fill(k, self._factors[k])
+                self._units[k] = _factorise(self._factors[k], ridge)
 
-        threads.share(work, shape[0], n_threads)
-        return solver
+        threads.share(work, len(blocks), n_threads)
 
     def to_device(self, vectors: ArrayVectors) -> DeviceInverse:
         """The same solver for arrays on a device, with explicit inverses that are computed on the host.
@@ -126,6 +99,21 @@ class BlockSolver:
             solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
         return solve_blocks(self._factors, self._units, rows).reshape(x.shape)
+
+
+def _factorise(block: NDArray[Any], ridge: float) -> Floats:
+    """Scale a matrix to a unit diagonal plus a ridge, replace it by its factor, and return the scales."""
+    diagonal = block.diagonal().astype(np.float64)
+    if not np.isfinite(diagonal).all():
+        raise ValueError(TOO_LARGE)
+    root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scales = root.astype(block.dtype)
+    block /= scales
+    block /= scales[:, None]
+    np.einsum("ii->i", block)[:] = 1.0 + ridge
+    if not factorise(block):
+        raise ValueError(TOO_LARGE)
+    return root
 
 
 class SubsetSolver:

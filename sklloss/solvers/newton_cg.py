@@ -118,7 +118,7 @@ def newton_cg(
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
     tell_start(callback, value)
-    local = kept and (kept.preconditioner or objective.local_preconditioner())
+    local = (kept.preconditioner or objective.local_preconditioner()) if kept else None
     solve = vectors.preconditioner(local or objective.preconditioner())
     if kept:
         kept.preconditioner = local
@@ -160,13 +160,19 @@ def newton_cg(
         if missed:
             every_row, sampled_blocks = {"every_row": True}, False
         if missed or _renews(objective, products, near=bool(near)):
-            newer = objective.local_preconditioner(**every_row)
-            sampled_blocks = newer is not None and not every_row
-            if missed and newer is None:
-                newer = objective.preconditioner()
-            solve = solve if newer is None else vectors.preconditioner(newer)
+            if local is not None:
+                # Its factors may be large, so they are not kept while those of the next one are made.
+                solve = local = None
+                if kept:
+                    kept.preconditioner = None
+            local = objective.local_preconditioner(**every_row)
+            sampled_blocks = local is not None and not every_row
+            if local is not None:
+                solve = vectors.preconditioner(local)
+            elif missed or solve is None:
+                solve = vectors.preconditioner(objective.preconditioner())
             if kept:
-                kept.preconditioner = newer
+                kept.preconditioner = local
     return progress.result(vectors.get(at), value)
 
 
