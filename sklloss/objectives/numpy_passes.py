@@ -120,7 +120,7 @@ class NumPyPasses(Passes):
             gradient_kernels.gradient, self._kernel, self._data, w, b, chunks,
             sums=chunk_sums, curvature=curvature, slopes=slopes,
         )  # fmt: skip
-        self._share(work, len(gradient))
+        self._check_codes(threads.share(work, len(gradient), self._count_threads(len(gradient))))
         return self._total(sums), self._join(gradient, intercepts)
 
     def product(self, direction: Floats) -> Floats:
@@ -134,7 +134,7 @@ class NumPyPasses(Passes):
         work = functools.partial(
             gradient_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
         )
-        self._share(work, len(product))
+        self._check_codes(threads.share(work, len(product), self._count_threads(len(product))))
         total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
         return self._join(product, intercepts, total)
 
@@ -162,7 +162,7 @@ class NumPyPasses(Passes):
         wave = chunks
         if curved and chunks > 1:
             memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
-            wave = max(self._count_threads(), int(memory / (8 * numbers)))
+            wave = max(self._count_threads(chunks), int(memory / (8 * numbers)))
             wave = min(wave, chunks)
         curvature = np.empty((wave, *shape)) if curved else None
         coef = np.ascontiguousarray(coef)
@@ -177,8 +177,9 @@ class NumPyPasses(Passes):
                 sums=ChunkSums(gradient[part], loss=sums[part], hessian=curvature),
                 coupled=coupled, softmax=softmax, as_dense=as_dense,
             )  # fmt: skip
-            self._share(work, len(wave_bounds) - 1)
-            for matrix in () if curvature is None else curvature[: len(wave_bounds) - 1]:
+            parts = len(wave_bounds) - 1
+            self._check_codes(threads.share(work, parts, self._count_threads(parts)))
+            for matrix in () if curvature is None else curvature[:parts]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
                 else:
@@ -240,7 +241,7 @@ class NumPyPasses(Passes):
             result=result,
         )  # fmt: skip
         if numbers:
-            self._share(work, len(result))
+            self._check_codes(threads.share(work, len(result), self._count_threads(len(result))))
         total = result[0] if len(result) == 1 else result.sum(axis=0)
         symmetric = _symmetric if self.sparse else _mirrored
         if not softmax:
@@ -545,21 +546,23 @@ class NumPyPasses(Passes):
         bounds[1:-1] = bounds[1:-1] // 32 * 32
         return bounds
 
-    def _share(self, work: Callable[[int, int], int], chunks: int) -> None:
-        """Do a pass over these chunks on threads; each returns a row with a code out of range, or -1."""
-        for row in threads.share(work, chunks, self._count_threads() if chunks > 1 else 1):
+    def _check_codes(self, bad_rows: list[int]) -> None:
+        """Raise if a pass met a class code out of range; each thread returns the row of one, or -1."""
+        for row in bad_rows:
             if row >= 0:
                 raise self._bad_code(row)
 
-    def _count_threads(self) -> int:
-        """The number of threads, counted once: to ask the system takes as long as a small pass."""
-        self.n_threads = threads.count(self.n_threads)
-        return self.n_threads
+    def _count_threads(self, chunks: int) -> int:
+        """The number of threads for so many chunks. The CPUs are counted once: it takes as long as a pass."""
+        if chunks <= 1:
+            return 1
+        self.n_threads = count = threads.count(self.n_threads)
+        return count
 
     def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
         """See `Passes._passes_over`; the number of threads goes along."""
         if self.n * self._row_numbers > SMALL_WORK:
-            self._count_threads()
+            self._count_threads(2)
         return super()._passes_over(data, loss)
 
 

@@ -118,13 +118,11 @@ def newton_cg(
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
     tell_start(callback, value)
-    local = (kept.preconditioner or objective.local_preconditioner()) if kept else None
-    solve = vectors.preconditioner(local or objective.preconditioner())
-    if kept:
-        kept.preconditioner = local
+    if kept and kept.preconditioner is None:
+        kept.preconditioner = objective.local_preconditioner()
+    initial = (kept and kept.preconditioner) or objective.preconditioner()
+    solve = _Preconditioning(objective, vectors, kept, initial)
     trusted = getattr(objective, "close_preconditioner", False)
-    every_row: dict[str, bool] = {}
-    sampled_blocks = False
     # By how much the preconditioner underestimated the decrement in the last system, where that is known.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     for iteration in range(1, max_iter + 1):
@@ -155,31 +153,61 @@ def newton_cg(
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
-        # Blocks of a sample that misses the curvature of a few rows would estimate a far larger decrement.
-        missed = sampled_blocks and (active & (first > MISSED * decrement)).any()
-        if missed:
-            every_row, sampled_blocks = {"every_row": True}, False
-        if missed or _renews(objective, products, near=bool(near)):
-            if local is not None:
-                # Its factors may be large, so they are not kept while those of the next one are made.
-                solve = local = None
-                if kept:
-                    kept.preconditioner = None
-            local = objective.local_preconditioner(**every_row)
-            sampled_blocks = local is not None and not every_row
-            if local is not None:
-                solve = vectors.preconditioner(local)
-            elif missed or solve is None:
-                solve = vectors.preconditioner(objective.preconditioner())
-            if kept:
-                kept.preconditioner = local
+        solve.renew(products, near=bool(near), missed=bool((active & (first > MISSED * decrement)).any()))
     return progress.result(vectors.get(at), value)
 
 
-def _renews(objective: ProductObjective, products: int, *, near: bool) -> bool:
-    """Whether the preconditioner no longer approximates the Hessian well enough, after a system."""
-    share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
-    return products > max(least, share * objective.block_cost)
+class _Preconditioning:
+    """The preconditioner of a fit: at first the same for all outputs, then local ones.
+
+    Parameters
+    ----------
+    objective, vectors
+        See `newton_cg`.
+    kept : KeptPreconditioner or None
+        See `newton_cg`.
+    first : Preconditioner
+        The one to begin with.
+    """
+
+    def __init__(
+        self, objective: ProductObjective, vectors: Any, kept: KeptPreconditioner | None, first: Any
+    ) -> None:
+        self._objective, self._vectors, self._last = objective, vectors, kept or KeptPreconditioner()
+        self._solve: Any = vectors.preconditioner(first)
+        self._every_row: dict[str, bool] = {}
+        self._sampled = False
+
+    def __call__(self, x: Any) -> Any:
+        """The solution for the right-hand side x."""
+        return self._solve(x)
+
+    def renew(self, products: int, *, near: bool, missed: bool) -> None:
+        """Make a local preconditioner if the last one is no longer good enough.
+
+        Parameters
+        ----------
+        products : int
+            How many the last system took.
+        near : bool
+            Whether the optimum is near.
+        missed : bool
+            Whether the preconditioner estimated a far larger decrement than there was. The blocks of a
+            sample do, if it misses the curvature of a few rows: all rows are used from then on.
+        """
+        missed = missed and self._sampled
+        if missed:
+            self._every_row = {"every_row": True}
+        share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
+        if not missed and products <= max(least, share * self._objective.block_cost):
+            return
+        if self._last.preconditioner is not None:
+            # Its factors may be large, so they are not kept while those of the next one are made.
+            self._solve = self._last.preconditioner = None
+        local = self._last.preconditioner = self._objective.local_preconditioner(**self._every_row)
+        self._sampled = local is not None and not self._every_row
+        if local is not None or self._solve is None:
+            self._solve = self._vectors.preconditioner(local or self._objective.preconditioner())
 
 
 def lbfgs_newton_cg(
