@@ -368,10 +368,12 @@ def test_log_probabilities_are_finite_where_probabilities_round_to_zero(rng, est
 def test_a_warm_start_at_the_optimum_is_over_at_once(rng, estimator, solver, dtype):
     X, y = problem(rng, dtype=dtype)
     model = estimator(warm_start=True, solver=solver, random_state=0).fit(X, y)
-    first, coef = model.n_iter_.max(), model.coef_.copy()
+    first, coef, loss = model.n_iter_.max(), model.coef_.copy(), model.loss_
     model.fit(X, y)
     assert model.n_iter_.max() <= (2 if solver in EXACT else 4) < first
-    np.testing.assert_allclose(model.coef_, coef, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.loss_, loss, rtol=1e-6)
+    # Adam's coefficients are as far from the optimum as the square root of the gap.
+    np.testing.assert_allclose(model.coef_, coef, rtol=1e-3, atol=1e-3 if solver == "adam" else 1e-4)
     assert len(model.loss_curve_) == model.n_iter_.max() + 1
 
 
