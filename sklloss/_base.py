@@ -40,11 +40,12 @@ _collected = threading.local()
 def collected_warnings() -> Iterator[list[tuple[str | Warning, type[Warning]]]]:
     """Collect what `warn` is passed in this thread, which has no line of the user to name."""
     found: list[tuple[str | Warning, type[Warning]]] = []
+    before = getattr(_collected, "warnings", None)
     _collected.warnings = found
     try:
         yield found
     finally:
-        _collected.warnings = None
+        _collected.warnings = before
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:

@@ -166,3 +166,14 @@ def test_fits_that_draw_from_one_generator_take_turns():
 
     expected = [network.fit(X, Y) for network in make(np.random.RandomState(0))]
     assert_same(fit_many(make(np.random.RandomState(0)), X, Y, n_threads=2), expected)
+
+
+def test_a_call_within_a_task_leaves_the_task_on_one_thread():
+    counts = []
+
+    def task():
+        threads.side_by_side([lambda: None] * 2, 2)
+        counts.append(threads.count(7))
+
+    threads.side_by_side([task, task], 2)
+    assert counts == [1, 1]

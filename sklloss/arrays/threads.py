@@ -24,16 +24,16 @@ import threadpoolctl
 
 from sklloss.kernels.common import Event
 
-# How long a thread stays awake for the next job, or for the end of one. To fall asleep and wake up takes as
-# long as a pass over X of a small problem, and passes follow each other at shorter intervals than this.
-AWAKE_SECONDS = 1e-4
-# How long the caller takes from posting jobs to its own work without the GIL. A worker that asked for the GIL
-# before would fall asleep.
-POSTING_SECONDS = 8e-6
+# How long a thread waits in a loop for the next job, or for the end of one, before it sleeps. To fall asleep
+# and wake up takes as long as a pass over X of a small problem, and passes follow each other sooner.
+SPIN_SECONDS = 1e-4
+# How long the caller takes from submitting jobs until it releases the GIL for its own share. A worker that
+# asked for the GIL before would fall asleep.
+SUBMIT_SECONDS = 8e-6
 
-_side_by_side = threading.local()
+_task = threading.local()  # of `side_by_side`, if this thread runs one: its ``cancellation``
 _lock = threading.Lock()
-_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "posted": Event()}
+_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "submitted": Event()}
 _blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
 
 
@@ -42,7 +42,7 @@ def _after_fork() -> None:
     # running in the parent never ends in the child.
     global _lock
     _lock = threading.Lock()
-    _workers.update(count=0, jobs=queue.SimpleQueue(), posted=Event())
+    _workers.update(count=0, jobs=queue.SimpleQueue(), submitted=Event())
     _blas["users"].clear()
     _lift_limit()
 
@@ -165,7 +165,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
     try:
         for job in jobs[1:]:
             _workers["jobs"].put(job)
-        _workers["posted"].happen()
+        _workers["submitted"].notify()
         for job in jobs:
             job.run("caller")
     finally:
@@ -211,7 +211,7 @@ class _Job:
     def end(self) -> None:
         """Wait for the worker that has begun it, if any, and prevent others from beginning it."""
         if self._claim.setdefault("by", "nobody") == "worker":
-            self.done.soon(0, AWAKE_SECONDS)
+            self.done.wait(0, SPIN_SECONDS)
             with self._ended:
                 pass
 
@@ -220,44 +220,47 @@ def _start_workers(workers: int) -> None:
     with _lock:
         while _workers["count"] < workers:
             try:
-                _thread.start_new_thread(_serve, (_workers["jobs"], _workers["posted"]))
+                _thread.start_new_thread(_serve, (_workers["jobs"], _workers["submitted"]))
             except RuntimeError:  # the system allows no more threads: the caller runs the remaining jobs
                 break
             _workers["count"] += 1
 
 
-def _serve(jobs: "queue.SimpleQueue[_Job]", posted: Event) -> None:
+def _serve(jobs: "queue.SimpleQueue[_Job]", submitted: Event) -> None:
     while True:
         job: _Job | None = jobs.get()
         while job is not None:
             job.run("worker")
-            count = posted.count()
+            count = submitted.count()
             job = _next_job(jobs, job.done) or (
-                _next_job(jobs) if posted.soon(count, AWAKE_SECONDS, job.done, POSTING_SECONDS) else None
+                _next_job(jobs) if submitted.wait(count, SPIN_SECONDS, job.done, SUBMIT_SECONDS) else None
             )
 
 
 def _next_job(jobs: "queue.SimpleQueue[_Job]", done: Event | None = None) -> "_Job | None":
-    """A job that waits, if any; then the one that ended before it is ``done``."""
+    """The next job of the queue, if there is one; ``done`` of the job before it is then notified."""
     try:
         job = jobs.get_nowait()
     except queue.Empty:
         return None
     if done is not None:
-        done.happen()
+        done.notify()
     return job
 
 
-class _Halt:
-    """Whether the tasks of `side_by_side` end: none is begun any more, or those that run stop too."""
+class _Cancellation:
+    """Whether the tasks of `side_by_side` are cancelled: ``requested``, no further task begins.
+
+    ``interrupted``, those that run end too.
+    """
 
     def __init__(self) -> None:
-        self.begun = False
+        self.requested = False
         self.interrupted = False
 
 
 def _is_side_by_side() -> bool:
-    return getattr(_side_by_side, "halt", None) is not None
+    return getattr(_task, "cancellation", None) is not None
 
 
 def check_interrupt() -> None:
@@ -265,8 +268,8 @@ def check_interrupt() -> None:
 
     Only the main thread is told of Ctrl-C. Loops that run long in Python call this.
     """
-    halt = getattr(_side_by_side, "halt", None)
-    if halt is not None and halt.interrupted:
+    cancellation = getattr(_task, "cancellation", None)
+    if cancellation is not None and cancellation.interrupted:
         raise KeyboardInterrupt
 
 
@@ -287,46 +290,49 @@ def side_by_side(tasks: Sequence[Callable[[], None]], n_threads: int | None) -> 
     BaseException
         What the first task of the sequence that failed has raised. None is begun after an error.
     """
-    halt, numbers = _Halt(), iter(range(len(tasks)))
+    cancellation, numbers = _Cancellation(), iter(range(len(tasks)))
     errors: list[BaseException | None] = [None] * len(tasks)
 
     def work() -> None:
-        _side_by_side.halt = halt
+        before = getattr(_task, "cancellation", None)
+        _task.cancellation = cancellation
         try:
             for k in numbers:
-                if halt.begun:
+                if cancellation.requested:
                     break
                 try:
                     tasks[k]()
                 except BaseException as error:
                     errors[k] = error
-                    halt.begun = True
-                    halt.interrupted |= isinstance(error, KeyboardInterrupt)
+                    cancellation.requested = True
+                    if isinstance(error, KeyboardInterrupt):
+                        cancellation.interrupted = True
         finally:
-            _side_by_side.halt = None
+            _task.cancellation = before
 
-    workers, interrupt = [], None
-    for _ in range(min(count(n_threads), len(tasks)) - 1):
-        worker = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-        try:
-            worker.start()
-        except RuntimeError:  # the system allows no more threads
-            break
-        workers.append(worker)
+    interrupt = None
+    workers = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+        for _ in range(min(count(n_threads), len(tasks)) - 1)
+    ]
     try:
+        for worker in workers:
+            with contextlib.suppress(RuntimeError):  # if the system allows no more threads
+                worker.start()
         work()
     except KeyboardInterrupt as error:
-        halt.begun = halt.interrupted = True
+        cancellation.requested = cancellation.interrupted = True
         interrupt = error
     while any(worker.is_alive() for worker in workers):
         try:
             for worker in workers:
-                worker.join()
+                if worker.is_alive():
+                    worker.join()
         except KeyboardInterrupt as error:
-            halt.begun = halt.interrupted = True
+            cancellation.requested = cancellation.interrupted = True
             interrupt = error
     failed = [error for error in errors if error is not None]
-    if interrupt is None and halt.interrupted:
+    if interrupt is None and cancellation.interrupted:
         interrupt = next(error for error in failed if isinstance(error, KeyboardInterrupt))
     if interrupt is not None:
         raise interrupt

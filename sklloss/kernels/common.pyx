@@ -33,7 +33,7 @@ cdef extern from *:
     #include <time.h>
     static inline void sklloss_increment(int* count) { __atomic_fetch_add(count, 1, __ATOMIC_RELEASE); }
     static inline int sklloss_count(const int* count) { return __atomic_load_n(count, __ATOMIC_ACQUIRE); }
-    /* Whether a count changes within a time, which the processor spends on nothing else. */
+    /* Whether a count changes within a time, which this thread spends in a loop. */
     static int sklloss_changes(const int* count, int from, double seconds)
     {
         struct timespec start, now;
@@ -90,29 +90,30 @@ def padded(Py_ssize_t outputs, Py_ssize_t size):
 
 
 cdef class Event:
-    """A count of what has happened, for threads that wait without the GIL and without going to sleep."""
+    """A counter of notifications, for which threads wait without the GIL, in a loop instead of asleep."""
 
-    cdef int happened
+    cdef int notifications
 
     def count(self):
-        """How often it has happened."""
-        return count_of(&self.happened)
+        """The number of notifications so far."""
+        return count_of(&self.notifications)
 
-    def happen(self):
-        increment(&self.happened)
+    def notify(self):
+        """Let the threads that wait go on."""
+        increment(&self.notifications)
 
-    def soon(self, int count, double seconds, Event other=None, double after=0.0):
-        """Wait for the next time that it happens after ``count``; False if that takes longer.
+    def wait(self, int count, double seconds, Event other=None, double after=0.0):
+        """Wait until there are more notifications than ``count``; False if there are none within ``seconds``.
 
-        An ``other`` event happens first, when the GIL is free for the thread that waits for it. The GIL is
-        taken no sooner than ``after`` seconds after the event.
+        ``other`` is notified first, when the GIL is free for the thread that waits for it. The GIL is taken
+        no sooner than ``after`` seconds after the notification.
         """
-        cdef int* others = &other.happened if other is not None else NULL
+        cdef int* others = &other.notifications if other is not None else NULL
         cdef bint found
         with nogil:
             if others != NULL:
                 increment(others)
-            found = changes(&self.happened, count, seconds)
+            found = changes(&self.notifications, count, seconds)
             if found and after > 0.0:
-                changes(&self.happened, count_of(&self.happened), after)
+                changes(&self.notifications, count_of(&self.notifications), after)
         return found

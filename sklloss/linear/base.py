@@ -332,8 +332,8 @@ class LinearClassifier(
     def _objective(self, passes):
         return LinearObjective(passes, self.C, self.l1_ratio)
 
-    def _solver(self, objective, name, start, callback=None, begins=None, kept=None):
-        """A function without arguments that minimises the objective; ``kept`` see `newton_cg`.
+    def _solver(self, objective, name, start, callback=None, begins=None, cache=None):
+        """A function without arguments that minimises the objective; for ``cache`` see `newton_cg`.
 
         If "auto" runs two solvers one after the other, ``begins`` is called with the name of each.
         """
@@ -341,15 +341,17 @@ class LinearClassifier(
         if self._begins_by_lbfgs(objective, name, start):
             minimise, options = lbfgs_newton_cg, {"begins": begins}
         elif name == "newton-cg":
-            options["kept"] = kept
+            options["cache"] = cache
         return functools.partial(
             minimise, objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
 
-    def _minimise(self, objective, start, kept=None):
+    def _minimise(self, objective, start, cache=None):
         """The result of the solver for this objective."""
         name = self._choose_solver(objective)
-        return self._check_result(self._solver(objective, name, start, kept=kept if start.any() else None)())
+        return self._check_result(
+            self._solver(objective, name, start, cache=cache if start.any() else None)()
+        )
 
     def _check_result(self, result):
         """The result of a solver; a ValueError if a number in it is not finite."""

@@ -33,7 +33,7 @@ from sklloss.linear.base import LinearPredictions
 from sklloss.losses import Loss
 from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
-from sklloss.solvers.newton_cg import KeptPreconditioner
+from sklloss.solvers.newton_cg import PreconditionerCache
 from sklloss.solvers.path import follow_path, newton_path
 
 
@@ -342,8 +342,8 @@ class _Search:
         if model._choose_solver(first) == "newton-cholesky" and not first.takes_newton_steps:
             minimise = model._minimise
             return newton_path(objectives(), start, minimise, tol=model.tol, max_iter=model.max_iter)
-        kept = KeptPreconditioner()
-        return follow_path(objectives(), start, functools.partial(model._minimise, kept=kept))
+        cache = PreconditionerCache()
+        return follow_path(objectives(), start, functools.partial(model._minimise, cache=cache))
 
     def _scorer(self, fold, rows):
         """A function of a model that scores the test rows of a fold."""

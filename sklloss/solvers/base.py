@@ -105,8 +105,11 @@ class ProductObjective(Objective, Protocol):
     def preconditioner(self) -> Any:
         """A function that solves approximately with the Hessian, wherever it is taken."""
 
-    def local_preconditioner(self) -> Any:
-        """The same at the point that was linearised last; None if there is none better."""
+    def local_preconditioner(self, *, every_row: bool = False) -> Any:
+        """The same at the point that was linearised last; None if there is none better.
+
+        It may be made from a sample of the rows, unless ``every_row`` is set.
+        """
 
     def dual_ascent(self) -> Any:
         """Dual coordinate ascent for the objective; None if there is none."""

@@ -32,9 +32,12 @@ MAX_PRODUCTS = 250
 # little about that of the next, after a system that cost twice as much as it.
 NEAR, NEAR_SHARE, NEAR_PRODUCTS = 0.3, 0.5, 4
 FAR_SHARE, FAR_PRODUCTS = 2.0, 8
-MISSED = 10.0  # times the decrement: an estimate that blocks of too small a sample make
+# If the preconditioner first estimates this many times the decrement, its blocks lack curvature that the
+# sample which they are made from has missed.
+MISSED = 10.0
 
-# Rows per parameter of the samples whose minima are the first starts. They need be no closer than this.
+# Rows per parameter of the samples whose minima are the first starts, the tolerance to which these are found,
+# and the limit of steps for each.
 SAMPLES = (2, 8)
 SAMPLE_TOL = 0.6
 MAX_SAMPLE_STEPS = 12
@@ -49,7 +52,7 @@ DUAL_NEAR = 0.1  # relative gap up to which its result is used
 LBFGS_ITERATIONS, LBFGS_SHARE = 30, 0.3
 
 
-class KeptPreconditioner:
+class PreconditionerCache:
     """The local preconditioner that `newton_cg` used last, for the next of several similar objectives.
 
     Attributes
@@ -69,14 +72,19 @@ def newton_cg(
     max_iter: int,
     callback: Callback | None = None,
     start: Array | None = None,
-    kept: KeptPreconditioner | None = None,
+    cache: PreconditionerCache | None = None,
     sampled: bool = True,
 ) -> Result:
     """Minimise a convex objective by truncated Newton steps (Newton-CG).
 
     Each linear system is solved by preconditioned conjugate gradients to a tolerance that is the fourth root
     of the relative gap, which keeps the convergence superlinear; the step is halved until it meets Armijo's
-    condition. A start at 0 is replaced by the result of dual coordinate ascent if the objective offers it.
+    condition. A start at 0 is replaced by the result of dual coordinate ascent if the objective offers it, or
+    by the minimum over a sample of the rows if there are many and a penalty.
+
+    A problem has converged when a solved system says that at most the allowed gap was left to gain before its
+    step. It has converged without a further system where the preconditioner's estimate is a quarter of that,
+    after a multiplication by the largest factor by which it has been too small so far.
 
     Parameters
     ----------
@@ -91,9 +99,11 @@ def newton_cg(
         Called with ``(n_iter, w, value)`` after each step.
     start : ndarray of shape (problems,), optional
         The values that vanishing problems are compared with, if another solver came before this one.
-    kept : KeptPreconditioner, optional
+    cache : PreconditionerCache, optional
         The local preconditioner of similar objectives, if w is near the optimum. It is made here if it does
         not exist, and replaced if it has become too poor.
+    sampled : bool
+        Whether a sample of the rows may find the start.
 
     Returns
     -------
@@ -107,7 +117,8 @@ def newton_cg(
     w = np.array(w, dtype=np.float64)
     if max_iter > 0 and not w.any():
         w = dual_start(objective, w, tol)
-    if sampled and max_iter > 0 and not w.any():
+    # Without a penalty, columns that are rare in a sample may have coefficients there that are far too large.
+    if sampled and objective.penalised and max_iter > 0 and not w.any():
         w = _sampled_start(objective, w)
     vectors = getattr(objective, "vectors", NUMPY)
 
@@ -118,24 +129,24 @@ def newton_cg(
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
     tell_start(callback, value)
-    if kept and kept.preconditioner is None:
-        kept.preconditioner = objective.local_preconditioner()
-    initial = (kept and kept.preconditioner) or objective.preconditioner()
-    solve = _Preconditioning(objective, vectors, kept, initial)
+    solve = _Preconditioning(objective, vectors, cache)
     trusted = getattr(objective, "close_preconditioner", False)
-    # By how much the preconditioner underestimated the decrement in the last system, where that is known.
+    # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
+    risen = np.zeros(len(w), dtype=bool)
     for iteration in range(1, max_iter + 1):
         z = solve(-gradient)
         first = -vectors.to_host(vectors.dot(gradient, z))[0]
         gap = allowed_gap(value, tol)
+        # With a margin, because the new residual may lie where the factor is larger.
         progress.converged |= progress.active(value) & known & (excess * first / 2 <= gap / 4)
         active = progress.active(value)
         if not active.any():
             break
-        direction, products, reached, excess = _conjugate_gradients(
+        direction, products, reached, latest = _conjugate_gradients(
             objective, vectors, solve, gradient, z, first, value, gap, active
         )
+        excess = np.maximum(excess, latest)
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
         decrement = -slope
         # The decrement is too small if the system was not solved.
@@ -145,7 +156,10 @@ def newton_cg(
         # Along nearly flat directions, rounding can cause a large decrement. The preconditioner's ridge keeps
         # such directions out of its estimate ``first``, which is safe with a factor of 10.
         least = np.minimum(decrement, 10 * first)
-        halted = (unmoved | (active & reached & (new[0] >= value))) & ~invalid
+        # One rise of the value is not enough where the estimated gap is larger than rounding explains.
+        rises = active & reached & (new[0] >= value)
+        halted = (unmoved | (rises & (exhausted(least, value) | risen))) & ~invalid
+        risen = rises
         progress.end(solved | (halted & exhausted(least, value, objective.noise)), unmoved)
         known = active & reached & ~invalid & (step == 1.0) & trusted
         near = (decrement / 2 <= NEAR * np.abs(value)).all()
@@ -153,37 +167,36 @@ def newton_cg(
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
-        solve.renew(products, near=bool(near), missed=bool((active & (first > MISSED * decrement)).any()))
+        missed = bool((active & (first > MISSED * decrement)).any())
+        if solve.renew(products, near=bool(near), missed=missed):
+            excess = latest
     return progress.result(vectors.get(at), value)
 
 
 class _Preconditioning:
-    """The preconditioner of a fit: at first the same for all outputs, then local ones.
+    """The preconditioner of a fit: at first one for any point, unless there is a cache, then local ones.
 
     Parameters
     ----------
     objective, vectors
         See `newton_cg`.
-    kept : KeptPreconditioner or None
+    cache : PreconditionerCache or None
         See `newton_cg`.
-    first : Preconditioner
-        The one to begin with.
     """
 
-    def __init__(
-        self, objective: ProductObjective, vectors: Any, kept: KeptPreconditioner | None, first: Any
-    ) -> None:
-        self._objective, self._vectors, self._last = objective, vectors, kept or KeptPreconditioner()
-        self._solve: Any = vectors.preconditioner(first)
-        self._every_row: dict[str, bool] = {}
-        self._sampled = False
+    def __init__(self, objective: ProductObjective, vectors: Any, cache: PreconditionerCache | None) -> None:
+        self._objective, self._vectors, self._last = objective, vectors, cache or PreconditionerCache()
+        if cache is not None and cache.preconditioner is None:
+            cache.preconditioner = objective.local_preconditioner()
+        self._solve: Any = vectors.preconditioner(self._last.preconditioner or objective.preconditioner())
+        self._every_row = self._sampled = False
 
     def __call__(self, x: Any) -> Any:
         """The solution for the right-hand side x."""
         return self._solve(x)
 
-    def renew(self, products: int, *, near: bool, missed: bool) -> None:
-        """Make a local preconditioner if the last one is no longer good enough.
+    def renew(self, products: int, *, near: bool, missed: bool) -> bool:
+        """Make a local preconditioner if the last one is no longer good enough; returns whether it is new.
 
         Parameters
         ----------
@@ -196,18 +209,19 @@ class _Preconditioning:
             sample do, if it misses the curvature of a few rows: all rows are used from then on.
         """
         missed = missed and self._sampled
-        if missed:
-            self._every_row = {"every_row": True}
+        self._every_row |= missed
         share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
         if not missed and products <= max(least, share * self._objective.block_cost):
-            return
+            return False
         if self._last.preconditioner is not None:
             # Its factors may be large, so they are not kept while those of the next one are made.
             self._solve = self._last.preconditioner = None
-        local = self._last.preconditioner = self._objective.local_preconditioner(**self._every_row)
+        local = self._last.preconditioner = self._objective.local_preconditioner(every_row=self._every_row)
         self._sampled = local is not None and not self._every_row
-        if local is not None or self._solve is None:
-            self._solve = self._vectors.preconditioner(local or self._objective.preconditioner())
+        if local is None and self._solve is not None:
+            return False
+        self._solve = self._vectors.preconditioner(local or self._objective.preconditioner())
+        return True
 
 
 def lbfgs_newton_cg(

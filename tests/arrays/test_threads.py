@@ -201,7 +201,7 @@ def test_the_caller_does_what_no_worker_is_free_for(monkeypatch):
     def refuse(*args):
         raise RuntimeError("can't start new thread")
 
-    workers = {"count": 0, "jobs": queue.SimpleQueue(), "posted": threads.Event()}
+    workers = {"count": 0, "jobs": queue.SimpleQueue(), "submitted": threads.Event()}
     monkeypatch.setattr(threads, "_workers", workers)
     monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
     done = threads.share(lambda first, last: (first, threading.get_ident()), 3, 3)

@@ -54,7 +54,7 @@ class Convex:
     def preconditioner(self):
         return np.copy
 
-    def local_preconditioner(self):
+    def local_preconditioner(self, every_row=False):
         return None
 
 

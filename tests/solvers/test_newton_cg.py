@@ -64,3 +64,25 @@ def test_few_positives_and_columns_without_rank_in_units_far_apart_converge(sepa
     expected = LogisticClassifier(solver="newton-cholesky").fit(X, y).loss_
     assert (0 < expected < 0.1) == separable
     assert abs(model.loss_ - expected) < GAP * expected
+
+
+def test_rare_columns_without_a_penalty_converge(rng):
+    # in a sample such columns may separate the classes
+    X = (rng.random((15_000, 20)) < np.linspace(0.001, 0.3, 20)).astype(np.float64)
+    y = np.argmax(X @ rng.normal(size=(20, 6)) * 3 + rng.gumbel(size=(15_000, 6)), axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = SoftmaxClassifier(C=np.inf, solver="newton-cg").fit(X, y)
+    expected = best(X, y, np.inf)
+    assert abs(model.loss_ - expected) < GAP * expected
+
+
+def test_few_rows_far_out_do_not_end_a_fit_early(rng):
+    X = rng.normal(size=(6_000, 20))
+    X[rng.choice(len(X), 5)] *= 300
+    y = np.argmax(X @ rng.normal(size=(20, 6)) / X.std(axis=0).mean() + rng.gumbel(size=(6_000, 6)), axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = SoftmaxClassifier(C=100.0, solver="newton-cg").fit(X.astype(np.float32), y)
+    expected = best(X.astype(np.float32).astype(np.float64), y, 100.0)
+    assert abs(model.loss_ - expected) < GAP * expected

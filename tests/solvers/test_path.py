@@ -10,7 +10,7 @@ from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.numpy_passes import NumPyPasses
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
-from sklloss.solvers.newton_cg import KeptPreconditioner, newton_cg
+from sklloss.solvers.newton_cg import PreconditionerCache, newton_cg
 from sklloss.solvers.path import follow_path, newton_path
 
 GRIDS = {
@@ -141,11 +141,11 @@ def test_the_solver_takes_over_where_iterations_are_few(rng):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_newton_cg_starts_nearer_to_the_optimum_than_the_last_one_is(rng, grid):
-    rows, starts, kept = rows_of(rng, "softmax", n=1000), [], KeptPreconditioner()
+    rows, starts, cache = rows_of(rng, "softmax", n=1000), [], PreconditionerCache()
 
     def minimise(objective, w):
         starts.append(w)
-        return newton_cg(objective, w, tol=1e-4, max_iter=100, kept=kept if w.any() else None)
+        return newton_cg(objective, w, tol=1e-4, max_iter=100, cache=cache if w.any() else None)
 
     objectives = [LinearObjective(rows, C) for C in GRIDS[grid]]
     path = list(follow_path(objectives, np.zeros(objectives[0].shape), minimise))

@@ -343,7 +343,7 @@ class Bowls:
     preconditioner = Plain
     dual_ascent = staticmethod(lambda: None)
     subsample = staticmethod(lambda each: None)
-    local_preconditioner = staticmethod(lambda: None)
+    local_preconditioner = staticmethod(lambda every_row: None)
 
     def __init__(self, vectors, curvature, says):
         self.vectors, self.xp = vectors, getattr(vectors, "xp", np)
@@ -444,7 +444,7 @@ def test_lbfgs_waits_for_the_device_once_per_line_search_trial(kind, waits, hidd
 def test_newton_cg_waits_for_the_device_once_per_product(kind, waits, hidden_waits, monkeypatch):
     _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()
-    monkeypatch.setattr(there, "local_preconditioner", lambda: None)
+    monkeypatch.setattr(there, "local_preconditioner", lambda every_row: None)
     calls = count_calls(monkeypatch, there, "linearise", "product")
     waits["get"], waits["put"] = 0, []
     with hidden_waits:
