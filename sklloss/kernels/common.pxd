@@ -29,7 +29,7 @@ cdef inline void prefetch(const void* start, Py_ssize_t size) noexcept nogil:
 # Products of a block of rows with few outputs, see isa/skinny_gemm.h. Pointers without a type are to float or
 # to double, as the name of the member of Products says.
 
-# Behind every raw there is memory for another vector, 64 bytes: `data.allocate` sees to it.
+# Behind every raw there is memory for another vector, 64 bytes: whoever allocates it sees to that.
 
 # w (outputs, p) and bias as `scores` reads them: (p + 1) times the outputs, padded to whole vectors
 ctypedef void (*pack_outputs_kernel)(
@@ -46,11 +46,11 @@ ctypedef void (*transposed_kernel)(
     const void* x, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t p, void* out
 ) noexcept nogil
 # total (outputs,) += the sums of the columns of raw, for two outputs or more
-ctypedef void (*row_sums_kernel)(
+ctypedef void (*column_sums_kernel)(
     const void* raw, double* total, Py_ssize_t rows, Py_ssize_t outputs
 ) noexcept nogil
 # out = the Hessian of each row's loss by its scores times the direction raw; coupled is softmax
-ctypedef void (*curve_kernel)(
+ctypedef void (*curvature_product_kernel)(
     const void* raw, const void* curvature, const void* weight, int coupled, void* out, Py_ssize_t rows,
     Py_ssize_t outputs,
 ) noexcept nogil
@@ -85,8 +85,8 @@ cdef struct Products:
     pack_outputs_kernel pack_outputs_f32, pack_outputs_f64
     scores_kernel scores_f32, scores_f64
     transposed_kernel transposed_f32, transposed_f64
-    row_sums_kernel row_sums_f32, row_sums_f64
-    curve_kernel curve_f32, curve_f64
+    column_sums_kernel column_sums_f32, column_sums_f64
+    curvature_product_kernel curvature_product_f32, curvature_product_f64
     scatter_kernel scatter_f32, scatter_f64
     Py_ssize_t gram_wide     # numbers in a row of a packed panel; 0 where BLAS makes Gram matrices
     gram_kernel gram

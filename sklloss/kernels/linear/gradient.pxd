@@ -295,13 +295,13 @@ cdef inline void block_scatter(
         )
 
 
-cdef inline void add_row_sums(
+cdef inline void add_column_sums(
     const real* raw, double* total, Py_ssize_t rows, Py_ssize_t outputs
 ) noexcept nogil:
     """Add the sums of the columns of raw (rows, outputs) to ``total``."""
     if outputs == 1 or current.lanes_f64 == 0:
         column_sums(raw, total, rows, outputs)
     elif real is double:
-        current.row_sums_f64(raw, total, rows, outputs)
+        current.column_sums_f64(raw, total, rows, outputs)
     else:
-        current.row_sums_f32(raw, total, rows, outputs)
+        current.column_sums_f32(raw, total, rows, outputs)

@@ -128,7 +128,7 @@ def gradient(
                 if slopes is not None:
                     memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
                 gather_sums(work.sums, &sums.loss[chunk, 0], outputs)
-                add_row_sums(raw, &sums.shift[chunk, 0], rows, outputs)
+                add_column_sums(raw, &sums.shift[chunk, 0], rows, outputs)
                 block_scatter(
                     data, &buffers, raw, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
                 )
@@ -154,9 +154,9 @@ cdef inline void apply_curvature(
     cdef real mean, w
     if current.lanes_f64 > 0:
         if real is double:
-            current.curve_f64(raw, curvature, weight, coupled, out, rows, outputs)
+            current.curvature_product_f64(raw, curvature, weight, coupled, out, rows, outputs)
         else:
-            current.curve_f32(raw, curvature, weight, coupled, out, rows, outputs)
+            current.curvature_product_f32(raw, curvature, weight, coupled, out, rows, outputs)
         return
     if not coupled:
         for i in range(rows * outputs):
@@ -211,7 +211,7 @@ def product(
                 if data.weight != NULL and coupled:
                     weight = <const real*>data.weight + first
                 apply_curvature(raw, &curvature[first, 0], weight, coupled, curved, rows, outputs)
-                add_row_sums(curved, &sums.shift[chunk, 0], rows, outputs)
+                add_column_sums(curved, &sums.shift[chunk, 0], rows, outputs)
                 block_scatter(
                     data, &buffers, curved, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
                 )

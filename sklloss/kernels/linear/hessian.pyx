@@ -164,7 +164,7 @@ cdef void pair_curvature(Model* model, Py_ssize_t rows) noexcept nogil:
 cdef void unfold_pairs(const double* sums, double* h, Py_ssize_t outputs, Py_ssize_t width) noexcept nogil:
     """Write the sums of `add_pair_sums` as a matrix, its lower triangle at least.
 
-    For two outputs the matrix of their parameters is symmetric, so that half of it has been summed.
+    The block of any two outputs is symmetric, so that half of it has been summed.
     """
     cdef Py_ssize_t size = outputs * width, k, m, a, b
     cdef double* to
