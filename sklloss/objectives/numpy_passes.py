@@ -505,7 +505,10 @@ class NumPyPasses(Passes):
     def _gradient_chunks(self, w: NDArray[Any], scores: int) -> tuple[Indices, int]:
         """Chunk boundaries, and rows per block for so many scores at least, of a pass with coefficients."""
         found = self._chunks.get(scores)
-        if found is None:
+        if found is None and not self.loss.additive:
+            # The loss needs all rows at once.
+            found = self._chunks[scores] = np.array([0, self.n], dtype=np.intp), self.n
+        elif found is None:
             block = max(self._block_rows(), -(-scores // self.outputs))
             bounds = self._chunk_bounds(self._row_numbers * self.outputs, w.size, block)
             found = self._chunks[scores] = bounds, block

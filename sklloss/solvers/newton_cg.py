@@ -129,7 +129,10 @@ def newton_cg(
     reference, (value, gradient, at) = evaluate_start(objective, w, evaluate)
     progress = Progress(objective, value, reference if start is None else start)
     tell_start(callback, value)
-    solve = _Preconditioning(objective, vectors, cache)
+    if cache is not None and cache.preconditioner is None:
+        cache.preconditioner = objective.local_preconditioner()
+    initial = (cache and cache.preconditioner) or objective.preconditioner()
+    solve = _Preconditioning(objective, vectors, initial, cache)
     trusted = getattr(objective, "close_preconditioner", False)
     # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
@@ -180,15 +183,17 @@ class _Preconditioning:
     ----------
     objective, vectors
         See `newton_cg`.
+    initial : Preconditioner
+        The first one.
     cache : PreconditionerCache or None
         See `newton_cg`.
     """
 
-    def __init__(self, objective: ProductObjective, vectors: Any, cache: PreconditionerCache | None) -> None:
+    def __init__(
+        self, objective: ProductObjective, vectors: Any, initial: Any, cache: PreconditionerCache | None
+    ) -> None:
         self._objective, self._vectors, self._last = objective, vectors, cache or PreconditionerCache()
-        if cache is not None and cache.preconditioner is None:
-            cache.preconditioner = objective.local_preconditioner()
-        self._solve: Any = vectors.preconditioner(self._last.preconditioner or objective.preconditioner())
+        self._solve: Any = vectors.preconditioner(initial)
         self._every_row = self._sampled = False
 
     def __call__(self, x: Any) -> Any:
