@@ -154,9 +154,12 @@ def minimise_by_sweeps(
         model.descend(IDLE_SHARE * enough, gains)
         total += gains.sum()
         enough = max(share * total, least)
-        last = gains[gains > 0.0][-2:]
-        rate = last[1] / last[0] if len(last) == 2 else 0.0
-        left = last[-1] * rate / (1.0 - rate) if rate < 1.0 and len(last) else gains.sum()
+        some = gains[gains > 0.0]
+        left = 0.0
+        if len(some) > 1:
+            # The last two alone may be an accident: sweeps over correlated columns gain by turns.
+            rate = max(some[-1] / some[-2], (some[-1] / some[0]) ** (1 / (len(some) - 1)))
+            left = some[-1] * rate / (1.0 - rate) if rate < 1.0 else np.inf
         reached = bool(gains[0] <= enough and left <= enough)
         if reached:
             break

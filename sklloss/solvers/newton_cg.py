@@ -32,6 +32,9 @@ MAX_PRODUCTS = 250
 # little about that of the next, after a system that cost twice as much as it.
 NEAR, NEAR_SHARE, NEAR_PRODUCTS = 0.3, 0.5, 4
 FAR_SHARE, FAR_PRODUCTS = 2.0, 8
+# One that has served so many systems without bringing the fit to its end may be the cause: where it sees a
+# residual far too small, each system is left too soon.
+MOST_SYSTEMS = 10
 # If the preconditioner first estimates this many times the decrement, its blocks lack curvature that the
 # sample which they are made from has missed.
 MISSED = 10.0
@@ -195,6 +198,7 @@ class _Preconditioning:
         self._objective, self._vectors, self._last = objective, vectors, cache or PreconditionerCache()
         self._solve: Any = vectors.preconditioner(initial)
         self._every_row = self._sampled = False
+        self._systems = 0
 
     def __call__(self, x: Any) -> Any:
         """The solution for the right-hand side x."""
@@ -216,8 +220,11 @@ class _Preconditioning:
         missed = missed and self._sampled
         self._every_row |= missed
         share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
-        if not missed and products <= max(least, share * self._objective.block_cost):
+        self._systems += 1
+        enough = products <= max(least, share * self._objective.block_cost) and self._systems < MOST_SYSTEMS
+        if enough and not missed:
             return False
+        self._systems = 0
         if self._last.preconditioner is not None:
             # Its factors may be large, so they are not kept while those of the next one are made.
             self._solve = self._last.preconditioner = None

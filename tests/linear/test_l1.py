@@ -361,3 +361,20 @@ def test_grid_search_over_l1_ratio_in_a_pipeline(cancer):
     search = GridSearchCV(pipeline, {"logisticclassifier__l1_ratio": [0.0, 0.5, 1.0]}, cv=3).fit(X, y)
     assert search.best_score_ > 0.95
     assert not np.isnan(search.cv_results_["mean_test_score"]).any()
+
+
+@pytest.mark.parametrize("seed", [1, 12])
+def test_correlated_columns_of_sparse_X_reach_the_optimum(seed):
+    # shifted columns, and one that is nearly a multiple of another
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(245, 8)) + 10.0 ** rng.integers(0, 4, 8)
+    X[:, 7] = 2 * X[:, 0]
+    X[rng.random(X.shape) < 0.3] = 0
+    noise = rng.gumbel(size=(245, 3))
+    y = np.argmax(noise + (X / np.abs(X).max(axis=0)) @ rng.normal(size=(8, 3)), axis=1)
+    model = SoftmaxClassifier(C=100.0, l1_ratio=0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        loss = model.fit(scipy.sparse.csr_array(X), y).loss_
+    expected = model.set_params(tol=1e-6, max_iter=1000).fit(X, y).loss_
+    assert abs(loss - expected) < 1e-6 * expected

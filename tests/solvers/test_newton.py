@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
+from sklearn.base import clone
 
+from sklloss import SoftmaxClassifier
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky, solve_positive
 from sklloss.solvers.newton_cg import LBFGS_ITERATIONS, lbfgs_newton_cg, newton_cg
@@ -338,3 +341,16 @@ def test_a_problem_that_lbfgs_has_solved_may_wait_for_the_others(rng):
     alone = newton_cg(objective, np.zeros((2, 12)), tol=1e-6, max_iter=100)
     np.testing.assert_allclose(result.value, alone.value, rtol=1e-9)
     assert result.n_iter[0] < result.n_iter[1]
+
+
+@pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csr_array])
+def test_rows_without_weight_in_one_block_leave_the_next_ones_as_they_are(rng, container):
+    X = rng.normal(size=(3_000, 25))
+    y = np.argmax(X[:, :6] + [3, 0, 0, 0, -1, -2] + rng.gumbel(size=(3_000, 6)), axis=1)
+    weight = rng.integers(0, 3, size=3_000).astype(float)
+    kept = weight > 0
+    model = SoftmaxClassifier(solver="newton-cholesky", tol=1e-7)
+    expected = clone(model).fit(X[kept], y[kept], weight[kept])
+    model.fit(container(X), y, weight)
+    np.testing.assert_allclose(model.loss_, expected.loss_, rtol=1e-12)
+    np.testing.assert_allclose(model.intercept_, expected.intercept_, rtol=0, atol=1e-8)

@@ -86,3 +86,16 @@ def test_few_rows_far_out_do_not_end_a_fit_early(rng):
         model = SoftmaxClassifier(C=100.0, solver="newton-cg").fit(X.astype(np.float32), y)
     expected = best(X.astype(np.float32).astype(np.float64), y, 100.0)
     assert abs(model.loss_ - expected) < GAP * expected
+
+
+def test_steps_that_stall_with_a_poor_preconditioner_get_a_better_one(rng):
+    # Few rows with entries far larger than the others, whose curvature vanishes as they are classified.
+    X = np.round(rng.standard_normal((27, 52)))
+    X[rng.random(X.shape) < 0.1] *= 1000
+    y = rng.integers(10, size=27)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = SoftmaxClassifier(C=1000.0, solver="newton-cg").fit(X, y)
+    expected = SoftmaxClassifier(C=1000.0, solver="newton-cholesky", tol=1e-8, max_iter=1000).fit(X, y).loss_
+    assert abs(model.loss_ - expected) < GAP * expected
+    assert model.n_iter_ < 40
