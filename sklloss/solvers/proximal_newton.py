@@ -30,6 +30,7 @@ ROUGH_DAMPING = 1.0  # above this damping a model ignores the coupling of output
 SAMPLE_TOL = 1e-2
 SAMPLES = (128, 640)  # rows per parameter
 MAX_SAMPLE_STEPS = 30
+MAX_COLUMN_STEPS = 20  # by sweeps over columns, whose models may be solved less closely than they seem to be
 MAX_SCORE_CHANGE = 2.0  # of any row by one parameter, while damped
 # A working set has the parameters that are not 0, and of the others at most LEAST_ADDED or, if that is more,
 # ADDED_PER_PARAMETER for each that is not 0.
@@ -109,6 +110,7 @@ def proximal_newton(
             objective, w, value, models, active, damping
         )
         # Where sweeps converge too slowly, as for correlated columns, Hessians take over.
+        slow = slow or iteration >= MAX_COLUMN_STEPS
         slow = slow or (columns is not None and not reached[active].all())
         # The step leaves what its model left undone, and what the next model would find: the decreases of
         # Newton steps shrink ever faster.
