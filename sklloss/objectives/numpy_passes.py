@@ -51,8 +51,8 @@ CHUNK_BYTES = 1 << 26
 # Least multiplications per number of a chunk's result; sparse rows have slower ones, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
-# Below this many multiplications a pass is over before a second thread has begun.
-SMALL_WORK = 1 << 19
+# Below this many multiplications, 0.1 ms, a second thread saves little and costs time on a busy machine.
+SMALL_WORK = 1 << 20
 # Most multiplications of a Newton step that is taken in compiled code, which uses one thread.
 COMPILED_STEP_WORK = 1 << 21
 # Most numbers in X of which a fit may make a copy in float64.
@@ -564,7 +564,7 @@ class NumPyPasses(Passes):
 
     def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
         """See `Passes._passes_over`; the number of threads goes along."""
-        if self.n * self._row_numbers > SMALL_WORK:
+        if self.n * self._row_numbers * self.outputs > SMALL_WORK:
             self._count_threads(2)
         return super()._passes_over(data, loss)
 
