@@ -30,6 +30,8 @@ ROUGH_DAMPING = 1.0  # above this damping a model ignores the coupling of output
 SAMPLE_TOL = 1e-2
 SAMPLES = (128, 640)  # rows per parameter
 MAX_SAMPLE_STEPS = 30
+# Up to so many parameters a Hessian costs little, and solves the models of correlated columns exactly.
+SMALL_SET = 64
 MAX_COLUMN_STEPS = 20  # by sweeps over columns, whose models may be solved less closely than they seem to be
 MAX_SCORE_CHANGE = 2.0  # of any row by one parameter, while damped
 # A working set has the parameters that are not 0, and of the others at most LEAST_ADDED or, if that is more,
@@ -89,14 +91,14 @@ def proximal_newton(
     damping = np.full(len(w), 0.0 if w.any() else objective.curvature_excess)
     damping[damping < LEAST_DAMPING] = 0.0
     sets, products, slow = _WorkingSets(objective), None, False
-    before = np.zeros(len(w))
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         if not active.any():
             break
         gap = allowed_gap(value, tol)
         chosen, complete = sets.choose(w, gradient, active)
-        columns = None if slow else objective.column_models(chosen)
+        small = sum(map(len, chosen)) <= SMALL_SET
+        columns = None if slow or small else objective.column_models(chosen)
         models: _ColumnModels | _MatrixModels | _ProductModels
         if columns is not None:
             models = _ColumnModels(objective, chosen, columns, gradient, w, gap)
@@ -112,12 +114,7 @@ def proximal_newton(
         # Where sweeps converge too slowly, as for correlated columns, Hessians take over.
         slow = slow or iteration >= MAX_COLUMN_STEPS
         slow = slow or (columns is not None and not reached[active].all())
-        # The step leaves what its model left undone, and what the next model would find: the decreases of
-        # Newton steps shrink ever faster.
-        shrinks = np.divide(predicted_decrease, before, out=np.ones_like(value), where=before > 0)
-        left = predicted_decrease * (1.0 + damping) ** 2 * np.minimum(LOOSEST + shrinks, 1.0)
-        before = np.where(damping > 0, 0.0, predicted_decrease)
-        solved = active & complete & reached & (left <= gap)
+        solved = active & complete & reached & (predicted_decrease * (1.0 + damping) ** 2 <= gap)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * predicted_decrease, value, objective.noise)
         progress.end(solved | (unmoved & rounded), unmoved)
