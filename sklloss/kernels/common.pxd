@@ -3,7 +3,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating as real
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, dsyrk, sgemm, sgemv
 
@@ -16,6 +16,27 @@ cdef extern from *:
     #endif
     """
     void SKLLOSS_PREFETCH(const void* address) noexcept nogil
+
+
+cdef inline double coordinate_minimum(
+    double z, double g, double h, double l1, double low, double high
+) noexcept nogil:
+    """Where g (t - z) + h (t - z)**2 / 2 + l1 |t| is least for t between low and high.
+
+    Without curvature the quadratic does not know the coordinate: it stays, or goes to 0 if l1 outweighs g.
+    """
+    cdef double u, t
+    if h > 0.0:
+        u = z * h - g
+        t = fabs(u) - l1
+        if t <= 0.0:
+            t = 0.0
+        elif u < 0.0:
+            t = -t
+        t = t / h
+    else:
+        t = 0.0 if l1 > 0.0 and fabs(g) <= l1 else z
+    return min(max(t, low), high)
 
 
 cdef inline void prefetch(const void* start, Py_ssize_t size) noexcept nogil:

@@ -11,6 +11,8 @@ from libc.string cimport memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
 from scipy.linalg.cython_lapack cimport dpotrf, dpotrs, spotrf, spotrs
 
+from sklloss.kernels.common cimport coordinate_minimum
+
 
 cdef enum:
     HISTORY = 64  # products that are remembered
@@ -219,7 +221,7 @@ def descend(
     coordinate that does not move costs nothing.
     """
     cdef Py_ssize_t size = matrix.shape[0], sweep, i, j
-    cdef double h, u, t, g, moved, gained
+    cdef double h, t, g, moved, gained
     cdef const double* row
     with nogil:
         for sweep in range(decrease.shape[0]):
@@ -227,18 +229,7 @@ def descend(
             for j in range(size):
                 h = matrix[j, j]
                 g = gradient[j]
-                if h > 0.0:
-                    u = z[j] * h - g
-                    t = fabs(u) - l1[j]
-                    if t <= 0.0:
-                        t = 0.0
-                    elif u < 0.0:
-                        t = -t
-                    t = t / h
-                else:
-                    # the quadratic does not know this coordinate
-                    t = 0.0 if l1[j] > 0.0 and fabs(g) <= l1[j] else z[j]
-                t = min(max(t, low[j]), high[j])
+                t = coordinate_minimum(z[j], g, h, l1[j], low[j], high[j])
                 moved = t - z[j]
                 if moved == 0.0:
                     continue

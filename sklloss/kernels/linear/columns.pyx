@@ -8,13 +8,13 @@ from cython cimport floating as real
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t
 
-from sklloss.kernels.common cimport check_signals
+from sklloss.kernels.common cimport check_signals, coordinate_minimum
 
 
 # A coordinate that gains less than this share of what all gained on average in the sweep before is left out
-# of the next SLEEP sweeps.
-cdef double IDLE_SHARE = 0.3
-cdef Py_ssize_t SLEEP = 3
+# of the next SKIPPED_SWEEPS sweeps.
+cdef double SKIPPED_SHARE = 0.3
+cdef Py_ssize_t SKIPPED_SWEEPS = 3
 
 
 cdef struct Rows:
@@ -176,7 +176,7 @@ def descend(
     gradient, start, z, l1, second, extra, low, high = parameters
     cdef Py_ssize_t features = starts.shape[0] - 1, sweep, j, k, m, s, count, moved_count = 0
     cdef int64_t first
-    cdef double g, h, u, t, moved, gain, gained, idle = 0.0, work = 0.0
+    cdef double g, h, t, moved, gain, gained, idle = 0.0, work = 0.0
     cdef Rows rows
     rows.count = curvature.shape[1]
     rows.p = NULL
@@ -206,18 +206,7 @@ def descend(
                     work += <double>(starts[j + 1] - first)
                 g += gradient[m] + extra[m] * (z[m] - start[m])
                 h = second[m]
-                if h > 0.0:
-                    u = z[m] * h - g
-                    t = fabs(u) - l1[m]
-                    if t <= 0.0:
-                        t = 0.0
-                    elif u < 0.0:
-                        t = -t
-                    t = t / h
-                else:
-                    # the model does not know this coordinate
-                    t = 0.0 if l1[m] > 0.0 and fabs(g) <= l1[m] else z[m]
-                t = min(max(t, low[m]), high[m])
+                t = coordinate_minimum(z[m], g, h, l1[m], low[m], high[m])
                 moved = t - z[m]
                 gain = 0.0
                 if moved != 0.0:
@@ -235,8 +224,8 @@ def descend(
                     moving[1, moved_count] = 0
                     moved_count += 1
                 elif sweep > 0 and gain < idle:
-                    moving[1, s] = sweep + 1 + SLEEP
-            idle = IDLE_SHARE * gained / max(moved_count, 1)
+                    moving[1, s] = sweep + 1 + SKIPPED_SWEEPS
+            idle = SKIPPED_SHARE * gained / max(moved_count, 1)
             check_signals(&work)
             decrease[sweep] = gained
             if gained <= negligible:
