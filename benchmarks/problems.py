@@ -161,6 +161,18 @@ class NetworkProblem:
 
 
 @dataclass
+class EnsembleProblem:
+    """Networks of one shape on a small table that differ in their seeds."""
+
+    X: np.ndarray
+    y: np.ndarray
+    hidden: tuple
+    networks: int
+    max_iter: int
+    name: str = ""
+
+
+@dataclass
 class CommandProblem:
     """``python -m sklloss`` on one of its data sets, with that many BLAS threads; 0: as installed."""
 
@@ -620,6 +632,13 @@ def _diabetes_search(hidden):
     grid = {"hidden_layer_sizes": hidden, "alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-3, 1e-2]}
     X = _standardised(X).astype(np.float32)
     return NetworkSearchProblem(X, ((y - y.mean()) / y.std()).astype(np.float32), grid, 3, 200)
+
+
+@problem("mlp", "diabetes-50-seeds", against=("sklloss",))
+def _ensemble():
+    X, y = _bundled("diabetes")
+    X = _standardised(X).astype(np.float32)
+    return EnsembleProblem(X, ((y - y.mean()) / y.std()).astype(np.float32), (30,), 50, 30)
 
 
 @problem("mlp", "diamonds-26-128-1-batch128-f32", needs="diamonds", quick=False)

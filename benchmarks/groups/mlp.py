@@ -4,7 +4,7 @@ import measure
 import problems
 import reference
 
-from groups import linear_other
+from groups import kernels, linear_other
 from groups.session import OURS, finish
 
 
@@ -18,6 +18,8 @@ def one(session, spec):
     problem = session.problem(spec)
     if isinstance(problem, problems.NetworkSearchProblem):
         linear_other.search(session, spec.name)
+    elif isinstance(problem, problems.EnsembleProblem):
+        kernels.one(session, spec, number=1)
     elif problem is not None:
         train(session, problem)
 

@@ -84,6 +84,7 @@ class Rival:
             problems.SearchProblem: "search",
             problems.PredictProblem: "predict",
             problems.CommandProblem: "command",
+            problems.EnsembleProblem: "ensemble",
             problems.NetworkProblem: "network",
             problems.NetworkSearchProblem: "network_search",
             problems.DeviceLinearProblem: "device_linear",

@@ -167,6 +167,26 @@ class Sklloss(Rival):
 
         return network_search(problem, sklloss.MLPRegressor)
 
+    def ensemble_ways(self, problem, options):
+        return ("fit_many", "one after the other")
+
+    def ensemble_job(self, problem, way, setting):
+        from sklloss import MLPRegressor
+        from sklloss.model_selection import fit_many
+
+        given = {"max_iter": problem.max_iter, "n_iter_no_change": problem.max_iter, "tol": 0.0}
+        networks = [
+            MLPRegressor(hidden_layer_sizes=problem.hidden, random_state=seed, **given)
+            for seed in range(problem.networks)
+        ]
+
+        def run():
+            if way == "fit_many":
+                return fit_many(networks, problem.X, problem.y)
+            return [network.fit(problem.X, problem.y) for network in networks]
+
+        return Job(run, lambda found: {})
+
     def network_ways(self, problem, options):
         return ("adam",)
 
