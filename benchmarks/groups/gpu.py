@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 
-import problems
+import kinds
 import report
 
 from groups import linear, mlp
@@ -56,7 +56,7 @@ def run(session):
             session.note(f"left out {spec.name}: it is for a GPU")
             continue
         problem = session.problem(spec)
-        if isinstance(problem, problems.DeviceNetworkProblem):
+        if isinstance(problem, kinds.DeviceNetworkProblem):
             mlp.train(session, problem, "gpu-mlp")
         elif problem is not None:
             linear.to_gaps(session, problem, "gpu")

@@ -2,8 +2,8 @@
 
 import math
 
+import kinds
 import measure
-import problems
 import reference
 
 from groups.session import OURS, finish
@@ -38,7 +38,7 @@ def one(session, spec, *, number=3):
         row["role"] = "base" if (rival, way) == ours else "best"
         if rival == OURS:
             row["bound"] = bound
-        if isinstance(case, problems.KernelCase):
+        if isinstance(case, kinds.KernelCase):
             _check(row, case, answers)
         session.add(**finish(row, answers, base))
 

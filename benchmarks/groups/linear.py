@@ -6,6 +6,7 @@ turns with the others. Of each rival run its default solver and its fastest. Sea
 are in `linear_other`.
 """
 
+import kinds
 import measure
 import problems
 import reference
@@ -28,9 +29,9 @@ def run(session):
 def one(session, spec):
     """The rows of one problem."""
     problem = session.problem(spec)
-    if isinstance(problem, problems.SearchProblem):
+    if isinstance(problem, kinds.SearchProblem):
         linear_other.search(session, spec.name)
-    elif isinstance(problem, problems.PredictProblem):
+    elif isinstance(problem, kinds.PredictProblem):
         linear_other.predict(session, spec.name)
     elif problem is not None:
         to_gaps(session, problem)
@@ -112,7 +113,7 @@ def _climb(session, problem, rival, way, optimum, limit):
         # The first fit in a process pays for imports and pools; it is no rung, unless it is long anyway.
         early = None
         if (order[0][1] or 0) < LONG:
-            quick = session.quick and not isinstance(problem, problems.DeviceLinearProblem)
+            quick = session.quick and not isinstance(problem, kinds.DeviceLinearProblem)
             patience = max(limit, 0 if quick else 30.0)  # to import
             early = session.time(rival, problem.name, way, ladder[0], limit=patience)
             if early["seconds"] < LONG or order[0][0] != ladder[0]:

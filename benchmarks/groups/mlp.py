@@ -1,7 +1,7 @@
 """Networks: seconds for an epoch, and the training loss after the same epochs over several seeds."""
 
+import kinds
 import measure
-import problems
 import reference
 
 from groups import kernels, linear_other
@@ -16,9 +16,9 @@ def run(session):
 def one(session, spec):
     """The rows of one problem."""
     problem = session.problem(spec)
-    if isinstance(problem, problems.NetworkSearchProblem):
+    if isinstance(problem, kinds.NetworkSearchProblem):
         linear_other.search(session, spec.name)
-    elif isinstance(problem, problems.EnsembleProblem):
+    elif isinstance(problem, kinds.EnsembleProblem):
         kernels.one(session, spec, number=1)
     elif problem is not None:
         train(session, problem)

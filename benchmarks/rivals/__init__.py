@@ -1,6 +1,17 @@
 """One adapter per rival. To add one, write its file and list an instance of it here."""
 
-from rivals import celer_, liblinear_, numpy_, skglm_, sklearn_, sklearnex_, sklloss_, snapml_, torch_
+from rivals import (
+    celer_,
+    gram_cd_,
+    liblinear_,
+    numpy_,
+    skglm_,
+    sklearn_,
+    sklearnex_,
+    sklloss_,
+    snapml_,
+    torch_,
+)
 
 _ALL = (
     sklloss_.Sklloss(),
@@ -12,6 +23,7 @@ _ALL = (
     torch_.Torch(),
     snapml_.SnapML(),
     liblinear_.Liblinear(),
+    gram_cd_.GramDescent(),
     skglm_.Skglm(),
     celer_.Celer(),
 )

@@ -6,8 +6,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import kinds
 import numpy as np
-import problems
 
 NEWTON_CHOLESKY_UP_TO = 3000  # most unknowns for newton-cholesky, whose Hessian has their number squared
 
@@ -77,18 +77,18 @@ class Rival:
 
     def _of(self, problem, what):
         kind = {
-            problems.KernelCase: "kernel",
-            problems.PassProblem: "pass",
-            problems.LinearProblem: "linear",
-            problems.PathProblem: "path",
-            problems.SearchProblem: "search",
-            problems.PredictProblem: "predict",
-            problems.CommandProblem: "command",
-            problems.EnsembleProblem: "ensemble",
-            problems.NetworkProblem: "network",
-            problems.NetworkSearchProblem: "network_search",
-            problems.DeviceLinearProblem: "device_linear",
-            problems.DeviceNetworkProblem: "device_network",
+            kinds.KernelCase: "kernel",
+            kinds.PassProblem: "pass",
+            kinds.LinearProblem: "linear",
+            kinds.PathProblem: "path",
+            kinds.SearchProblem: "search",
+            kinds.PredictProblem: "predict",
+            kinds.CommandProblem: "command",
+            kinds.EnsembleProblem: "ensemble",
+            kinds.NetworkProblem: "network",
+            kinds.NetworkSearchProblem: "network_search",
+            kinds.DeviceLinearProblem: "device_linear",
+            kinds.DeviceNetworkProblem: "device_network",
         }[type(problem)]
         return getattr(self, f"{kind}_{what}", lambda *args: ())
 
