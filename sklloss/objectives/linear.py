@@ -229,7 +229,7 @@ class LinearObjective:
         """
         if self.problems > 1:
             return None
-        return self.passes.newton_steps(self.scale, self.ridge[0], w[0], curve, *rule)
+        return self.passes.newton_steps(self.scale, self.ridge[0], self.l1[0], w[0], curve, *rule)
 
     @property
     def takes_newton_steps(self) -> bool:

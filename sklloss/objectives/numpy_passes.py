@@ -54,9 +54,9 @@ SPARSE_CHUNK_WORK = 4
 # Below this many multiplications, 0.1 ms, a second thread saves little and costs time on a busy machine.
 SMALL_WORK = 1 << 20
 # Most multiplications of a Newton step that is taken in compiled code, which uses one thread.
-COMPILED_STEP_WORK = 1 << 21
+COMPILED_STEP_WORK = 1 << 22
 # Most numbers in X of which a fit may make a copy in float64.
-SMALL_X = 1 << 17
+SMALL_X = 1 << 18
 # Memory that the Hessians of chunks may always take: the larger of these bytes and this share of X's memory.
 HESSIANS_BYTES = 1 << 22
 HESSIANS_SHARE = 0.04
@@ -332,7 +332,7 @@ class NumPyPasses(Passes):
         return self.n * padded <= SMALL_X and work <= COMPILED_STEP_WORK
 
     def newton_steps(
-        self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any
+        self, scale: float, ridge: Floats, l1: Floats, w: Floats, curve: Floats, *rule: Any
     ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
         if not self.takes_newton_steps:
@@ -340,7 +340,7 @@ class NumPyPasses(Passes):
         coupled = not self.separable
         block = self._hessian_shape(coupled)[1]
         return hessian_kernels.newton_steps(
-            self._kernel64, self._data, coupled, block, scale, ridge, w, curve, rule
+            self._kernel64, self._data, coupled, block, scale, ridge, l1, w, curve, rule
         )
 
     # Stochastic passes ---------------------------------------------------------------------------------

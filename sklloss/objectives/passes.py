@@ -282,12 +282,13 @@ class Passes(ABC):
         return None
 
     def newton_steps(
-        self, scale: float, ridge: Floats, w: Floats, curve: Floats, *rule: Any
+        self, scale: float, ridge: Floats, l1: Floats, w: Floats, curve: Floats, *rule: Any
     ) -> tuple[int, bool] | None:
         """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
 
-        The objective, of a single problem, is ``scale`` times the loss sum plus the penalty of ``ridge``
-        (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None unless `takes_newton_steps`.
+        The objective, of a single problem, is ``scale`` times the loss sum plus the penalties of
+        ``ridge`` and ``l1``, (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None unless
+        `takes_newton_steps`.
         """
         return None
 

@@ -130,6 +130,9 @@ class L1Objective(Objective, Protocol):
     def unit_score_change(self) -> Array:
         """How far each parameter must move to change some row's score by 1."""
 
+    def newton_steps(self, w: Array, curve: Array, *rule: Any) -> tuple[int, bool] | None:
+        """See `HessianObjective.newton_steps`."""
+
     def subsample(self, each: int) -> "L1Objective | None":
         """See `HessianObjective.subsample`."""
 

@@ -11,6 +11,8 @@ from sklloss.solvers.base import (
     SUFFICIENT_DECREASE,
     Callback,
     HessianObjective,
+    L1Objective,
+    Objective,
     Progress,
     Result,
     allowed_gap,
@@ -72,17 +74,15 @@ def newton_cholesky(
     """
     require(objective, HessianObjective)
     w = np.array(w, dtype=np.float64)
-    if hessian is None and max_iter > 0 and not w.any():
-        w, hessian = _sampled_start(objective, w)
     null = objective.null_value() if w.any() else np.inf
     curve: list[float] = []
     if hessian is None:
-        curve, finished = _compiled_steps(objective, w, null, tol, max_iter, callback)
-        if finished:
-            value = np.array(curve[-1:])
-            progress = _progress_from(curve, objective, value, null)
-            progress.converged[:] = True
-            return progress.result(w, value)
+        curve, found = compiled_steps(objective, w, null, tol, max_iter, callback, SUFFICIENT_DECREASE)
+        if found is not None:
+            return found
+        if max_iter > 0 and not w.any():
+            w, hessian = _sampled_start(objective, w)
+            null = objective.null_value() if w.any() else np.inf
     reused = hessian is not None
     if reused:
         value, gradient = objective.precise_gradient(w)
@@ -90,7 +90,7 @@ def newton_cholesky(
         value, gradient, hessian = objective.hessian(w)
         if start_again(objective, w, value):
             value, gradient, hessian = objective.hessian(w)
-    progress = _progress_from(curve, objective, value, null)
+    progress = progress_from(curve, objective, value, null)
     if not curve:
         tell_start(callback, value)
     solve = [PositiveSolver(matrix) for matrix in hessian] if hessian is not None else []
@@ -110,7 +110,8 @@ def newton_cholesky(
         solved = ~invalid & (decrement / 2 <= (allowed / 4 if reused else allowed))
         # Near the optimum a step squares the error, so the last one is taken too: it needs no Hessian.
         final = bool(np.all(solved | ~active))
-        near = objective.costly_hessian and (~active | (decrement / 2 <= REUSE_GAP * np.abs(value))).all()
+        small = ~active | (decrement / 2 <= REUSE_GAP * np.abs(value))
+        near = objective.costly_hessian and bool(small.all())
         step, new = _damped_step(
             objective, w, value, direction, decrement, active, final or near, 0 if reused else MAX_HALVINGS
         )
@@ -133,9 +134,7 @@ def newton_cholesky(
     return progress.result(w, value)
 
 
-def _progress_from(
-    curve: list[float], objective: HessianObjective, value: Array, null: Array | float
-) -> Progress:
+def progress_from(curve: list[float], objective: Objective, value: Array, null: Array | float) -> Progress:
     """The progress after compiled steps, of which ``curve`` has the values; empty if there were none."""
     progress = Progress(objective, value, np.fmin(curve[:1] or value, null))
     if curve:
@@ -144,19 +143,21 @@ def _progress_from(
     return progress
 
 
-def _compiled_steps(
-    objective: HessianObjective,
+def compiled_steps(
+    objective: HessianObjective | L1Objective,
     w: Array,
     null: Array | float,
     tol: float,
     max_iter: int,
     callback: Callback | None,
-) -> tuple[list[float], bool]:
+    enough: float,
+) -> tuple[list[float], Result | None]:
     """Take the steps of a small problem in compiled code, up to one that needs more than a full Newton step.
 
-    The steps are those of `newton_cholesky`, and change w in place. Returns the values at the start and after
-    each step, empty for a problem that is not small, and whether the problem is solved. With a ``callback``
-    they are the same but taken one at a time, each at the cost of one more pass.
+    The steps are those of the solver that calls this, and change w in place. A step has to lower the value by
+    ``enough`` of what its slope predicts. Returns the values at the start and after each step, empty for a
+    problem that is not small, and the result if the problem is solved. With a ``callback`` they are the same
+    but taken one at a time, each at the cost of one more pass.
     """
     values: list[float] = []
     solved, steps, most = False, 0, 0
@@ -165,16 +166,20 @@ def _compiled_steps(
         curve = np.empty(1 + most)
         start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
         found = objective.newton_steps(
-            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, SUFFICIENT_DECREASE,
-            objective.noise,
-        )  # fmt: skip
+            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise
+        )
         if found is None:
             break
         steps, solved = found
         values += curve[bool(values) : steps + 1].tolist()
         if callback is not None and steps:
             callback(len(values) - 1, w.copy(), np.array(values[-1:]))
-    return values, solved
+    if not solved:
+        return values, None
+    value = np.array(values[-1:])
+    progress = progress_from(values, objective, value, null)
+    progress.converged[:] = True
+    return values, progress.result(w, value)
 
 
 def _sampled_start(objective: HessianObjective, w: Array) -> tuple[Array, Array | None]:

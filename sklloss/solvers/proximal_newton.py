@@ -1,5 +1,6 @@
 """Proximal Newton: a smooth objective plus an L1 norm, by models over the parameters that matter."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,6 @@ from sklloss.arrays.vectors import Array, Mask, dot
 from sklloss.solvers.base import (
     Callback,
     L1Objective,
-    Progress,
     Result,
     Solve,
     allowed_gap,
@@ -17,6 +17,7 @@ from sklloss.solvers.base import (
     require,
 )
 from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
+from sklloss.solvers.newton import compiled_steps, progress_from
 
 LOOSEST = 0.1  # the largest share of its decrease that a model may leave undone
 CLOSEST = 0.1  # no model is solved more closely than this share of the gap allowed at the end
@@ -51,7 +52,7 @@ def proximal_newton(
     coordinate descent over its columns (`minimise_by_sweeps`); else, or if that is too slow, by coordinate
     descent and Cholesky factors if the Hessian's block is affordable (`minimise_model`), or by Hessian
     products (`minimise_by_products`). Parameters that the L1 norm holds at 0 are exact zeros. With many rows,
-    the start is the minimum over a sample of them.
+    the start is the minimum over a sample of them. A small problem is solved by compiled steps if possible.
 
     There is no line search. Far from the optimum second derivatives may be far too small, above all those of
     rare features of rare classes; a line search would shorten the step in all directions because of one. So
@@ -84,14 +85,18 @@ def proximal_newton(
     """
     require(objective, L1Objective)
     w = np.array(w, dtype=np.float64)
+    null = objective.null_value() if w.any() else np.inf
+    curve, found = compiled_steps(objective, w, null, tol, max_iter, callback, SUFFICIENT_DECREASE)
+    if found is not None:
+        return dataclasses.replace(found, w=objective.without_free_shift(found.w))
     if max_iter > 0 and not w.any():
         w = _sampled_start(objective, w)
     reference, (value, gradient) = evaluate_start(objective, w, lambda w: _linearise(objective, w))
-    progress = Progress(objective, value, reference)
+    progress = progress_from(curve, objective, value, reference)
     damping = np.full(len(w), 0.0 if w.any() else objective.curvature_excess)
     damping[damping < LEAST_DAMPING] = 0.0
     sets, products, slow = _WorkingSets(objective), None, False
-    for iteration in range(1, max_iter + 1):
+    for iteration in range(len(progress.curve), max_iter + 1):
         active = progress.active(value)
         if not active.any():
             break

@@ -187,3 +187,70 @@ def test_only_small_problems_take_compiled_steps(monkeypatch):
     SoftmaxClassifier(tol=0.1).fit(X, y, X_val=X, y_val=y)
     # those over samples of the rows
     assert max(taken) < 40000
+
+
+L1_CASES = {
+    "L1": {"l1_ratio": 1.0},
+    "elastic net": {"l1_ratio": 0.5},
+    "no intercept": {"l1_ratio": 1.0, "fit_intercept": False},
+    "all zero": {"l1_ratio": 1.0, "C": 1e-4},
+    "large C": {"l1_ratio": 1.0, "C": 1e4},
+    "few steps": {"l1_ratio": 1.0, "max_iter": 1},
+    "no step": {"l1_ratio": 1.0, "max_iter": 0},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("case", L1_CASES)
+def test_compiled_steps_with_an_l1_norm_end_at_the_same_optimum(monkeypatch, case, classes, dtype):
+    X, y, weight = table(p=8, classes=classes)
+    X[:, 3] = 2 * X[:, 1] + 1e-3 * X[:, 2]
+    X = X.astype(dtype)
+    fast, said = fit(SoftmaxClassifier, X, y, weight, **L1_CASES[case])
+    one_by_one(monkeypatch)
+    slow, expected = fit(SoftmaxClassifier, X, y, weight, **{"tol": 1e-6, "max_iter": 200} | L1_CASES[case])
+    assert fast.solver_ == "proximal-newton"
+    assert said == expected
+    if not said:
+        np.testing.assert_allclose(fast.loss_, slow.loss_, rtol=1e-8 if dtype == np.float64 else 1e-6)
+        np.testing.assert_array_equal(fast.coef_ == 0, slow.coef_ == 0)
+
+
+def test_an_l1_fit_of_few_rows_is_one_compiled_call(monkeypatch):
+    X, y, _ = table(n=300, p=10, classes=2)
+    steps = []
+    true = hessian.newton_steps
+    monkeypatch.setattr(hessian, "newton_steps", lambda *args: steps.append(true(*args)) or steps[-1])
+    model = LogisticClassifier(l1_ratio=1.0, C=0.1).fit(X, y)
+    assert steps == [(model.n_iter_[0], True)]
+    assert 0 < np.count_nonzero(model.coef_) < 10
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
+@pytest.mark.parametrize("order", ["shuffled", "sorted by class"])
+def test_a_sample_of_the_rows_starts_the_compiled_steps(monkeypatch, order, l1_ratio):
+    X, y, _ = table(n=10_000, p=5, classes=2)
+    if order == "sorted by class":
+        first = np.argsort(y, kind="stable")
+        X, y = X[first], y[first]
+    fast, said = fit(LogisticClassifier, X, y, l1_ratio=l1_ratio, C=0.1)
+    assert not said
+    assert fast.loss_curve_[0] < 1.1 * fast.loss_
+    seen, _ = fit(LogisticClassifier, X, y, l1_ratio=l1_ratio, C=0.1, verbose=1)
+    np.testing.assert_allclose(seen.coef_, fast.coef_, rtol=1e-4)
+    one_by_one(monkeypatch)
+    slow, _ = fit(LogisticClassifier, X, y, l1_ratio=l1_ratio, C=0.1, tol=1e-6)
+    np.testing.assert_allclose(fast.loss_, slow.loss_, rtol=1e-8)
+    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=1e-4)
+
+
+def test_a_sample_without_a_class_is_no_start():
+    X, _, _ = table(n=10_000, p=5, classes=2)
+    rare = np.zeros(len(X), dtype=int)
+    rare[40:60] = 1  # between two blocks of the sample
+    model, said = fit(LogisticClassifier, X, rare, C=10.0)
+    assert not said
+    assert model.intercept_[0] < 0
+    gradient = X.T @ (model.predict_proba(X)[:, 1] - rare) * 10.0 + model.coef_[0]
+    assert np.abs(gradient).max() < 1e-2
