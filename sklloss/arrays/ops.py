@@ -52,7 +52,7 @@ def adam(
 
 @dataclass(frozen=True, eq=False)
 class AdamSteps:
-    """The steps of one epoch of Adam or AdamW.
+    """The steps of Adam or AdamW, of one epoch or several.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class AdamSteps:
 
 @dataclass(frozen=True, eq=False)
 class SGDSteps:
-    """The steps of one epoch of gradient descent with momentum.
+    """The steps of gradient descent with momentum, of one epoch or several.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class SGDSteps:
         ops.sgd(parameters, gradient, float(self.rates[k]), self)
 
 
-# The steps of an optimiser in one epoch.
+# The steps of an optimiser, one for each batch.
 Steps = AdamSteps | SGDSteps
 
 

@@ -31,6 +31,10 @@ from sklloss.losses import Loss
 CONVERTED_NUMBERS = 1 << 18
 # More threads than this gain nothing, as a step is split into at most 8 tasks.
 MAX_THREADS = 8
+# Multiplications of the epochs that one call takes, some 1 ms: what Python does between two calls is little
+# beside that. What a row costs besides its own counts as so many.
+CALL_WORK = 5e7
+ROW_WORK = 1000.0
 
 
 class NetworkObjective(abc.ABC):
@@ -132,6 +136,26 @@ class NetworkObjective(abc.ABC):
             The objective before each step, averaged over rows.
         """
 
+    def epochs_at_once(self, n: int) -> int:
+        """How many epochs over n rows to take in one call of `epochs`."""
+        return 1
+
+    def epochs(
+        self,
+        rows: Any,
+        order: np.ndarray | None,
+        count: int,
+        batch_size: int,
+        parameters: Array,
+        steps: Steps,
+    ) -> list[float]:
+        """Several epochs, no more than `epochs_at_once` says; what `epoch` returns, for each.
+
+        ``order`` has the orders of all epochs, one after the other, and ``steps`` the steps of all of them.
+        """
+        assert count == 1
+        return [self.epoch(rows, order, batch_size, parameters, steps)]
+
     @abc.abstractmethod
     def loss(self, rows: Any, parameters: Array) -> float:
         """The weighted mean of the loss, without the penalty."""
@@ -209,9 +233,26 @@ class NumpyNetworkObjective(NetworkObjective):
         steps: Steps,
     ) -> float:
         """See `NetworkObjective.epoch`."""
-        return self._share(
-            batch_size, self._network.epoch, rows, order, batch_size, parameters, steps, self.alpha
+        return self.epochs(rows, order, 1, batch_size, parameters, steps)[0]
+
+    def epochs_at_once(self, n: int) -> int:
+        """See `NetworkObjective.epochs_at_once`."""
+        return max(1, int(CALL_WORK / ((3.0 * self.size + ROW_WORK) * n)))
+
+    def epochs(
+        self,
+        rows: data_kernels.Dataset,
+        order: np.ndarray | None,
+        count: int,
+        batch_size: int,
+        parameters: Array,
+        steps: Steps,
+    ) -> list[float]:
+        """See `NetworkObjective.epochs`."""
+        losses: list[float] = self._share(
+            batch_size, self._network.epochs, rows, order, count, batch_size, parameters, steps, self.alpha
         )
+        return losses
 
     def loss(self, rows: data_kernels.Dataset, parameters: Array) -> float:
         """See `NetworkObjective.loss`."""

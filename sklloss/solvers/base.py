@@ -282,8 +282,13 @@ class TrainingObjective(Protocol):
     def running(self) -> AbstractContextManager[Any]:
         """A context to run epochs in."""
 
-    def epoch(self, rows: Any, order: Array | None, batch_size: int, parameters: Any, steps: Steps) -> float:
-        """Take the steps of an epoch, which change the parameters in place; the mean loss."""
+    def epochs_at_once(self, n: int) -> int:
+        """The largest number of epochs over n rows for one call of `epochs`."""
+
+    def epochs(
+        self, rows: Any, order: Array | None, count: int, batch_size: int, parameters: Any, steps: Steps
+    ) -> list[float]:
+        """Take the steps of some epochs, which change the parameters in place; the mean loss of each."""
 
 
 _checked: set[tuple[type, type]] = set()

@@ -63,10 +63,15 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def steps(self, batches: int, factors: float | np.ndarray = 1.0) -> Steps:
-        """The steps of an epoch of that many batches; the state counts them as taken.
+        """The steps for that many batches, of one epoch or several; the state counts them as taken.
 
         ``factors`` scale the learning rate: one for all batches, or an array with one for each.
         """
+
+    @property
+    def changes_each_epoch(self) -> bool:
+        """Whether `end_epoch` has an effect, so that the steps of one epoch depend on the end of another."""
+        return False
 
     def end_epoch(self, seen: int) -> None:  # noqa: B027 - most do nothing
         """Adjust the learning rate after an epoch; ``seen`` are the rows seen so far."""
@@ -187,6 +192,11 @@ class SGD(Optimizer):
         """See `Optimizer.steps`."""
         rates = np.full(batches, self.state["learning_rate"]) * factors
         return SGDSteps(rates, self.state["first"], self.momentum, self.nesterovs_momentum)
+
+    @property
+    def changes_each_epoch(self) -> bool:
+        """See `Optimizer.changes_each_epoch`."""
+        return self.learning_rate == "invscaling"
 
     def end_epoch(self, seen: int) -> None:
         """See `Optimizer.end_epoch`."""

@@ -196,18 +196,26 @@ def train(
     n, callbacks = len(order), options.callbacks
     batches = -(-n // options.batch_size)
     gather = _order_matters(order, rows.rows, options)
+    at_once = objective.epochs_at_once(n) if _needs_no_epoch_ends(optimizer, options) else 1
+    epoch, stop = 0, False
     with objective.running():
-        for epoch in range(1, options.max_iter + 1):
+        while not stop and epoch < options.max_iter:
             check_interrupt()
             if callbacks is not None:
                 callbacks.begin()
-            if options.shuffle:
-                order = _shuffled(order, options)
-            steps = optimizer.steps(batches, _rate_factors(epoch, batches, options))
-            loss = objective.epoch(rows, order if gather else None, options.batch_size, parameters, steps)
-            if not math.isfinite(loss):
-                raise _divergence("training loss", loss, epoch, history, options)
-            if _record(history, n, epoch, loss, parameters, options) and options.early_stopping:
+            # No training ends before the last of these epochs.
+            before_stall = options.n_iter_no_change + 1 - history.stalled
+            count = int(max(1, min(at_once, options.max_iter - epoch, before_stall)))
+            given, order = _orders(order, count, options)
+            steps = optimizer.steps(count * batches, _rate_factors(epoch, count, batches, options))
+            for loss in objective.epochs(
+                rows, given if gather else None, count, options.batch_size, parameters, steps
+            ):
+                epoch += 1
+                if not math.isfinite(loss):
+                    raise _divergence("training loss", loss, epoch, history, options)
+                is_best = _record(history, n, epoch, loss, parameters, options)
+            if is_best and options.early_stopping:
                 best = objective.copy(parameters)
             if options.early_stopping:
                 if history.best_iter:
@@ -216,10 +224,8 @@ def train(
                 history.mark(objective.copy(parameters))
             stop = callbacks is not None and callbacks.end(parameters)
             optimizer.end_epoch(history.seen)
-            stop = _has_stalled(history, optimizer, options) or stop
-            if stop or options.single_epoch:
-                break
-        else:
+            stop = _has_stalled(history, optimizer, options) or stop or options.single_epoch
+        if not stop:
             history.unsolved = _why_unsolved(options)
         if not objective.is_finite(parameters):
             # The loss of an epoch is that of the parameters before its last step.
@@ -235,17 +241,38 @@ def _order_matters(order: np.ndarray, rows: int, options: TrainingOptions) -> bo
     return n < rows or (options.batch_size < n and (options.shuffle or bool((np.diff(order) != 1).any())))
 
 
-def _shuffled(order: np.ndarray, options: TrainingOptions) -> np.ndarray:
-    """The rows in a new order, by the same draws as sklearn.utils.shuffle."""
-    assert options.random_state is not None
-    return order[options.random_state.permutation(len(order))]
+def _needs_no_epoch_ends(optimizer: Optimizer, options: TrainingOptions) -> bool:
+    """Whether nothing but the loss is asked for between an epoch and the next."""
+    return not (
+        options.callbacks is not None
+        or options.validate is not None
+        or options.verbose
+        or options.mark
+        or options.single_epoch
+        or optimizer.changes_each_epoch
+    )
 
 
-def _rate_factors(epoch: int, batches: int, options: TrainingOptions) -> float | np.ndarray:
-    """The factors of the learning rate in an epoch, from the schedule."""
+def _orders(order: np.ndarray, count: int, options: TrainingOptions) -> tuple[np.ndarray, np.ndarray]:
+    """The orders of the next epochs, one after the other, and the last of them.
+
+    Each is shuffled by the same draws as sklearn.utils.shuffle.
+    """
+    orders = []
+    for _ in range(count):
+        if options.shuffle:
+            assert options.random_state is not None
+            order = order[options.random_state.permutation(len(order))]
+        orders.append(order)
+    return orders[0] if count == 1 else np.concatenate(orders), order
+
+
+def _rate_factors(done: int, count: int, batches: int, options: TrainingOptions) -> float | np.ndarray:
+    """The factors of the learning rate in the epochs after those done, from the schedule."""
     if options.schedule is None:
         return 1.0
-    return options.schedule(np.arange((epoch - 1) * batches, epoch * batches), options.max_iter * batches)
+    steps = np.arange(done * batches, (done + count) * batches)
+    return options.schedule(steps, options.max_iter * batches)
 
 
 def _record(

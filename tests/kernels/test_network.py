@@ -258,6 +258,37 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_several_epochs_in_a_call_equal_calls_one_by_one(ordered, rng):
+    rows = compiled(rng.standard_normal((37, 4)), rng.standard_normal((37, 2)), rng.random(37))
+    orders = [rng.permutation(37)[:30].astype(np.intp) for _ in range(3)] if ordered else [None] * 3
+    batches = 4 if ordered else 5
+    rates, decays = rng.random((2, 3, batches)) / 10
+    results = []
+    for at_once in (False, True):
+        net = network((4, 6, 2))
+        parameters, first, second = np.linspace(-1, 1, net.size), np.zeros(net.size), np.zeros(net.size)
+        if at_once:
+            order = np.concatenate(orders) if ordered else None
+            steps = AdamSteps(rates.ravel(), first, second, weight_decays=decays.ravel())
+            losses = net.epochs(rows, order, 3, 8, parameters, steps, penalty=0.3)
+        else:
+            losses = [
+                net.epoch(
+                    rows,
+                    order,
+                    8,
+                    parameters,
+                    AdamSteps(rate, first, second, weight_decays=decay),
+                    penalty=0.3,
+                )
+                for order, rate, decay in zip(orders, rates, decays, strict=True)
+            ]
+        results.append((losses, parameters, first, second))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1:], results[1][1:])
+
+
 def test_class_codes_reach_the_loss(rng):
     X, codes = rng.standard_normal((20, 3)), rng.integers(0, 4, 20)
     net = network_kernels.Network(
@@ -307,6 +338,10 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
         compiled(np.zeros((3, 3), dtype=int))
     with pytest.raises(ValueError, match="order has 9"):
         net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, one)
+    with pytest.raises(ValueError, match="order of 3 rows is not that of 2 epochs"):
+        net.epochs(rows, np.zeros(3, dtype=np.intp), 2, 1, right, one)
+    with pytest.raises(ValueError, match="count must be 1 or more"):
+        net.epochs(rows, None, 0, 2, right, one)
     with pytest.raises(ValueError, match="one number for each batch"):
         net.epoch(rows, None, 2, right, SGDSteps(np.ones(4), memory))
     with pytest.raises(ValueError, match="kernel for the steps of 'adam' and 'sgd', not 'rprop'"):

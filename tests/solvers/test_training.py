@@ -2,6 +2,7 @@
 
 import contextlib
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +17,20 @@ from sklloss.solvers.training import History, TrainingOptions, lbfgsb, train
 class Quadratic:
     """Stands for a network: records what it is asked, and gives a scripted loss per epoch."""
 
-    def __init__(self, curve=()):
+    def __init__(self, curve=(), at_once=1):
         self.curve = list(curve)
-        self.orders = []
+        self.at_once = at_once
+        self.counts, self.orders, self.rates = [], [], []
 
-    def epoch(self, rows, order, batch_size, parameters, steps):
-        self.orders.append(None if order is None else order.copy())
-        parameters += 1.0
-        return self.curve.pop(0)
+    def epochs_at_once(self, n):
+        return self.at_once
+
+    def epochs(self, rows, order, count, batch_size, parameters, steps):
+        self.counts.append(count)
+        self.rates += steps.rates.tolist()
+        self.orders += [None] * count if order is None else list(order.copy().reshape(count, -1))
+        parameters += 1.0 * count
+        return [self.curve.pop(0) for _ in range(count)]
 
     def copy(self, parameters):
         return parameters.copy()
@@ -39,11 +46,11 @@ class FiveRows:
     rows = 5
 
 
-def run(curve, optimizer=None, order=range(5), **kwargs):
+def run(curve, optimizer=None, order=range(5), at_once=1, **kwargs):
     optimizer = optimizer or SGD()
     optimizer.start(1, np.float64)
     history = History()
-    objective = Quadratic(curve)
+    objective = Quadratic(curve, at_once)
     defaults = {"batch_size": 2, "max_iter": len(curve), "random_state": np.random.RandomState(0)}
     options = TrainingOptions(**{**defaults, **kwargs})
     parameters, n_iter = train(objective, optimizer, FiveRows, np.array(order), np.zeros(1), history, options)
@@ -145,6 +152,54 @@ def test_rows_are_gathered_only_where_their_order_matters(order, options, given)
     assert [None if one is None else one.tolist() for one in objective.orders] == [
         order if given else None
     ] * 2
+
+
+CURVE = [3.0, 2.5, 2.0, 2.0, 2.0, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
+
+
+@pytest.mark.parametrize("max_iter", [1, 4, 12])
+@pytest.mark.parametrize("optimizer", [Adam, SGD, lambda: SGD(0.5, "adaptive")])
+def test_several_epochs_in_a_call_end_where_single_ones_do(optimizer, max_iter):
+    options = {"max_iter": max_iter, "n_iter_no_change": 3, "schedule": lambda step, total: step / total}
+    _, epochs, history, state, each = run(CURVE, optimizer(), **options)
+    random_state = np.random.RandomState(0)
+    options["random_state"] = random_state
+    _, at_once, same, same_state, several = run(CURVE, optimizer(), at_once=4, **options)
+    assert at_once == epochs
+    assert (same.loss_curve, same.stalled, same.seen) == (history.loss_curve, history.stalled, history.seen)
+    assert same.unsolved == history.unsolved
+    assert len(several.counts) < len(each.counts) or epochs == 1
+    assert several.rates == each.rates
+    np.testing.assert_array_equal(several.orders, each.orders)
+    for name, part in state.items():
+        np.testing.assert_array_equal(same_state[name], part)
+    # no more is drawn than the epochs need
+    drawn = np.random.RandomState(0)
+    for _ in range(epochs):
+        drawn.permutation(5)
+    assert random_state.randint(1 << 30) == drawn.randint(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (SGD(), {"verbose": True}),
+        (SGD(), {"mark": True}),
+        (SGD(), {"single_epoch": True}),
+        (SGD(), {"validate": lambda p: (0.0, 0.0)}),
+        (SGD(), {"validate": lambda p: (0.0, 0.0), "early_stopping": "score"}),
+        (SGD(), {"callbacks": SimpleNamespace(begin=lambda: None, end=lambda p: False)}),
+        (SGD(0.5, "invscaling"), {}),
+    ],
+)
+def test_epochs_are_taken_one_by_one_where_something_happens_between_them(optimizer, options):
+    *_, objective = run(CURVE, optimizer, at_once=4, **options)
+    assert set(objective.counts) == {1}
+
+
+def test_a_divergence_within_several_epochs_names_its_own():
+    with pytest.raises(ValueError, match="became nan in epoch 6"):
+        run([5.0, 4.0, 3.0, 2.0, 1.0, np.nan, np.nan, np.nan], at_once=4)
 
 
 def test_early_stopping_returns_the_parameters_of_the_best_epoch():

@@ -324,21 +324,56 @@ cdef class Network:
         float
             The penalised loss before each step, averaged over the batches by their numbers of rows.
         """
+        return self.epochs(data, order, 1, batch_rows, parameters, steps, penalty)[0]
+
+    def epochs(
+        self,
+        Dataset data,
+        const Py_ssize_t[::1] order,
+        Py_ssize_t count,
+        Py_ssize_t batch_rows,
+        parameters,
+        steps,
+        double penalty=0.0,
+    ):
+        """As many epochs as ``count`` says, one after the other, without Python between them.
+
+        Parameters
+        ----------
+        data, batch_rows, parameters, penalty
+            As for `epoch`.
+        order : array of intp, or None for the rows in the order of X
+            The orders of all epochs, each of the same length, one after the other.
+        count : int
+        steps : AdamSteps or SGDSteps of sklloss.arrays.ops
+            One for each batch of all epochs.
+
+        Returns
+        -------
+        list of float
+            What `epoch` returns, for each epoch.
+        """
         cdef Plan* plan = &self.plan
         cdef Step step
-        cdef Py_ssize_t n = data.rows, i
-        cdef double result
+        cdef Py_ssize_t n = data.rows, batches, i
+        cdef double[::1] losses
         self._check(data, True)
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, got {count}")
         if order is not None:
-            n = order.shape[0]
-            for i in range(n):
+            n = order.shape[0] // count
+            if n * count != order.shape[0]:
+                raise ValueError(f"an order of {order.shape[0]} rows is not that of {count} epochs")
+            for i in range(n * count):
                 if not 0 <= order[i] < data.rows:
                     raise ValueError(f"order has {order[i]}, but there are {data.rows} rows")
         if n < 1 or batch_rows < 1:
             raise ValueError(f"an epoch needs rows and batches of rows, got {n} and {batch_rows}")
         memset(&step, 0, sizeof(Step))
-        self._read_steps(steps, (n + batch_rows - 1) // batch_rows, &step)
+        batches = (n + batch_rows - 1) // batch_rows
+        self._read_steps(steps, batches * count, &step)
         batch_rows = min(batch_rows, n)
+        losses = np.empty(count)
         self._reserve(data, batch_rows, order is not None, True)
         step.parameters = self._vector(parameters, "parameters")
         step.gradient = plan.gradient
@@ -350,10 +385,12 @@ cdef class Network:
         self._begin()
         try:
             with nogil:
-                result = run_epoch(plan, data, n, batch_rows, &step)
+                for i in range(count):
+                    losses[i] = run_epoch(plan, data, n, batch_rows, &step)
+                    next_epoch(plan, n, batches)
         finally:
             self._end()
-        return result
+        return [losses[i] for i in range(count)]
 
     cdef int _read_steps(self, steps, Py_ssize_t batches, Step* step) except -1:
         """Read what all steps of an epoch share into ``step``, and what differs into the plan."""

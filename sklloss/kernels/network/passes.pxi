@@ -207,6 +207,16 @@ cdef double run_epoch(
     return total / <double>n
 
 
+cdef void next_epoch(Plan* plan, Py_ssize_t n, Py_ssize_t batches) noexcept nogil:
+    """Go on to the order and the rates of the epoch after one of n rows."""
+    cdef Work* work = &plan.current
+    if work.order != NULL:
+        work.order += n
+    work.rates += batches
+    if work.weight_decays != NULL:
+        work.weight_decays += batches
+
+
 cdef int run_predict(Plan* plan, Py_ssize_t n, void* out) except -1 nogil:
     """Raw scores of the first n rows."""
     cdef Py_ssize_t outputs = plan.widths[plan.layers]
