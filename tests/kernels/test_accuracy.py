@@ -110,7 +110,7 @@ def softmax_scores(K, dtype, rng):
 
 
 @pytest.mark.parametrize("kind", ["codes", "probabilities"])
-@pytest.mark.parametrize("K", [2, 3, 10, 31, 32, 33, 100, 1000, 100_000])
+@pytest.mark.parametrize("K", [2, 3, 10, 31, 32, 33, 100, 128, 129, 1000, 100_000])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", BUILDS)
 def test_cross_entropy_stays_within_four_ulp_and_its_gradient_within_two(build, dtype, K, kind, rng):
@@ -136,6 +136,25 @@ def test_cross_entropy_stays_within_four_ulp_and_its_gradient_within_two(build, 
         wide = y.astype(WIDE)
         assert ulps(value, base + (wide * behind).sum(axis=1)).max() <= 4
         assert ulps(gradient, p - wide, np.maximum(p, wide)).max() <= 2
+
+
+@pytest.mark.parametrize("K", [2, 3, 10, 100, 129, 1000, 100_000])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", BUILDS)
+def test_the_loss_of_a_confident_row_is_as_accurate_however_small(build, dtype, K):
+    depth = np.concatenate(
+        [np.arange(1.0, 60.0), np.arange(60.0, 85.0 if dtype is np.float32 else 690.0, 9.0)]
+    )
+    depth = depth[:: 1 if K <= 1000 else 30]
+    z = -np.repeat(depth[:, None], K, axis=1).astype(dtype)  # equal terms, whose sum rounds one way
+    z[:, K // 3] = 0.0
+    z[::2, 0] += K > 2
+    _, not_p, base, _ = exact_softmax(z)
+    value, gradient, codes = np.empty(len(z), dtype), z.copy(), np.full(len(z), K // 3)
+    kernel = kernels.table_of(build)["cross_entropy", np.dtype(dtype).name]
+    kernels.evaluate(kernel, gradient, None, codes, per_sample=value)
+    assert ulps(value, base).max() <= 2
+    assert ulps(gradient[:, K // 3], -not_p[:, K // 3]).max() <= 2
 
 
 # Every kernel, with the parameter that the tests of all of them use.

@@ -5,13 +5,12 @@
 #     log sum exp(z) - z_c = log1p(S) + (m - z_c),   p_k = exp(z_k - m) / (1 + S),
 #     p_c - 1 = -(1 + S - exp(z_c - m)) / (1 + S), which is -S / (1 + S) where c is the maximum.
 # S leaves the maximum out, so a confident row keeps the relative accuracy of its small loss. S is summed
-# with compensation and every exp carried as hi + lo, so no bound below grows with K before K = 1e5.
+# with compensation, so no bound below grows with K before K = 1e5.
 # An infinite maximum counts as equal to itself: the row's other probabilities are 0.
 #
-# Error of the cross-entropy, on top of the rounding of z - m, over K from 2 to 100 000: loss 1.8 ULP (K = 33,
-# probabilities; codes: 1.7), gradient 1.6 ULP of itself for a code (K = 100, baseline) and 1.8 ULP of the
-# larger of p and y for probabilities. It does not grow with K: the terms of S keep their low parts, in double
-# and in float.
+# Error of the cross-entropy, on top of the rounding of z - m, over K from 2 to 100 000: loss 1.9 ULP (float,
+# K = 5, probabilities, baseline; codes: 1.7), gradient 1.7 ULP of itself for a code (double, K = 31) and 1.9
+# of the larger of p and y for probabilities (double, K = 65, baseline). It does not grow with K.
 
 cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
     """The first row whose code is not in [0, outputs), or -1."""
@@ -30,40 +29,64 @@ cdef inline Py_ssize_t bad_code(const Batch* batch) noexcept nogil:
     return -1
 
 
+cdef inline double small_sum(Py_ssize_t K, bint single) noexcept nogil:
+    """Below this, an S of lane_sums lacks relative accuracy."""
+    return 3.814697265625e-06 if single else 3.552713678800501e-15 * <double>K * <double>K
+
+
+cdef inline bint any_below(const real* x, Py_ssize_t n, real limit) noexcept nogil:
+    """Whether one of n numbers is below the limit, by the sign bit of a difference."""
+    cdef Py_ssize_t i
+    cdef int64_t below = 0
+    cdef int32_t below32 = 0
+    if real is double:
+        for i in range(n):
+            below = below | double_bits(x[i] - limit)
+        return below < 0
+    else:
+        for i in range(n):
+            below32 = below32 | float_bits(x[i] - limit)
+        return below32 < 0
+
+
 cdef inline void normalise(
-    real* rest, real* error, real ties, real cost, real e, real e_low,
+    real s, real s_lo, real cost, real e, real* d, real* d_lo,
     real* others, real* others_low, real* inverse, real* inverse_low,
 ) noexcept nogil:
-    """1 / (1 + S) as inverse + inverse_low; rest + error becomes 1 + S.
+    """1 + S as d + d_lo, and 1 / (1 + S) as inverse + inverse_low.
 
-    S is rest + error + ties - 1, and e + e_low is exp(z - m) of the row's code. others + others_low becomes
-    the sum of that over all other classes: S where the code is a maximum (cost 0).
+    S is s + s_lo, and e is exp(z - m) of the row's code. others + others_low becomes the sum of that over all
+    other classes: S where the code is a maximum (cost 0).
     """
-    cdef real s, s_lo, d, d_lo, x, lo
-    two_sum(rest[0], ties - <real>1.0, &s, &s_lo)
-    s_lo = s_lo + error[0]
-    two_sum(<real>1.0, s, &d, &d_lo)
-    d_lo = d_lo + s_lo
-    reciprocal(d, d_lo, inverse, inverse_low)
-    two_sum(d, -e, &x, &lo)
+    cdef real x, lo
+    two_sum(<real>1.0, s, &x, &lo)
+    lo = lo + s_lo
+    d[0] = x
+    d_lo[0] = lo
+    reciprocal(x, lo, inverse, inverse_low)
+    two_sum(d[0], -e, &x, &lo)
     others[0] = s if cost == <real>0.0 else x
-    others_low[0] = s_lo if cost == <real>0.0 else lo + (d_lo - e_low)
-    rest[0] = d
-    error[0] = d_lo
+    others_low[0] = s_lo if cost == <real>0.0 else lo + d_lo[0]
+
+
+cdef inline real finite_sum(real total, real error) noexcept nogil:
+    """total + error, which is NaN where the total is infinite."""
+    return total + (error if total - total == <real>0.0 else <real>0.0)
 
 
 cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
     """Up to FEW classes: ROWS rows side by side, so that every step is a vector."""
-    cdef real score[FEW * ROWS]    # z, then the high part of exp(z - m), then p, then the gradient
-    cdef real low[FEW * ROWS]      # its low part
+    cdef real score[FEW * ROWS]    # z, then exp(z - m), then p, then the gradient
     cdef real target[FEW * ROWS]    # the target probabilities, where the target is no hard label
     cdef real top[ROWS]
     cdef real rest[ROWS]
     cdef real error[ROWS]
     cdef real ties[ROWS]
+    cdef real s[ROWS]              # S and its smaller part, then 1 + S
+    cdef real s_low[ROWS]
+    cdef real lacking[ROWS]        # what exp(z - m) of a loss other than the cross-entropy lacks, summed up
     cdef real cost[ROWS]
     cdef real e[ROWS]              # exp(z - m) of the code
-    cdef real e_low[ROWS]
     cdef real others[ROWS]         # the sum of that over all other classes
     cdef real others_low[ROWS]
     cdef real inverse[ROWS]
@@ -79,13 +102,13 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
     cdef bint hard = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
+    cdef real small = <real>small_sum(K, real is float)
     cdef real x, lo
     cdef const Py_ssize_t* code
     cdef Py_ssize_t first, n, r, k
     for r in range(ROWS):
         cost[r] = 0.0
         e[r] = 1.0
-        e_low[r] = 0.0
         weight[r] = 0.0
     first = 0
     while first < batch.rows:
@@ -99,8 +122,10 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
         lane_maxima(score, K, ROWS, top)
         if hard:
             for r in range(n):
-                x = score[code[r] * ROWS + r]
-                cost[r] = top[r] - x if x != top[r] else <real>0.0
+                cost[r] = score[code[r] * ROWS + r]
+            # by itself, as a vector: a branch could not be predicted
+            for r in range(ROWS):
+                cost[r] = top[r] - cost[r] if cost[r] != top[r] else <real>0.0
         else:
             if y != NULL:
                 transpose(y + first * K, n, K, K, target, ROWS)
@@ -113,20 +138,34 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
                     target[code[r] * ROWS + r] = keep + spread
             lane_costs(score, target, K, ROWS, top, cost, error)
             for r in range(ROWS):
-                cost[r] = cost[r] + (error[r] if cost[r] - cost[r] == <real>0.0 else <real>0.0)
-        lane_exps(score, low, K, ROWS, top)
-        lane_sums(score, low, K, ROWS, rest, error, ties)
+                cost[r] = finite_sum(cost[r], error[r])
+        if loss == CROSS_ENTROPY:
+            lane_exps(score, K, ROWS, top)
+        else:
+            lane_exps_and_rest(score, K, ROWS, top, lacking)
+        lane_sums(score, K, ROWS, rest, error)
+        for r in range(ROWS):
+            two_sum(rest[r] - <real>1.0, error[r], &s[r], &s_low[r])
+        if any_below(s, ROWS, small):
+            small_sums(score, K, ROWS, rest, error, ties)
+            for r in range(ROWS):
+                two_sum(rest[r], ties[r] - <real>1.0, &x, &lo)
+                lo = lo + error[r]
+                s_low[r] = lo if s[r] < small else s_low[r]
+                s[r] = x if s[r] < small else s[r]
+        if loss != CROSS_ENTROPY:
+            for r in range(ROWS):
+                s_low[r] = s_low[r] + lacking[r]
         if hard:
             for r in range(n):
                 e[r] = score[code[r] * ROWS + r]
-                e_low[r] = low[code[r] * ROWS + r]
         for r in range(ROWS):
             normalise(
-                &rest[r], &error[r], ties[r], cost[r], e[r], e_low[r],
+                s[r], s_low[r], cost[r], e[r], &s[r], &s_low[r],
                 &others[r], &others_low[r], &inverse[r], &inverse_low[r],
             )
         for r in range(ROWS):
-            value[r] = log_sum(rest[r], error[r], inverse[r]) + cost[r]
+            value[r] = log_sum(s[r], s_low[r], inverse[r]) + cost[r]
         if loss != CROSS_ENTROPY:
             loss_of_codes(
                 loss, batch.parameter, ROWS, cost, e, others, others_low, inverse, inverse_low, value
@@ -134,9 +173,7 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
         if curvature != NULL or hard:
             for k in range(K):
                 for r in range(ROWS):
-                    x = score[k * ROWS + r]
-                    lo = low[k * ROWS + r] * inverse[r] + x * inverse_low[r]
-                    score[k * ROWS + r] = x * inverse[r] + lo
+                    score[k * ROWS + r] = times_sum(score[k * ROWS + r], inverse[r], inverse_low[r])
             if curvature != NULL:
                 transpose(score, K, n, ROWS, curvature + first * K, K)
             if hard:
@@ -149,9 +186,9 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
         else:
             for k in range(K):
                 for r in range(ROWS):
-                    x = score[k * ROWS + r]
-                    lo = low[k * ROWS + r] * inverse[r] + x * inverse_low[r]
-                    score[k * ROWS + r] = x * inverse[r] + (lo - target[k * ROWS + r])
+                    score[k * ROWS + r] = times_sum_less(
+                        score[k * ROWS + r], inverse[r], inverse_low[r], target[k * ROWS + r]
+                    )
         if per_sample != NULL:
             for r in range(n):
                 per_sample[first + r] = value[r]
@@ -169,25 +206,54 @@ cdef inline void softmax_few(SoftmaxLoss loss, real* raw, Batch* batch) noexcept
         first += ROWS
 
 
-cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
-    """More than FEW classes: LANES neighbours of a row side by side, the remainder in a padded piece."""
-    cdef real top[LANES]
+cdef void small_row_sum(const real* e, Py_ssize_t K, real* s, real* s_low) noexcept nogil:
+    """S of one row as s + s_low, from exp(z - m)."""
     cdef real rest[LANES]
     cdef real error[LANES]
     cdef real ties[LANES]
-    cdef real cost[LANES]
+    cdef real x, lo
+    cdef Py_ssize_t whole = K // LANES * LANES
+    cdef Py_ssize_t j, k
+    small_sums(e, K // LANES, LANES, rest, error, ties)
+    join_lanes(rest, error)
+    for j in range(1, LANES):
+        ties[0] = ties[0] + ties[j]
+    for k in range(whole, K):
+        if e[k] == <real>1.0:
+            ties[0] = ties[0] + <real>1.0
+        else:
+            two_sum(rest[0], e[k], &x, &lo)
+            rest[0] = x
+            error[0] = error[0] + lo
+    two_sum(rest[0], ties[0] - <real>1.0, s, &lo)
+    s_low[0] = lo + error[0]
+
+
+cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcept nogil:
+    """More than FEW classes: LANES neighbours of a row side by side, the remainder in a padded piece.
+
+    What is done once for a row is done for several, side by side, that stay in the cache until then.
+    """
+    cdef real top[LANES]
+    cdef real rest[LANES]
+    cdef real error[LANES]
     cdef real last[LANES]
-    cdef real last_low[LANES]
-    cdef real last_rest[LANES]
-    cdef real last_error[LANES]
-    cdef real last_ties[LANES]
+    cdef real lacking[LANES]
+    cdef real last_lacking[LANES]
+    cdef real s[ROWS]
+    cdef real s_low[ROWS]
+    cdef real cost[ROWS]
+    cdef real e[ROWS]
+    cdef real others[ROWS]
+    cdef real others_low[ROWS]
+    cdef real inverse[ROWS]
+    cdef real inverse_low[ROWS]
     cdef real value[ROWS]
     cdef const real* y = <const real*>batch.target
     cdef const real* weights = <const real*>batch.weight
     cdef real* curvature = <real*>batch.curvature if loss == CROSS_ENTROPY else NULL
     cdef real* per_sample = <real*>batch.per_sample
-    cdef real* low = <real*>unaliased(batch.scratch)
-    cdef real* target = low + batch.outputs
+    cdef real* target = <real*>unaliased(batch.scratch)
     cdef real* z
     cdef Py_ssize_t K = batch.outputs
     cdef Py_ssize_t steps = K // LANES
@@ -196,90 +262,125 @@ cdef inline void softmax_many(SoftmaxLoss loss, real* raw, Batch* batch) noexcep
     cdef bint hard = y == NULL and smoothing == 0.0
     cdef real keep = <real>(1.0 - smoothing)
     cdef real spread = <real>(smoothing / <double>K)
-    cdef real m, x, e, e_low, others, others_low, cost_of_row, weight, inverse, inverse_low
-    cdef Py_ssize_t i, j, k, code = 0, filled = 0
-    for i in range(batch.rows):
-        z = raw + i * K
-        lane_maxima(z, steps, LANES, top)
-        m = top[0]
-        for j in range(1, LANES):
-            m = top[j] if top[j] > m else m
-        for k in range(whole, K):
-            m = z[k] if z[k] > m else m
-        for j in range(LANES):
-            top[j] = m
-            last[j] = z[whole + j] if j < K - whole else m
-        e = 1.0
-        e_low = 0.0
-        if y == NULL:
-            code = batch.codes[i]
-        if hard:
-            x = m - z[code] if z[code] != m else <real>0.0
-        else:
-            if y != NULL:
-                for k in range(K):
-                    target[k] = y[i * K + k] * keep + spread
-            else:
-                for k in range(K):
-                    target[k] = spread
-                target[code] = keep + spread
-            lane_costs(z, target, steps, LANES, top, cost, error)
+    cdef real small = <real>small_sum(K, real is float)
+    cdef real m, x, lo, weight
+    cdef Py_ssize_t first, n, r, i, j, k
+    cdef Py_ssize_t most = max(<Py_ssize_t>1, min(<Py_ssize_t>ROWS, MANY // K))
+    for r in range(ROWS):
+        cost[r] = 0.0
+        e[r] = 1.0
+    first = 0
+    while first < batch.rows:
+        n = min(most, batch.rows - first)
+        for r in range(n):
+            i = first + r
+            z = raw + i * K
+            lane_maxima(z, steps, LANES, top)
+            m = top[0]
+            for j in range(1, LANES):
+                m = top[j] if top[j] > m else m
             for k in range(whole, K):
-                x = m - z[k] if z[k] != m and target[k] != <real>0.0 else <real>0.0
-                compensated_add(target[k] * x, &cost[k - whole], &error[k - whole])
-            join_lanes(cost, error)
-            x = cost[0] + (error[0] if cost[0] - cost[0] == <real>0.0 else <real>0.0)
-        lane_exps(z, low, steps, LANES, top)
-        lane_sums(z, low, steps, LANES, rest, error, ties)
-        lane_exps(last, last_low, 1, LANES, top)
-        lane_sums(last, last_low, 1, LANES, last_rest, last_error, last_ties)
-        for j in range(K - whole):
-            z[whole + j] = last[j]
-            low[whole + j] = last_low[j]
-            compensated_add(last_rest[j], &rest[j], &error[j])
-            error[j] = error[j] + last_error[j]
-            ties[j] = ties[j] + last_ties[j]
-        join_lanes(rest, error)
-        for j in range(1, LANES):
-            ties[0] = ties[0] + ties[j]
-        if hard:
-            e = z[code]
-            e_low = low[code]
-        normalise(
-            &rest[0], &error[0], ties[0], x, e, e_low, &others, &others_low, &inverse, &inverse_low
-        )
-        cost_of_row = log_sum(rest[0], error[0], inverse) + x
+                m = z[k] if z[k] > m else m
+            for j in range(LANES):
+                top[j] = m
+            if hard:
+                x = z[batch.codes[i]]
+                cost[r] = m - x if x != m else <real>0.0
+            else:
+                set_target(target, y + i * K if y != NULL else NULL, batch.codes, i, K, keep, spread)
+                lane_costs(z, target, steps, LANES, top, rest, error)
+                for k in range(whole, K):
+                    x = m - z[k] if z[k] != m and target[k] != <real>0.0 else <real>0.0
+                    compensated_add(target[k] * x, &rest[k - whole], &error[k - whole])
+                join_lanes(rest, error)
+                cost[r] = finite_sum(rest[0], error[0])
+            if loss == CROSS_ENTROPY:
+                lane_exps(z, steps, LANES, top)
+            else:
+                lane_exps_and_rest(z, steps, LANES, top, lacking)
+            lane_sums(z, steps, LANES, rest, error)
+            if whole < K:
+                for j in range(LANES):
+                    last[j] = z[whole + j] if j < K - whole else m
+                if loss == CROSS_ENTROPY:
+                    lane_exps(last, 1, LANES, top)
+                else:
+                    lane_exps_and_rest(last, 1, LANES, top, last_lacking)
+                    for j in range(K - whole):
+                        lacking[j] = lacking[j] + last_lacking[j]
+                for j in range(K - whole):
+                    z[whole + j] = last[j]
+                for j in range(LANES):
+                    two_sum(rest[j], last[j] if j < K - whole else <real>0.0, &x, &lo)
+                    rest[j] = x
+                    error[j] = error[j] + lo
+            join_lanes(rest, error)
+            two_sum(rest[0] - <real>1.0, error[0], &s[r], &s_low[r])
+            if s[r] < small:
+                small_row_sum(z, K, &s[r], &s_low[r])
+            if loss != CROSS_ENTROPY:
+                for j in range(LANES):
+                    s_low[r] = s_low[r] + lacking[j]
+            if hard:
+                e[r] = z[batch.codes[i]]
+        for r in range(n):
+            normalise(
+                s[r], s_low[r], cost[r], e[r], &s[r], &s_low[r],
+                &others[r], &others_low[r], &inverse[r], &inverse_low[r],
+            )
+        for r in range(n):
+            value[r] = log_sum(s[r], s_low[r], inverse[r]) + cost[r]
         if loss != CROSS_ENTROPY:
             loss_of_codes(
-                loss, batch.parameter, 1, &x, &e, &others, &others_low, &inverse, &inverse_low, &cost_of_row
+                loss, batch.parameter, n, cost, e, others, others_low, inverse, inverse_low, value
             )
-        if curvature != NULL or hard:
-            for k in range(K):
-                z[k] = z[k] * inverse + (low[k] * inverse + z[k] * inverse_low)
-            if curvature != NULL:
-                memcpy(curvature + i * K, z, K * sizeof(real))
-            if hard:
-                z[code] = -(others * inverse + (others_low * inverse + others * inverse_low))
-            else:
+        for r in range(n):
+            i = first + r
+            z = raw + i * K
+            if curvature != NULL or hard:
                 for k in range(K):
-                    z[k] = z[k] - target[k]
-        else:
-            for k in range(K):
-                z[k] = z[k] * inverse + ((low[k] * inverse + z[k] * inverse_low) - target[k])
+                    z[k] = times_sum(z[k], inverse[r], inverse_low[r])
+                if curvature != NULL:
+                    memcpy(curvature + i * K, z, K * sizeof(real))
+            if hard:
+                x = others[r] * inverse[r] + (others_low[r] * inverse[r] + others[r] * inverse_low[r])
+                z[batch.codes[i]] = -x
+            else:
+                set_target(target, y + i * K if y != NULL else NULL, batch.codes, i, K, keep, spread)
+                if curvature != NULL:
+                    for k in range(K):
+                        z[k] = z[k] - target[k]
+                else:
+                    for k in range(K):
+                        z[k] = times_sum_less(z[k], inverse[r], inverse_low[r], target[k])
+            if weights != NULL:
+                weight = weights[i]
+                for k in range(K):
+                    z[k] = z[k] * weight if weight != <real>0.0 else <real>0.0
         if per_sample != NULL:
-            per_sample[i] = cost_of_row
+            for r in range(n):
+                per_sample[first + r] = value[r]
         if weights != NULL:
-            weight = weights[i]
-            cost_of_row = cost_of_row * weight if weight != <real>0.0 else <real>0.0
-            for k in range(K):
-                z[k] = z[k] * weight if weight != <real>0.0 else <real>0.0
-        value[filled] = cost_of_row
-        filled += 1
-        if filled == ROWS:
-            add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
-            filled = 0
-    if filled > 0:
-        add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, filled))
+            for r in range(n):
+                weight = weights[first + r]
+                value[r] = value[r] * weight if weight != <real>0.0 else <real>0.0
+        add_to(batch.sums, batch.sums + batch.outputs, lane_sum(value, n))
+        first += n
+
+
+cdef inline void set_target(
+    real* target, const real* y, const Py_ssize_t* codes, Py_ssize_t row, Py_ssize_t K, real keep,
+    real spread,
+) noexcept nogil:
+    """The smoothed target probabilities of a row: of its probabilities y or, if that is NULL, of its code."""
+    cdef Py_ssize_t k
+    if y != NULL:
+        for k in range(K):
+            target[k] = y[k] * keep + spread
+    else:
+        for k in range(K):
+            target[k] = spread
+        target[codes[row]] = keep + spread
 
 
 cdef inline void add_block(const double* x, Py_ssize_t n, double* total, double* error) noexcept nogil:
@@ -335,7 +436,6 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
     A row costs sum_k y_k f(l_k), with l = -log p. With h_k = y_k f'(l_k) the gradient is p_j sum_k h_k - h_j,
     which is p_j (sum of all h but h_j) - h_j (1 - p_j).
     """
-    cdef double top[LANES]
     cdef double rests[LANES]
     cdef double errors[LANES]
     cdef double ties[LANES]
@@ -365,8 +465,6 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
         m = <double>z[0]
         for k in range(1, K):
             m = <double>z[k] if <double>z[k] > m else m
-        for j in range(LANES):
-            top[j] = m
         rest = 0.0
         rest_lo = 0.0
         tied = 0.0
@@ -379,9 +477,11 @@ cdef inline void softmax_terms(SoftmaxLoss loss, real* raw, Batch* batch) noexce
             else:
                 low = e + K + first
             for k in range(n):
-                e[first + k] = <double>z[first + k]
-            lane_exps(e + first, low, n // width, width, top)
-            lane_sums(e + first, low, n // width, width, rests, errors, ties)
+                x = <double>z[first + k] - m if <double>z[first + k] != m else 0.0
+                exp_nonpositive(x, &e[first + k], &low[k])
+            small_sums(e + first, n // width, width, rests, errors, ties)
+            for k in range(n):
+                rest_lo = rest_lo + low[k]
             for j in range(width):
                 two_sum(rest, rests[j], &sum, &sum_lo)
                 rest = sum
