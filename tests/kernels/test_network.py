@@ -239,6 +239,30 @@ def test_many_blocks_of_rows_equal_one(kernel, rng):
     np.testing.assert_allclose(gradient[:at].reshape(inputs, -1), X.T @ back, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(5, 12, 3), (5, 3, 30, 1), (5, 63, 2)])
+def test_layers_narrower_than_vectors_have_the_loss_and_gradient_of_their_formula(
+    activation, dtype, widths, rng
+):
+    # 150 rows: whole folds of 8 and of 64 of them, and rows besides
+    X, target = rng.standard_normal((150, 5)).astype(dtype), rng.standard_normal((150, widths[-1]))
+    net = network(widths, activation, dtype)
+    parameters = rng.standard_normal(net.size).astype(dtype) / 2
+    gradient = np.empty_like(parameters)
+    loss, _ = net.loss_and_gradient(compiled(X, target.astype(dtype)), parameters, gradient)
+
+    def value(p):
+        return 0.5 * np.sum((forward(X.astype(float), p, widths, activation)[-1] - target) ** 2)
+
+    exact = parameters.astype(float)
+    tolerance = 1e-7 if dtype is np.float64 else 1e-4
+    assert loss == pytest.approx(value(exact), rel=tolerance)
+    steps = 1e-6 * np.eye(net.size)
+    slopes = np.array([(value(exact + h) - value(exact - h)) / 2e-6 for h in steps])
+    np.testing.assert_allclose(gradient, slopes, rtol=tolerance, atol=tolerance * np.abs(slopes).max())
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
     X = rng.standard_normal((37, 4))

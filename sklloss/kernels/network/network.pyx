@@ -154,6 +154,7 @@ cdef class Network:
         plan.packed = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
         plan.tasks = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
         plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_TASKS, sizeof(double))
+        plan.folded = self._allocate(self.memory, MAX_FOLDED, plan.item)
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.buffers.single = self.single

@@ -58,8 +58,9 @@ cdef void backward(Plan* plan, void* delta) noexcept nogil:
         memset(at(plan, plan.gradient, plan.coefs), 0, (plan.size - plan.coefs) * plan.item)
     plan.delta[plan.layers] = delta
     outputs = plan.widths[plan.layers]
-    plan.identity.backward(
-        delta, plan.active[plan.layers], at(plan, plan.gradient, plan.bias_at[last]), rows, outputs
+    differentiate(
+        plan, plan.identity, delta, plan.active[plan.layers], at(plan, plan.gradient, plan.bias_at[last]),
+        rows, outputs,
     )
     if must_pack(plan, last):
         kernels.pack(delta, outputs, rows, outputs, plan.packed[plan.layers])

@@ -115,6 +115,9 @@ cdef enum:
     MAX_TASKS = 8                   # per step, and per gradient of a layer
     BLAS_UNITS = 32                 # tasks begin at multiples of so many units where BLAS multiplies
     STRIP_NUMBERS = 8192            # numbers of a gradient that the optimiser uses while they are in cache
+    NARROW = 64                     # units of a layer whose rows are folded, see fold_of
+    MAX_FOLDED = 512                # numbers of a folded row
+    NARROW_SUM = 48                 # inputs of a layer of one output that a product takes, see forward_units
 
 cdef double MIN_SHARED_WORK = 1e6   # multiplications of a step that is worth sharing: some 20 us
 cdef double TASK_WORK = 8e6         # multiplications per task, if there are more than two
@@ -180,6 +183,7 @@ cdef struct Plan:
     void** packed                # layers + 1: delta in panels, for the build's matrix products
     Py_ssize_t* tasks            # layers: of the gradient of each matrix
     double* squares              # layers * MAX_TASKS: of the weights before the step
+    void* folded                 # MAX_FOLDED: biases or their gradients, once for each of the rows in a fold
     void* gradient
     Workspace buffers            # targets, weights and codes of a gathered batch
     void* raw                    # scores of a whole batch, for a loss that is not additive
@@ -269,6 +273,55 @@ cdef inline void product(
         )
 
 
+cdef inline Py_ssize_t fold_of(Py_ssize_t width) noexcept nogil:
+    """How many rows of a layer an activation takes as one, to fill vectors where one row would not."""
+    if width >= NARROW or width % 16 == 0:
+        return 1
+    return 8 if width >= 8 else 64
+
+
+cdef void add_folded(const real* folded, Py_ssize_t fold, Py_ssize_t width, real* total) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(fold):
+        for j in range(width):
+            total[j] += folded[i * width + j]
+
+
+cdef void activate(
+    Plan* plan, const Activation* activation, void* z, void* slope, const void* bias, Py_ssize_t rows,
+    Py_ssize_t width,
+) noexcept nogil:
+    """The activation's forward pass over all units of a layer."""
+    cdef Py_ssize_t fold = fold_of(width), whole = rows // fold if fold > 1 else 0
+    cdef Py_ssize_t done = whole * fold * width, i
+    if whole > 0:
+        for i in range(fold):
+            memcpy(at(plan, plan.folded, i * width), bias, width * plan.item)
+        activation.forward(z, slope, plan.folded, whole, fold * width)
+    activation.forward(
+        at(plan, z, done), at(plan, slope, done) if slope != NULL else NULL, bias, rows - whole * fold, width
+    )
+
+
+cdef void differentiate(
+    Plan* plan, const Activation* activation, void* delta, const void* active, void* bias_gradient,
+    Py_ssize_t rows, Py_ssize_t width,
+) noexcept nogil:
+    """The activation's backward pass over all units of a layer."""
+    cdef Py_ssize_t fold = fold_of(width), whole = rows // fold if fold > 1 else 0
+    cdef Py_ssize_t done = whole * fold * width
+    if whole > 0:
+        memset(plan.folded, 0, fold * width * plan.item)
+        activation.backward(delta, active, plan.folded, whole, fold * width)
+        if plan.single:
+            add_folded(<const float*>plan.folded, fold, width, <float*>bias_gradient)
+        else:
+            add_folded(<const double*>plan.folded, fold, width, <double*>bias_gradient)
+    activation.backward(
+        at(plan, delta, done), at(plan, active, done), bias_gradient, rows - whole * fold, width
+    )
+
+
 cdef void copy_row(const real* row, Py_ssize_t step, Py_ssize_t features, real* out) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(features):
@@ -316,12 +369,13 @@ cdef void forward_units(Plan* plan, Py_ssize_t task) noexcept nogil:
         slope = at(plan, plan.slope[layer + 1], low)
     if layer == 0 and plan.input.sparse:
         kernels.sparse_forward(&plan.input.csr, coef, outputs, z)
-    elif outputs == 1:
+    elif outputs == 1 and (inputs > NARROW_SUM or kernels.panel == 0):
+        # a product would fill one lane of each vector, a sum over few inputs few of them
         kernels.forward_one(x, step, coef, z, rows, inputs)
     else:
         product(plan, rows, width, inputs, outputs, x, step, at(plan, coef, low), False, z)
     if width == outputs:
-        activation.forward(z, slope, bias, rows, outputs)
+        activate(plan, activation, z, slope, bias, rows, outputs)
         return
     for i in range(rows):
         activation.forward(
@@ -345,7 +399,7 @@ cdef void delta_units(Plan* plan, Py_ssize_t task) noexcept nogil:
     if outputs != 1:
         product(plan, rows, width, outputs, inputs, plan.delta[layer + 1], outputs, coef, True, below)
     if width == inputs:
-        plan.activation.backward(below, active, bias, rows, inputs)
+        differentiate(plan, plan.activation, below, active, bias, rows, inputs)
     else:
         for i in range(rows):
             plan.activation.backward(
