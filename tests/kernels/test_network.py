@@ -253,7 +253,8 @@ def test_layers_narrower_than_vectors_have_the_loss_and_gradient_of_their_formul
     loss, _ = net.loss_and_gradient(compiled(X, target.astype(dtype)), parameters, gradient)
 
     def value(p):
-        return 0.5 * np.sum((forward(X.astype(float), p, widths, activation)[-1] - target) ** 2)
+        error = forward(X.astype(float), p, widths, activation)[-1] - target
+        return 0.5 * np.sum(error**2) / widths[-1]
 
     exact = parameters.astype(float)
     tolerance = 1e-7 if dtype is np.float64 else 1e-4
