@@ -35,6 +35,8 @@ LEAST_COPIED_STEP = 8
 COSTLY_WORK = 1 << 23
 # Numbers in X times problems from which the passes over X dominate the cost of a fit.
 LARGE_X = 1 << 21
+# The cost of the Hessian's diagonal, in products.
+DIAGONAL_COST = 2.0
 # Numbers of a Hessian's block that take as long as a number of a product.
 PRODUCT_WORK = 4
 # A local preconditioner is made from a sample of the rows: about as many as cost this many products, but at
@@ -421,23 +423,27 @@ class LinearObjective:
 
         Along a common shift of the outputs of a softmax the Hessian is the penalty alone, and the blocks are
         far from that, so a `ShiftSolver` treats the shift separately. Without a penalty it does not, since a
-        block may become nearly singular, and its inverse would then affect all outputs. None if a factor
-        for each output would cost more than it saves.
+        block may become nearly singular, and its inverse would then affect all outputs. Only the diagonal is
+        used where blocks would be too large. None if a factor for each output would cost more than it saves.
 
         The blocks are those of a sample, unless ``every_row`` is set: where few rows have nearly all of the
         curvature, a sample may miss them.
         """
-        passes, step = (self.passes, 1) if every_row else self._curvature_sample
+        wide = self.passes.width > WIDEST_GRAM
+        passes, step = (self.passes, 1) if every_row or wide else self._curvature_sample
         point = self._point if isinstance(self._point, np.ndarray) else self.vectors.get(self._point)
-        if passes.width <= WIDEST_BLOCKS:
+        solve: BlockSolver | DiagonalSolver
+        if wide:
+            diagonal = self.coef(self.local_diagonal())
+            solve = DiagonalSolver(diagonal)
+            diagonal = diagonal / self.scale
+        elif passes.width <= WIDEST_BLOCKS:
             blocks = passes.hessian(self.coef(point), coupled=False)[2]
             blocks *= step
             diagonal = np.einsum("bii->bi", blocks).copy()
             solve = self._block_solver(blocks)
         else:
-            affordable = (
-                passes.width <= WIDEST_GRAM and passes.outputs * passes.width <= BLOCKS_SHARE * self.passes.n
-            )
+            affordable = passes.outputs * passes.width <= BLOCKS_SHARE * self.passes.n
             set_block = passes.output_hessians(self.coef(point)) if affordable else None
             if set_block is None:
                 return None
@@ -491,6 +497,8 @@ class LinearObjective:
     @property
     def block_cost(self) -> float:
         """The cost of `local_preconditioner`, in products with the Hessian."""
+        if self.passes.width > WIDEST_GRAM:
+            return DIAGONAL_COST
         # A number of a block costs less than one of a product, and the factors cost about two products.
         rows = self._curvature_sample[0].n
         return 2.0 + self.passes.width * rows / self.passes.n / PRODUCT_WORK

@@ -88,6 +88,10 @@ class NumPyPasses(Passes):
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
+        # The outputs whose products may be wanted, and their curvature. For a sparse X, outputs that have
+        # converged are left out once they are half of those that were kept.
+        self._kept: tuple[NDArray[Any], Any] = np.arange(self.outputs), None
+        self._skips_outputs: bool = self.sparse and self.separable and self.outputs > 1
         self._buffers: dict[str, NDArray[Any]] = {}
         self._chunks: dict[int, tuple[Indices, int]] = {}  # of gradient passes
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
@@ -106,7 +110,7 @@ class NumPyPasses(Passes):
         """See `Passes.value_and_gradient`."""
         w, b = self._split(coef)
         bounds, block = self._gradient_chunks(w, BLOCK_SCORES)
-        gradient = self._gradient_buffer(len(bounds) - 1)
+        gradient = self._gradient_buffer(len(bounds) - 1, self.outputs)
         intercepts = np.empty((len(gradient), self.outputs))
         sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = None
@@ -114,6 +118,7 @@ class NumPyPasses(Passes):
             if self._curvature is None:
                 self._curvature = np.empty((self.n, self.outputs), dtype=self.dtype)
             curvature = self._curvature
+            self._kept = np.arange(self.outputs), curvature
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(gradient, intercepts, sums)
 
         work = functools.partial(
@@ -125,17 +130,33 @@ class NumPyPasses(Passes):
 
     def product(self, direction: Floats) -> Floats:
         """See `Passes.product`."""
+        total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
+        if not self._skips_outputs:
+            return self._product(direction, self._curvature, total)
+        moving = np.flatnonzero(direction.any(axis=1))
+        kept, curvature = self._kept
+        if 2 * len(moving) <= len(kept) or not np.isin(moving, kept).all():
+            kept, curvature = moving, np.ascontiguousarray(self._curvature[:, moving])
+            self._kept = kept, curvature
+        if len(kept) == self.outputs:
+            return self._product(direction, curvature, total)
+        total[:] = 0.0
+        if kept.size:
+            total[kept] = self._product(direction[kept], curvature, np.empty((len(kept), self.width)))
+        return total
+
+    def _product(self, direction: Floats, curvature: Any, total: Floats) -> Floats:
+        """The product with the Hessian of the outputs whose direction and curvature are given."""
         v, b = self._split(direction)
         bounds, block = self._gradient_chunks(v, 0)
-        product = self._gradient_buffer(len(bounds) - 1)
-        intercepts = np.empty((len(product), self.outputs))
+        product = self._gradient_buffer(len(bounds) - 1, len(direction))
+        intercepts = np.empty((len(product), len(direction)))
         chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
 
         work = functools.partial(
-            gradient_kernels.product, self._data, v, b, self._curvature, self.softmax, chunks, sums=chunk_sums
+            gradient_kernels.product, self._data, v, b, curvature, self.softmax, chunks, sums=chunk_sums
         )
         self._check_codes(threads.share(work, len(product), self._count_threads(len(product))))
-        total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
         return self._join(product, intercepts, total)
 
     # Hessians ------------------------------------------------------------------------------------------
@@ -302,7 +323,19 @@ class NumPyPasses(Passes):
     def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""
         diagonal = np.zeros((self.outputs, self.width))
-        block = max(1, BLOCK_BYTES // (8 * max(1, int(self._row_numbers), self.outputs)))
+        if self.sparse:
+            for k in range(self.outputs):
+                curvature = self._curvature[:, k].astype(np.float64)
+                if self.softmax:
+                    curvature *= 1.0 - curvature
+                    if self.weight is not None:
+                        curvature *= self.weight
+                squares = np.zeros(self.features)
+                gradient_kernels.weighted_columns(*self._arrays, curvature, squares)
+                diagonal[k, : self.features] = squares
+                diagonal[k, self.features :] = curvature.sum()
+            return diagonal
+        block = max(1, BLOCK_BYTES // (8 * max(1, self.features, self.outputs)))
         for first in range(0, self.n, block):
             rows = slice(first, first + block)
             curvature = self._curvature[rows].astype(np.float64)
@@ -311,11 +344,8 @@ class NumPyPasses(Passes):
                 if self.weight is not None:
                     curvature *= self.weight[rows, None]
             part = self.X[rows].astype(np.float64)
-            if self.sparse:
-                part = part.power(2)
-            else:
-                part -= self.center
-                part *= part
+            part -= self.center
+            part *= part
             diagonal[:, : self.features] += (part.T @ curvature).T
             diagonal[:, self.features :] += curvature.sum(axis=0)[:, None]
         return diagonal
@@ -464,13 +494,13 @@ class NumPyPasses(Passes):
     def _split(self, coef: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
         """Coefficients and intercepts in X's dtype, in the layout of the passes."""
         if self.sparse:
-            width = common.padded(self.outputs, self.dtype.itemsize)
+            width = common.padded(len(coef), self.dtype.itemsize)
             w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
             gradient_kernels.by_feature(coef, w)
         else:
             w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
         if not self.fit_intercept:
-            return w, np.zeros(self.outputs, dtype=self.dtype)
+            return w, np.zeros(len(coef), dtype=self.dtype)
         return w, np.ascontiguousarray(self.uncentered(coef)[:, -1], dtype=self.dtype)
 
     def _buffer(
@@ -495,12 +525,12 @@ class NumPyPasses(Passes):
                 total[:, : self.features] -= total[:, -1:] * self.center
         return total
 
-    def _gradient_buffer(self, chunks: int) -> NDArray[Any]:
+    def _gradient_buffer(self, chunks: int, outputs: int) -> NDArray[Any]:
         """A buffer for the gradients of chunks, in the layout of the passes."""
         if self.sparse:
-            shape = (chunks, self.features, common.padded(self.outputs, 8))
+            shape = (chunks, self.features, common.padded(outputs, 8))
             return self._buffer("gradient", np.empty, shape, np.float64)
-        return np.empty((chunks, self.outputs, self.features))
+        return np.empty((chunks, outputs, self.features))
 
     def _gradient_chunks(self, w: NDArray[Any], scores: int) -> tuple[Indices, int]:
         """Chunk boundaries, and rows per block for so many scores at least, of a pass with coefficients."""

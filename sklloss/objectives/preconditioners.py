@@ -186,11 +186,11 @@ class ShiftSolver:
 
 
 class DiagonalSolver:
-    """Solves with a diagonal matrix shared by all outputs, if a full one would be too large.
+    """Solves with a diagonal matrix, shared by all outputs or one for each, if full ones would be too large.
 
     Parameters
     ----------
-    diagonal : ndarray of shape (width,)
+    diagonal : ndarray of shape (width,) or (outputs, width)
         Numbers that are not positive count as 1.
     """
 
@@ -208,11 +208,11 @@ class DiagonalSolver:
 
     def coordinates(self) -> Coordinates:
         """See `Preconditioner.coordinates`; U is None."""
-        return None, np.sqrt(1.0 / self._inverse)[None]
+        return None, np.atleast_2d(np.sqrt(1.0 / self._inverse))
 
     def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
-        rows = self._xp.reshape(x, (-1, self._inverse.shape[0]))
+        rows = self._xp.reshape(x, (-1, self._inverse.shape[-1]))
         return self._xp.reshape(rows * self._inverse, x.shape)
 
 

@@ -32,6 +32,7 @@ MAX_PRODUCTS = 250
 # little about that of the next, after a system that cost twice as much as it.
 NEAR, NEAR_SHARE, NEAR_PRODUCTS = 0.3, 0.5, 4
 FAR_SHARE, FAR_PRODUCTS = 2.0, 8
+CHEAP = 2.0  # so many products are no more than a few
 # One that has served so many systems without bringing the fit to its end may be the cause: where it sees a
 # residual far too small, each system is left too soon.
 MOST_SYSTEMS = 10
@@ -221,7 +222,8 @@ class _Preconditioning:
         self._every_row |= missed
         share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
         self._systems += 1
-        enough = products <= max(least, share * self._objective.block_cost) and self._systems < MOST_SYSTEMS
+        cost = self._objective.block_cost
+        enough = products <= max(least, share * cost) and self._systems < MOST_SYSTEMS and cost > CHEAP
         if enough and not missed:
             return False
         self._systems = 0

@@ -244,10 +244,12 @@ def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights
     w = np.random.default_rng(2).normal(size=made.shape)
     made.linearise(w)
     before = made.product(x).copy()
+    # of many columns, the diagonal of the Hessian
+    wide = made.local_preconditioner()
+    monkeypatch.setattr(linear, "WIDEST_GRAM", 100)
     solves = [made.local_preconditioner()]
     if container != "CSR":
         # blocks that are made and factorised one at a time
-        monkeypatch.setattr(linear, "WIDEST_GRAM", 100)
         monkeypatch.setattr(linear, "WIDEST_BLOCKS", 0)
         monkeypatch.setattr(linear, "BLOCKS_SHARE", 1.0)
         monkeypatch.setattr(numpy_passes, "OUTPUT_ROWS", 32)
@@ -256,9 +258,13 @@ def test_preconditioners_are_solvers_of_what_they_say(monkeypatch, kind, weights
     hessian = full(made.hessian(w)[2])
     for solve in solves:
         check_local_preconditioner(solve, made, reference, hessian, w, x, ridge)
+    if made.problems > 1 or made.passes.outputs == 1:
+        np.testing.assert_allclose(wide(x) * np.einsum("bii->bi", hessian), x, rtol=1e-7)
+    else:
+        check_local_preconditioner(wide, made, reference, hessian, w, x, ridge, diagonal=True)
 
 
-def check_local_preconditioner(solve, made, reference, hessian, w, x, ridge):
+def check_local_preconditioner(solve, made, reference, hessian, w, x, ridge, *, diagonal=False):
     X, _, weight, _ = reference
     A = np.column_stack([X, np.ones(N)]) if len(ridge) > P else X
     weight = np.ones(N) if weight is None else weight if weight.ndim == 1 else weight.mean(axis=1)
@@ -270,6 +276,8 @@ def check_local_preconditioner(solve, made, reference, hessian, w, x, ridge):
         Z = A @ w.reshape(K, d).T
         Q = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
         blocks = [0.7 * (A * (weight * q * (1 - q))[:, None]).T @ A + np.diag(ridge) for q in Q.T]
+        if diagonal:
+            blocks = [np.diag(np.diagonal(block)) for block in blocks]
         shift = x.reshape(K, d).mean(axis=0)
         parts = x.reshape(K, d) - shift
         expected = np.stack([np.linalg.solve(block, part) for block, part in zip(blocks, parts, strict=True)])
@@ -431,3 +439,19 @@ def test_the_curvature_bound_is_that_of_the_loss(rng):
     assert passes(losses.Focal(), 1).curvature_bound == 0.25  # states none
     assert passes(losses.CrossEntropy(), 4).initial_curvature == pytest.approx(3 / 16)
     assert passes(losses.HalfSquaredError(), 1).initial_curvature == 1.0
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_a_product_may_leave_out_outputs(fit_intercept):
+    made, _ = objective("one-vs-rest", "rows", np.float64, fit_intercept, 0.7, scipy.sparse.csr_array)
+    rng = np.random.default_rng(1)
+    width = made.passes.width
+    for _ in range(2):
+        made.linearise(rng.normal(size=made.shape))
+        for moving in ([0, 1, 2], [0, 2], [1], [1], [2], [], [0, 1, 2]):
+            direction = np.zeros((K, width))
+            direction[moving] = rng.normal(size=(len(moving), width))
+            product = made.product(direction.reshape(made.shape)).copy()
+            hessian = full(made.hessian(made._point)[2])
+            expected = np.einsum("bij,bj->bi", hessian, direction.reshape(made.shape))
+            np.testing.assert_allclose(product, expected, rtol=1e-9, atol=1e-12 * np.abs(hessian).max())
