@@ -16,7 +16,7 @@ from sklloss.objectives.network import NumpyNetworkObjective, initial_parameters
 from sklloss.solvers.optimizers import SGD, Adam, AdamW
 
 # Large enough to be cut into pieces in every step, with units and rows that no piece divides evenly.
-WIDTHS = (203, 130, 77, 3)
+WIDTHS = (603, 107, 231, 3)
 
 
 def large(rng, dtype, rows=300, sparse=False):
@@ -76,8 +76,8 @@ def test_small_networks_ask_for_no_thread(rng, monkeypatch):
     monkeypatch.setattr(threads, "share", refused)
     monkeypatch.setattr(threads, "count", refused)
     X, y, _ = large(rng, np.float32, rows=64)
-    objective = NumpyNetworkObjective((203, 20, 3), "relu", np.float32, losses.get("squared_error"))
-    parameters = initial_parameters((203, 20, 3), "relu", np.random.RandomState(0), np.float32)
+    objective = NumpyNetworkObjective((WIDTHS[0], 20, 3), "relu", np.float32, losses.get("squared_error"))
+    parameters = initial_parameters((WIDTHS[0], 20, 3), "relu", np.random.RandomState(0), np.float32)
     optimizer = Adam()
     optimizer.start(objective.size, np.float32)
     objective.epoch(objective.rows(dataset(X, y)), None, 32, parameters, optimizer.steps(2))

@@ -115,11 +115,11 @@ cdef enum:
     MAX_TASKS = 8                   # per step, and per gradient of a layer
     BLAS_UNITS = 32                 # tasks begin at multiples of so many units where BLAS multiplies
     STRIP_NUMBERS = 8192            # numbers of a gradient that the optimiser uses while they are in cache
-    NARROW = 64                     # units of a layer whose rows are folded, see fold_of
+    NARROW = 128                    # units of a layer whose rows are folded, see fold_of
     MAX_FOLDED = 512                # numbers of a folded row
     NARROW_SUM = 48                 # inputs of a layer of one output that a product takes, see forward_units
 
-cdef double MIN_SHARED_WORK = 1e6   # multiplications of a step that is worth sharing: some 20 us
+cdef double MIN_SHARED_WORK = 3e6   # multiplications of a step that is worth sharing: some 60 us
 cdef double TASK_WORK = 8e6         # multiplications per task, if there are more than two
 cdef size_t PREFETCH_BYTES = 1 << 20  # bytes of the next batch that are prefetched
 
@@ -277,7 +277,7 @@ cdef inline Py_ssize_t fold_of(Py_ssize_t width) noexcept nogil:
     """How many rows of a layer an activation takes as one, to fill vectors where one row would not."""
     if width >= NARROW or width % 16 == 0:
         return 1
-    return 8 if width >= 8 else 64
+    return 4 if width >= 64 else 8 if width >= 8 else 64
 
 
 cdef void add_folded(const real* folded, Py_ssize_t fold, Py_ssize_t width, real* total) noexcept nogil:
