@@ -455,3 +455,19 @@ def test_a_product_may_leave_out_outputs(fit_intercept):
             hessian = full(made.hessian(made._point)[2])
             expected = np.einsum("bij,bj->bi", hessian, direction.reshape(made.shape))
             np.testing.assert_allclose(product, expected, rtol=1e-9, atol=1e-12 * np.abs(hessian).max())
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_unlikely_classes_count_in_a_hessian_of_some_parameters(container):
+    # Along a common shift of all outputs, what a softmax's Hessian adds up cancels, so that little is much.
+    rng = np.random.default_rng(0)
+    X = rng.uniform(1.0, 2.0, size=(N, P))
+    rows = Dataset(CONTAINERS[container](X), None, rng.integers(0, K, size=N), None, K)
+    made = LinearObjective(NumPyPasses(rows, losses.CrossEntropy(), fit_intercept=True), 1.0, 1.0)
+    w = np.zeros((K, P + 1))
+    w[:, -1] = [0.0, -3.0, -8.0]
+    made.linearise(w.reshape(made.shape))
+    chosen = np.flatnonzero(np.arange(K * (P + 1)) % (P + 1) < P)
+    matrix = made.subset_hessian([chosen])[0]
+    shift = np.tile(np.arange(1.0, P + 1), K)
+    assert shift @ matrix @ shift <= 1e-6 * (shift**2 @ np.diagonal(matrix))

@@ -18,9 +18,9 @@ from sklloss.kernels.data cimport Dataset, column_at, row_start, value_at
 from sklloss.kernels.linear.gradient cimport Chunks
 
 
-# A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes:
-# most are, and the Hessian grows by no more than this share of itself.
-cdef double NEGLIGIBLE = 1e-3
+# A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes.
+# What that adds must be small even along a common shift of all outputs, where the rest cancels.
+cdef double NEGLIGIBLE = 1e-7
 
 
 def dense_block(
