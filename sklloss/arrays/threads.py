@@ -1,20 +1,18 @@
-"""Threads without an OpenMP runtime: a few persistent Python threads over code that releases the GIL.
+"""How many threads there are, what they share, and BLAS on one thread.
 
 Results have the same bits for any number of threads, because work is split into pieces by its shape alone,
-and because BLAS runs on one thread, so that all parallelism comes from the pieces.
+and because BLAS runs on one thread, so that all parallelism comes from the pieces. Passes over X share chunks
+of rows by ``sklloss.kernels.sharing``, without OpenMP and without the GIL; `share` is for calls from Python.
 
 A KeyboardInterrupt may occur between any two bytecodes of the main thread, and the next fit must work all the
-same. Shared state is therefore changed only by operations that are atomic in C (of locks, SimpleQueue, dict),
-and a release that an interrupt may have prevented is repeated. ThreadPoolExecutor does not guarantee this: an
-interrupt during ``submit`` may leave its semaphore locked forever.
+same. Shared state is therefore changed in compiled code, or a change that an interrupt may have prevented is
+repeated.
 """
 
-import _thread
 import contextlib
 import contextvars
 import itertools
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,27 +20,19 @@ from typing import Any
 import joblib
 import threadpoolctl
 
-from sklloss.kernels.common import Event
-
-# How long a thread waits in a loop for the next job, or for the end of one, before it sleeps. To fall asleep
-# and wake up takes as long as a pass over X of a small problem, and passes follow each other sooner.
-SPIN_SECONDS = 1e-4
-# How long the caller takes from submitting jobs until it releases the GIL for its own share. A worker that
-# asked for the GIL before would fall asleep.
-SUBMIT_SECONDS = 8e-6
+import sklloss.kernels.sharing as sharing
 
 _task = threading.local()  # of `side_by_side`, if this thread runs one: its ``cancellation``
 _lock = threading.Lock()
-_workers: dict[str, Any] = {"count": 0, "jobs": queue.SimpleQueue(), "submitted": Event()}
 _blas: dict[str, Any] = {"libraries": None, "before": None, "users": set()}
 
 
 def _after_fork() -> None:
-    # A forked child has none of the parent's threads: nobody would serve their queue, and a fit that was
-    # running in the parent never ends in the child.
+    # A forked child has none of the parent's threads, and a fit that was running in the parent never ends in
+    # the child.
     global _lock
     _lock = threading.Lock()
-    _workers.update(count=0, jobs=queue.SimpleQueue(), submitted=Event())
+    sharing.reset()
     _blas["users"].clear()
     _lift_limit()
 
@@ -159,93 +149,7 @@ def share(work: Callable[[int, int], Any], pieces: int, n_threads: int | None) -
     if ranges <= 1:
         return [work(0, pieces)]
     boundaries = [pieces * k // ranges for k in range(ranges + 1)]
-    _start_workers(ranges - 1)
-    jobs = [_Job(work, first, last) for first, last in itertools.pairwise(boundaries)]
-    interrupt = None
-    try:
-        for job in jobs[1:]:
-            _workers["jobs"].put(job)
-        _workers["submitted"].notify()
-        for job in jobs:
-            job.run("caller")
-    finally:
-        # The workers write to the caller's arrays: do not return while they run.
-        while True:
-            try:
-                for job in jobs:
-                    job.end()
-                break
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
-    for job in jobs:
-        if job.error is not None:
-            raise job.error
-    return [job.result for job in jobs]
-
-
-class _Job:
-    """One range of pieces, run by whichever claims it first: a worker or the caller."""
-
-    __slots__ = ("_claim", "_ended", "_range", "_work", "done", "error", "result")
-
-    def __init__(self, work: Callable[[int, int], Any], first: int, last: int) -> None:
-        self._work, self._range = work, (first, last)
-        self._claim: dict[str, str] = {}
-        self._ended = _thread.allocate_lock()
-        self._ended.acquire()
-        self.done = Event()
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def run(self, me: str) -> None:
-        if self._claim.setdefault("by", me) == me:
-            try:
-                self.result = self._work(*self._range)
-            except BaseException as error:
-                self.error = error
-            if me == "worker":
-                self._ended.release()
-
-    def end(self) -> None:
-        """Wait for the worker that has begun it, if any, and prevent others from beginning it."""
-        if self._claim.setdefault("by", "nobody") == "worker":
-            self.done.wait(0, SPIN_SECONDS)
-            with self._ended:
-                pass
-
-
-def _start_workers(workers: int) -> None:
-    with _lock:
-        while _workers["count"] < workers:
-            try:
-                _thread.start_new_thread(_serve, (_workers["jobs"], _workers["submitted"]))
-            except RuntimeError:  # the system allows no more threads: the caller runs the remaining jobs
-                break
-            _workers["count"] += 1
-
-
-def _serve(jobs: "queue.SimpleQueue[_Job]", submitted: Event) -> None:
-    while True:
-        job: _Job | None = jobs.get()
-        while job is not None:
-            job.run("worker")
-            count = submitted.count()
-            job = _next_job(jobs, job.done) or (
-                _next_job(jobs) if submitted.wait(count, SPIN_SECONDS, job.done, SUBMIT_SECONDS) else None
-            )
-
-
-def _next_job(jobs: "queue.SimpleQueue[_Job]", done: Event | None = None) -> "_Job | None":
-    """The next job of the queue, if there is one; ``done`` of the job before it is then notified."""
-    try:
-        job = jobs.get_nowait()
-    except queue.Empty:
-        return None
-    if done is not None:
-        done.notify()
-    return job
+    return sharing.call_each(work, list(itertools.pairwise(boundaries)))
 
 
 class _Cancellation:

@@ -119,6 +119,7 @@ cdef struct Products:
 cdef Products current
 
 cdef bint for_sparse(Py_ssize_t outputs) noexcept nogil
+cpdef Py_ssize_t padded(Py_ssize_t outputs, Py_ssize_t size) noexcept nogil
 
 
 cdef inline void gemm(

@@ -59,7 +59,7 @@ cdef class PythonLoss:
 
 
 cdef class Call:
-    """The use of such a loss by one thread: what it is called with, and the error that it raised."""
+    """The use of such a loss in a pass: what it is called with, and the first error that it raised."""
 
     cdef int raise_error(self) except -1:
         error, self.error = self.error, None
@@ -132,7 +132,8 @@ cdef Py_ssize_t run_python(Batch* batch) noexcept:
         if batch.curvature != NULL:
             give_back(wanted["curvature"], batch.curvature, n, call.dtype)
     except BaseException as error:
-        call.error = error
+        if call.error is None:
+            call.error = error
         return FAILED
     return -1
 

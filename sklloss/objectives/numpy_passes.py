@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 import sklloss.kernels.common as common
 import sklloss.kernels.data as data_kernels
@@ -21,7 +21,7 @@ from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
-from sklloss.kernels.linear.gradient import Chunks, ChunkSums
+from sklloss.kernels.linear.gradient import Chunks, PassBuffers
 from sklloss.losses import Loss
 from sklloss.objectives.column_model import RowCurvature
 from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
@@ -51,8 +51,8 @@ CHUNK_BYTES = 1 << 26
 # Least multiplications per number of a chunk's result; sparse rows have slower ones, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
-# Below this many multiplications, 0.1 ms, a second thread saves little and costs time on a busy machine.
-SMALL_WORK = 1 << 20
+# Passes of fewer multiplications, some 20 us, are one chunk, and stay on one thread.
+SMALL_WORK = 1 << 18
 # Most multiplications of a Newton step that is taken in compiled code, which uses one thread.
 COMPILED_STEP_WORK = 1 << 22
 # Most numbers in X of which a fit may make a copy in float64.
@@ -92,8 +92,9 @@ class NumPyPasses(Passes):
         # converged are left out once they are half of those that were kept.
         self._kept: tuple[NDArray[Any], Any] = np.arange(self.outputs), None
         self._skips_outputs: bool = self.sparse and self.separable and self.outputs > 1
-        self._buffers: dict[str, NDArray[Any]] = {}
-        self._chunks: dict[int, tuple[Indices, int]] = {}  # of gradient passes
+        self._total_product: NDArray[Any] | None = None  # which the next product overwrites
+        self._buffers: PassBuffers | None = None
+        self._kept_chunks: dict[int, Chunks] = {}  # by the least scores of a block
         self._row_numbers = X.nnz / max(self.n, 1) if self.sparse else self.features
         # class codes become 0/1 targets for a loss that is not over classes
         expand = data.codes is not None and loss.target != "classes"
@@ -108,29 +109,26 @@ class NumPyPasses(Passes):
         self, coef: Floats, *, keep_curvature: bool = False, slopes: NDArray[Any] | None = None
     ) -> tuple[Floats, Floats]:
         """See `Passes.value_and_gradient`."""
-        w, b = self._split(coef)
-        bounds, block = self._gradient_chunks(w, BLOCK_SCORES)
-        gradient = self._gradient_buffer(len(bounds) - 1, self.outputs)
-        intercepts = np.empty((len(gradient), self.outputs))
-        sums = np.empty((len(gradient), 2 * self.outputs))
         curvature = None
         if keep_curvature:
             if self._curvature is None:
                 self._curvature = np.empty((self.n, self.outputs), dtype=self.dtype)
             curvature = self._curvature
             self._kept = np.arange(self.outputs), curvature
-        chunks, chunk_sums = Chunks(bounds, block), ChunkSums(gradient, intercepts, sums)
-
-        work = functools.partial(
-            gradient_kernels.gradient, self._kernel, self._data, w, b, chunks,
-            sums=chunk_sums, curvature=curvature, slopes=slopes,
+        chunks, buffers = self._chunks_of_pass(BLOCK_SCORES, self.outputs)
+        sums, gradient = np.empty(self.outputs), np.empty((self.outputs, self.width))
+        bad = gradient_kernels.gradient(
+            self._kernel, self._data, chunks, buffers, coef, sums, gradient, curvature, slopes
         )  # fmt: skip
-        self._check_codes(threads.share(work, len(gradient), self._count_threads(len(gradient))))
-        return self._total(sums), self._join(gradient, intercepts)
+        if bad >= 0:
+            raise self._bad_code(bad)
+        return sums if self.separable else sums[:1], gradient
 
     def product(self, direction: Floats) -> Floats:
         """See `Passes.product`."""
-        total = self._buffer("product", np.empty, (self.outputs, self.width), np.float64)
+        if self._total_product is None:
+            self._total_product = np.empty((self.outputs, self.width))
+        total = self._total_product
         if not self._skips_outputs:
             return self._product(direction, self._curvature, total)
         moving = np.flatnonzero(direction.any(axis=1))
@@ -147,17 +145,9 @@ class NumPyPasses(Passes):
 
     def _product(self, direction: Floats, curvature: Any, total: Floats) -> Floats:
         """The product with the Hessian of the outputs whose direction and curvature are given."""
-        v, b = self._split(direction)
-        bounds, block = self._gradient_chunks(v, 0)
-        product = self._gradient_buffer(len(bounds) - 1, len(direction))
-        intercepts = np.empty((len(product), len(direction)))
-        chunks, chunk_sums = Chunks(bounds, block), ChunkSums(product, intercepts)
-
-        work = functools.partial(
-            gradient_kernels.product, self._data, v, b, curvature, self.softmax, chunks, sums=chunk_sums
-        )
-        self._check_codes(threads.share(work, len(product), self._count_threads(len(product))))
-        return self._join(product, intercepts, total)
+        chunks, buffers = self._chunks_of_pass(0, len(direction))
+        gradient_kernels.product(self._data, chunks, buffers, direction, curvature, self.softmax, total)
+        return total
 
     # Hessians ------------------------------------------------------------------------------------------
 
@@ -192,15 +182,14 @@ class NumPyPasses(Passes):
         total: Any = None
         for start in range(0, chunks, wave):
             part = slice(start, start + wave)
-            wave_bounds = bounds[start : start + wave + 1]
-            work = functools.partial(
-                hessian_kernels.hessian, kernel, self._data, coef, Chunks(wave_bounds, block),
-                sums=ChunkSums(gradient[part], loss=sums[part], hessian=curvature),
+            wave_chunks = self._chunks(bounds[start : start + wave + 1], block)
+            bad = hessian_kernels.hessian(
+                kernel, self._data, wave_chunks, coef, sums[part], gradient[part], curvature,
                 coupled=coupled, softmax=softmax, as_dense=as_dense,
             )  # fmt: skip
-            parts = len(wave_bounds) - 1
-            self._check_codes(threads.share(work, parts, self._count_threads(parts)))
-            for matrix in () if curvature is None else curvature[:parts]:
+            if bad >= 0:
+                raise self._bad_code(bad)
+            for matrix in () if curvature is None else curvature[: wave_chunks.count]:
                 if total is None:
                     total = matrix if chunks <= wave else matrix.copy()
                 else:
@@ -249,20 +238,17 @@ class NumPyPasses(Passes):
             touched = self._row_numbers * size / max(self.width, 1) + len(sets)
             # a scattered addition costs as much as many of the contiguous ones that add up chunks
             bounds = self._chunk_bounds(64 * touched * touched, max(2 * numbers, 1), block)
-            one_pass = hessian_block_kernels.sparse_block
-            chosen: tuple[NDArray[Any], ...] = heads, members, owners, starts, place, step
+            chosen: tuple[NDArray[Any], ...] = starts, place, step, heads, members, owners
         else:
             block = _gram_rows(2 * size)
             bounds = self._chunk_bounds(numbers, max(numbers, 1), HESSIAN_CHUNK_ROWS)
-            one_pass = hessian_block_kernels.dense_block
-            chosen = columns, starts, place, step
+            chosen = starts, place, step, columns
         result = np.empty((len(bounds) - 1, numbers))
-        work = functools.partial(
-            one_pass, self._data, self._curvature, softmax, coupled, chosen, Chunks(bounds, block),
-            result=result,
-        )  # fmt: skip
         if numbers:
-            self._check_codes(threads.share(work, len(result), self._count_threads(len(result))))
+            hessian_block_kernels.hessian_block(
+                self._data, self._chunks(bounds, block), self._curvature, chosen, result, softmax=softmax,
+                coupled=coupled,
+            )  # fmt: skip
         total = result[0] if len(result) == 1 else result.sum(axis=0)
         symmetric = _symmetric if self.sparse else _mirrored
         if not softmax:
@@ -453,7 +439,7 @@ class NumPyPasses(Passes):
         """See `Passes.dual_parameters`."""
         w, intercept, _, _ = state
         total = np.empty((self.outputs, self.width))
-        gradient_kernels.by_output(w[None], total)
+        gradient_kernels.by_output(w, total)
         if self.fit_intercept:
             total[:, -1] = intercept
         return total
@@ -491,58 +477,27 @@ class NumPyPasses(Passes):
 
     # Blocks, chunks and their sums ---------------------------------------------------------------------
 
-    def _split(self, coef: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Coefficients and intercepts in X's dtype, in the layout of the passes."""
-        if self.sparse:
-            width = common.padded(len(coef), self.dtype.itemsize)
-            w = self._buffer("coef", np.zeros, (self.features, width), self.dtype)
-            gradient_kernels.by_feature(coef, w)
-        else:
-            w = np.ascontiguousarray(coef[:, : self.features], dtype=self.dtype)
-        if not self.fit_intercept:
-            return w, np.zeros(len(coef), dtype=self.dtype)
-        return w, np.ascontiguousarray(self.uncentered(coef)[:, -1], dtype=self.dtype)
+    def _chunks(self, bounds: Indices, block: int) -> Chunks:
+        """Chunks of rows for the threads."""
+        return Chunks(bounds, block, self._count_threads(len(bounds) - 1))
 
-    def _buffer(
-        self, name: str, make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        """An array of this name, made once: to allocate a large one costs more than to fill it."""
-        array = self._buffers.get(name)
-        if array is None or array.shape != shape:
-            array = self._buffers[name] = make(shape, dtype=dtype)
-        return array
-
-    def _join(self, partial: Floats, intercepts: Floats, total: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The sum of the chunks' gradients in their order, with the intercept's as last column."""
-        total = np.empty((self.outputs, self.width)) if total is None else total
-        if self.sparse:
-            gradient_kernels.by_output(partial, total)
-        else:
-            total[:, : self.features] = partial[0] if len(partial) == 1 else partial.sum(axis=0)
-        if self.fit_intercept:
-            total[:, -1] = np.add.reduce(intercepts)
-            if self.centered_columns:
-                total[:, : self.features] -= total[:, -1:] * self.center
-        return total
-
-    def _gradient_buffer(self, chunks: int, outputs: int) -> NDArray[Any]:
-        """A buffer for the gradients of chunks, in the layout of the passes."""
-        if self.sparse:
-            shape = (chunks, self.features, common.padded(outputs, 8))
-            return self._buffer("gradient", np.empty, shape, np.float64)
-        return np.empty((chunks, outputs, self.features))
-
-    def _gradient_chunks(self, w: NDArray[Any], scores: int) -> tuple[Indices, int]:
-        """Chunk boundaries, and rows per block for so many scores at least, of a pass with coefficients."""
-        found = self._chunks.get(scores)
-        if found is None and not self.loss.additive:
-            # The loss needs all rows at once.
-            found = self._chunks[scores] = np.array([0, self.n], dtype=np.intp), self.n
-        elif found is None:
-            block = max(self._block_rows(), -(-scores // self.outputs))
-            bounds = self._chunk_bounds(self._row_numbers * self.outputs, w.size, block)
-            found = self._chunks[scores] = bounds, block
-        return found
+    def _chunks_of_pass(self, scores: int, outputs: int) -> tuple[Chunks, PassBuffers]:
+        """Chunks, with blocks of so many scores at least, and buffers for a pass with coefficients."""
+        chunks = self._kept_chunks.get(scores)
+        if chunks is None:
+            if self.loss.additive:
+                block = max(self._block_rows(), -(-scores // self.outputs))
+                numbers = self.outputs * self.features
+                bounds = self._chunk_bounds(self._row_numbers * self.outputs, numbers, block)
+            else:  # the loss needs all rows at once
+                bounds, block = np.array([0, self.n], dtype=np.intp), self.n
+            chunks = self._kept_chunks[scores] = self._chunks(bounds, block)
+        buffers = self._buffers
+        if buffers is None or buffers.chunks != chunks.count or buffers.outputs != outputs:
+            buffers = PassBuffers(self._data, chunks.count, outputs)
+            if self.sparse:  # to allocate large ones costs more than to fill them
+                self._buffers = buffers
+        return chunks, buffers
 
     def _total(self, sums: Floats) -> Floats:
         """The sum of the chunks' losses."""
@@ -578,12 +533,6 @@ class NumPyPasses(Passes):
         bounds = np.arange(chunks + 1, dtype=np.intp) * self.n // chunks
         bounds[1:-1] = bounds[1:-1] // 32 * 32
         return bounds
-
-    def _check_codes(self, bad_rows: list[int]) -> None:
-        """Raise if a pass met a class code out of range; each thread returns the row of one, or -1."""
-        for row in bad_rows:
-            if row >= 0:
-                raise self._bad_code(row)
 
     def _count_threads(self, chunks: int) -> int:
         """The number of threads for so many chunks. The CPUs are counted once: it takes as long as a pass."""

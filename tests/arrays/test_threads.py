@@ -1,7 +1,6 @@
 """Threads: the same bits for any number, nothing left behind, safe with fork and with other fits."""
 
 import os
-import queue
 import subprocess
 import sys
 import textwrap
@@ -197,15 +196,26 @@ def test_an_error_in_any_thread_comes_out_after_all_have_ended(failing):
     assert len(threads.share(lambda first, last: first, 4, 4)) == 4
 
 
-def test_the_caller_does_what_no_worker_is_free_for(monkeypatch):
-    def refuse(*args):
+def test_the_caller_does_what_no_worker_is_free_for():
+    out = run(
+        """
+    import _thread, threading
+    def refuse(*arguments):
         raise RuntimeError("can't start new thread")
-
-    workers = {"count": 0, "jobs": queue.SimpleQueue(), "submitted": threads.Event()}
-    monkeypatch.setattr(threads, "_workers", workers)
-    monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
+    _thread.start_new_thread = refuse
+    from sklloss.arrays import threads
+    me = threading.get_ident()
     done = threads.share(lambda first, last: (first, threading.get_ident()), 3, 3)
-    assert done == [(k, threading.get_ident()) for k in range(3)]
+    assert done == [(k, me) for k in range(3)]
+    print("done")
+    """
+    )
+    assert out == "done\n"
+
+
+def test_the_first_range_is_the_callers_own():
+    for _ in range(50):
+        assert threads.share(lambda first, last: threading.get_ident(), 5, 5)[0] == threading.get_ident()
 
 
 def test_work_shared_from_within_shared_work_ends():
@@ -213,6 +223,79 @@ def test_work_shared_from_within_shared_work_ends():
         return sum(threads.share(lambda first, last: last - first, 10, 3))
 
     assert threads.share(outer, 3, 3) == [10, 10, 10]
+
+
+def test_work_shared_at_many_levels_at_once_ends():
+    def deep(level):
+        return 1 if level == 0 else sum(threads.share(lambda first, last: deep(level - 1), 2, 2))
+
+    # more levels than there are places for work that is shared at a time
+    assert deep(6) == 2**6
+    nested = [0]
+
+    def chain(first, last):
+        nested[0] += first == 0
+        return first if first or nested[0] > 40 else threads.share(chain, 2, 2)
+
+    threads.share(chain, 2, 2)
+    assert nested[0] == 41
+
+
+def test_many_threads_that_share_work_at_once_each_get_their_own():
+    def one(k):
+        for _ in range(20):
+            assert threads.share(lambda first, last: (k, first), 3, 3) == [(k, 0), (k, 1), (k, 2)]
+        return k
+
+    with ThreadPoolExecutor(24) as pool:
+        assert list(pool.map(one, range(48))) == list(range(48))
+
+
+def test_of_several_errors_the_first_in_order_comes_out():
+    def work(first, last):
+        raise ValueError(first)
+
+    for _ in range(20):
+        with pytest.raises(ValueError, match="^0$"):
+            threads.share(work, 4, 4)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["awake", "asleep"])
+def test_a_process_ends_with_many_threads(pause):
+    out = run(
+        f"""
+    import time
+    from sklloss.arrays import threads
+    assert threads.share(lambda first, last: first, 64, 64) == list(range(64))
+    time.sleep({pause})
+    print("done")
+    """
+    )
+    assert out == "done\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_child_forked_from_a_worker_and_its_children_share_work():
+    out = run(
+        """
+    import os, sys
+    from sklloss.arrays import threads
+    def fork(depth):
+        child = os.fork()
+        if child == 0:
+            try:
+                assert threads.share(lambda first, last: first, 4, 4) == [0, 1, 2, 3]
+                if depth:
+                    threads.share(lambda first, last: fork(depth - 1) if first == 0 else None, 2, 2)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    threads.share(lambda first, last: fork(2), 3, 3)
+    print("done")
+    """
+    )
+    assert out == "done\n"
 
 
 # How many ----------------------------------------------------------------------------------------------

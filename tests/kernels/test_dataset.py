@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 from sklloss.kernels.data import Dataset, PythonLoss
-from sklloss.kernels.linear.gradient import Chunks, ChunkSums, by_feature, gradient
+from sklloss.kernels.linear.gradient import Chunks, PassBuffers, gradient
 from sklloss.kernels.linear.sgd import block_epoch
 
-from sklloss.kernels import common
 from sklloss.objectives.passes import EpochPlan
 
 N, P, BLOCK = 23, 3, 5
@@ -52,15 +51,10 @@ class Recorder:
 
 def in_a_gradient_pass(data, dtype):
     """What a pass over the rows in their order gives the loss."""
-    loss, w = Recorder(), IDENTITY.astype(dtype)
-    sums = np.empty((1, P, P))
-    if data.sparse:
-        w = np.zeros((P, common.padded(P, w.itemsize)), dtype=dtype)
-        by_feature(IDENTITY, w)
-        sums = np.empty((1, P, common.padded(P, 8)))
+    loss = Recorder()
     bad = gradient(
-        PythonLoss(loss, False), data, w, np.zeros(P, dtype=dtype), Chunks(np.array([0, data.rows]), BLOCK),
-        0, 1, ChunkSums(sums, np.empty((1, P)), np.empty((1, 2 * P))),
+        PythonLoss(loss, False), data, Chunks(np.array([0, data.rows]), BLOCK), PassBuffers(data, 1, P),
+        IDENTITY, np.empty(P), np.empty((P, P)),
     )  # fmt: skip
     assert bad == -1
     assert max(len(batch[0]) for batch in loss.batches) == BLOCK
@@ -184,7 +178,7 @@ def test_a_code_out_of_range_is_found_before_it_is_used(bad, rng):
     codes[17] = bad
     data = Dataset(rows_of(rng, np.float64), codes=codes, expand=True, outputs=P)
     found = gradient(
-        PythonLoss(Recorder(), False), data, IDENTITY, np.zeros(P), Chunks(np.array([0, N]), BLOCK), 0, 1,
-        ChunkSums(np.empty((1, P, P)), np.empty((1, P)), np.empty((1, 2 * P))),
+        PythonLoss(Recorder(), False), data, Chunks(np.array([0, N]), BLOCK), PassBuffers(data, 1, P),
+        IDENTITY, np.empty(P), np.empty((P, P)),
     )  # fmt: skip
     assert found == 17

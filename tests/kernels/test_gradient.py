@@ -37,6 +37,41 @@ def test_a_code_out_of_range_is_an_error_that_names_the_row(layout, loss, n_thre
             call(np.zeros((3, 16)))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("n_threads", [1, 2, 8])
+def test_of_several_bad_codes_the_first_is_named(layout, n_threads):
+    codes = np.zeros(60_000, dtype=np.intp)
+    codes[[7_001, 7_500, 20_000, 40_000, 59_999]] = [3, 4, 5, 6, 7]
+    passes = make(60_000, 15, 3, layout, codes=codes, n_threads=n_threads)
+    for _ in range(5):
+        for call in (passes.value_and_gradient, passes.hessian):
+            with pytest.raises(ValueError, match="code 3 in row 7001 "):
+                call(np.zeros((3, 16)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_every_pass_has_the_same_bits_with_any_number_of_threads(layout, K, dtype):
+    loss = losses.LogLoss() if K == 1 else losses.CrossEntropy()
+    w, v = np.random.default_rng(1).normal(size=(2, K, 21))
+    sets = [np.array([0, 3, 20], dtype=np.intp)] * K
+    expected = None
+    for n_threads in range(1, 9):
+        codes = np.random.default_rng(2).integers(0, K, size=20_000)
+        passes = make(20_000, 20, K, layout, dtype, loss, codes, n_threads)
+        slopes = passes.empty_slopes()
+        found = [
+            *passes.value_and_gradient(w, keep_curvature=True, slopes=slopes), slopes, passes.product(v),
+            *passes.hessian_block(sets, coupled=K > 1), *passes.hessian(w),
+        ]  # fmt: skip
+        assert min(chunks.count for chunks in passes._kept_chunks.values()) > 1
+        if expected is None:
+            expected = [np.copy(array) for array in found]
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("K", [1, 4])

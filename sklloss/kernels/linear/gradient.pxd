@@ -1,4 +1,4 @@
-# What the passes over the rows of X share: chunks of rows, their sums, and products of a block of rows.
+# What the passes over the rows of X use: chunks of rows, their sums, and products of a block of rows.
 
 from cython cimport floating as real
 from libc.stdint cimport int32_t, int64_t
@@ -16,14 +16,22 @@ ctypedef fused index:
 cdef class Chunks:
     cdef const Py_ssize_t[::1] bounds
     cdef Py_ssize_t block
+    cdef readonly Py_ssize_t count
+    cdef Py_ssize_t n_threads
 
 
-cdef class ChunkSums:
-    cdef double[:, :, ::1] gradient
-    cdef double[:, ::1] shift
-    cdef double[:, ::1] loss
-    cdef double[:, :, :, ::1] hessian
-    cdef void clear(self, Py_ssize_t chunk) noexcept nogil
+cdef class PassBuffers:
+    cdef readonly Py_ssize_t chunks, outputs
+    cdef Py_ssize_t numbers
+    cdef bint padded
+    cdef char* memory      # of all the others
+    cdef void* coef        # in X's dtype: (outputs, features), or for a sparse X (features, outputs), padded
+    cdef void* intercept   # (outputs,), in X's dtype
+    cdef double* gradient  # (chunks, numbers), laid out as coef
+    cdef double* shift     # (chunks, outputs): the gradient by the intercepts
+    cdef double* loss      # (chunks, 2 * outputs): weighted losses, and what rounding left over
+    cdef void set_coef(self, Dataset data, const double[:, :] coef) noexcept nogil
+    cdef void add_up(self, Dataset data, double[:, ::1] total) noexcept nogil
 
 
 cdef inline void sparse_scores(

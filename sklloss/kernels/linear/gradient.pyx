@@ -3,9 +3,7 @@
 A block is small enough to stay in cache between the two products that read it, so X comes from memory
 once per pass. Blocks belong to chunks: each chunk adds up its own gradient and loss, and the caller
 adds the chunks in their order. Chunk boundaries depend on the shape of the problem alone, so the result has
-the same bits however many threads share the chunks. Every function here releases the GIL for its whole range.
-
-Parameters are a matrix ``coef`` of shape (outputs, features) and ``intercept`` of shape (outputs,).
+the same bits however many threads share the chunks, which they do without the GIL.
 """
 
 import numpy as np
@@ -14,8 +12,9 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from sklloss.kernels.common cimport current, for_sparse, gather_sums
+from sklloss.kernels.common cimport current, for_sparse, gather_sums, padded
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
+from sklloss.kernels.sharing cimport NO_MEMORY, Pieces, Task, next_piece, share
 
 
 cdef class Chunks:
@@ -27,119 +26,246 @@ cdef class Chunks:
         Row i of chunk c lies in [bounds[c], bounds[c + 1]).
     block : int
         Rows per block; the last of a chunk may have fewer.
+    n_threads : int
+        How many threads may share the chunks.
     """
 
-    def __init__(self, bounds, Py_ssize_t block):
+    def __init__(self, bounds, Py_ssize_t block, Py_ssize_t n_threads=1):
         self.bounds = bounds
         self.block = block
+        self.count = self.bounds.shape[0] - 1
+        self.n_threads = n_threads
 
 
-cdef class ChunkSums:
-    """What each chunk of rows adds up by itself: arrays of float64 that a pass overwrites.
+cdef class PassBuffers:
+    """What a pass needs beside the rows: coefficients in X's dtype, and what each chunk adds up by itself.
+
+    Of a sparse X, the outputs of a feature are contiguous. Where `common.for_sparse` says so, they are padded
+    to a line of 64 bytes.
 
     Parameters
     ----------
-    gradient : ndarray of shape (chunks, outputs, features), or for a sparse X (chunks, features, outputs)
-        Where `common.for_sparse` says so, the outputs of a feature are padded to a line of 64 bytes.
-    shift : ndarray of shape (chunks, outputs), optional
-        The gradient by the intercepts, where ``gradient`` has none.
-    loss : ndarray of shape (chunks, 2 * outputs), optional
-        Weighted losses, and what rounding left over.
-    hessian : ndarray of shape (chunks, matrices, size, size), optional
+    data : Dataset
+    chunks : int
+    outputs : int
+        Those of the data, or fewer in a product.
     """
 
-    def __init__(self, gradient, shift=None, loss=None, hessian=None):
-        self.gradient = gradient
-        self.shift = shift
-        self.loss = loss
-        self.hessian = hessian
-
-    cdef void clear(self, Py_ssize_t chunk) noexcept nogil:
-        """Set the sums of a chunk to 0."""
-        memset(
-            &self.gradient[chunk, 0, 0], 0,
-            self.gradient.shape[1] * self.gradient.shape[2] * sizeof(double),
+    def __cinit__(self, Dataset data, Py_ssize_t chunks, Py_ssize_t outputs):
+        cdef Py_ssize_t size = sizeof(float) if data.single else sizeof(double)
+        cdef Py_ssize_t step = padded(outputs, size) if data.sparse else outputs
+        cdef Py_ssize_t coef = lines(data.features * step * size), intercept = lines(outputs * size)
+        self.chunks, self.outputs, self.padded = chunks, outputs, for_sparse(outputs)
+        self.numbers = data.features * (padded(outputs, 8) if data.sparse else outputs)
+        self.memory = <char*>malloc(
+            64 + coef + intercept + chunks * (self.numbers + 3 * outputs) * <Py_ssize_t>sizeof(double)
         )
-        if self.shift is not None:
-            memset(&self.shift[chunk, 0], 0, self.shift.shape[1] * sizeof(double))
-        if self.loss is not None:
-            memset(&self.loss[chunk, 0], 0, self.loss.shape[1] * sizeof(double))
-        if self.hessian is not None:
-            memset(
-                &self.hessian[chunk, 0, 0, 0], 0,
-                self.hessian.shape[1] * self.hessian.shape[2] * self.hessian.shape[3] * sizeof(double),
-            )
+        if self.memory == NULL:
+            raise MemoryError()
+        self.coef = self.memory + 64 - <size_t>self.memory % 64
+        self.intercept = <char*>self.coef + coef
+        self.gradient = <double*>(<char*>self.intercept + intercept)
+        self.shift = self.gradient + chunks * self.numbers
+        self.loss = self.shift + chunks * outputs
+        # what pads the coefficients stays 0
+        memset(self.coef, 0, coef)
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    cdef void set_coef(self, Dataset data, const double[:, :] coef) noexcept nogil:
+        """Take over coefficients (outputs, features) of centered rows, an intercept last if there is one."""
+        if data.single:
+            convert(data, coef, <float*>self.coef, <float*>self.intercept)
+        else:
+            convert(data, coef, <double*>self.coef, <double*>self.intercept)
+
+    cdef void add_up(self, Dataset data, double[:, ::1] total) noexcept nogil:
+        """Set the gradient of centered rows, as `set_coef` takes coefficients, to the sum of the chunks'."""
+        cdef Py_ssize_t features = data.features, k, j, c
+        cdef double shift
+        if data.sparse:
+            sum_by_output(self.gradient, self.chunks, features, self.numbers, total)
+        else:
+            for k in range(self.outputs):
+                memcpy(&total[k, 0], self.gradient + k * features, features * sizeof(double))
+                for c in range(1, self.chunks):
+                    for j in range(features):
+                        total[k, j] += self.gradient[c * self.numbers + k * features + j]
+        if total.shape[1] == features:
+            return
+        for k in range(self.outputs):
+            shift = self.shift[k]
+            for c in range(1, self.chunks):
+                shift += self.shift[c * self.outputs + k]
+            total[k, features] = shift
+            if data.centered:
+                for j in range(features):
+                    total[k, j] -= shift * data.center[j]
+
+
+cdef inline Py_ssize_t lines(Py_ssize_t size) noexcept nogil:
+    """A number of bytes that fills whole cache lines."""
+    return (size + 63) // 64 * 64
+
+
+cdef void convert(Dataset data, const double[:, :] coef, real* w, real* intercept) noexcept nogil:
+    """Coefficients and intercepts in X's dtype and in the layout of a pass, from those of centered rows."""
+    cdef Py_ssize_t outputs = coef.shape[0], features = data.features, first, last, j, k, step
+    cdef double b
+    if data.sparse:
+        step = padded(outputs, sizeof(real))
+        # as many features at a time as stay in cache
+        for first in range(0, features, 64):
+            last = min(first + 64, features)
+            for k in range(outputs):
+                for j in range(first, last):
+                    w[j * step + k] = <real>coef[k, j]
+    else:
+        for k in range(outputs):
+            for j in range(features):
+                w[k * features + j] = <real>coef[k, j]
+    for k in range(outputs):
+        b = coef[k, features] if coef.shape[1] > features else 0.0
+        if data.centered and coef.shape[1] > features:
+            for j in range(features):
+                b -= coef[k, j] * data.center[j]
+        intercept[k] = <real>b
+
+
+cdef class Pass(Task):
+    cdef Dataset data
+    cdef Chunks chunks
+    cdef PassBuffers buffers
+    cdef void* curvature     # (rows, outputs), or NULL
+    cdef void* slopes        # likewise
+    cdef bint coupled
+    cdef Batch batch
+    cdef batch_kernel kernel
+
+
+cdef class GradientPass(Pass):
+    cdef void run(self, Pieces* pieces) noexcept nogil:
+        if self.data.single:
+            add_gradients(self, self.data, self.chunks, self.buffers, pieces, <float*>self.buffers.coef)
+        else:
+            add_gradients(self, self.data, self.chunks, self.buffers, pieces, <double*>self.buffers.coef)
+
+
+cdef class ProductPass(Pass):
+    cdef void run(self, Pieces* pieces) noexcept nogil:
+        if self.data.single:
+            add_products(self, self.data, self.chunks, self.buffers, pieces, <float*>self.buffers.coef)
+        else:
+            add_products(self, self.data, self.chunks, self.buffers, pieces, <double*>self.buffers.coef)
+
+
+cdef void set_up(Pass task, Dataset data, Chunks chunks, PassBuffers buffers, object curvature):
+    task.data, task.chunks, task.buffers = data, chunks, buffers
+    task.curvature = address(curvature, data.single)
+
+
+cdef void* address(object array, bint single) except? NULL:
+    """Where the numbers of a C-ordered matrix are, which the caller keeps; NULL for None."""
+    cdef float[:, ::1] floats
+    cdef double[:, ::1] doubles
+    if array is None:
+        return NULL
+    if single:
+        floats = array
+        return &floats[0, 0]
+    doubles = array
+    return &doubles[0, 0]
 
 
 def gradient(
     loss,
     Dataset data,
-    const real[:, ::1] coef,
-    const real[::1] intercept,
     Chunks chunks,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    ChunkSums sums,
-    real[:, ::1] curvature=None,
-    real[:, ::1] slopes=None,
+    PassBuffers buffers,
+    const double[:, :] coef,
+    double[::1] sums,
+    double[:, ::1] total,
+    curvature=None,
+    slopes=None,
 ):
-    """Loss and gradient over the chunks [chunk_first, chunk_last).
+    """Loss and gradient over all chunks.
 
-    ``loss`` is of X's dtype: a `CompiledLoss`, or a `PythonLoss`, whose errors come out as they are. For a
-    sparse X, ``coef`` is (features, outputs), padded as the gradient is: a feature is contiguous.
-    Overwritten are the chunks' gradient, shift and loss in ``sums``; ``curvature`` (rows, outputs), if it is
-    given; and ``slopes`` with the derivatives of rows by their scores, times weights.
+    ``loss`` is of X's dtype: a `CompiledLoss`, or a `PythonLoss`, whose errors come out as they are. ``coef``
+    is (outputs, features) for the rows less their center, the intercepts as last column if there are any.
+    Overwritten are ``sums`` (outputs,) with weighted losses, ``total`` with the gradient, shaped as ``coef``;
+    and, where they are given, (rows, outputs) and of X's dtype: ``curvature``, and ``slopes`` with the
+    derivatives of rows by their scores, times weights.
 
     Returns -1, or the first row with a code that is out of range.
     """
-    cdef batch_kernel kernel
-    cdef Batch batch
-    cdef Call call = bind(loss, real is float, &batch, &kernel)
-    cdef Workspace work
-    cdef Py_ssize_t outputs = intercept.shape[0]
-    cdef bint padded = for_sparse(outputs)
-    cdef Py_ssize_t chunk, first, rows, bad = -1
-    cdef real* raw
-    cdef DenseBuffers buffers
-    if not allocate_dense(&buffers, data, chunks.block):
-        raise MemoryError()
-    if not allocate(&work, chunks.block, outputs, real is float):
-        free(buffers.memory)
-        raise MemoryError()
-    with nogil:
-        raw = <real*>work.raw
-        pack_coef(data, &buffers, &coef[0, 0], &intercept[0])
-        for chunk in range(chunk_first, chunk_last):
-            sums.clear(chunk)
-            first = chunks.bounds[chunk]
-            while first < chunks.bounds[chunk + 1]:
-                rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                block_scores(
-                    data, &buffers, &coef[0, 0], &intercept[0], raw, first, rows, outputs, padded
-                )
-                bad = data.set_batch(&batch, &work, NULL, first, rows)
-                if curvature is not None:
-                    batch.curvature = &curvature[first, 0]
-                if bad < 0:
-                    bad = kernel(&batch)
-                if bad != -1:
-                    bad += first if bad >= 0 else 0
-                    break
-                if slopes is not None:
-                    memcpy(&slopes[first, 0], raw, rows * outputs * sizeof(real))
-                gather_sums(work.sums, &sums.loss[chunk, 0], outputs)
-                add_column_sums(raw, &sums.shift[chunk, 0], rows, outputs)
-                block_scatter(
-                    data, &buffers, raw, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
-                )
-                first += rows
-            if bad != -1:
-                break
-        free(work.memory)
-        free(buffers.memory)
-    if bad == FAILED:
+    cdef GradientPass task = GradientPass()
+    cdef Call call = bind(loss, data.single, &task.batch, &task.kernel)
+    cdef Py_ssize_t k, c
+    set_up(task, data, chunks, buffers, curvature)
+    task.slopes = address(slopes, data.single)
+    buffers.set_coef(data, coef)
+    share(task, chunks.count, chunks.n_threads)
+    if task.status == FAILED:
         call.raise_error()
-    return bad
+    if task.status == -1:
+        buffers.add_up(data, total)
+        for k in range(buffers.outputs):
+            sums[k] = 0.0
+            for c in range(buffers.chunks):
+                sums[k] += buffers.loss[2 * c * buffers.outputs + k]
+    return task.status
+
+
+cdef void add_gradients(
+    GradientPass task, Dataset data, Chunks chunks, PassBuffers sums, Pieces* pieces, const real* coef
+) noexcept nogil:
+    """The part of one thread in `gradient`: pieces are chunks."""
+    cdef Py_ssize_t chunk = next_piece(pieces), outputs = sums.outputs, first, last, rows, bad
+    cdef const real* intercept = <const real*>sums.intercept
+    cdef real* raw
+    cdef Batch batch = task.batch
+    cdef Workspace work
+    cdef DenseBuffers buffers
+    if chunk < 0:
+        return
+    if not allocate_dense(&buffers, data, chunks.block):
+        task.fail(pieces, NO_MEMORY)
+        return
+    if not allocate(&work, chunks.block, outputs, data.single):
+        free(buffers.memory)
+        task.fail(pieces, NO_MEMORY)
+        return
+    raw = <real*>work.raw
+    pack_coef(data, &buffers, coef, intercept)
+    while chunk >= 0:
+        memset(sums.gradient + chunk * sums.numbers, 0, sums.numbers * sizeof(double))
+        memset(sums.shift + chunk * outputs, 0, outputs * sizeof(double))
+        memset(sums.loss + 2 * chunk * outputs, 0, 2 * outputs * sizeof(double))
+        first = chunks.bounds[chunk]
+        last = chunks.bounds[chunk + 1]
+        while first < last:
+            rows = min(chunks.block, last - first)
+            block_scores(data, &buffers, coef, intercept, raw, first, rows, outputs, sums.padded)
+            bad = data.set_batch(&batch, &work, NULL, first, rows)
+            if task.curvature != NULL:
+                batch.curvature = <real*>task.curvature + first * outputs
+            if bad < 0:
+                bad = task.kernel(&batch)
+            if bad != -1:
+                task.fail(pieces, bad + first if bad >= 0 else bad)
+                break
+            if task.slopes != NULL:
+                memcpy(<real*>task.slopes + first * outputs, raw, rows * outputs * sizeof(real))
+            gather_sums(work.sums, sums.loss + 2 * chunk * outputs, outputs)
+            add_column_sums(raw, sums.shift + chunk * outputs, rows, outputs)
+            block_scatter(
+                data, &buffers, raw, sums.gradient + chunk * sums.numbers, first, rows, outputs, sums.padded
+            )
+            first += rows
+        chunk = next_piece(pieces)
+    free(work.memory)
+    free(buffers.memory)
 
 
 cdef inline void apply_curvature(
@@ -173,52 +299,69 @@ cdef inline void apply_curvature(
 
 def product(
     Dataset data,
-    const real[:, ::1] direction,
-    const real[::1] intercept,
-    const real[:, ::1] curvature,
-    bint coupled,
     Chunks chunks,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    ChunkSums sums,
+    PassBuffers buffers,
+    const double[:, :] direction,
+    curvature,
+    bint coupled,
+    double[:, ::1] total,
 ):
-    """Hessian times ``direction`` and ``intercept``, shaped as ``coef`` and ``intercept`` of `gradient`.
+    """Set ``total`` to the Hessian times ``direction``, both shaped as ``coef`` of `gradient`.
 
-    ``curvature`` (rows, outputs) is what a gradient pass at the same point left behind. Overwritten are the
-    chunks' gradient and shift in ``sums``, with the product.
+    ``curvature`` (rows, outputs) is what a gradient pass at the same point left behind.
     """
-    cdef Py_ssize_t outputs = intercept.shape[0]
-    cdef bint padded = for_sparse(outputs)
-    cdef const real* weight = NULL
+    cdef ProductPass task = ProductPass()
+    set_up(task, data, chunks, buffers, curvature)
+    task.coupled = coupled
+    buffers.set_coef(data, direction)
+    share(task, chunks.count, chunks.n_threads)
+    buffers.add_up(data, total)
+
+
+cdef void add_products(
+    ProductPass task, Dataset data, Chunks chunks, PassBuffers sums, Pieces* pieces, const real* direction
+) noexcept nogil:
+    """The part of one thread in `product`: pieces are chunks."""
+    cdef Py_ssize_t chunk = next_piece(pieces), outputs = sums.outputs, first, last, rows
     # two blocks, and behind each memory for a vector
-    cdef Py_ssize_t size = chunks.block * outputs + 64 // sizeof(real), chunk, first, rows
-    cdef real* raw = <real*>malloc(2 * size * sizeof(real))
-    cdef real* curved = raw + size
+    cdef Py_ssize_t size = chunks.block * outputs + 64 // sizeof(real)
+    cdef const real* intercept = <const real*>sums.intercept
+    cdef const real* weight = NULL
+    cdef real* raw
+    cdef real* curved
     cdef DenseBuffers buffers
+    if chunk < 0:
+        return
+    raw = <real*>malloc(2 * size * sizeof(real))
+    curved = raw + size
     if raw == NULL or not allocate_dense(&buffers, data, chunks.block):
         free(raw)
-        raise MemoryError()
-    with nogil:
-        pack_coef(data, &buffers, &direction[0, 0], &intercept[0])
-        for chunk in range(chunk_first, chunk_last):
-            sums.clear(chunk)
-            first = chunks.bounds[chunk]
-            while first < chunks.bounds[chunk + 1]:
-                rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                block_scores(
-                    data, &buffers, &direction[0, 0], &intercept[0], raw, first, rows, outputs, padded
-                )
-                if data.weight != NULL and coupled:
-                    weight = <const real*>data.weight + first
-                apply_curvature(raw, &curvature[first, 0], weight, coupled, curved, rows, outputs)
-                add_column_sums(curved, &sums.shift[chunk, 0], rows, outputs)
-                block_scatter(
-                    data, &buffers, curved, &sums.gradient[chunk, 0, 0], first, rows, outputs, padded
-                )
-                first += rows
-        free(raw)
-        free(buffers.memory)
-    return -1
+        task.fail(pieces, NO_MEMORY)
+        return
+    pack_coef(data, &buffers, direction, intercept)
+    while chunk >= 0:
+        memset(sums.gradient + chunk * sums.numbers, 0, sums.numbers * sizeof(double))
+        memset(sums.shift + chunk * outputs, 0, outputs * sizeof(double))
+        first = chunks.bounds[chunk]
+        last = chunks.bounds[chunk + 1]
+        while first < last:
+            rows = min(chunks.block, last - first)
+            block_scores(data, &buffers, direction, intercept, raw, first, rows, outputs, sums.padded)
+            if data.weight != NULL and task.coupled:
+                weight = <const real*>data.weight + first
+            apply_curvature(
+                raw, <const real*>task.curvature + first * outputs, weight, task.coupled, curved, rows,
+                outputs,
+            )
+            add_column_sums(curved, sums.shift + chunk * outputs, rows, outputs)
+            block_scatter(
+                data, &buffers, curved, sums.gradient + chunk * sums.numbers, first, rows, outputs,
+                sums.padded,
+            )
+            first += rows
+        chunk = next_piece(pieces)
+    free(raw)
+    free(buffers.memory)
 
 
 def uses_blas(Dataset data):
@@ -226,32 +369,26 @@ def uses_blas(Dataset data):
     return not data.sparse and not own_products(data)
 
 
-def by_feature(const double[:, :] coef, real[:, ::1] w):
-    """Write coefficients (outputs, features or more) as w (features, outputs or more); what is more stays."""
-    cdef Py_ssize_t outputs = coef.shape[0], features = w.shape[0], first, last, j, k
-    with nogil:
-        # as many features at a time as stay in cache
-        for first in range(0, features, 64):
-            last = min(first + 64, features)
-            for k in range(outputs):
-                for j in range(first, last):
-                    w[j, k] = <real>coef[k, j]
-
-
-def by_output(const double[:, :, ::1] parts, double[:, :] total):
+cdef void sum_by_output(
+    const double* parts, Py_ssize_t chunks, Py_ssize_t features, Py_ssize_t numbers, double[:, :] total
+) noexcept nogil:
     """Make total (outputs, features or more) of the sum of (features, outputs or more) matrices, in order."""
-    cdef Py_ssize_t outputs = total.shape[0], chunks = parts.shape[0], features = parts.shape[1]
-    cdef Py_ssize_t first, last, j, k, c
+    cdef Py_ssize_t outputs = total.shape[0], step = numbers // max(features, 1), first, last, j, k, c
     cdef double x
+    for first in range(0, features, 64):
+        last = min(first + 64, features)
+        for k in range(outputs):
+            for j in range(first, last):
+                x = parts[j * step + k]
+                for c in range(1, chunks):
+                    x = x + parts[c * numbers + j * step + k]
+                total[k, j] = x
+
+
+def by_output(const double[:, ::1] w, double[:, :] total):
+    """Set total (outputs, features or more) to w (features, outputs or more)."""
     with nogil:
-        for first in range(0, features, 64):
-            last = min(first + 64, features)
-            for k in range(outputs):
-                for j in range(first, last):
-                    x = parts[0, j, k]
-                    for c in range(1, chunks):
-                        x = x + parts[c, j, k]
-                    total[k, j] = x
+        sum_by_output(&w[0, 0], 1, w.shape[0], w.shape[0] * w.shape[1], total)
 
 
 def weighted_columns(

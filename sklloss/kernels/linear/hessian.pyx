@@ -29,7 +29,8 @@ from sklloss.kernels.data cimport (
     batch_kernel,
     bind,
 )
-from sklloss.kernels.linear.gradient cimport Chunks, ChunkSums, has_products, index
+from sklloss.kernels.linear.gradient cimport Chunks, has_products, index
+from sklloss.kernels.sharing cimport NO_MEMORY, Pieces, Task, next_piece, share
 
 
 # Of the minimum of a quadratic model plus an L1 norm: the most sweeps before a step over the support, and the
@@ -72,38 +73,35 @@ cdef struct Model:
     bint coupled, softmax
 
 
-cdef Call make_model(
-    Model* model, loss, Dataset data, Py_ssize_t width, bint coupled, bint softmax, Py_ssize_t block,
-    Py_ssize_t z_rows,
-):
-    """Set up a model for up to ``block`` rows at a time, with ``z_rows`` rows of z. Returns as `bind`."""
-    cdef Call call = bind(loss, False, &model.batch, &model.kernel)
+cdef bint make_model(
+    Model* model, const Batch* batch, batch_kernel kernel, Dataset data, Py_ssize_t width, bint coupled,
+    bint softmax, Py_ssize_t block, Py_ssize_t z_rows,
+) noexcept nogil:
+    """Set up a model for up to ``block`` rows at a time, with ``z_rows`` rows of z; the loss is as of `bind`.
+
+    False if there is no memory.
+    """
     cdef Py_ssize_t i, packed = block * packed_width(width)
+    model.batch, model.kernel = batch[0], kernel
     model.outputs, model.features, model.width = data.outputs, data.features, width
     model.step = (width + 7) // 8 * 8
     model.pairs = data.outputs * (data.outputs + 1) // 2 if coupled else 0
     model.coupled, model.softmax = coupled, softmax
-    cdef bint allocated
-    # without the GIL, which a thread that is to share the work waits for
-    with nogil:
-        # what lies between the end of a row of z and the next stays 0
-        model.memory = <double*>calloc(
-            data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
-        )
-        allocated = model.memory != NULL and allocate(&model.work, block, data.outputs, False)
-        if not allocated:
-            free(model.memory)
-    if not allocated:
-        raise MemoryError()
+    # what lies between the end of a row of z and the next stays 0
+    model.memory = <double*>calloc(
+        data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
+    )
+    if model.memory == NULL or not allocate(&model.work, block, data.outputs, False):
+        free(model.memory)
+        return False
     model.zero = model.memory
     model.packed = model.zero + data.outputs
     model.curvature = model.packed + packed
     model.z = model.curvature + block * model.pairs
-    with nogil:
-        if width > data.features:
-            for i in range(z_rows):
-                model.z[i * model.step + data.features] = 1.0
-    return call
+    if width > data.features:
+        for i in range(z_rows):
+            model.z[i * model.step + data.features] = 1.0
+    return True
 
 
 cdef void free_model(Model* model) noexcept nogil:
@@ -270,82 +268,120 @@ cdef Py_ssize_t add_entries(
     return -1
 
 
+cdef class HessianPass(Task):
+    cdef Dataset data
+    cdef Chunks chunks
+    cdef Batch batch
+    cdef batch_kernel kernel
+    cdef const double[:, ::1] coef
+    cdef double[:, ::1] sums
+    cdef double[:, :, ::1] gradients
+    cdef double[:, :, :, ::1] hessians
+    cdef bint coupled, softmax, dense
+
+    cdef void run(self, Pieces* pieces) noexcept nogil:
+        add_hessians(self, self.data, self.chunks, pieces)
+
+
 def hessian(
     loss,
     Dataset data,
-    const double[:, ::1] coef,
     Chunks chunks,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    ChunkSums sums,
+    const double[:, ::1] coef,
+    double[:, ::1] sums,
+    double[:, :, ::1] gradients,
+    double[:, :, :, ::1] hessians,
+    *,
     bint coupled,
     bint softmax,
     bint as_dense,
 ):
-    """Loss, gradient and Hessian over the chunks [chunk_first, chunk_last).
+    """Loss, gradient and Hessian of each chunk.
 
-    ``coef`` and the chunks' gradients in ``sums`` are (outputs, width), the intercept as last column if width
-    is one more than the features. The rows of a dense X are taken less its center. A block of a sparse X is
-    copied ``as_dense``, which ``coupled`` outputs need, or taken entry by entry.
+    ``coef`` and the chunks' ``gradients`` are (outputs, width), the intercept as last column if width is one
+    more than the features. The rows of a dense X are taken less its center. A block of a sparse X is copied
+    ``as_dense``, which ``coupled`` outputs need, or taken entry by entry. The chunks' ``sums`` are
+    2 * outputs numbers: weighted losses, and what rounding left over.
 
-    The chunks' Hessians in ``sums`` are (outputs, width, width) for separable losses, in their lower
-    triangles at least; or where the outputs are ``coupled`` they are (1, pairs of outputs, pairs of columns),
-    which `coupled_hessian` unfolds. A ``softmax`` that is not to be coupled gets its diagonal blocks alone.
-    Without Hessians in ``sums`` only the others are made.
+    The chunks' ``hessians`` are (outputs, width, width) for separable losses, in their lower triangles at
+    least; or where the outputs are ``coupled`` they are (1, pairs of outputs, pairs of columns), which
+    `coupled_hessian` unfolds. A ``softmax`` that is not to be coupled gets its diagonal blocks alone. If they
+    are None, only the others are made.
 
     ``loss`` is for double: a `CompiledLoss` or a `PythonLoss`.
     Returns -1, or the first row with a code that is out of range.
     """
-    cdef Model model
-    cdef bint dense = as_dense or not data.sparse
-    cdef Call call = make_model(
-        &model, loss, data, coef.shape[1], coupled, softmax, chunks.block, chunks.block if dense else 0
-    )
-    cdef double* w = <double*>&coef[0, 0]
+    cdef HessianPass task = HessianPass()
+    cdef Call call = bind(loss, False, &task.batch, &task.kernel)
+    task.data, task.chunks, task.coef = data, chunks, coef
+    task.sums, task.gradients, task.hessians = sums, gradients, hessians
+    task.coupled, task.softmax, task.dense = coupled, softmax, as_dense or not data.sparse
+    share(task, chunks.count, chunks.n_threads)
+    if task.status == FAILED:
+        call.raise_error()
+    return task.status
+
+
+cdef void add_hessians(HessianPass task, Dataset data, Chunks chunks, Pieces* pieces) noexcept nogil:
+    """The part of one thread in `hessian`: pieces are chunks."""
+    cdef Py_ssize_t chunk = next_piece(pieces), block = chunks.block, first, last, rows, bad
+    cdef Py_ssize_t numbers = task.gradients.shape[1] * task.gradients.shape[2], hessian_numbers = 0
+    cdef const double* w = &task.coef[0, 0]
     cdef double* hessian = NULL
     cdef double* gradient
     cdef double* total
-    cdef Py_ssize_t chunk, first, rows, bad = -1
-    with nogil:
-        for chunk in range(chunk_first, chunk_last):
-            sums.clear(chunk)
-            total = &sums.loss[chunk, 0]
-            gradient = &sums.gradient[chunk, 0, 0]
-            if sums.hessian is not None:
-                hessian = &sums.hessian[chunk, 0, 0, 0]
-            first = chunks.bounds[chunk]
-            while first < chunks.bounds[chunk + 1] and bad == -1:
-                rows = min(chunks.block, chunks.bounds[chunk + 1] - first)
-                if dense:
-                    data.load_rows(NULL, first, rows, model.z, model.step, False)
-                    bad = add_block(data, &model, w, model.z, first, rows, total, gradient, hessian)
-                elif data.single and data.long_index:
-                    bad = add_entries(
-                        <const float*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows,
-                        total, gradient, hessian,
-                    )
-                elif data.single:
-                    bad = add_entries(
-                        <const float*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows,
-                        total, gradient, hessian,
-                    )
-                elif data.long_index:
-                    bad = add_entries(
-                        <const double*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows,
-                        total, gradient, hessian,
-                    )
-                else:
-                    bad = add_entries(
-                        <const double*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows,
-                        total, gradient, hessian,
-                    )
-                first += rows
+    cdef Model model
+    if chunk < 0:
+        return
+    if not make_model(
+        &model, &task.batch, task.kernel, data, task.coef.shape[1], task.coupled, task.softmax, block,
+        block if task.dense else 0,
+    ):
+        task.fail(pieces, NO_MEMORY)
+        return
+    if task.hessians is not None:
+        hessian_numbers = task.hessians.shape[1] * task.hessians.shape[2] * task.hessians.shape[3]
+    while chunk >= 0:
+        total = &task.sums[chunk, 0]
+        gradient = &task.gradients[chunk, 0, 0]
+        memset(total, 0, 2 * data.outputs * sizeof(double))
+        memset(gradient, 0, numbers * sizeof(double))
+        if hessian_numbers:
+            hessian = &task.hessians[chunk, 0, 0, 0]
+            memset(hessian, 0, hessian_numbers * sizeof(double))
+        first = chunks.bounds[chunk]
+        last = chunks.bounds[chunk + 1]
+        while first < last:
+            rows = min(block, last - first)
+            if task.dense:
+                data.load_rows(NULL, first, rows, model.z, model.step, False)
+                bad = add_block(data, &model, w, model.z, first, rows, total, gradient, hessian)
+            elif data.single and data.long_index:
+                bad = add_entries(
+                    <const float*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows, total,
+                    gradient, hessian,
+                )
+            elif data.single:
+                bad = add_entries(
+                    <const float*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows, total,
+                    gradient, hessian,
+                )
+            elif data.long_index:
+                bad = add_entries(
+                    <const double*>data.x, <const int64_t*>data.columns, data, &model, w, first, rows, total,
+                    gradient, hessian,
+                )
+            else:
+                bad = add_entries(
+                    <const double*>data.x, <const int32_t*>data.columns, data, &model, w, first, rows, total,
+                    gradient, hessian,
+                )
             if bad != -1:
+                task.fail(pieces, bad)
                 break
-        free_model(&model)
-    if bad == FAILED:
-        call.raise_error()
-    return bad
+            first += rows
+        chunk = next_piece(pieces)
+    free_model(&model)
 
 
 def coupled_hessian(const double[:, ::1] sums, Py_ssize_t outputs, double[:, ::1] total):
@@ -700,6 +736,8 @@ def newton_steps(
 
     Returns the number of steps, and whether the problem is solved.
     """
+    cdef Batch batch
+    cdef batch_kernel kernel
     cdef Newton newton
     cdef Py_ssize_t size = ridge.shape[0], taken = 0, most = values.shape[0] - 1, i
     cdef bint solved = False, at_zero = True
@@ -712,8 +750,11 @@ def newton_steps(
     for i in range(size):
         newton.has_l1 = newton.has_l1 or l1[i] != 0.0
         at_zero = at_zero and w[i] == 0.0
-    # a compiled kernel keeps no Python object
-    make_model(&newton.model, loss, data, size // data.outputs, coupled, coupled, block, data.rows)
+    bind(loss, False, &batch, &kernel)  # a compiled kernel keeps no Python object
+    if not make_model(
+        &newton.model, &batch, kernel, data, size // data.outputs, coupled, coupled, block, data.rows
+    ):
+        raise MemoryError()
     make_newton(&newton, size)
     with nogil:
         data.load_rows(NULL, 0, data.rows, newton.model.z, newton.model.step, False)

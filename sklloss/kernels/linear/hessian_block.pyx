@@ -16,6 +16,7 @@ from cython cimport floating as real
 from sklloss.kernels.common cimport add_gram, packed_width
 from sklloss.kernels.data cimport Dataset, column_at, row_start, value_at
 from sklloss.kernels.linear.gradient cimport Chunks
+from sklloss.kernels.sharing cimport NO_MEMORY, Pieces, Task, next_piece, share
 
 
 # A class of a softmax that is less likely than this in a row is left out of the row's coupling of classes.
@@ -23,98 +24,151 @@ from sklloss.kernels.linear.gradient cimport Chunks
 cdef double NEGLIGIBLE = 1e-7
 
 
-def dense_block(
+cdef class BlockPass(Task):
+    cdef Dataset data
+    cdef Chunks chunks
+    cdef const float[:, ::1] floats      # the curvature, in either of these
+    cdef const double[:, ::1] doubles
+    cdef const Py_ssize_t[::1] starts, place, step
+    cdef const Py_ssize_t[::1] columns                   # of a dense X
+    cdef const Py_ssize_t[::1] heads, members, owners    # of a sparse X
+    cdef double[:, ::1] result
+    cdef bint softmax, coupled
+
+    cdef void run(self, Pieces* pieces) noexcept nogil:
+        if self.data.sparse and self.data.single:
+            add_sparse(self, self.data, self.chunks, pieces, &self.floats[0, 0])
+        elif self.data.sparse:
+            add_sparse(self, self.data, self.chunks, pieces, &self.doubles[0, 0])
+        elif self.data.single:
+            add_dense(self, self.data, self.chunks, pieces, &self.floats[0, 0])
+        else:
+            add_dense(self, self.data, self.chunks, pieces, &self.doubles[0, 0])
+
+
+def hessian_block(
     Dataset data,
-    const real[:, ::1] curvature,
+    Chunks chunks,
+    curvature,
+    chosen,
+    double[:, ::1] result,
+    *,
     bint softmax,
     bint coupled,
-    chosen_columns,
-    Chunks chunks,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    double[:, ::1] result,
 ):
-    """Overwrite ``result[c]`` for a range of chunks of a dense X, less its center.
+    """Overwrite ``result[c]`` for each chunk of rows, of a dense X less its center.
 
     ``curvature`` (rows, outputs) is what a gradient pass left behind: second derivatives with their weights,
     or the probabilities p of a ``softmax``, which the weights of rows go with. The second derivative of such
     a row is diag(p) - p p', or if outputs are not to be ``coupled`` the diagonal of that alone, p (1 - p).
-    ``chosen_columns`` are the arrays columns, starts, place and step.
+
+    ``chosen`` are the arrays starts, place and step; then for a dense X columns, for a sparse one heads,
+    members and owners. Column j's parameters are ``members[heads[j]:heads[j + 1]]``, of the outputs
+    ``owners[...]``. Those of a softmax are numbered column by column there: ``members`` just counts.
     """
-    cdef const Py_ssize_t[::1] columns, starts, place, step
-    columns, starts, place, step = chosen_columns
-    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = data.features, size = starts[outputs]
+    cdef BlockPass task = BlockPass()
+    task.data, task.chunks, task.result = data, chunks, result
+    task.softmax, task.coupled = softmax, coupled
+    if data.single:
+        task.floats = curvature
+    else:
+        task.doubles = curvature
+    task.starts, task.place, task.step = chosen[:3]
+    if data.sparse:
+        task.heads, task.members, task.owners = chosen[3:]
+    else:
+        task.columns, = chosen[3:]
+    share(task, chunks.count, chunks.n_threads)
+
+
+cdef void add_dense(
+    BlockPass task, Dataset data, Chunks chunks, Pieces* pieces, const real* curvature
+) noexcept nogil:
+    """The part of one thread in `hessian_block` of a dense X: pieces are chunks."""
+    cdef const Py_ssize_t* columns = &task.columns[0]
+    cdef const Py_ssize_t* starts = &task.starts[0]
+    cdef const Py_ssize_t* place = &task.place[0]
+    cdef const Py_ssize_t* step = &task.step[0]
+    cdef Py_ssize_t outputs = data.outputs, features = data.features, size = starts[outputs]
     cdef Py_ssize_t row_step = data.row_step, column_step = data.column_step, block = chunks.block
     cdef const real* x = <const real*>data.x
     cdef const real* weight = <const real*>data.weight
     cdef const double* center = data.center
     cdef const real* column
     cdef const Py_ssize_t* chosen
-    cdef Py_ssize_t chunk, first, rows, i, k, m, wide, slopes, line, both_line = (size + 7) // 8 * 8
-    cdef double* z = <double*>calloc(
-        block * (both_line * (2 if coupled else 1) + packed_width(both_line) + 2), sizeof(double)
-    )
-    cdef double* packed = z + block * both_line
-    cdef double* factor = packed + block * packed_width(both_line)
-    cdef double* row_weight = factor + block
-    cdef double* both = row_weight + block  # what lies between the end of a row and the next stays 0
+    cdef Py_ssize_t chunk = next_piece(pieces)
+    cdef Py_ssize_t first, rows, i, k, m, wide, slopes, line, both_line = (size + 7) // 8 * 8
+    cdef double* z
+    cdef double* packed
+    cdef double* factor
+    cdef double* row_weight
+    cdef double* both  # what lies between the end of a row and the next stays 0
+    cdef double* result
     cdef double p, offset
+    if chunk < 0:
+        return
+    z = <double*>calloc(
+        block * (both_line * (2 if task.coupled else 1) + packed_width(both_line) + 2), sizeof(double)
+    )
     if z == NULL:
-        raise MemoryError()
-    with nogil:
-        for chunk in range(chunk_first, chunk_last):
-            memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
-            first = chunks.bounds[chunk]
-            while first < chunks.bounds[chunk + 1]:
-                rows = min(block, chunks.bounds[chunk + 1] - first)
+        task.fail(pieces, NO_MEMORY)
+        return
+    packed = z + block * both_line
+    factor = packed + block * packed_width(both_line)
+    row_weight = factor + block
+    both = row_weight + block
+    while chunk >= 0:
+        result = &task.result[chunk, 0]
+        memset(result, 0, task.result.shape[1] * sizeof(double))
+        first = chunks.bounds[chunk]
+        while first < chunks.bounds[chunk + 1]:
+            rows = min(block, chunks.bounds[chunk + 1] - first)
+            for i in range(rows):
+                row_weight[i] = <double>weight[first + i] if task.softmax and weight != NULL else 1.0
+            for k in range(outputs):
+                wide = starts[k + 1] - starts[k]
+                if wide == 0:
+                    continue
                 for i in range(rows):
-                    row_weight[i] = <double>weight[first + i] if softmax and weight != NULL else 1.0
-                for k in range(outputs):
-                    wide = starts[k + 1] - starts[k]
-                    if wide == 0:
-                        continue
+                    p = <double>curvature[(first + i) * outputs + k]
+                    if task.softmax and not task.coupled:
+                        p = p * (1.0 - p)
+                    factor[i] = p * row_weight[i]
+                chosen = &columns[starts[k]]
+                line = (wide + 7) // 8 * 8
+                slopes = wide
+                if chosen[wide - 1] == features:
+                    slopes -= 1
+                for i in range(rows):
+                    for m in range(slopes, line):
+                        z[i * line + m] = 1.0 if m < wide else 0.0
+                if column_step != 1:
+                    for m in range(slopes):
+                        offset = center[chosen[m]]
+                        column = x + first * row_step + chosen[m] * column_step
+                        for i in range(rows):
+                            z[i * line + m] = <double>column[i * row_step] - offset
+                elif slopes and chosen[slopes - 1] - chosen[0] == slopes - 1:
                     for i in range(rows):
-                        p = <double>curvature[first + i, k]
-                        if softmax and not coupled:
-                            p = p * (1.0 - p)
-                        factor[i] = p * row_weight[i]
-                    chosen = &columns[starts[k]]
-                    line = (wide + 7) // 8 * 8
-                    slopes = wide
-                    if chosen[wide - 1] == features:
-                        slopes -= 1
-                    for i in range(rows):
-                        for m in range(slopes, line):
-                            z[i * line + m] = 1.0 if m < wide else 0.0
-                    if column_step != 1:
+                        column = x + (first + i) * row_step + chosen[0]
                         for m in range(slopes):
-                            offset = center[chosen[m]]
-                            column = x + first * row_step + chosen[m] * column_step
-                            for i in range(rows):
-                                z[i * line + m] = <double>column[i * row_step] - offset
-                    elif slopes and chosen[slopes - 1] - chosen[0] == slopes - 1:
-                        for i in range(rows):
-                            column = x + (first + i) * row_step + chosen[0]
-                            for m in range(slopes):
-                                z[i * line + m] = <double>column[m] - center[chosen[0] + m]
-                    else:
-                        for i in range(rows):
-                            column = x + (first + i) * row_step
-                            for m in range(slopes):
-                                z[i * line + m] = <double>column[chosen[m]] - center[chosen[m]]
-                    add_gram(1.0, z, line, rows, wide, factor, 1, &result[chunk, place[k]], step[k], packed)
-                    if coupled:
-                        for i in range(rows):
-                            p = <double>curvature[first + i, k]
-                            for m in range(wide):
-                                both[i * both_line + starts[k] + m] = p * z[i * line + m]
-                if coupled:
-                    add_gram(
-                        -1.0, both, both_line, rows, size, row_weight, 1, &result[chunk, 0], size, packed
-                    )
-                first += rows
-        free(z)
-    return -1
+                            z[i * line + m] = <double>column[m] - center[chosen[0] + m]
+                else:
+                    for i in range(rows):
+                        column = x + (first + i) * row_step
+                        for m in range(slopes):
+                            z[i * line + m] = <double>column[chosen[m]] - center[chosen[m]]
+                add_gram(1.0, z, line, rows, wide, factor, 1, result + place[k], step[k], packed)
+                if task.coupled:
+                    for i in range(rows):
+                        p = <double>curvature[(first + i) * outputs + k]
+                        for m in range(wide):
+                            both[i * both_line + starts[k] + m] = p * z[i * line + m]
+            if task.coupled:
+                add_gram(-1.0, both, both_line, rows, size, row_weight, 1, result, size, packed)
+            first += rows
+        chunk = next_piece(pieces)
+    free(z)
 
 
 cdef inline void sort_by_column(
@@ -143,32 +197,24 @@ cdef inline void sort_by_column(
         x[j] = value
 
 
-def sparse_block(
-    Dataset data,
-    const real[:, ::1] curvature,
-    bint softmax,
-    bint coupled,
-    chosen_columns,
-    Chunks chunks,
-    Py_ssize_t chunk_first,
-    Py_ssize_t chunk_last,
-    double[:, ::1] result,
-):
-    """The same for a CSR X: the products of the few parameters that a row touches.
-
-    ``chosen_columns`` are the arrays heads, members, owners, starts, place and step. Column j's parameters
-    are ``members[heads[j]:heads[j + 1]]``, of the outputs ``owners[...]``. Those of a softmax are numbered
-    column by column here: ``members`` just counts.
-    """
-    cdef const Py_ssize_t[::1] heads, members, owners, starts, place, step
-    heads, members, owners, starts, place, step = chosen_columns
+cdef void add_sparse(
+    BlockPass task, Dataset data, Chunks chunks, Pieces* pieces, const real* curvature
+) noexcept nogil:
+    """The part of one thread for a CSR X: products of the few parameters that a row touches."""
+    cdef const Py_ssize_t* heads = &task.heads[0]
+    cdef const Py_ssize_t* members = &task.members[0]
+    cdef const Py_ssize_t* owners = &task.owners[0]
+    cdef const Py_ssize_t* starts = &task.starts[0]
+    cdef const Py_ssize_t* place = &task.place[0]
+    cdef const Py_ssize_t* step = &task.step[0]
     cdef const real* weight = <const real*>data.weight
-    cdef Py_ssize_t outputs = starts.shape[0] - 1, features = heads.shape[0] - 2, size = starts[outputs]
-    cdef Py_ssize_t chunk, row, end, i, j, k, a, b, column, count, kept, coefficients, low, high
+    cdef Py_ssize_t outputs = data.outputs, features = data.features, size = starts[outputs]
+    cdef Py_ssize_t chunk = next_piece(pieces)
+    cdef Py_ssize_t row, end, i, j, k, a, b, column, count, kept, coefficients, low, high
     cdef Py_ssize_t intercepts = heads[features + 1] - heads[features]
     # what a row touches as it comes, then output by output
-    cdef Py_ssize_t* found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
-    cdef double* x = <double*>malloc((4 * size + 1) * sizeof(double))
+    cdef Py_ssize_t* found
+    cdef double* x
     cdef Py_ssize_t* owner
     cdef Py_ssize_t* place_of
     cdef Py_ssize_t* column_of
@@ -179,10 +225,16 @@ def sparse_block(
     cdef double* intercept_p
     cdef double* h
     cdef double value, p, w
+    cdef double* result
+    if chunk < 0:
+        return
+    found = <Py_ssize_t*>malloc((5 * size + outputs + 1) * sizeof(Py_ssize_t))
+    x = <double*>malloc((4 * size + 1) * sizeof(double))
     if found == NULL or x == NULL:
         free(found)
         free(x)
-        raise MemoryError()
+        task.fail(pieces, NO_MEMORY)
+        return
     owner = found + size
     sorted_found = found + 2 * size
     place_of = found + 3 * size
@@ -191,82 +243,82 @@ def sparse_block(
     sorted_x = x + size
     scaled_x = x + 2 * size
     intercept_p = x + 3 * size
-    with nogil:
-        for chunk in range(chunk_first, chunk_last):
-            memset(&result[chunk, 0], 0, result.shape[1] * sizeof(double))
-            for row in range(chunks.bounds[chunk], chunks.bounds[chunk + 1]):
-                end = row_start(data, row + 1)
-                memset(until, 0, (outputs + 1) * sizeof(Py_ssize_t))
-                count = 0
-                for i in range(row_start(data, row), end + 1):
-                    if i < end:
-                        column = column_at(data, i)
-                        value = value_at(data, i)
-                    else:
-                        column = features
-                        value = 1.0
-                    for j in range(heads[column], heads[column + 1]):
-                        if count == size:
-                            break  # a matrix with repeated entries: they are summed before it comes here
-                        found[count] = members[j]
-                        owner[count] = owners[j]
-                        x[count] = value
-                        column_of[count] = column
-                        until[owners[j] + 1] += 1
-                        count += 1
-                sort_by_column(column_of, found, owner, x, count)
-                for k in range(outputs):
-                    until[k + 1] += until[k]
-                for i in range(count):
-                    place_of[i] = until[owner[i]]
-                    until[owner[i]] += 1
-                for i in range(count):
-                    sorted_found[place_of[i]] = found[i]
-                    sorted_x[place_of[i]] = x[i]
-                # until[k] is now where output k ends
-                w = <double>weight[row] if softmax and weight != NULL else 1.0
-                low = 0
-                for k in range(outputs):
-                    high = until[k]
-                    p = w * <double>curvature[row, k]
-                    if softmax and not coupled:
-                        p = p * (1.0 - <double>curvature[row, k])
-                    if p > 0.0:
-                        for a in range(low, high):
-                            value = p * sorted_x[a]
-                            h = &result[chunk, 0] + sorted_found[a] * size
-                            if not softmax:
-                                h = &result[chunk, place[k]]
-                                h = h + (sorted_found[a] - starts[k]) * step[k] - starts[k]
-                            for b in range(low, a + 1):
-                                h[sorted_found[b]] += value * sorted_x[b]
-                    low = high
-                if not coupled:
-                    continue
-                # the intercepts come last and follow each other
-                coefficients = count - intercepts
-                kept = 0
-                for a in range(coefficients):
-                    p = <double>curvature[row, owner[a]]
-                    if p >= NEGLIGIBLE:
-                        sorted_found[kept] = found[a]
-                        scaled_x[kept] = p * x[a]
-                        kept += 1
-                for a in range(intercepts):
-                    intercept_p[a] = <double>curvature[row, owner[coefficients + a]]
-                for a in range(kept):
-                    value = w * scaled_x[a]
-                    h = &result[chunk, 0] + sorted_found[a] * size
-                    for b in range(a + 1):
-                        h[sorted_found[b]] -= value * scaled_x[b]
-                    h = h + size - intercepts
-                    for b in range(intercepts):
-                        h[b] -= value * intercept_p[b]
-                for a in range(intercepts):
-                    value = w * intercept_p[a]
-                    h = &result[chunk, 0] + (size - intercepts + a) * size + size - intercepts
-                    for b in range(a + 1):
-                        h[b] -= value * intercept_p[b]
-        free(found)
-        free(x)
-    return -1
+    while chunk >= 0:
+        result = &task.result[chunk, 0]
+        memset(result, 0, task.result.shape[1] * sizeof(double))
+        for row in range(chunks.bounds[chunk], chunks.bounds[chunk + 1]):
+            end = row_start(data, row + 1)
+            memset(until, 0, (outputs + 1) * sizeof(Py_ssize_t))
+            count = 0
+            for i in range(row_start(data, row), end + 1):
+                if i < end:
+                    column = column_at(data, i)
+                    value = value_at(data, i)
+                else:
+                    column = features
+                    value = 1.0
+                for j in range(heads[column], heads[column + 1]):
+                    if count == size:
+                        break  # a matrix with repeated entries: they are summed before it comes here
+                    found[count] = members[j]
+                    owner[count] = owners[j]
+                    x[count] = value
+                    column_of[count] = column
+                    until[owners[j] + 1] += 1
+                    count += 1
+            sort_by_column(column_of, found, owner, x, count)
+            for k in range(outputs):
+                until[k + 1] += until[k]
+            for i in range(count):
+                place_of[i] = until[owner[i]]
+                until[owner[i]] += 1
+            for i in range(count):
+                sorted_found[place_of[i]] = found[i]
+                sorted_x[place_of[i]] = x[i]
+            # until[k] is now where output k ends
+            w = <double>weight[row] if task.softmax and weight != NULL else 1.0
+            low = 0
+            for k in range(outputs):
+                high = until[k]
+                p = w * <double>curvature[row * outputs + k]
+                if task.softmax and not task.coupled:
+                    p = p * (1.0 - <double>curvature[row * outputs + k])
+                if p > 0.0:
+                    for a in range(low, high):
+                        value = p * sorted_x[a]
+                        h = result + sorted_found[a] * size
+                        if not task.softmax:
+                            h = result + place[k]
+                            h = h + (sorted_found[a] - starts[k]) * step[k] - starts[k]
+                        for b in range(low, a + 1):
+                            h[sorted_found[b]] += value * sorted_x[b]
+                low = high
+            if not task.coupled:
+                continue
+            # the intercepts come last and follow each other
+            coefficients = count - intercepts
+            kept = 0
+            for a in range(coefficients):
+                p = <double>curvature[row * outputs + owner[a]]
+                if p >= NEGLIGIBLE:
+                    sorted_found[kept] = found[a]
+                    scaled_x[kept] = p * x[a]
+                    kept += 1
+            for a in range(intercepts):
+                intercept_p[a] = <double>curvature[row * outputs + owner[coefficients + a]]
+            for a in range(kept):
+                value = w * scaled_x[a]
+                h = result + sorted_found[a] * size
+                for b in range(a + 1):
+                    h[sorted_found[b]] -= value * scaled_x[b]
+                h = h + size - intercepts
+                for b in range(intercepts):
+                    h[b] -= value * intercept_p[b]
+            for a in range(intercepts):
+                value = w * intercept_p[a]
+                h = result + (size - intercepts + a) * size + size - intercepts
+                for b in range(a + 1):
+                    h[b] -= value * intercept_p[b]
+        chunk = next_piece(pieces)
+    free(found)
+    free(x)
