@@ -256,15 +256,18 @@ def _needs_no_epoch_ends(optimizer: Optimizer, options: TrainingOptions) -> bool
 def _orders(order: np.ndarray, count: int, options: TrainingOptions) -> tuple[np.ndarray, np.ndarray]:
     """The orders of the next epochs, one after the other, and the last of them.
 
-    Each is shuffled by the same draws as sklearn.utils.shuffle.
+    Each is shuffled by the same draws as sklearn.utils.shuffle, to the same order.
     """
-    orders = []
-    for _ in range(count):
+    if count == 1 and not options.shuffle:
+        return order, order
+    orders = np.empty((count, len(order)), order.dtype)
+    for each in orders:
+        each[:] = order
         if options.shuffle:
             assert options.random_state is not None
-            order = order[options.random_state.permutation(len(order))]
-        orders.append(order)
-    return orders[0] if count == 1 else np.concatenate(orders), order
+            options.random_state.shuffle(each)
+        order = each
+    return orders.reshape(-1), order
 
 
 def _rate_factors(done: int, count: int, batches: int, options: TrainingOptions) -> float | np.ndarray:
