@@ -8,8 +8,8 @@ import numpy as np
 from cython cimport floating as real
 from libc.math cimport fabs, sqrt
 from libc.string cimport memset
-from scipy.linalg.cython_blas cimport daxpy, ddot, dscal
-from scipy.linalg.cython_lapack cimport dpotrf, dpotrs, spotrf, spotrs
+from scipy.linalg.cython_blas cimport daxpy, ddot, dscal, dtrsv, strsv
+from scipy.linalg.cython_lapack cimport dpotrf, spotrf
 
 from sklloss.kernels.common cimport coordinate_minimum
 
@@ -185,23 +185,47 @@ def factorise(real[:, ::1] matrix):
     return failed == 0
 
 
-def solve_blocks(const real[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x):
-    """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order."""
-    cdef Py_ssize_t k, j
-    cdef int n = <int>units.shape[1], one = 1, failed = 0
+def solve_blocks(
+    const real[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x,
+    const double[::1] ridge=None,
+):
+    """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order.
+
+    With ``ridge``, what all rows have in common, their mean, is treated apart: the matrix for that is
+    diagonal, and ``ridge`` is its pseudo-inverse.
+    """
+    cdef Py_ssize_t k, j, rows = units.shape[0]
+    cdef int n = <int>units.shape[1], one = 1
     cdef real[::1] part = np.empty(units.shape[1], np.float32 if real is float else np.float64)
+    cdef double[::1] shift = np.zeros(units.shape[1]), mean = np.zeros(units.shape[1])
+    cdef bint apart = ridge is not None
     solution = np.empty((units.shape[0], units.shape[1]))
     cdef double[:, ::1] d = solution
     with nogil:
-        for k in range(units.shape[0]):
+        if apart:
+            for k in range(rows):
+                for j in range(n):
+                    shift[j] += x[k, j]
             for j in range(n):
-                part[j] = <real>(x[k, j] / units[k, j])
+                shift[j] /= rows
+        for k in range(rows):
+            for j in range(n):
+                part[j] = <real>((x[k, j] - shift[j]) / units[k, j])
             if real is float:
-                spotrs(b"U", &n, &one, <float*>&factors[k, 0, 0], &n, &part[0], &n, &failed)
+                strsv(b"U", b"T", b"N", &n, <float*>&factors[k, 0, 0], &n, &part[0], &one)
+                strsv(b"U", b"N", b"N", &n, <float*>&factors[k, 0, 0], &n, &part[0], &one)
             else:
-                dpotrs(b"U", &n, &one, <double*>&factors[k, 0, 0], &n, &part[0], &n, &failed)
+                dtrsv(b"U", b"T", b"N", &n, <double*>&factors[k, 0, 0], &n, &part[0], &one)
+                dtrsv(b"U", b"N", b"N", &n, <double*>&factors[k, 0, 0], &n, &part[0], &one)
             for j in range(n):
                 d[k, j] = part[j] / units[k, j]
+                mean[j] += d[k, j]
+        if apart:
+            for j in range(n):
+                shift[j] = ridge[j] * shift[j] - mean[j] / rows
+            for k in range(rows):
+                for j in range(n):
+                    d[k, j] += shift[j]
     return solution
 
 

@@ -96,6 +96,7 @@ class LinearObjective:
         self.shape: tuple[int, int] = (self.problems, self.size)
         self.convex: bool = passes.loss.convex
         self._point: Array = None
+        self._curved: Passes | None = None
         self._penalty_product: Floats | None = None
         # The relative rounding error of a value: raw scores have X's precision.
         eps = float(np.finfo(passes.dtype).eps)
@@ -278,15 +279,28 @@ class LinearObjective:
 
     def linearise(self, w: Array) -> tuple[Array, Array]:
         """Value and gradient at w, which becomes the point of `product` and `local_preconditioner`."""
-        self._point = w
+        self._point, self._curved = w, None
         w_varying = self._without_constant_columns(self.coef(w))
         sums, gradient = self.passes.value_and_gradient(w_varying, keep_curvature=True)
         return self.with_penalty(w, sums, self._without_constant_columns(gradient))
 
     def product(self, direction: Array) -> Array:
         """The Hessian at the last linearised point times a direction; the next product overwrites it."""
+        return self._product_over(self.passes, direction)
+
+    def rough_product(self, direction: Array) -> Array:
+        """As `product`, over the rows with nearly all of the curvature, perhaps in float32."""
+        return self._product_over(self._over_curved_rows(), direction)
+
+    def _over_curved_rows(self) -> Passes:
+        if self._curved is None:
+            # Without a penalty, rounding may be all the curvature that there is along a direction.
+            self._curved = self.passes.over_curved_rows() if self.penalised else self.passes
+        return self._curved
+
+    def _product_over(self, passes: Passes, direction: Array) -> Array:
         product = self._without_constant_columns(
-            self.passes.product(self._without_constant_columns(self.coef(direction)))
+            passes.product(self._without_constant_columns(self.coef(direction)))
         )
         product = self._reshape(product, self.shape)
         if not isinstance(direction, np.ndarray):
@@ -438,6 +452,8 @@ class LinearObjective:
             solve = DiagonalSolver(diagonal)
             diagonal = diagonal / self.scale
         elif passes.width <= WIDEST_BLOCKS:
+            if passes is self.passes and not every_row:
+                passes = self._over_curved_rows()
             blocks = passes.hessian(self.coef(point), coupled=False)[2]
             blocks *= step
             diagonal = np.einsum("bii->bi", blocks).copy()

@@ -24,6 +24,7 @@ from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear.gradient import Chunks, PassBuffers
 from sklloss.losses import Loss
 from sklloss.objectives.column_model import RowCurvature
+from sklloss.objectives.curved_rows import LEAST_WORK, MOST_NUMBERS, CurvedRows
 from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 
 # Least rows per block of a loss without a kernel, whose Python code costs some 30 us a call.
@@ -87,6 +88,7 @@ class NumPyPasses(Passes):
                 self._kernel = CompiledLoss(kernels.get(loss.kernel, self.dtype), loss.kernel_parameter)
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
+        self._curved_rows: CurvedRows | None = None
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
         # The outputs whose products may be wanted, and their curvature. For a sparse X, outputs that have
         # converged are left out once they are half of those that were kept.
@@ -305,6 +307,28 @@ class NumPyPasses(Passes):
                 block += product
 
         return set_block
+
+    def over_curved_rows(self) -> Passes:
+        """See `Passes.over_curved_rows`."""
+        numbers = self.n * self.features
+        if self.sparse or numbers > MOST_NUMBERS or numbers * self.outputs < LEAST_WORK:
+            return self
+        if not self.loss.additive:
+            return self
+        if self._curved_rows is None:
+            magnitudes = np.sqrt(self.gram().diagonal()[: self.features] / self.n)
+            self._curved_rows = CurvedRows(self.X, self.center, magnitudes)
+        chosen = self._curved_rows.choose(self.data, self._curvature, softmax=self.softmax)
+        if chosen is None:
+            return self
+        data, curvature = chosen
+        if numbers * self.outputs > SMALL_WORK:
+            self._count_threads(2)
+        part = NumPyPasses(
+            data, self.loss, fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=False
+        )
+        part._curvature = curvature
+        return part
 
     def hessian_diagonal(self) -> Floats:
         """See `Passes.hessian_diagonal`."""

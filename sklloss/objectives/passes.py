@@ -254,6 +254,14 @@ class Passes(ABC):
     def hessian_diagonal(self) -> Floats:
         """The Hessian's diagonal at the point of the last stored curvature, (outputs, width), in float64."""
 
+    def over_curved_rows(self) -> Passes:
+        """Passes over the rows that have nearly all of the last stored curvature, perhaps in float32.
+
+        They are for `product`, and for `hessian` at the same point without ``coupled``, of X less its center.
+        These passes themselves where others would save no time.
+        """
+        return self
+
     def column_rows(self, output: int | None, scale: float) -> tuple[tuple[Any, ...], RowCurvature] | None:
         """X in CSC format and the last stored curvature of one output, or of all coupled ones, times a scale.
 

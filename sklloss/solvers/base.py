@@ -81,9 +81,15 @@ class HessianObjective(GradientObjective, Protocol):
 class ProductObjective(Objective, Protocol):
     """An objective with Hessian products at the point that was linearised last, as `newton_cg` needs it.
 
-    It may offer ``vectors`` as well, and ``close_preconditioner``: whether its preconditioner is so close to
-    the Hessian that what it makes of a residual tells how much there is left to gain.
+    It may offer ``vectors`` as well.
     """
+
+    @property
+    def close_preconditioner(self) -> bool:
+        """Whether the preconditioner is close to the Hessian.
+
+        What it makes of a residual then tells how much there is left to gain.
+        """
 
     def subsample(self, each: int) -> "ProductObjective | None":
         """See `HessianObjective.subsample`."""
@@ -101,6 +107,9 @@ class ProductObjective(Objective, Protocol):
 
     def product(self, direction: Any) -> Any:
         """The Hessian times a direction."""
+
+    def rough_product(self, direction: Any) -> Any:
+        """The same, where that saves time with errors that matter little for a step."""
 
     def preconditioner(self) -> Any:
         """A function that solves approximately with the Hessian, wherever it is taken."""

@@ -15,6 +15,7 @@ from sklloss.solvers.base import (
     ProductObjective,
     Progress,
     Result,
+    Solve,
     allowed_gap,
     evaluate_start,
     exhausted,
@@ -39,6 +40,10 @@ MOST_SYSTEMS = 10
 # If the preconditioner first estimates this many times the decrement, its blocks lack curvature that the
 # sample which they are made from has missed.
 MISSED = 10.0
+
+# Products are rough until so many systems in a row were followed by a decrease that is less than this share
+# of what they had expected.
+MOST_POOR, EXPECTED_SHARE = 2, 0.25
 
 # Rows per parameter of the samples whose minima are the first starts, the tolerance to which these are found,
 # and the limit of steps for each.
@@ -137,10 +142,11 @@ def newton_cg(
         cache.preconditioner = objective.local_preconditioner()
     initial = (cache and cache.preconditioner) or objective.preconditioner()
     solve = _Preconditioning(objective, vectors, initial, cache)
-    trusted = getattr(objective, "close_preconditioner", False)
+    trusted = objective.close_preconditioner
     # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     risen = np.zeros(len(w), dtype=bool)
+    multiply, poor = objective.rough_product, 0
     for iteration in range(1, max_iter + 1):
         z = solve(-gradient)
         first = -vectors.to_host(vectors.dot(gradient, z))[0]
@@ -151,7 +157,7 @@ def newton_cg(
         if not active.any():
             break
         direction, products, reached, latest = _conjugate_gradients(
-            objective, vectors, solve, gradient, z, first, value, gap, active
+            objective, vectors, multiply, solve, gradient, z, first, value, gap, active
         )
         excess = np.maximum(excess, latest)
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
@@ -169,6 +175,11 @@ def newton_cg(
         risen = rises
         progress.end(solved | (halted & exhausted(least, value, objective.noise)), unmoved)
         known = active & reached & ~invalid & (step == 1.0) & trusted
+        # Rough products are no longer used where the decrease is far from what the systems expect.
+        fits = (step == 1.0) & (value - new[0] >= EXPECTED_SHARE * decrement / 2)
+        poor = 0 if (fits | solved | ~active).all() else poor + 1
+        if poor == MOST_POOR:
+            multiply = objective.product
         near = (decrement / 2 <= NEAR * np.abs(value)).all()
         value, gradient = new
         progress.record(iteration, active, value)
@@ -336,6 +347,7 @@ def _linearised(objective: ProductObjective, vectors: Any, at: Any) -> tuple[Arr
 def _conjugate_gradients(
     objective: ProductObjective,
     vectors: Any,
+    multiply: Solve,
     solve: Any,
     gradient: Any,
     z: Any,
@@ -346,9 +358,10 @@ def _conjugate_gradients(
 ) -> tuple[Any, int, Mask, Array]:
     """Minimise g.d + d.Hd / 2 over d for each problem, to a tolerance that depends on its gap to the optimum.
 
-    ``z`` is what the preconditioner makes of -g, and ``first`` the decrement by its estimate. Returns d, the
-    number of products with the Hessian, which problems reached their tolerance, and how much a residual, as
-    the preconditioner sees it, has underestimated what was left to gain.
+    ``multiply`` multiplies by the Hessian. ``z`` is what the preconditioner makes of -g, and ``first`` the
+    decrement by its estimate. Returns d, the number of products with the Hessian, which problems reached
+    their tolerance, and how much a residual, as the preconditioner sees it, has underestimated what was left
+    to gain.
     """
     residual = -gradient
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
@@ -357,7 +370,7 @@ def _conjugate_gradients(
     excess = np.ones(len(first))
     progress = SystemProgress(
         first, size, gap, running, reached, excess, LOOSEST, CLOSEST, objective.residual_floor,
-        TRUST if getattr(objective, "close_preconditioner", False) else 0.0,
+        TRUST if objective.close_preconditioner else 0.0,
     )  # fmt: skip
     if vectors.on_device:
         systems: Any = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
@@ -367,7 +380,7 @@ def _conjugate_gradients(
     some = running.any()
     while some and products < MAX_PRODUCTS:
         products += 1
-        some = systems.step(objective.product(systems.p), solve, products)
+        some = systems.step(multiply(systems.p), solve, products)
     # Where the objective is flat to working precision, take the preconditioned gradient.
     d = systems.d
     flat = active & ~reached & ~systems.moved()

@@ -194,7 +194,7 @@ def test_an_epoch_of_a_network_waits_once(solver, device, data):
 # For each method of the objective, how often a call waits for the device.
 WAITS = {
     "newton-cholesky": {"hessian": 2, "value_and_gradient": 1},
-    "newton-cg": {"product": 1, "linearise": 3},
+    "newton-cg": {"product": 1, "rough_product": 1, "linearise": 3},
     "lbfgs": {"value_and_gradient": 1},
 }
 

@@ -17,6 +17,7 @@ class Convex:
     noise = 1e-15
     penalised = True
     residual_floor = 1e-20
+    close_preconditioner = False
     exact_gradient = True
     costly_hessian = False
     subsample = staticmethod(lambda each: None)
@@ -53,6 +54,8 @@ class Convex:
     def product(self, v):
         curved = np.einsum("bni,bi->bn", self.A, v) * self._curvature
         return self.scale * np.einsum("bni,bn->bi", self.A, curved) + self.ridge * v
+
+    rough_product = product
 
     def preconditioner(self):
         return np.copy
@@ -354,3 +357,26 @@ def test_rows_without_weight_in_one_block_leave_the_next_ones_as_they_are(rng, c
     model.fit(container(X), y, weight)
     np.testing.assert_allclose(model.loss_, expected.loss_, rtol=1e-12)
     np.testing.assert_allclose(model.intercept_, expected.intercept_, rtol=0, atol=1e-8)
+
+
+class Misled(Convex):
+    """Rough products that miss nearly all of the curvature."""
+
+    exact = 0
+
+    def rough_product(self, v):
+        return 1e-3 * super().product(v)
+
+    def product(self, v):
+        self.exact += 1
+        return super().product(v)
+
+
+def test_newton_cg_leaves_rough_products_that_mislead_it(rng):
+    objective = problems(rng)
+    misled = Misled(objective.A, objective.t)
+    result = newton_cg(misled, np.zeros((3, 5)), tol=1e-8, max_iter=100)
+    assert misled.exact
+    assert result.converged.all()
+    expected = newton_cg(objective, np.zeros((3, 5)), tol=1e-8, max_iter=100)
+    np.testing.assert_allclose(result.value, expected.value, rtol=1e-12)

@@ -337,6 +337,7 @@ class Bowls:
 
     noise = 1e-15
     residual_floor = 1e-20
+    close_preconditioner = False
     penalised = True
     block_cost = 1000
     null_value = staticmethod(lambda: np.inf)
@@ -355,6 +356,8 @@ class Bowls:
 
     def product(self, direction):
         return +(self.says * (self.curvature * direction))
+
+    rough_product = product
 
 
 def test_newton_cg_on_a_device_follows_the_gradient_where_there_is_no_curvature():
@@ -445,14 +448,14 @@ def test_newton_cg_waits_for_the_device_once_per_product(kind, waits, hidden_wai
     _, there = pair(kind, torch_device(), p=100, C=100.0)
     there.preconditioner()
     monkeypatch.setattr(there, "local_preconditioner", lambda every_row: None)
-    calls = count_calls(monkeypatch, there, "linearise", "product")
+    calls = count_calls(monkeypatch, there, "linearise", "rough_product")
     waits["get"], waits["put"] = 0, []
     with hidden_waits:
         result = newton_cg(there, np.zeros(there.shape), tol=1e-4, max_iter=50)
     assert result.converged.all()
-    assert calls["product"] > calls["linearise"] > 3
+    assert calls["rough_product"] > calls["linearise"] > 3
     # in addition, one per value, two per linear system, the estimate that ends the fit, and its parameters
     steps = result.n_iter.max()
-    assert waits["get"] == calls["product"] + calls["linearise"] + 2 * steps + 2
+    assert waits["get"] == calls["rough_product"] + calls["linearise"] + 2 * steps + 2
     assert hidden_waits.count == 0
     assert sum(np.prod(shape) >= there.size for shape in waits["put"]) <= 3
