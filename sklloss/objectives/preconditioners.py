@@ -156,7 +156,7 @@ class ShiftSolver:
 
     Parameters
     ----------
-    solve : BlockSolver or DeviceInverse
+    solve : BlockSolver, DiagonalSolver or DeviceInverse
     outputs : int
     ridge : array of shape (width,)
         The second derivatives of the penalty, 1 or 0, and so their own pseudo-inverse.
@@ -179,7 +179,7 @@ class ShiftSolver:
     def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
         rows = self._xp.reshape(x, (self._outputs, -1))
-        if self._xp is np:
+        if isinstance(self._solve, BlockSolver):
             solution = self._solve.except_shift(rows, self._ridge)
         else:
             shift = self._xp.mean(rows, axis=0)

@@ -24,9 +24,10 @@ from sklloss.solvers.base import (
     vanished_share,
 )
 
-# The minimum over a sample of rows need be no more accurate than the sample is.
-SAMPLE_TOL = 1e-2
-SAMPLES = (128, 640)  # rows per parameter
+# The samples that starts come from: rows per parameter, and the tolerance to which the minimum over them is
+# found. It need be no more accurate than the sample is.
+SAMPLES = ((128, 1e-2), (640, 1e-2))
+SMALL_SAMPLE = (24, 0.4)  # where rows are too few for these
 MAX_SAMPLE_STEPS = 30
 # A Hessian is reused for the next step below this relative gap, as long as each step lowers the decrement to
 # this share of what it was.
@@ -86,7 +87,8 @@ def newton_cholesky(
     reused = hessian is not None
     if reused:
         value, gradient = objective.precise_gradient(w)
-    else:
+        reused = not start_again(objective, w, value)
+    if not reused:
         value, gradient, hessian = objective.hessian(w)
         if start_again(objective, w, value):
             value, gradient, hessian = objective.hessian(w)
@@ -188,11 +190,14 @@ def _sampled_start(objective: HessianObjective, w: Array) -> tuple[Array, Array 
     The samples grow: each start is the minimum over the smaller sample.
     """
     hessian = None
-    for rows in SAMPLES:
+    # Without a penalty, columns that are rare in a small sample may have coefficients that are far too large.
+    rough = objective.penalised and objective.costly_hessian
+    rough = rough and objective.subsample(SAMPLES[0][0]) is None
+    for rows, tol in (SMALL_SAMPLE,) if rough else SAMPLES:
         small = objective.subsample(rows)
         if small is None:
             break
-        found = newton_cholesky(small, w, tol=SAMPLE_TOL, max_iter=MAX_SAMPLE_STEPS, hessian=hessian)
+        found = newton_cholesky(small, w, tol=tol, max_iter=MAX_SAMPLE_STEPS, hessian=hessian)
         if not found.converged.all():
             break
         w, hessian = found.w, small.hessian(found.w)[2]
