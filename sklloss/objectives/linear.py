@@ -228,7 +228,7 @@ class LinearObjective:
     def newton_steps(self, w: Floats, curve: Floats, *rule: Any) -> tuple[int, bool] | None:
         """Newton steps of a single small problem in one compiled call; w (1, size) changes in place.
 
-        See `sklloss.kernels.linear.hessian.newton_steps`. None unless `takes_newton_steps`.
+        See `sklloss.kernels.linear.small_newton.newton_steps`. None unless `takes_newton_steps`.
         """
         if self.problems > 1:
             return None

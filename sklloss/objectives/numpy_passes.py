@@ -17,6 +17,7 @@ import sklloss.kernels.linear.gradient as gradient_kernels
 import sklloss.kernels.linear.hessian as hessian_kernels
 import sklloss.kernels.linear.hessian_block as hessian_block_kernels
 import sklloss.kernels.linear.sgd as sgd_kernels
+import sklloss.kernels.linear.small_newton as small_newton
 from sklloss import kernels
 from sklloss.arrays import threads
 from sklloss.data.dataset import Dataset
@@ -379,7 +380,7 @@ class NumPyPasses(Passes):
             return None
         coupled = not self.separable
         block = self._hessian_shape(coupled)[1]
-        return hessian_kernels.newton_steps(
+        return small_newton.newton_steps(
             self._kernel64, self._data, coupled, block, scale, ridge, l1, w, curve, rule
         )
 

@@ -295,7 +295,7 @@ class Passes(ABC):
         """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
 
         The objective, of a single problem, is ``scale`` times the loss sum plus the penalties of
-        ``ridge`` and ``l1``, (size,). See `sklloss.kernels.linear.hessian.newton_steps`. None unless
+        ``ridge`` and ``l1``, (size,). See `sklloss.kernels.linear.small_newton.newton_steps`. None unless
         `takes_newton_steps`.
         """
         return None
