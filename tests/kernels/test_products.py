@@ -54,6 +54,23 @@ def test_scores_and_gradients_are_those_of_numpy(build, outputs, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_what_lies_beside_short_rows_does_not_count(build, outputs, dtype, rng):
+    for p in range(1, 17):
+        for n in (1, 2, 5, 18, 101):
+            X, y, w = data(rng, n, p, outputs, dtype)
+            whole = bound(X, y, outputs)
+            beside = np.full((n + 20, p + 3), np.nan, dtype)
+            beside[:n, :p] = X
+            behind = np.full((n + 20, p), np.inf, dtype)
+            behind[:n] = X
+            for part in (beside[:n, :p], behind[:n]):
+                other = bound(part, y, outputs)
+                for a, b in zip(whole.value_and_gradient(w), other.value_and_gradient(w), strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_may_lie_apart(build, dtype, rng):
     X, y, w = data(rng, 100, 21, 3, dtype)
     apart = rng.normal(size=(200, 40)).astype(dtype)
