@@ -57,12 +57,12 @@ cdef extern from *:
 
     /* Jobs at a time, and workers: where there are no more, a caller works alone. */
     enum { JOBS = 16, WORKERS = 127 };
-    /* How long a thread waits in a loop before it sleeps. */
-    #define SPIN_SECONDS 1e-4
+    /* How long a thread waits in a loop before it sleeps: between passes lie up to 0.1 ms. */
+    #define SPIN_SECONDS 2e-4
     /* How long a worker does so before it offers its processor to other threads, whenever it looks: longer
        than most pauses between passes. If it never did, it would lose the processor in the middle of a piece
        where other programs run. */
-    #define KEEP_SECONDS 2e-5
+    #define KEEP_SECONDS 6e-5
 
     /* A use of `share`. Counts are int, for which every compiler has atomic operations. Padding keeps what
        the caller writes, what all write and what workers write as they leave in separate cache lines. */

@@ -37,7 +37,7 @@ BLOCK_BYTES = 1 << 18
 GRAM_ROWS = 128
 GRAM_BYTES = 1 << 20
 # Least rows in a chunk of a Hessian, below which it costs more to add up matrices than a thread saves.
-HESSIAN_CHUNK_ROWS = 768
+HESSIAN_CHUNK_ROWS = 512
 # Bytes of a block that stays in the L1 cache next to what the products need; at most these of L2; and of a
 # block that BLAS multiplies, which is slow for few rows.
 SMALL_BLOCK_BYTES = 3 << 12
