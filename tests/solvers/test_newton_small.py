@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
-from sklloss.kernels.linear import hessian
+from sklloss.kernels.linear import small_newton
 from sklloss.objectives.linear import LinearObjective
 
 
@@ -133,8 +133,8 @@ def test_a_step_that_is_too_long_is_halved(monkeypatch):
     X = rng.standard_cauchy((200, 3))
     y = (np.clip(X, -3, 3) @ rng.normal(size=3) + rng.normal(size=200) > 0).astype(int)
     solved = []
-    true = hessian.newton_steps
-    monkeypatch.setattr(hessian, "newton_steps", lambda *args: solved.append(true(*args)) or solved[-1])
+    true = small_newton.newton_steps
+    monkeypatch.setattr(small_newton, "newton_steps", lambda *args: solved.append(true(*args)) or solved[-1])
     results = []
     for _ in range(2):
         model = LogisticClassifier(warm_start=True, C=10.0).fit(X, y)
@@ -177,8 +177,8 @@ def test_a_callback_is_called_after_each_step(capsys):
 
 def test_only_small_problems_take_compiled_steps(monkeypatch):
     taken = []
-    true = hessian.newton_steps
-    monkeypatch.setattr(hessian, "newton_steps", lambda *args: taken.append(args[1].rows) or true(*args))
+    true = small_newton.newton_steps
+    monkeypatch.setattr(small_newton, "newton_steps", lambda *args: taken.append(args[1].rows) or true(*args))
     X, y, _ = table()
     SoftmaxClassifier().fit(X, y)
     assert taken == [len(X)]
@@ -220,8 +220,8 @@ def test_compiled_steps_with_an_l1_norm_end_at_the_same_optimum(monkeypatch, cas
 def test_an_l1_fit_of_few_rows_is_one_compiled_call(monkeypatch):
     X, y, _ = table(n=300, p=10, classes=2)
     steps = []
-    true = hessian.newton_steps
-    monkeypatch.setattr(hessian, "newton_steps", lambda *args: steps.append(true(*args)) or steps[-1])
+    true = small_newton.newton_steps
+    monkeypatch.setattr(small_newton, "newton_steps", lambda *args: steps.append(true(*args)) or steps[-1])
     model = LogisticClassifier(l1_ratio=1.0, C=0.1).fit(X, y)
     assert steps == [(model.n_iter_[0], True)]
     assert 0 < np.count_nonzero(model.coef_) < 10
