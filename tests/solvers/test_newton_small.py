@@ -254,3 +254,14 @@ def test_a_sample_without_a_class_is_no_start():
     assert model.intercept_[0] < 0
     gradient = X.T @ (model.predict_proba(X)[:, 1] - rare) * 10.0 + model.coef_[0]
     assert np.abs(gradient).max() < 1e-2
+
+
+def test_a_sample_that_misses_large_rows_is_no_start():
+    rng = np.random.default_rng(35)
+    X = rng.standard_cauchy((6000, 5))
+    y = (X @ rng.normal(size=5) / np.abs(X).max(axis=1) + rng.normal(size=6000) > 1.5).astype(int)
+    for l1_ratio in (0.0, 0.5):
+        model, said = fit(LogisticClassifier, X, y, C=0.1, l1_ratio=l1_ratio)
+        close, _ = fit(LogisticClassifier, X, y, C=0.1, l1_ratio=l1_ratio, tol=1e-7)
+        assert not said
+        np.testing.assert_allclose(model.loss_, close.loss_, rtol=1e-7)

@@ -388,11 +388,12 @@ def newton_steps(
     cdef batch_kernel kernel
     cdef Newton newton
     cdef Py_ssize_t size = ridge.shape[0], taken = 0, most = values.shape[0] - 1, i
-    cdef bint solved = False, at_zero = True
-    cdef double gap
+    cdef bint solved = False, at_zero = True, sampled = False
+    cdef double gap, null
     cdef double[MAX_SAMPLE_STEPS + 1] sample_values
     gap, newton.vanished, newton.start, newton.enough, newton.noise = rule
     newton.block, newton.scale, newton.ridge, newton.l1 = block, scale, &ridge[0], &l1[0]
+    null = newton.start
     newton.has_l1 = False
     newton.lazy = data.rows >= SAMPLE_EVERY * max(LEAST_SAMPLE, SAMPLE_ROWS * size)
     for i in range(size):
@@ -411,12 +412,18 @@ def newton_steps(
             newton.block = SAMPLE_BLOCK
             take_steps(data, &newton, SAMPLE_EVERY, &w[0], sample_values, MAX_SAMPLE_STEPS, &solved)
             newton.block = block
-            if solved:
-                newton.start = min(newton.start, sample_values[0])
+            sampled = solved
+            if sampled:
+                newton.start = min(null, sample_values[0])
             else:
                 memset(&w[0], 0, size * sizeof(double))
         newton.gap = gap
         taken = take_steps(data, &newton, 1, &w[0], &values[0], most, &solved)
+        if sampled and taken == 0 and not solved:
+            # the sample may have missed the rows that matter
+            newton.start = null
+            memset(&w[0], 0, size * sizeof(double))
+            taken = take_steps(data, &newton, 1, &w[0], &values[0], most, &solved)
         free_model(&newton.model)
         free(newton.memory)
     return taken, solved
