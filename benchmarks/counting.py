@@ -57,11 +57,13 @@ def _hessian_block(passes, given, result):
     return Work(passes.n * sum(size**2 for size in sizes), moved, "float64")
 
 
-def _epoch(network, given, result):
+def _epochs(network, given, result):
     """The products of all layers, 6 for each weight and row, of the first 4; Adam's 12 for each parameter."""
-    rows = given["rows"].rows if given["order"] is None else len(given["order"])
+    count = given["count"]
+    rows = given["rows"].rows if given["order"] is None else len(given["order"]) // count
     steps = -(-rows // given["batch_size"])
-    return network_work(network.widths, rows, steps, network.dtype.name)
+    work = network_work(network.widths, rows, steps, network.dtype.name)
+    return Work(work.flops, work.bytes, work.dtype, times=count * steps)
 
 
 def network_work(widths, rows, steps, dtype):
@@ -93,7 +95,7 @@ def counted():
 
     found, works = [], []
     places = [(NumPyPasses, name, cost) for name, cost in PASSES.items()]
-    places.append((NumpyNetworkObjective, "epoch", _epoch))
+    places.append((NumpyNetworkObjective, "epochs", _epochs))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     for owner, name, cost in places:
         setattr(owner, name, _wrapped(getattr(owner, name), cost, found))

@@ -375,14 +375,18 @@ cdef class Calls(Task):
         cdef Py_ssize_t piece = next_piece(pieces)
         while piece >= 0:
             with gil:
-                self.call(piece)
+                if not self.call(piece):
+                    claim_none(pieces)
             piece = next_piece(pieces)
 
-    cdef void call(self, Py_ssize_t piece) noexcept:
+    cdef bint call(self, Py_ssize_t piece) noexcept:
+        """False after an error, after which no further call begins."""
         try:
             self.results[piece] = self.function(*self.arguments[piece])
         except BaseException as error:
             self.errors.append((piece, error))
+            return False
+        return True
 
 
 def call_each(function, list arguments):

@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-3
 MOST_ROWS = 0.8
 # A softmax of float32 probabilities has errors of 1e-7 in its curvature; from this mean on they are small.
 LEAST_CURVATURE = 1e-5
-# Magnitudes of columns whose products float32 can represent.
+# Magnitudes of columns, and of curvature, whose products float32 can represent.
 SMALLEST, LARGEST = 1e-12, 1e12
 
 
@@ -34,15 +34,14 @@ class CurvedRows:
     X : ndarray of shape (n, features)
     center : ndarray of shape (features,)
         Subtracted from the rows.
-    magnitudes : ndarray of shape (features,)
-        Root mean squares of the columns, which decide whether float32 represents them.
+    maxima : ndarray of shape (features,)
+        The largest absolute values of the centered columns, which decide whether float32 represents them.
     """
 
-    def __init__(self, X: NDArray[Any], center: NDArray[np.float64], magnitudes: NDArray[np.float64]) -> None:
-        scales = magnitudes[magnitudes > 0]
+    def __init__(self, X: NDArray[Any], center: NDArray[np.float64], maxima: NDArray[np.float64]) -> None:
         self._X, self._center = X, center if center.any() else None
         self._rounded: NDArray[np.float32] | None = None
-        if ((scales > SMALLEST) & (scales < LARGEST)).all():
+        if _suits_float32(maxima[maxima > 0]):
             centered = X if self._center is None else X - center
             self._rounded = np.asarray(centered, dtype=np.float32, order="C")
 
@@ -67,7 +66,7 @@ class CurvedRows:
                 of_row *= data.weight
         else:
             of_row, single = np.einsum("ik->i", curvature), True
-        single = single and self._rounded is not None
+        single = single and self._rounded is not None and _suits_float32(of_row.max(keepdims=True))
         rows = np.flatnonzero(of_row > NEGLIGIBLE * float(np.add.reduce(of_row)) / len(of_row))
         every = not 0 < len(rows) <= MOST_ROWS * len(of_row)
         dtype = np.dtype(np.float32) if single else data.dtype
@@ -89,3 +88,7 @@ class CurvedRows:
         )
         chosen = replace(data, X=X, values=values, codes=part(data.codes), weight=weight)
         return chosen, curvature.astype(dtype, copy=False)
+
+
+def _suits_float32(magnitudes: NDArray[Any]) -> bool:
+    return bool(((magnitudes > SMALLEST) & (magnitudes < LARGEST)).all())

@@ -205,7 +205,7 @@ class LinearObjective:
 
         A softmax is invariant to a common shift of its outputs. Without a penalty the Hessian is singular
         along that shift, so a multiple of the shift's outer product is added. The gradient has no component
-        along the shift, so Newton's step does not change. `sklloss.kernels.linear.hessian` and
+        along the shift, so Newton's step does not change. `sklloss.kernels.linear.small_newton` and
         `subset_hessian` do the same.
         """
         sums, gradient, hessian = self.passes.hessian(self.coef(w))
@@ -225,14 +225,14 @@ class LinearObjective:
         diagonal += self.ridge
         return value, gradient, hessian
 
-    def newton_steps(self, w: Floats, curve: Floats, *rule: Any) -> tuple[int, bool] | None:
-        """Newton steps of a single small problem in one compiled call; w (1, size) changes in place.
+    def newton_steps(self, points: Floats, values: Floats, *rule: Any) -> tuple[int, bool] | None:
+        """Newton steps of a single small problem in one compiled call.
 
         See `sklloss.kernels.linear.small_newton.newton_steps`. None unless `takes_newton_steps`.
         """
         if self.problems > 1:
             return None
-        return self.passes.newton_steps(self.scale, self.ridge[0], self.l1[0], w[0], curve, *rule)
+        return self.passes.newton_steps(self.scale, self.ridge[0], self.l1[0], points, values, *rule)
 
     @property
     def takes_newton_steps(self) -> bool:
@@ -380,7 +380,7 @@ class LinearObjective:
 
     def diagonal(self) -> Floats:
         """About the Hessian's diagonal at w = 0, (problems, size), which gives the scales of parameters."""
-        diagonal = self.passes.curvature_bound * self.scale * self.passes.squared_columns()
+        diagonal = self.passes.curvature_bound * self.scale * self.passes.squared_columns
         if not np.isfinite(diagonal).all():
             raise ValueError(TOO_LARGE)
         diagonal = np.tile(diagonal, self.passes.outputs).reshape(self.shape) + self.ridge

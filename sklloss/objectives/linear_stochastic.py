@@ -213,7 +213,7 @@ class StreamBatches(_Batches):
             )
             latest = 0.5 / total * blocks
         else:
-            latest = passes.curvature_bound / total * passes.squared_columns()
+            latest = passes.curvature_bound / total * passes.squared_columns
         if earlier is None or earlier.shape != latest.shape:
             return latest
         return earlier + share * (latest - earlier)

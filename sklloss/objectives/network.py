@@ -198,6 +198,7 @@ class NumpyNetworkObjective(NetworkObjective):
         self._n_threads = threads.check(n_threads)
         self._threads: int | None = None
         function, parameter, additive = None, 0.0, True
+        self._compiled = loss is None or loss.kernel is not None
         if loss is not None and loss.kernel is not None:
             function, parameter = kernels.get(loss.kernel, dtype), loss.kernel_parameter
             additive = loss.additive
@@ -237,6 +238,8 @@ class NumpyNetworkObjective(NetworkObjective):
 
     def epochs_at_once(self, n: int) -> int:
         """See `NetworkObjective.epochs_at_once`."""
+        if not self._compiled:
+            return 1
         return max(1, int(CALL_WORK / ((3.0 * self.size + ROW_WORK) * n)))
 
     def epochs(

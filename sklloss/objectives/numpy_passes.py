@@ -53,7 +53,7 @@ CHUNK_BYTES = 1 << 26
 # Least multiplications per number of a chunk's result; sparse rows have slower ones, scattered over memory.
 CHUNK_WORK = 256
 SPARSE_CHUNK_WORK = 4
-# Passes of fewer multiplications, some 20 us, are one chunk, and stay on one thread.
+# Passes of fewer multiplications, some 30 us, are one chunk, and stay on one thread.
 SMALL_WORK = 1 << 18
 # Most multiplications of a Newton step that is taken in compiled code, which uses one thread.
 COMPILED_STEP_WORK = 1 << 22
@@ -317,8 +317,7 @@ class NumPyPasses(Passes):
         if not self.loss.additive:
             return self
         if self._curved_rows is None:
-            magnitudes = np.sqrt(self.gram().diagonal()[: self.features] / self.n)
-            self._curved_rows = CurvedRows(self.X, self.center, magnitudes)
+            self._curved_rows = CurvedRows(self.X, self.center, self._column_maxima())
         chosen = self._curved_rows.choose(self.data, self._curvature, softmax=self.softmax)
         if chosen is None:
             return self
@@ -373,7 +372,7 @@ class NumPyPasses(Passes):
         return self.n * padded <= SMALL_X and work <= COMPILED_STEP_WORK
 
     def newton_steps(
-        self, scale: float, ridge: Floats, l1: Floats, w: Floats, curve: Floats, *rule: Any
+        self, scale: float, ridge: Floats, l1: Floats, points: Floats, values: Floats, *rule: Any
     ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
         if not self.takes_newton_steps:
@@ -381,7 +380,7 @@ class NumPyPasses(Passes):
         coupled = not self.separable
         block = self._hessian_shape(coupled)[1]
         return small_newton.newton_steps(
-            self._kernel64, self._data, coupled, block, scale, ridge, l1, w, curve, rule
+            self._kernel64, self._data, coupled, block, scale, ridge, l1, points, values, rule
         )
 
     # Stochastic passes ---------------------------------------------------------------------------------

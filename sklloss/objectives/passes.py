@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -290,9 +291,9 @@ class Passes(ABC):
         return None
 
     def newton_steps(
-        self, scale: float, ridge: Floats, l1: Floats, w: Floats, curve: Floats, *rule: Any
+        self, scale: float, ridge: Floats, l1: Floats, points: Floats, values: Floats, *rule: Any
     ) -> tuple[int, bool] | None:
-        """Newton steps from ``w`` of shape (size,), changed in place, in one compiled call.
+        """Newton steps from ``points[0]``, whose other rows they fill, in one compiled call.
 
         The objective, of a single problem, is ``scale`` times the loss sum plus the penalties of
         ``ridge`` and ``l1``, (size,). See `sklloss.kernels.linear.small_newton.newton_steps`. None unless
@@ -404,8 +405,9 @@ class Passes(ABC):
         weight = self.weight.astype(np.float64)
         return weight if weight.ndim == 1 else weight.mean(axis=1)
 
+    @functools.cached_property
     def squared_columns(self) -> Floats:
-        """The diagonal of X'WX, of shape (width,)."""
+        """The diagonal of X'WX, of shape (width,); cached."""
         weight = self.row_weights()
         diagonal = np.empty(self.width)
         diagonal[self.features :] = weight.sum()

@@ -71,8 +71,8 @@ class HessianObjective(GradientObjective, Protocol):
     def hessian(self, w: Array) -> tuple[Array, Array, Array]:
         """Values, gradients and the lower triangles of the Hessians, (problems, size, size)."""
 
-    def newton_steps(self, w: Array, curve: Array, *rule: Any) -> tuple[int, bool] | None:
-        """Compiled steps of a small problem, in place; None if the problem is not small."""
+    def newton_steps(self, points: Array, values: Array, *rule: Any) -> tuple[int, bool] | None:
+        """Compiled steps of a small problem from ``points[0]``; None if the problem is not small."""
 
     def subsample(self, each: int) -> "HessianObjective | None":
         """The objective over a sample of ``each`` rows per parameter; None where there are too few rows."""
@@ -139,7 +139,7 @@ class L1Objective(Objective, Protocol):
     def unit_score_change(self) -> Array:
         """How far each parameter must move to change some row's score by 1."""
 
-    def newton_steps(self, w: Array, curve: Array, *rule: Any) -> tuple[int, bool] | None:
+    def newton_steps(self, points: Array, values: Array, *rule: Any) -> tuple[int, bool] | None:
         """See `HessianObjective.newton_steps`."""
 
     def subsample(self, each: int) -> "L1Objective | None":

@@ -158,24 +158,28 @@ def compiled_steps(
 
     The steps are those of the solver that calls this, and change w in place. A step has to lower the value by
     ``enough`` of what its slope predicts. Returns the values at the start and after each step, empty for a
-    problem that is not small, and the result if the problem is solved. With a ``callback`` they are the same
-    but taken one at a time, each at the cost of one more pass.
+    problem that is not small, and the result if the problem is solved. A ``callback`` is told of the steps
+    of a call after it.
     """
     values: list[float] = []
     solved, steps, most = False, 0, 0
     while not solved and steps == most and len(values) <= max_iter:
-        most = min(max_iter - max(0, len(values) - 1), MAX_COMPILED_STEPS if callback is None else 1)
-        curve = np.empty(1 + most)
+        most = min(max_iter - max(0, len(values) - 1), MAX_COMPILED_STEPS)
+        curve, points = np.empty(1 + most), np.empty((1 + most, w.shape[1]))
+        points[0] = w[0]
         start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
         found = objective.newton_steps(
-            w, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise
+            points, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise
         )
         if found is None:
             break
         steps, solved = found
+        w[0] = points[steps]
+        before = max(0, len(values) - 1)
         values += curve[bool(values) : steps + 1].tolist()
-        if callback is not None and steps:
-            callback(len(values) - 1, w.copy(), np.array(values[-1:]))
+        if callback is not None:
+            for step in range(1, steps + 1):
+                callback(before + step, points[step : step + 1], curve[step : step + 1])
     if not solved:
         return values, None
     value = np.array(values[-1:])

@@ -71,7 +71,7 @@ class Optimizer(abc.ABC):
     @property
     def changes_each_epoch(self) -> bool:
         """Whether `end_epoch` has an effect, so that the steps of one epoch depend on the end of another."""
-        return False
+        return type(self).end_epoch is not Optimizer.end_epoch
 
     def end_epoch(self, seen: int) -> None:  # noqa: B027 - most do nothing
         """Adjust the learning rate after an epoch; ``seen`` are the rows seen so far."""

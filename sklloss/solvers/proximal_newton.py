@@ -86,7 +86,8 @@ def proximal_newton(
     require(objective, L1Objective)
     w = np.array(w, dtype=np.float64)
     null = objective.null_value() if w.any() else np.inf
-    curve, found = compiled_steps(objective, w, null, tol, max_iter, callback, SUFFICIENT_DECREASE)
+    tell = callback and (lambda step, at, value: callback(step, objective.without_free_shift(at), value))
+    curve, found = compiled_steps(objective, w, null, tol, max_iter, tell, SUFFICIENT_DECREASE)
     if found is not None:
         return dataclasses.replace(found, w=objective.without_free_shift(found.w))
     if max_iter > 0 and not w.any():

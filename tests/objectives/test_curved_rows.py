@@ -105,3 +105,33 @@ def test_products_without_a_penalty_are_exact(rng):
     found.linearise(w)
     v = rng.normal(size=found.shape)
     np.testing.assert_array_equal(found.product(v).copy(), found.rough_product(v))
+
+
+def test_a_wide_table_is_not_squared(rng):
+    """X'X of these columns would take 5 GB."""
+    X = rng.normal(size=(30, 26_000))
+    data = Dataset(X, values=(X[:, :1] > 0).astype(float), outputs=1)
+    found = LinearObjective(make_passes(data, LogLoss(), fit_intercept=True), 1.0)
+    found.linearise(np.zeros(found.shape))
+    assert found.passes.over_curved_rows().dtype == np.float32
+    v = rng.normal(size=found.shape)
+    exact = found.product(v).copy()
+    np.testing.assert_allclose(found.rough_product(v), exact, atol=1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("kind", ["softmax", "separable"])
+def test_numbers_beyond_float32_stay_in_float64(rng, kind):
+    found, w = objective(rng, kind)
+    X = found.passes.X.copy()
+    X[3, 5] = 1e50
+    weight = np.ones(N)
+    weight[3] = 0
+    targets = {"codes": found.passes.codes, "values": found.passes.data.values}
+    for data in (
+        Dataset(X, **targets, outputs=K, weight=weight),
+        Dataset(found.passes.X, **targets, outputs=K, weight=np.full(N, 1e60)),
+    ):
+        large = LinearObjective(make_passes(data, found.passes.loss, fit_intercept=True), 1.0)
+        large.linearise(w)
+        assert large.passes.over_curved_rows().dtype == np.float64
+        assert np.isfinite(large.rough_product(w)).all()

@@ -211,7 +211,7 @@ def test_the_squares_of_sparse_columns_need_no_copy_of_them(dtype, index):
         Dataset(X, np.zeros((4000, 1), dtype), None, weight, 1), losses.LogLoss(), fit_intercept=True
     )
     tracemalloc.start()
-    squares = rows.squared_columns()
+    squares = rows.squared_columns
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     wide = weight.astype(np.float64)

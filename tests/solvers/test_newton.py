@@ -21,7 +21,7 @@ class Convex:
     exact_gradient = True
     costly_hessian = False
     subsample = staticmethod(lambda each: None)
-    newton_steps = staticmethod(lambda w, curve, *rule: None)
+    newton_steps = staticmethod(lambda points, values, *rule: None)
     dual_ascent = staticmethod(lambda: None)
     null_value = staticmethod(lambda: np.inf)
     block_cost = 10**9

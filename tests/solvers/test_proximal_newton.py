@@ -20,7 +20,7 @@ class Convex:
     exact_gradient = True
     costly_hessian = False
     subsample = staticmethod(lambda each: None)
-    newton_steps = staticmethod(lambda w, curve, *rule: None)
+    newton_steps = staticmethod(lambda points, values, *rule: None)
     curvature_excess = 0.0
     null_value = staticmethod(lambda: np.inf)
 

@@ -302,10 +302,13 @@ cdef bint newton_direction(Newton* newton, const double* w, bint fresh) noexcept
 
 
 cdef Py_ssize_t take_steps(
-    Dataset data, Newton* newton, Py_ssize_t every, double* w, double* values, Py_ssize_t most,
-    bint* solved,
+    Dataset data, Newton* newton, Py_ssize_t every, double* w, bint in_place, double* values,
+    Py_ssize_t most, bint* solved,
 ) noexcept nogil:
-    """Steps from w over ``every``-th block of the rows; their number, see `newton_steps`."""
+    """Steps from w over ``every``-th block of the rows; their number, see `newton_steps`.
+
+    The parameters after each step replace those before it if ``in_place``, else they follow them.
+    """
     cdef Py_ssize_t taken = 0, size = newton.size, i
     cdef double value, new_value = 0.0, slope, predicted_decrease, least
     cdef bint fresh = True
@@ -347,6 +350,8 @@ cdef Py_ssize_t take_steps(
             break
         taken += 1
         value = values[taken] = new_value
+        if not in_place:
+            w += size
         memcpy(w, newton.point, size * sizeof(double))
         memcpy(newton.gradient, newton.new_gradient, size * sizeof(double))
     return taken
@@ -360,11 +365,11 @@ def newton_steps(
     double scale,
     const double[::1] ridge,
     const double[::1] l1,
-    double[::1] w,
+    double[:, ::1] points,
     double[::1] values,
     rule,
 ):
-    """Whole Newton steps from ``w``, which they change, for as long as each one lowers the value enough.
+    """Whole Newton steps from ``points[0]``, for as long as each one lowers the value enough.
 
     For few rows, where all that surrounds the arithmetic would cost more than the arithmetic. With an L1 norm
     each step goes to the minimum of the quadratic model plus the norm (proximal Newton). If the rows are many
@@ -379,8 +384,9 @@ def newton_steps(
 
     ``loss`` is a `CompiledLoss` for double, X is dense with a center, and there is a single problem: one
     output, or ``coupled`` ones. ``block`` is the number of rows per block. ``scale``, ``ridge`` and ``l1``
-    make the objective of the loss. ``values`` is filled with the value at the start and after each step; no
-    more steps are taken than it has places for.
+    make the objective of the loss. ``points`` (steps + 1, size) and ``values`` (steps + 1,) are filled with
+    the parameters and the value at the start and after each step; no more steps are taken than they have
+    places for.
 
     Returns the number of steps, and whether the problem is solved.
     """
@@ -390,6 +396,7 @@ def newton_steps(
     cdef Py_ssize_t size = ridge.shape[0], taken = 0, most = values.shape[0] - 1, i
     cdef bint solved = False, at_zero = True, sampled = False
     cdef double gap, null
+    cdef double* w = &points[0, 0]
     cdef double[MAX_SAMPLE_STEPS + 1] sample_values
     gap, newton.vanished, newton.start, newton.enough, newton.noise = rule
     newton.block, newton.scale, newton.ridge, newton.l1 = block, scale, &ridge[0], &l1[0]
@@ -410,20 +417,20 @@ def newton_steps(
         if at_zero and most > 0 and newton.lazy:
             newton.gap = SAMPLE_GAP
             newton.block = SAMPLE_BLOCK
-            take_steps(data, &newton, SAMPLE_EVERY, &w[0], sample_values, MAX_SAMPLE_STEPS, &solved)
+            take_steps(data, &newton, SAMPLE_EVERY, w, True, sample_values, MAX_SAMPLE_STEPS, &solved)
             newton.block = block
             sampled = solved
             if sampled:
                 newton.start = min(null, sample_values[0])
             else:
-                memset(&w[0], 0, size * sizeof(double))
+                memset(w, 0, size * sizeof(double))
         newton.gap = gap
-        taken = take_steps(data, &newton, 1, &w[0], &values[0], most, &solved)
+        taken = take_steps(data, &newton, 1, w, False, &values[0], most, &solved)
         if sampled and taken == 0 and not solved:
             # the sample may have missed the rows that matter
             newton.start = null
-            memset(&w[0], 0, size * sizeof(double))
-            taken = take_steps(data, &newton, 1, &w[0], &values[0], most, &solved)
+            memset(w, 0, size * sizeof(double))
+            taken = take_steps(data, &newton, 1, w, False, &values[0], most, &solved)
         free_model(&newton.model)
         free(newton.memory)
     return taken, solved
