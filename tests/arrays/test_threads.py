@@ -182,17 +182,18 @@ def test_one_piece_stays_in_the_callers_thread():
 
 
 @pytest.mark.parametrize("failing", [0, 3])
-def test_an_error_in_any_thread_comes_out_after_all_have_ended(failing):
-    ended = []
+def test_an_error_in_any_thread_comes_out_after_all_that_began_have_ended(failing):
+    begun, ended = [], []
 
     def work(first, last):
+        begun.append(first)
         if first <= failing < last:
             raise ZeroDivisionError(first)
         ended.append(first)
 
     with pytest.raises(ZeroDivisionError):
         threads.share(work, 4, 4)
-    assert len(ended) == 3
+    assert sorted(begun) == sorted([*ended, failing])
     assert len(threads.share(lambda first, last: first, 4, 4)) == 4
 
 

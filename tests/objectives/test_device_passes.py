@@ -178,7 +178,7 @@ def test_what_is_known_of_the_columns_is_what_numpy_knows(name, dtype, weights):
     assert there.dtype == here.dtype == dtype
     assert not there.compiled
     np.testing.assert_array_equal(there.row_weights(), here.row_weights())
-    close(there.squared_columns, here.squared_columns(), exact)
+    close(there.squared_columns, here.squared_columns, exact)
     close(there.column_maxima(), here.column_maxima(), exact)
     close(np.tril(there.gram()), np.tril(here.gram()), max(exact, 1e-7 * (dtype == np.float32)))
     close(there.null_sums(), here.null_sums(), max(exact, 1e-6 * (dtype == np.float32)))
@@ -248,7 +248,7 @@ def test_sparse_rows_on_torch_give_what_numpy_gives(loss, dtype):
                 close(found[1], expected[1], tolerance)
             if not loss.additive:
                 continue
-            close(there.squared_columns, here.squared_columns(), 1e-12)
+            close(there.squared_columns, here.squared_columns, 1e-12)
             np.testing.assert_array_equal(there.column_maxima(), here.column_maxima())
             close(np.tril(there.gram()), np.tril(here.gram()), 1e-7)
             close(
