@@ -126,9 +126,7 @@ def newton_cg(
     w = np.array(w, dtype=np.float64)
     if max_iter > 0 and not w.any():
         w = dual_start(objective, w, tol)
-    # Without a penalty, columns that are rare in a sample may have coefficients there that are far too large.
-    if sampled and objective.penalised and max_iter > 0 and not w.any():
-        w = _sampled_start(objective, w)
+        w = w if w.any() or not sampled else _sampled_start(objective, w)
     vectors = getattr(objective, "vectors", NUMPY)
 
     def evaluate(w: Array) -> tuple[Array, Any, Any]:
@@ -142,7 +140,6 @@ def newton_cg(
         cache.preconditioner = objective.local_preconditioner()
     initial = (cache and cache.preconditioner) or objective.preconditioner()
     solve = _Preconditioning(objective, vectors, initial, cache)
-    trusted = objective.close_preconditioner
     # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     risen = np.zeros(len(w), dtype=bool)
@@ -162,6 +159,11 @@ def newton_cg(
         excess = np.maximum(excess, latest)
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
         decrement = -slope
+        # Where rounding spoils the products, a system may end uphill. It starts downhill, at z.
+        uphill = active & ~invalid & ~(decrement > 0) & np.isfinite(first) & (first / 2 > gap)
+        if uphill.any():
+            direction = vectors.where(uphill, z, direction)
+            decrement, reached = np.where(uphill, first, decrement), reached & ~uphill
         # The decrement is too small if the system was not solved.
         solved = active & reached & ~invalid & (decrement / 2 <= gap)
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
@@ -174,7 +176,7 @@ def newton_cg(
         halted = (unmoved | (rises & (exhausted(least, value) | risen))) & ~invalid
         risen = rises
         progress.end(solved | (halted & exhausted(least, value, objective.noise)), unmoved)
-        known = active & reached & ~invalid & (step == 1.0) & trusted
+        known = active & reached & ~invalid & (step == 1.0) & objective.close_preconditioner
         # Rough products are no longer used where the decrease is far from what the systems expect.
         fits = (step == 1.0) & (value - new[0] >= EXPECTED_SHARE * decrement / 2)
         poor = 0 if (fits | solved | ~active).all() else poor + 1
@@ -328,8 +330,11 @@ def dual_start(objective: Any, w: Array, tol: float) -> Array:
 def _sampled_start(objective: ProductObjective, w: Array) -> Array:
     """Parameters near the minimum over a sample of the rows; ``w``, which is 0, if there are few rows.
 
-    Far from the optimum, steps are found as well on some of the rows.
+    Far from the optimum, steps are found as well on some of the rows. But without a penalty, columns that are
+    rare in a sample may have coefficients there that are far too large: ``w`` then, too.
     """
+    if not objective.penalised:
+        return w
     for rows in SAMPLES:
         small = objective.subsample(rows)
         if small is None:

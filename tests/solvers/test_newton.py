@@ -6,6 +6,10 @@ import scipy.sparse
 from sklearn.base import clone
 
 from sklloss import SoftmaxClassifier
+from sklloss.data.dataset import Dataset
+from sklloss.losses import CrossEntropy
+from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.passes import make_passes
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky, solve_positive
 from sklloss.solvers.newton_cg import LBFGS_ITERATIONS, lbfgs_newton_cg, newton_cg
@@ -380,3 +384,16 @@ def test_newton_cg_leaves_rough_products_that_mislead_it(rng):
     assert result.converged.all()
     expected = newton_cg(objective, np.zeros((3, 5)), tol=1e-8, max_iter=100)
     np.testing.assert_allclose(result.value, expected.value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("start", [-1e-6, 0.0, 1e-6, 1e-5])
+def test_systems_that_rounding_turns_uphill_do_not_end_a_fit(start):
+    """In float32, 1 - p of the most probable class is lost before the loss has vanished."""
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(240, 6)) * np.logspace(-1, 1, 6)
+    codes = (X @ rng.normal(size=(6, 3)) + rng.gumbel(size=(240, 3))).argmax(axis=1)
+    X[np.arange(240), codes] += 100.0
+    data = Dataset(X.astype(np.float32), codes=codes, outputs=3)
+    objective = LinearObjective(make_passes(data, CrossEntropy(), fit_intercept=True), np.inf)
+    found = newton_cg(objective, np.full(objective.shape, start), tol=1e-4, max_iter=300)
+    assert found.vanished.all()
