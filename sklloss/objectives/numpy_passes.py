@@ -322,8 +322,7 @@ class NumPyPasses(Passes):
         if chosen is None:
             return self
         data, curvature = chosen
-        if numbers * self.outputs > SMALL_WORK:
-            self._count_threads(2)
+        self._count_threads_for_parts()
         part = NumPyPasses(
             data, self.loss, fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=False
         )
@@ -565,10 +564,14 @@ class NumPyPasses(Passes):
         self.n_threads = count = threads.count(self.n_threads)
         return count
 
-    def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
-        """See `Passes._passes_over`; the number of threads goes along."""
+    def _count_threads_for_parts(self) -> None:
+        """Count the CPUs before others pass over some of the rows, which would count them each time."""
         if self.n * self._row_numbers * self.outputs > SMALL_WORK:
             self._count_threads(2)
+
+    def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
+        """See `Passes._passes_over`; the number of threads goes along."""
+        self._count_threads_for_parts()
         return super()._passes_over(data, loss)
 
 

@@ -19,6 +19,11 @@ BUILDS = kernels.available()
 DTYPES = [np.float64, np.float32]
 
 
+def epoch(net, rows, order, batch_rows, parameters, steps, penalty=0.0):
+    """One epoch, and its loss."""
+    return net.epochs(rows, order, 1, batch_rows, parameters, steps, penalty)[0]
+
+
 def network(widths, activation="tanh", dtype=np.float64, kernel="squared_error", **kwargs):
     loss = None if kernel is None else kernels.get(kernel, dtype) if isinstance(kernel, str) else kernel
     return network_kernels.Network(
@@ -198,7 +203,7 @@ def test_there_is_memory_for_a_block_of_rows_where_they_are_copied(container, or
     order = np.arange(200, dtype=np.intp) if ordered else None
     tracemalloc.start()
     try:
-        net.epoch(rows, order, 200, parameters, SGDSteps(np.ones(1), first))
+        epoch(net, rows, order, 200, parameters, SGDSteps(np.ones(1), first))
         held = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -274,8 +279,8 @@ def test_an_epoch_over_an_order_equals_one_over_rows_laid_out_so(sparse, rng):
         net = network((4, 6, 2))
         x = scipy.sparse.csr_array(rows[0]) if sparse else rows[0]
         parameters = np.linspace(-1, 1, net.size)
-        loss = net.epoch(
-            compiled(x, *rows[1:]), sequence, 8, parameters,
+        loss = epoch(
+            net, compiled(x, *rows[1:]), sequence, 8, parameters,
             SGDSteps(np.full(4, 0.1), np.zeros(net.size), momentum=0.9, nesterov=True), penalty=0.3,
         )  # fmt: skip
         results.append((loss, parameters))
@@ -299,7 +304,8 @@ def test_several_epochs_in_a_call_equal_calls_one_by_one(ordered, rng):
             losses = net.epochs(rows, order, 3, 8, parameters, steps, penalty=0.3)
         else:
             losses = [
-                net.epoch(
+                epoch(
+                    net,
                     rows,
                     order,
                     8,
@@ -362,22 +368,22 @@ def test_wrong_shapes_and_dtypes_stop_at_the_door(rng):
     with pytest.raises(ValueError, match="Buffer dtype mismatch"):
         compiled(np.zeros((3, 3), dtype=int))
     with pytest.raises(ValueError, match="order has 9"):
-        net.epoch(rows, np.array([0, 9], dtype=np.intp), 2, right, one)
+        epoch(net, rows, np.array([0, 9], dtype=np.intp), 2, right, one)
     with pytest.raises(ValueError, match="order of 3 rows is not that of 2 epochs"):
         net.epochs(rows, np.zeros(3, dtype=np.intp), 2, 1, right, one)
     with pytest.raises(ValueError, match="count must be 1 or more"):
         net.epochs(rows, None, 0, 2, right, one)
     with pytest.raises(ValueError, match="one number for each batch"):
-        net.epoch(rows, None, 2, right, SGDSteps(np.ones(4), memory))
+        epoch(net, rows, None, 2, right, SGDSteps(np.ones(4), memory))
     with pytest.raises(ValueError, match="kernel for the steps of 'adam' and 'sgd', not 'rprop'"):
-        net.epoch(rows, None, 9, right, SimpleNamespace(kernel="rprop", rates=np.ones(1)))
+        epoch(net, rows, None, 9, right, SimpleNamespace(kernel="rprop", rates=np.ones(1)))
     with pytest.raises(ValueError, match="velocity must have shape"):
-        net.epoch(rows, None, 9, right, SGDSteps(np.ones(1), np.zeros(7)))
+        epoch(net, rows, None, 9, right, SGDSteps(np.ones(1), np.zeros(7)))
     with pytest.raises(ValueError, match="second must have shape"):
-        net.epoch(rows, None, 9, right, AdamSteps(np.ones(1), memory, np.zeros(7)))
+        epoch(net, rows, None, 9, right, AdamSteps(np.ones(1), memory, np.zeros(7)))
     steps = AdamSteps(np.ones(1), memory, memory.copy(), weight_decays=np.ones(2))
     with pytest.raises(ValueError, match="weight_decays must hold one number for each batch"):
-        net.epoch(rows, None, 9, right, steps)
+        epoch(net, rows, None, 9, right, steps)
     with pytest.raises(ValueError, match="without a loss"):
         network((3, 1), kernel=None).loss_and_gradient(rows, right)
     with pytest.raises(ValueError, match="positive integers"):

@@ -23,6 +23,11 @@ BUILDS = [
 ]
 
 
+def epoch(net, rows, order, batch_rows, parameters, steps, penalty=0.0):
+    """One epoch, and its loss."""
+    return net.epochs(rows, order, 1, batch_rows, parameters, steps, penalty)[0]
+
+
 def assert_product(out, a, b):
     """out is a @ b, each number within the rounding of one sum."""
     exact, scale = a.astype(float) @ b.astype(float), np.abs(a).astype(float) @ np.abs(b)
@@ -90,8 +95,8 @@ def test_a_step_beside_the_products_goes_down_the_gradient(build, rows, blocks, 
     start = rng.standard_normal(net.size) / 10
     gradient, parameters = np.empty(net.size), start.copy()
     loss, _ = net.loss_and_gradient(compiled(X, target), start, gradient)
-    mean = net.epoch(
-        compiled(X, target), None, rows, parameters,
+    mean = epoch(
+        net, compiled(X, target), None, rows, parameters,
         SGDSteps(np.full(1, 0.1), np.zeros(net.size)), penalty=0.7,
     )  # fmt: skip
     gradient[: net.coefs] += 0.7 * start[: net.coefs]
@@ -116,6 +121,6 @@ def test_rows_that_are_fetched_ahead_are_those_of_the_order(layout, dtype, rng):
         parameters = np.linspace(-0.1, 0.1, net.size).astype(dtype)
         first, second = np.zeros(net.size, dtype), np.zeros(net.size, dtype)
         steps = AdamSteps(np.full(4, 0.01), first, second, beta_1=0.9, beta_2=0.99, epsilon=1e-8)
-        loss = net.epoch(compiled(*rows), sequence, 200, parameters, steps, penalty=0.3)
+        loss = epoch(net, compiled(*rows), sequence, 200, parameters, steps, penalty=0.3)
         results.append((loss, parameters.tobytes()))
     assert results[0] == results[1]

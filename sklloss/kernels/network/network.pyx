@@ -296,37 +296,6 @@ cdef class Network:
         total *= <Py_ssize_t>self.dtype.itemsize
         return max(MIN_BLOCK_ROWS, min(1024, <Py_ssize_t>MAX_BLOCK_BYTES // total))
 
-    def epoch(
-        self,
-        Dataset data,
-        const Py_ssize_t[::1] order,
-        Py_ssize_t batch_rows,
-        parameters,
-        steps,
-        double penalty=0.0,
-    ):
-        """One optimiser step for each batch of rows; parameters and moments change in place.
-
-        Parameters
-        ----------
-        data : Dataset of sklloss.kernels.data
-        order : array of intp, or None for the rows in the order of X
-        batch_rows : int
-            Rows per batch; the last may be shorter.
-        parameters : array of shape (size,)
-        steps : AdamSteps or SGDSteps of sklloss.arrays.ops
-            One for each batch.
-        penalty : float
-            alpha: each batch's loss gains alpha / 2 times the sum of squared weights, divided by the sum of
-            the batch's sample weights.
-
-        Returns
-        -------
-        float
-            The penalised loss before each step, averaged over the batches by their numbers of rows.
-        """
-        return self.epochs(data, order, 1, batch_rows, parameters, steps, penalty)[0]
-
     def epochs(
         self,
         Dataset data,
@@ -337,22 +306,31 @@ cdef class Network:
         steps,
         double penalty=0.0,
     ):
-        """As many epochs as ``count`` says, one after the other, without Python between them.
+        """Epochs one after the other, without Python between them: an optimiser step for each batch of rows.
+
+        Parameters and moments change in place.
 
         Parameters
         ----------
-        data, batch_rows, parameters, penalty
-            As for `epoch`.
+        data : Dataset of sklloss.kernels.data
         order : array of intp, or None for the rows in the order of X
             The orders of all epochs, each of the same length, one after the other.
         count : int
+            The number of epochs.
+        batch_rows : int
+            Rows per batch; the last of an epoch may be shorter.
+        parameters : array of shape (size,)
         steps : AdamSteps or SGDSteps of sklloss.arrays.ops
             One for each batch of all epochs.
+        penalty : float
+            alpha: each batch's loss gains alpha / 2 times the sum of squared weights, divided by the sum of
+            the batch's sample weights.
 
         Returns
         -------
         list of float
-            What `epoch` returns, for each epoch.
+            For each epoch the penalised loss before each step, averaged over the batches by their numbers of
+            rows.
         """
         cdef Plan* plan = &self.plan
         cdef Step step
