@@ -42,26 +42,28 @@ class Spec:
     full: bool
     needs: str | None
     against: tuple = ()
+    beside: tuple = ()
     options: dict = field(default_factory=dict)
 
 
 PROBLEMS = {}
 
 
-ALL, SKLEARN, TORCH = ("all",), ("scikit-learn",), ("torch",)
+ALL, SKLEARN, TORCH, SAGA = ("all",), ("scikit-learn",), ("torch",), ("saga",)
 DIGITS_BEST = 11  # which C the search on digits chooses
 
 
-def problem(group, name, *, quick=True, full=True, needs=None, against=(), **options):
+def problem(group, name, *, quick=True, full=True, needs=None, against=(), beside=(), **options):
     """Register the decorated function, called with the arrays of the file it ``needs`` and ``options``.
 
-    ``against`` makes it a row of the table: the rivals that it is compared with there, or ALL.
+    ``against`` makes it a row of the table: the rivals that it is compared with there, or ALL. ``beside``
+    names solvers that the row shows beside the fastest, however slow they are.
     """
 
     def register(make):
         if name in PROBLEMS:
             raise ValueError(f"two problems are called {name!r}")
-        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, against, options)
+        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, against, beside, options)
         return make
 
     return register
@@ -358,7 +360,9 @@ def _genes():
 _L1 = {"C": 0.1, "l1_ratio": 1.0, "gaps": (1e-5,)}
 
 
-@problem("linear", "dense-l1-1e4x10", quick=False, against=ALL, rows=10_000, columns=10, support=5)
+@problem(
+    "linear", "dense-l1-1e4x10", quick=False, against=ALL, beside=SAGA, rows=10_000, columns=10, support=5
+)
 @problem("linear", "dense-l1-200x2000", quick=False, against=ALL, rows=200, columns=2000, support=20)
 def _dense_l1(rows, columns, support):
     rng = np.random.default_rng(9)
@@ -368,7 +372,16 @@ def _dense_l1(rows, columns, support):
     return LinearProblem(X, y.astype(np.intp), "binary", C=1.0, l1_ratio=1.0, gaps=(1e-5,))
 
 
-@problem("linear", "flights-f64-l1", needs="flights", quick=False, against=ALL, dtype="float64", **_L1)
+@problem(
+    "linear",
+    "flights-f64-l1",
+    needs="flights",
+    quick=False,
+    against=ALL,
+    beside=SAGA,
+    dtype="float64",
+    **_L1,
+)
 @problem("linear", "flights-f32", needs="flights", quick=False, dtype="float32", gaps=(1e-6,))
 @problem(
     "linear",

@@ -156,6 +156,9 @@ def the_table(document):
         best = min(_timed(theirs), key=lambda row: row["seconds"], default=None)
         over = max((row["over"] for row in theirs if row.get("over")), default=None)
         named, ratio = _named(best), _ratio(best)
+        beside = [row for row in _timed(theirs) if row.get("beside") and row is not best]
+        if beside:
+            ratio += "; " + ", ".join(f"{_ratio(row)} {row['way']}" for row in beside)
         if best is None and over:
             named = f"> {duration(over)}"
             ratio = f"> {over / ours['seconds']:.3g}x" if ours and "seconds" in ours else "-"

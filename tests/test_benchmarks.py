@@ -96,3 +96,13 @@ def test_further_files_of_a_folder_become_problems(benchmarks, tmp_path):
     problem = problems.load("mine", str(tmp_path))
     assert problem.objective == "softmax"
     np.testing.assert_array_equal(problem.y, [1, 0, 2, 0])
+
+
+def test_a_row_keeps_slow_solvers_that_it_shows_beside_the_fastest(benchmarks, tmp_path):
+    known = benchmarks("groups.known").Known(tmp_path, fresh=False)
+    way = ("scikit-learn", "saga")
+    entrants = [("sklloss", "auto"), ("scikit-learn", "lbfgs"), way]
+    for rival, solver, seconds in ((*entrants[1], 1.0), (*way, 9.0)):
+        known.keep("p", rival, solver, {1e-5: {"setting": {}, "seconds": seconds}}, None)
+    assert known.fastest("p", entrants, 1e-5) == entrants[:2]
+    assert known.fastest("p", entrants, 1e-5, ("saga",)) == entrants

@@ -34,8 +34,11 @@ class Known:
         start = ladder.index(first[-1]["setting"]) + 1 if first else 0
         return [(r["setting"], r["seconds"]) for r in first] + [(setting, None) for setting in ladder[start:]]
 
-    def fastest(self, problem_key, entrants, gap):
-        """The entrants without those that failed, or took NEAR times as long as the fastest rival, before."""
+    def fastest(self, problem_key, entrants, gap, beside=()):
+        """The entrants without those that failed, or took NEAR times as long as the fastest rival, before.
+
+        Those whose solver is one of ``beside`` stay in any case.
+        """
         seconds = {}  # of a rival; 0: not tried yet
         for rival, way in entrants:
             if rival != rivals.OURS:
@@ -46,7 +49,7 @@ class Known:
             ours = [key for key in entrants if key[0] == rivals.OURS]
             return ours + [key for key in entrants if key[0] != rivals.OURS][:1]
         most = NEAR * min((s for s in seconds.values() if s > 0), default=0.0)
-        chosen = [key for key, tried in seconds.items() if tried <= most]
+        chosen = [key for key, tried in seconds.items() if tried <= most or key[1] in beside]
         return [key for key in entrants if key in chosen or key[0] == rivals.OURS]
 
     def keep(self, problem_key, rival, way, reached, failed):

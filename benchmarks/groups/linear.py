@@ -72,7 +72,7 @@ def to_gaps(session, problem, group="linear"):
     entrants = session.entrants_of(problem)
     wanted = sorted(problem.gaps)[:1] if session.quick or session.against else problem.gaps
     if session.against:
-        entrants = session.known.fastest(optimum.key, entrants, wanted[0])
+        entrants = session.known.fastest(optimum.key, entrants, wanted[0], session.beside)
     default_way = {}
     for rival, way in entrants:
         default_way.setdefault(rival, way)
@@ -175,7 +175,9 @@ def _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit):
             least = min(rung["seconds"] for rung in reached.values())
             # on a device each way is something else that a user may do
             close = float("inf") if group == "gpu" else CLOSE * least
-            chosen |= {way for way, rung in reached.items() if rung["seconds"] <= close}
+            chosen |= {
+                way for way, rung in reached.items() if rung["seconds"] <= close or way in session.beside
+            }
         for way in sorted(chosen, key=lambda way: way != default):
             rung = reached[way]
             keep = {key: rung[key] for key in ("setting", "seconds", "first")}
@@ -216,6 +218,8 @@ def _to_gap(session, problem, group, gap, optimum, ladders, default_way, limit):
         }
         if row["role"] == "base" and group == "linear":
             row["bound"] = session.bound(name, way, rung["setting"])
+        if way in session.beside:
+            row["beside"] = True
         session.add(**finish(row, results[rival, way], base))
     for row in failed:
         session.add(**row)

@@ -28,6 +28,7 @@ class Session:
         self.known = Known(results, options["fresh"])
         self.workers = {}
         self.against = ()  # the rivals of a row of the table; (): all
+        self.beside = ()  # their solvers that the row shows even if others are faster
         self.held = machine.hold_to_build()  # before any worker starts
         self.limits, self.build = None, None
         self.first = self.before = machine.snapshot(())  # of the run, and of the problem

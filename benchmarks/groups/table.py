@@ -7,5 +7,5 @@ GROUPS = {"kernels": kernels, "passes": passes, "command": command, "linear": li
 
 def run(session):
     for spec in session.specs("table"):
-        session.against = spec.against
+        session.against, session.beside = spec.against, spec.beside
         GROUPS[spec.group].one(session, spec)
