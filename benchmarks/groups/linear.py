@@ -106,12 +106,13 @@ def _judge(problem, found):
 def _climb(session, problem, rival, way, optimum, limit):
     """Fits of one way, loose to tight, until the tightest gap is reached or time is up."""
     rungs, spent, gaps = [], 0.0, problem.gaps
+    setting = None
     least = 0.01 if session.quick else 0.1
     try:
         ladder = session.workers[rival].ask("ladder", problem.name, way)
         order = session.known.order(optimum.key, rival, way, ladder, gaps)
         # The first fit in a process pays for imports and pools; it is no rung, unless it is long anyway.
-        early = None
+        early, setting = None, order[0][0]
         if (order[0][1] or 0) < LONG:
             quick = session.quick and not isinstance(problem, kinds.DeviceLinearProblem)
             patience = max(limit, 0 if quick else 30.0)  # to import
@@ -133,7 +134,6 @@ def _climb(session, problem, rival, way, optimum, limit):
             if optimum.gap(rung["F"]) <= min(gaps):
                 break
     except measure.RivalError as error:
-        setting = rungs[-1]["setting"] if rungs else None
         over = error.over if isinstance(error, measure.RivalTimeoutError) else None
         rungs.append({"setting": setting, "error": str(error), "over": over})
     reached = {gap: rung for gap in gaps if (rung := _cheapest(rungs, optimum, gap)) is not None}
