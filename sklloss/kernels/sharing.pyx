@@ -36,6 +36,10 @@ cdef extern from *:
     #else
     #include <sched.h>
     #include <time.h>
+    #ifdef __linux__
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #endif
     #define LOAD(at) __atomic_load_n(at, __ATOMIC_SEQ_CST)
     #define STORE(at, value) __atomic_store_n(at, value, __ATOMIC_SEQ_CST)
     #define ADD(at, value) __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST)
@@ -82,6 +86,7 @@ cdef extern from *:
 
     typedef struct {
         int sleeps;              /* whether the worker waits for ``bell`` */
+        int thread;              /* the system's number of its thread */
         PyThread_type_lock bell; /* locked */
         char padding[112];
     } sklloss_worker;
@@ -176,13 +181,43 @@ cdef extern from *:
         }
     }
 
+    #ifdef __linux__
+    static int sklloss_thread(void)
+    {
+        return (int)syscall(SYS_gettid);
+    }
+
+    /* Wakes a worker on another CPU than the caller's. Linux often takes the caller's, where the worker then
+       waits for the caller to sleep: in a virtual machine a CPU that has been idle for a while counts as
+       taken. So that CPU is left out of those that the worker may use, for as long as the call takes. They
+       are those that the caller may use now; where there is no other, or this is refused, the system
+       decides. */
+    static void sklloss_ring(sklloss_worker* worker)
+    {
+        cpu_set_t allowed, others;
+        int here = sched_getcpu(), apart = 0;
+        if (here >= 0 && here < CPU_SETSIZE && sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+            others = allowed;
+            CPU_CLR(here, &others);
+            apart = CPU_COUNT(&others) > 0
+                && sched_setaffinity(worker->thread, sizeof(others), &others) == 0;
+        }
+        PyThread_release_lock(worker->bell);
+        if (apart)
+            sched_setaffinity(worker->thread, sizeof(allowed), &allowed);
+    }
+    #else
+    #define sklloss_thread() 0
+    #define sklloss_ring(worker) PyThread_release_lock((worker)->bell)
+    #endif
+
     /* Wakes workers that sleep. */
     static void sklloss_wake(int most)
     {
         int serving = LOAD(&sklloss_team.serving);
         for (int k = 0; k < serving && k < WORKERS && most > 0; k++)
             if (LOAD(&sklloss_team.workers[k].sleeps) && EXCHANGE(&sklloss_team.workers[k].sleeps, 0)) {
-                PyThread_release_lock(sklloss_team.workers[k].bell);
+                sklloss_ring(&sklloss_team.workers[k]);
                 most--;
             }
     }
@@ -274,6 +309,7 @@ cdef extern from *:
             return NULL;
         PyThread_acquire_lock(bell, WAIT_LOCK);
         sklloss_team.workers[me].bell = bell;
+        sklloss_team.workers[me].thread = sklloss_thread();
         return &sklloss_team.workers[me];
     }
     """

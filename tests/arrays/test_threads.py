@@ -302,6 +302,33 @@ def test_a_child_forked_from_a_worker_and_its_children_share_work():
 # How many ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_workers_may_use_the_cpus_of_the_thread_that_wakes_them():
+    run(
+        """
+    import os
+    import time
+    from sklloss.arrays import threads
+    def masks():
+        return {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")}
+    before = masks()
+    def work(first, last):
+        return last - first
+    def share():
+        for _ in range(30):
+            assert sum(threads.share(work, 8, 4)) == 8
+            time.sleep(0.003)  # workers fall asleep
+    share()
+    assert masks() == before, (masks(), before)
+    one = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {one})
+    share()
+    assert masks() <= {*before, frozenset({one})}
+    """,
+        OPENBLAS_NUM_THREADS="1",
+    )
+
+
 def test_the_number_of_threads_follows_the_argument_then_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads.count() == 3
