@@ -266,7 +266,7 @@ class DevicePasses(Passes):
         total: Array = None
         for first, last in self._wide_chunks(2 * self.width):
             part = self._wide_rows(first, last, False)
-            total = add(total, weight[first:last] @ (part * part))
+            total = add(total, (weight[None, first:last] @ (part * part))[0, :])
         return self._numpy(total)
 
     def _column_maxima(self) -> Floats:

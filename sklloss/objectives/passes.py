@@ -431,13 +431,20 @@ class Passes(ABC):
     def gram(self) -> Floats:
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones; cached.
 
-        If weights differ by output, their mean over outputs is used. With many rows it is estimated from a
-        sample.
+        If weights differ by output, their mean over outputs is used. With many rows the correlations are
+        estimated from a sample. The diagonal is exact: a sample may miss the few rows in which a column has
+        its large values.
         """
         if self._gram is None:
             step = self.n // (GRAM_ROWS * self.width)
             sample = self.every_nth(step) if step > 1 else None
             self._gram = self._full_gram() if sample is None else step * sample.gram()
+            if sample is not None:
+                found, true = self._gram.diagonal(), self.squared_columns
+                true = np.where(np.isfinite(true), true, found)
+                root = np.sqrt(np.divide(true, found, out=np.ones_like(found), where=found > 0))
+                self._gram *= root * root[:, None]
+                np.einsum("ii->i", self._gram)[:] = true
         return self._gram
 
     def _full_gram(self) -> Floats:

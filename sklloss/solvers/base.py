@@ -27,6 +27,9 @@ VANISHED_PENALISED = 1e-15
 
 SUFFICIENT_DECREASE = 1e-4  # of the decrease that the slope predicts (Armijo's condition)
 MAX_HALVINGS = 40  # of a Newton step
+# A step that lowers the objective by more than this multiple of what its model predicts has left the
+# region where the model holds. If the exponential tail of a loss is all the curvature, it is 1.26 times.
+UNDERESTIMATE = 1.1
 
 
 class Objective(Protocol):
@@ -464,6 +467,15 @@ def start_again(objective: Objective, w: Array, value: Array) -> bool:
     worse = ~(value <= objective.null_value(exact=True))  # a NaN too
     w[worse] = 0.0
     return bool(worse.any())
+
+
+def underestimates(predicted: Array, value: Array, new_value: Array, noise: float) -> Mask:
+    """Whether a step has lowered the objective by more than its model predicted, and more than by rounding.
+
+    The model says nothing about the distance to the minimum then: the rows that have the curvature along the
+    step lose it within the step, and far beyond it the objective may be much lower.
+    """
+    return value - new_value > UNDERESTIMATE * predicted + 10 * noise * np.abs(value)
 
 
 def finite_or_zero(direction: Array) -> Array:

@@ -17,6 +17,7 @@ from sklloss.solvers.base import (
     exhausted,
     finite_or_zero,
     require,
+    underestimates,
 )
 
 SLOPE_SHARE = 0.9  # the most that a step may leave of the slope (weak Wolfe condition)
@@ -76,11 +77,13 @@ def lbfgs(
     progress = Progress(objective, value, reference)
     earlier: list[Array] = []  # values before the last steps
     small_gaps = np.zeros(len(w), dtype=int)  # in a row
+    beyond = np.zeros(len(w), dtype=bool)
     for iteration in range(1, max_iter + 1):
         active = progress.active(value)
         slope = model.set_direction(active)
         gap = allowed_gap(value, tol)
-        small_gaps = np.where((slope < 0) & (-slope / 2 <= GAP_SAFETY * gap), small_gaps + 1, 0)
+        small = (slope < 0) & (-slope / 2 <= GAP_SAFETY * gap) & ~beyond
+        small_gaps = np.where(small, small_gaps + 1, 0)
         # Where the estimate is too small, the value still falls.
         settled = -slope / 2 <= 1e-4 * gap
         if len(earlier) == memory:
@@ -93,6 +96,7 @@ def lbfgs(
         unmoved = active & (step == 0.0)
         progress.end(unmoved & exhausted(slope, value, objective.noise), unmoved)
         model.accept(step)
+        beyond = underestimates(-slope / 2, value, new_value, objective.noise)
         earlier = [*earlier, value][-memory:]
         value = new_value
         progress.record(iteration, active, value)

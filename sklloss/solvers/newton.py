@@ -9,6 +9,7 @@ from sklloss.arrays.vectors import Array, Mask, dot
 from sklloss.solvers.base import (
     MAX_HALVINGS,
     SUFFICIENT_DECREASE,
+    UNDERESTIMATE,
     Callback,
     HessianObjective,
     L1Objective,
@@ -21,6 +22,7 @@ from sklloss.solvers.base import (
     require,
     start_again,
     tell_start,
+    underestimates,
     vanished_share,
 )
 
@@ -118,6 +120,8 @@ def newton_cholesky(
             objective, w, value, direction, decrement, active, final or near, 0 if reused else MAX_HALVINGS
         )
         unmoved = active & (step == 0.0)
+        beyond = active & underestimates(decrement / 2, value, new[0], objective.noise)
+        solved &= ~beyond
         rounded = exhausted(decrement, value, objective.noise)
         if reused and (unmoved & ~solved & ~rounded).any():
             # No step along the direction of an earlier Hessian lowers the objective: a new one is needed.
@@ -125,7 +129,7 @@ def newton_cholesky(
             continue
         progress.end((active & solved) | (unmoved & ~invalid & rounded), unmoved)
         w = w + step[:, None] * direction
-        value, gradient, hessian = new
+        value, gradient, hessian = new if not (beyond.any() and new[2] is None) else objective.hessian(w)
         before = np.where(step == 1.0, decrement, 0.0)
         reused = hessian is None
         if hessian is not None:
@@ -169,8 +173,9 @@ def compiled_steps(
         points[0] = w[0]
         start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
         found = objective.newton_steps(
-            points, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise
-        )
+            points, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise,
+            UNDERESTIMATE,
+        )  # fmt: skip
         if found is None:
             break
         steps, solved = found

@@ -21,6 +21,7 @@ from sklloss.solvers.base import (
     exhausted,
     require,
     tell_start,
+    underestimates,
 )
 from sklloss.solvers.lbfgs import lbfgs
 
@@ -164,10 +165,9 @@ def newton_cg(
         if uphill.any():
             direction = vectors.where(uphill, z, direction)
             decrement, reached = np.where(uphill, first, decrement), reached & ~uphill
-        # The decrement is too small if the system was not solved.
-        solved = active & reached & ~invalid & (decrement / 2 <= gap)
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         unmoved = active & (step == 0.0)
+        sound = active & reached & ~invalid & ~underestimates(decrement / 2, value, new[0], objective.noise)
         # Along nearly flat directions, rounding can cause a large decrement. The preconditioner's ridge keeps
         # such directions out of its estimate ``first``, which is safe with a factor of 10.
         least = np.minimum(decrement, 10 * first)
@@ -175,20 +175,21 @@ def newton_cg(
         rises = active & reached & (new[0] >= value)
         halted = (unmoved | (rises & (exhausted(least, value) | risen))) & ~invalid
         risen = rises
+        # The decrement is too small if the system was not solved.
+        solved = sound & (decrement / 2 <= gap)
         progress.end(solved | (halted & exhausted(least, value, objective.noise)), unmoved)
-        known = active & reached & ~invalid & (step == 1.0) & objective.close_preconditioner
+        known = sound & (step == 1.0) & objective.close_preconditioner
         # Rough products are no longer used where the decrease is far from what the systems expect.
         fits = (step == 1.0) & (value - new[0] >= EXPECTED_SHARE * decrement / 2)
         poor = 0 if (fits | solved | ~active).all() else poor + 1
         if poor == MOST_POOR:
             multiply = objective.product
-        near = (decrement / 2 <= NEAR * np.abs(value)).all()
+        near = bool((decrement / 2 <= NEAR * np.abs(value)).all())
         value, gradient = new
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
-        missed = bool((active & (first > MISSED * decrement)).any())
-        if solve.renew(products, near=bool(near), missed=missed):
+        if solve.renew(products, near=near, missed=bool((active & (first > MISSED * decrement)).any())):
             excess = latest
     return progress.result(vectors.get(at), value)
 

@@ -15,6 +15,7 @@ from sklloss.solvers.base import (
     evaluate_start,
     exhausted,
     require,
+    underestimates,
 )
 from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
 from sklloss.solvers.newton import compiled_steps, progress_from
@@ -121,6 +122,7 @@ def proximal_newton(
         slow = slow or iteration >= MAX_COLUMN_STEPS
         slow = slow or (columns is not None and not reached[active].all())
         solved = active & complete & reached & (predicted_decrease * (1.0 + damping) ** 2 <= gap)
+        solved &= ~underestimates(predicted_decrease, value, new[0], objective.noise)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * predicted_decrease, value, objective.noise)
         progress.end(solved | (unmoved & rounded), unmoved)

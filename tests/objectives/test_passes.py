@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from sklloss import losses
 from sklloss.data.dataset import Dataset
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.numpy_passes import NumPyPasses
-from sklloss.objectives.passes import Passes
+from sklloss.objectives.passes import Passes, make_passes
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import newton_cg
@@ -129,3 +130,17 @@ def test_blocks_of_rows_serve_stochastic_solvers(solve):
             solve(o, np.zeros(o.shape), tol=0.0, max_iter=5, random_state=np.random.RandomState(0))
         )
     np.testing.assert_allclose(results[1].w, results[0].w, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array], ids=["dense", "sparse"])
+def test_a_gram_matrix_of_sampled_rows_has_the_diagonal_of_all_rows(container, rng):
+    X = rng.standard_normal((5000, 3)) * (rng.random((5000, 3)) < 0.3)
+    X[:, 1] = 0.0
+    X[17, 1], X[29, 2] = 40.0, 1e5
+    weight = rng.random(5000)
+    data = Dataset(container(X), np.zeros((5000, 1)), weight=weight)
+    gram = make_passes(data, losses.LogLoss(), fit_intercept=True).gram()
+    squares = np.append(weight @ (X * X), weight.sum())
+    np.testing.assert_allclose(gram.diagonal(), squares, rtol=1e-12)
+    lower = np.tril(gram)
+    assert np.linalg.eigvalsh(lower + np.tril(gram, -1).T).min() >= -1e-12 * squares.max()

@@ -37,6 +37,9 @@ cdef double SAMPLE_GAP = 1e-4
 cdef double NEAR = 1e-3
 cdef double STALE_SHARE = 0.25
 
+# The relative rounding error of the difference of two values, which are sums in double.
+cdef double VALUE_ROUNDING = 1e-14
+
 
 cdef struct Newton:
     # A problem over few rows, the rule of its steps (see `newton_steps`), and memory.
@@ -47,7 +50,7 @@ cdef struct Newton:
     const double* l1
     bint has_l1
     bint lazy            # whether a Hessian costs so much that steps near the end may use an earlier one
-    double gap, vanished, start, enough, noise
+    double gap, vanished, start, enough, noise, underestimate
     double* memory       # of all that follow; the caller frees it
     double* hessian      # (size, size)
     double* pair_sums    # of coupled outputs
@@ -311,7 +314,7 @@ cdef Py_ssize_t take_steps(
     """
     cdef Py_ssize_t taken = 0, size = newton.size, i
     cdef double value, new_value = 0.0, slope, predicted_decrease, least
-    cdef bint fresh = True
+    cdef bint fresh = True, beyond
     solved[0] = False
     if not evaluate(data, newton, every, w, &value, newton.gradient, True):
         return 0
@@ -349,11 +352,17 @@ cdef Py_ssize_t take_steps(
             solved[0] = False
             break
         taken += 1
+        beyond = value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * fabs(value)
         value = values[taken] = new_value
         if not in_place:
             w += size
         memcpy(w, newton.point, size * sizeof(double))
         memcpy(newton.gradient, newton.new_gradient, size * sizeof(double))
+        if beyond and not fresh:
+            solved[0] = False
+            if not evaluate(data, newton, every, w, &value, newton.gradient, True):
+                break
+            fresh = True
     return taken
 
 
@@ -375,9 +384,10 @@ def newton_steps(
     each step goes to the minimum of the quadratic model plus the norm (proximal Newton). If the rows are many
     enough for it, a start at 0 is first replaced by the minimum over every 8th block of them.
 
-    ``rule`` is (gap, vanished, start, enough, noise). A problem counts as solved where the decrease that a
-    step predicts, half the Newton decrement, is no more than ``gap`` times its value, and a step is taken
-    that lowers the value by ``enough`` of what its slope predicts, less the relative ``noise``. Anything less
+    ``rule`` is (gap, vanished, start, enough, noise, underestimate). A problem counts as solved where the
+    decrease that a step predicts, half the Newton decrement, is no more than ``gap`` times its value, and a
+    step is taken that lowers the value by ``enough`` of what its slope predicts, less the relative ``noise``,
+    and by no more than ``underestimate`` times what its model predicts. Anything less
     simple ends the steps: a value that is more than ``start`` before the first, a Hessian without a factor, a
     slope along which there is no curvature, a step that is too long, a value of ``vanished`` times the first
     or less (or times ``start``, if that is lower), a number that is not finite.
@@ -398,7 +408,7 @@ def newton_steps(
     cdef double gap, null
     cdef double* w = &points[0, 0]
     cdef double[MAX_SAMPLE_STEPS + 1] sample_values
-    gap, newton.vanished, newton.start, newton.enough, newton.noise = rule
+    gap, newton.vanished, newton.start, newton.enough, newton.noise, newton.underestimate = rule
     newton.block, newton.scale, newton.ridge, newton.l1 = block, scale, &ridge[0], &l1[0]
     null = newton.start
     newton.has_l1 = False
