@@ -6,9 +6,9 @@ The conjugate gradients of several systems side by side: what they do between tw
 import numpy as np
 
 from cython cimport floating as real
-from libc.math cimport fabs, sqrt
+from libc.math cimport fabs, isfinite, sqrt
 from libc.string cimport memset
-from scipy.linalg.cython_blas cimport daxpy, ddot, dscal, dtrsv, strsv
+from scipy.linalg.cython_blas cimport daxpy, ddot, dscal, dsyrk, dtrsv, ssyrk, strsv
 from scipy.linalg.cython_lapack cimport dpotrf, spotrf
 
 from sklloss.kernels.common cimport coordinate_minimum
@@ -173,15 +173,60 @@ def settle(
     return some
 
 
-def factorise(real[:, ::1] matrix):
-    """Replace the lower triangle of a symmetric matrix by its Cholesky factor; False if it has none."""
-    cdef int n = <int>matrix.shape[0], failed = 0
+cdef char stored_triangle(real[:, :] matrix) noexcept nogil:
+    """What LAPACK calls the lower triangle of a matrix that is contiguous by rows (U) or by columns (L)."""
+    return b"U" if matrix.strides[1] == sizeof(real) else b"L"
+
+
+cdef int stored_width(real[:, :] matrix) noexcept nogil:
+    """The distance of its rows or columns, in numbers."""
+    return <int>(max(matrix.strides[0], matrix.strides[1]) // sizeof(real))
+
+
+def add_gram(const real[:, ::1] rows, real[:, :] matrix, real factor, bint first):
+    """Add ``factor * rows' rows`` to the lower triangle of a matrix, or set it to that if ``first``."""
+    cdef int n = <int>matrix.shape[0], k = <int>rows.shape[0], width = stored_width(matrix)
+    cdef char triangle = stored_triangle(matrix)
+    cdef real old = 0 if first else 1
     with nogil:
-        # row-major lower is column-major upper
         if real is float:
-            spotrf(b"U", &n, &matrix[0, 0], &n, &failed)
+            ssyrk(
+                &triangle, b"N", &n, &k, &factor, <float*>&rows[0, 0], &n, &old, &matrix[0, 0], &width
+            )
         else:
-            dpotrf(b"U", &n, &matrix[0, 0], &n, &failed)
+            dsyrk(
+                &triangle, b"N", &n, &k, &factor, <double*>&rows[0, 0], &n, &old, &matrix[0, 0], &width
+            )
+
+
+def factorise(real[:, :] matrix, double[::1] units, double ridge):
+    """Scale a symmetric matrix to a unit diagonal plus a ridge, and replace it by its Cholesky factor.
+
+    Only the lower triangle is read and written. ``units`` is filled with the scales, the roots of the
+    diagonal, or 1 where that is not positive. Returns whether there is a factor.
+    """
+    cdef int n = <int>matrix.shape[0], failed = 0, width = stored_width(matrix)
+    cdef char triangle = stored_triangle(matrix)
+    cdef bint by_rows = triangle == b"U"
+    cdef Py_ssize_t i, j
+    cdef real unit
+    cdef real* part
+    with nogil:
+        for i in range(n):
+            if not isfinite(matrix[i, i]):
+                with gil:
+                    return False
+            units[i] = sqrt(<double>matrix[i, i]) if matrix[i, i] > 0 else 1.0
+        for i in range(n):
+            unit = <real>units[i]
+            part = &matrix[0, 0] + i * width
+            for j in range(0 if by_rows else i, i + 1 if by_rows else n):
+                part[j] = part[j] / <real>units[j] / unit
+            part[i] = <real>(1.0 + ridge)
+        if real is float:
+            spotrf(&triangle, &n, &matrix[0, 0], &width, &failed)
+        else:
+            dpotrf(&triangle, &n, &matrix[0, 0], &width, &failed)
     return failed == 0
 
 
@@ -191,11 +236,15 @@ def solve_blocks(
 ):
     """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order.
 
-    With ``ridge``, what all rows have in common, their mean, is treated apart: the matrix for that is
-    diagonal, and ``ridge`` is its pseudo-inverse.
+    ``factors`` has a square for each matrix, or a rectangle for two, see `BlockSolver`. With ``ridge``, what
+    all rows have in common, their mean, is treated apart: the matrix for that is diagonal, and ``ridge`` is
+    its pseudo-inverse.
     """
     cdef Py_ssize_t k, j, rows = units.shape[0]
-    cdef int n = <int>units.shape[1], one = 1
+    cdef int n = <int>units.shape[1], one = 1, width = <int>factors.shape[2]
+    cdef bint paired = width > n
+    cdef char triangle = b"U", first = b"T", second = b"N"
+    cdef const real* factor
     cdef real[::1] part = np.empty(units.shape[1], np.float32 if real is float else np.float64)
     cdef double[::1] shift = np.zeros(units.shape[1]), mean = np.zeros(units.shape[1])
     cdef bint apart = ridge is not None
@@ -211,12 +260,19 @@ def solve_blocks(
         for k in range(rows):
             for j in range(n):
                 part[j] = <real>((x[k, j] - shift[j]) / units[k, j])
-            if real is float:
-                strsv(b"U", b"T", b"N", &n, <float*>&factors[k, 0, 0], &n, &part[0], &one)
-                strsv(b"U", b"N", b"N", &n, <float*>&factors[k, 0, 0], &n, &part[0], &one)
+            if paired:
+                factor = &factors[k // 2, 0, k % 2]
+                triangle, first, second = b"U", b"T", b"N"
+                if k % 2:
+                    triangle, first, second = b"L", b"N", b"T"
             else:
-                dtrsv(b"U", b"T", b"N", &n, <double*>&factors[k, 0, 0], &n, &part[0], &one)
-                dtrsv(b"U", b"N", b"N", &n, <double*>&factors[k, 0, 0], &n, &part[0], &one)
+                factor = &factors[k, 0, 0]
+            if real is float:
+                strsv(&triangle, &first, b"N", &n, <float*>factor, &width, &part[0], &one)
+                strsv(&triangle, &second, b"N", &n, <float*>factor, &width, &part[0], &one)
+            else:
+                dtrsv(&triangle, &first, b"N", &n, <double*>factor, &width, &part[0], &one)
+                dtrsv(&triangle, &second, b"N", &n, <double*>factor, &width, &part[0], &one)
             for j in range(n):
                 d[k, j] = part[j] / units[k, j]
                 mean[j] += d[k, j]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklloss.arrays import memory
 from sklloss.arrays.vectors import NUMPY, ArrayVectors, NumPyVectors
 from sklloss.objectives.column_model import ColumnModel
 from sklloss.objectives.linear_stochastic import DualAscent, MiniBatches, StreamBatches
@@ -18,6 +19,7 @@ from sklloss.objectives.preconditioners import (
     WIDEST_BLOCKS,
     BlockSolver,
     DiagonalSolver,
+    PairedBlockSolver,
     Preconditioner,
     ShiftSolver,
     SubsetSolver,
@@ -427,9 +429,11 @@ class LinearObjective:
         would be too large, or if ``diagonal`` is set.
         """
         if self.passes.width <= WIDEST_GRAM and not diagonal:
-            matrix = self.passes.curvature_bound * self.scale * self.passes.gram()
-            np.einsum("ii->i", matrix)[:] += self.ridge[0, : self.passes.width]
-            return BlockSolver(matrix[None], self.small_ridge)
+            gram = self.passes.gram()
+            matrix = memory.empty((1, *gram.shape))
+            np.multiply(self.passes.curvature_bound * self.scale, gram, out=matrix[0])
+            np.einsum("ii->i", matrix[0])[:] += self.ridge[0, : self.passes.width]
+            return BlockSolver(matrix, self.small_ridge)
         return DiagonalSolver(self.diagonal()[0, : self.passes.width])
 
     def local_preconditioner(self, *, every_row: bool = False) -> Preconditioner | None:
@@ -459,22 +463,22 @@ class LinearObjective:
             diagonal = np.einsum("bii->bi", blocks).copy()
             solve = self._block_solver(blocks)
         else:
-            affordable = passes.outputs * passes.width <= BLOCKS_SHARE * self.passes.n
-            set_block = passes.output_hessians(self.coef(point)) if affordable else None
-            if set_block is None:
+            if not self._affords_factors:
                 return None
+            set_block = passes.output_hessians(self.coef(point))
             ridges = self.ridge.reshape(passes.outputs, passes.width)
             diagonal = np.empty(ridges.shape)
 
             def fill(k: int, block: NDArray[Any]) -> None:
-                set_block(k, block)
-                block *= step
-                diagonal[k] = block.diagonal()
-                block *= self.scale
+                set_block(k, block, self.scale * step)
+                diagonal[k] = block.diagonal() / self.scale
                 np.einsum("ii->i", block)[:] += ridges[k].astype(block.dtype)
 
-            factors = np.empty((*ridges.shape, passes.width), passes.dtype)
-            solve = BlockSolver(factors, self.small_ridge, fill=fill, n_threads=passes.n_threads)
+            # The matrix of the first steps is not needed any more.
+            self.passes.release_gram()
+            solve = PairedBlockSolver(
+                ridges.shape, passes.dtype, self.small_ridge, fill=fill, n_threads=passes.n_threads
+            )
         if not (self.passes.loss.shift_invariant and self.penalised):
             return solve
         ridge = self.ridge[0, : self.passes.width]
@@ -512,12 +516,20 @@ class LinearObjective:
 
     @property
     def block_cost(self) -> float:
-        """The cost of `local_preconditioner`, in products with the Hessian."""
+        """The cost of `local_preconditioner`, in products with the Hessian; infinite if there is none."""
         if self.passes.width > WIDEST_GRAM:
             return DIAGONAL_COST
+        if self.passes.width > WIDEST_BLOCKS and not self._affords_factors:
+            return np.inf
         # A number of a block costs less than one of a product, and the factors cost about two products.
         rows = self._curvature_sample[0].n
         return 2.0 + self.passes.width * rows / self.passes.n / PRODUCT_WORK
+
+    @property
+    def _affords_factors(self) -> bool:
+        """Whether a wide Hessian may have a matrix in X's dtype for each output."""
+        passes = self.passes
+        return passes.has_output_hessians and passes.outputs * passes.width <= BLOCKS_SHARE * passes.n
 
     @functools.cached_property
     def _curvature_sample(self) -> tuple[Passes, int]:

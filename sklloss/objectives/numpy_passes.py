@@ -19,10 +19,11 @@ import sklloss.kernels.linear.hessian_block as hessian_block_kernels
 import sklloss.kernels.linear.sgd as sgd_kernels
 import sklloss.kernels.linear.small_newton as small_newton
 from sklloss import kernels
-from sklloss.arrays import threads
+from sklloss.arrays import memory, threads
 from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
 from sklloss.kernels.linear.gradient import Chunks, PassBuffers
+from sklloss.kernels.solve import add_gram
 from sklloss.losses import Loss
 from sklloss.objectives.column_model import RowCurvature
 from sklloss.objectives.curved_rows import LEAST_WORK, MOST_NUMBERS, CurvedRows
@@ -63,7 +64,7 @@ SMALL_X = 1 << 18
 HESSIANS_BYTES = 1 << 22
 HESSIANS_SHARE = 0.04
 # Rows that are multiplied at a time for one output's block of a Hessian.
-OUTPUT_ROWS = 512
+OUTPUT_ROWS = 256
 # The cost of one number of a sparse X in a Hessian, relative to one of a dense X.
 ENTRY_WORK = 24
 # Dual ascent: most rows per block. The rows of a block step without knowledge of each other's steps, so
@@ -175,10 +176,10 @@ class NumPyPasses(Passes):
         # Chunks at a time: one for each thread, or as many as take little memory compared with X.
         wave = chunks
         if curved and chunks > 1:
-            memory = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
-            wave = max(self._count_threads(chunks), int(memory / (8 * numbers)))
+            most = max(HESSIANS_BYTES, HESSIANS_SHARE * self.n * self._row_numbers * self.dtype.itemsize)
+            wave = max(self._count_threads(chunks), int(most / (8 * numbers)))
             wave = min(wave, chunks)
-        curvature = np.empty((wave, *shape)) if curved else None
+        curvature = memory.empty((wave, *shape)) if curved else None
         coef = np.ascontiguousarray(coef)
         softmax = self.softmax and not by_slope
         kernel = PythonLoss(self._evaluate_with_slopes, False) if by_slope else self._kernel64
@@ -193,10 +194,13 @@ class NumPyPasses(Passes):
             if bad >= 0:
                 raise self._bad_code(bad)
             for matrix in () if curvature is None else curvature[: wave_chunks.count]:
-                if total is None:
-                    total = matrix if chunks <= wave else matrix.copy()
-                else:
+                if total is not None:
                     total += matrix
+                elif chunks <= wave:
+                    total = matrix
+                else:
+                    total = memory.empty(shape)
+                    total[:] = matrix
         gradient = gradient[0] if chunks == 1 else gradient.sum(axis=0)
         if not curved:
             return self._total(sums), gradient, None
@@ -280,10 +284,13 @@ class NumPyPasses(Passes):
         weight = np.full(self.n, scale) if self.weight is None else scale * self.weight.astype(np.float64)
         return self._by_columns, RowCurvature(p * weight, p)
 
-    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any]], None] | None:
-        """See `Passes.output_hessians`; for a dense X, by BLAS, which is at its best with wide rows."""
-        if self.sparse:
-            return None
+    @property
+    def has_output_hessians(self) -> bool:
+        """See `Passes.has_output_hessians`."""
+        return not self.sparse
+
+    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any], float], None]:
+        """See `Passes.output_hessians`; by BLAS, which is at its best with wide rows."""
         kept, self._curvature = self._curvature, None
         self.value_and_gradient(coef, keep_curvature=True)
         curvature, self._curvature = self._curvature, kept
@@ -294,9 +301,7 @@ class NumPyPasses(Passes):
         np.sqrt(np.maximum(curvature, 0, out=curvature), out=curvature)
         center = self.center.astype(self.dtype)
 
-        def set_block(k: int, block: NDArray[Any]) -> None:
-            block[:] = 0
-            product = np.empty_like(block)
+        def set_block(k: int, block: NDArray[Any], factor: float) -> None:
             scaled = np.empty((min(OUTPUT_ROWS, self.n), self.width), self.dtype)
             for first in range(0, self.n, OUTPUT_ROWS):
                 root = curvature[first : first + OUTPUT_ROWS, k : k + 1]
@@ -304,8 +309,7 @@ class NumPyPasses(Passes):
                 np.subtract(self.X[first : first + OUTPUT_ROWS], center, out=part[:, : self.features])
                 part[:, self.features :] = 1
                 part *= root
-                np.matmul(part.T, part, out=product)
-                block += product
+                add_gram(part, block, factor, first == 0)
 
         return set_block
 

@@ -282,13 +282,19 @@ class Passes(ABC):
     def slopes_sum_to_zero(self, slopes: Array) -> bool:
         """Whether the slopes of each row sum to 0: no common shift of all outputs changes the loss."""
 
-    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any]], None] | None:
-        """A function that sets an array in X's dtype to one diagonal block of the Hessian at ``coef``.
+    @property
+    def has_output_hessians(self) -> bool:
+        """Whether `output_hessians` is implemented for X."""
+        return False
 
-        It takes the number of an output and the array (width, width), and threads may call it at once. It is
-        for large blocks. None if this is not implemented for X.
+    def output_hessians(self, coef: Floats) -> Callable[[int, NDArray[Any], float], None]:
+        """A function that sets an array in X's dtype to a multiple of a diagonal block of the Hessian.
+
+        It takes the number of an output, the array (width, width), of which only the lower triangle is read
+        and written and which is contiguous along either axis, and the factor. Threads may call it at once. It
+        is for large blocks.
         """
-        return None
+        raise NotImplementedError
 
     def newton_steps(
         self, scale: float, ridge: Floats, l1: Floats, points: Floats, values: Floats, *rule: Any
@@ -438,14 +444,20 @@ class Passes(ABC):
         if self._gram is None:
             step = self.n // (GRAM_ROWS * self.width)
             sample = self.every_nth(step) if step > 1 else None
-            self._gram = self._full_gram() if sample is None else step * sample.gram()
+            self._gram = self._full_gram() if sample is None else sample.gram()
             if sample is not None:
+                self._gram *= step
                 found, true = self._gram.diagonal(), self.squared_columns
                 true = np.where(np.isfinite(true), true, found)
                 root = np.sqrt(np.divide(true, found, out=np.ones_like(found), where=found > 0))
-                self._gram *= root * root[:, None]
+                self._gram *= root
+                self._gram *= root[:, None]
                 np.einsum("ii->i", self._gram)[:] = true
         return self._gram
+
+    def release_gram(self) -> None:
+        """Free what `gram` has cached."""
+        self._gram = None
 
     def _full_gram(self) -> Floats:
         """See `gram`; over all rows."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from sklloss.arrays import threads
+from sklloss.arrays import memory, threads
 from sklloss.arrays.vectors import ArrayVectors
 from sklloss.kernels.solve import factorise, solve_blocks
 
@@ -49,31 +49,14 @@ class BlockSolver:
         Lower triangles, which are overwritten by the factors.
     ridge : float
         Added to the unit diagonals.
-    fill : callable, optional
-        Called with the number of a block and the block itself, which it sets. Threads call it at once, and
-        each block is factorised before the thread goes on to the next.
-    n_threads : int or None
-        See `threads.count`.
     """
 
-    def __init__(
-        self,
-        blocks: NDArray[Any],
-        ridge: float,
-        *,
-        fill: Callable[[int, NDArray[Any]], None] | None = None,
-        n_threads: int | None = 1,
-    ) -> None:
+    def __init__(self, blocks: NDArray[Any], ridge: float) -> None:
         self._factors: NDArray[Any] = np.ascontiguousarray(blocks)
         self._units: Floats = np.empty(blocks.shape[:2])
-
-        def work(first: int, last: int) -> None:
-            for k in range(first, last):
-                if fill is not None:
-                    fill(k, self._factors[k])
-                self._units[k] = _factorise(self._factors[k], ridge)
-
-        threads.share(work, len(blocks), n_threads)
+        for block, units in zip(self._factors, self._units, strict=True):
+            if not factorise(block, units, ridge):
+                raise ValueError(TOO_LARGE)
 
     def to_device(self, vectors: ArrayVectors) -> DeviceInverse:
         """The same solver for arrays on a device, with explicit inverses that are computed on the host.
@@ -94,7 +77,7 @@ class BlockSolver:
     def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
         rows = x.reshape(-1, self._units.shape[1])
-        if len(self._units) == 1 and self._factors.dtype == np.float64:
+        if len(self._units) == 1:
             root = self._units[0]
             solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
             return (solution.T / root).reshape(x.shape)
@@ -105,19 +88,65 @@ class BlockSolver:
         return solve_blocks(self._factors, self._units, rows, ridge)
 
 
-def _factorise(block: NDArray[Any], ridge: float) -> Floats:
-    """Scale a matrix to a unit diagonal plus a ridge, replace it by its factor, and return the scales."""
-    diagonal = block.diagonal().astype(np.float64)
-    if not np.isfinite(diagonal).all():
-        raise ValueError(TOO_LARGE)
-    root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scales = root.astype(block.dtype)
-    block /= scales
-    block /= scales[:, None]
-    np.einsum("ii->i", block)[:] = 1.0 + ridge
-    if not factorise(block):
-        raise ValueError(TOO_LARGE)
-    return root
+class PairedBlockSolver(BlockSolver):
+    """`BlockSolver` for large matrices in main memory, which takes half of the memory.
+
+    Two triangles share a rectangle of shape (width, width + 1): the lower one of a matrix, and to the right
+    of its diagonal that of the next one, transposed.
+
+    Parameters
+    ----------
+    shape : (matrices, width)
+    dtype : NumPy dtype
+        Of the factors.
+    ridge : float
+        See `BlockSolver`.
+    fill : callable
+        Called with the number of a matrix and an array (width, width), whose lower triangle it sets without a
+        look at the other. Threads call it at once, and each matrix is factorised before the thread goes on
+        to the next.
+    n_threads : int or None
+        See `threads.count`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: Any,
+        ridge: float,
+        *,
+        fill: Callable[[int, NDArray[Any]], None],
+        n_threads: int | None = 1,
+    ) -> None:
+        matrices, width = shape
+        self._factors = memory.empty(((matrices + 1) // 2, width, width + 1), dtype)
+        self._units = np.empty(shape)
+
+        def work(first: int, last: int) -> None:
+            for k in range(first, last):
+                block = self._triangle(k)
+                fill(k, block)
+                if not factorise(block, self._units[k], ridge):
+                    raise ValueError(TOO_LARGE)
+
+        threads.share(work, matrices, n_threads)
+
+    def _triangle(self, k: int) -> NDArray[Any]:
+        """An array (width, width) whose lower triangle is the one of matrix k."""
+        pair = self._factors[k // 2]
+        return pair[:, 1:].T if k % 2 else pair[:, :-1]
+
+    def to_device(self, vectors: ArrayVectors) -> DeviceInverse:
+        """See `BlockSolver.to_device`."""
+        raise NotImplementedError("these matrices are of arrays in main memory")
+
+    def coordinates(self) -> Coordinates:
+        """See `Preconditioner.coordinates`; this makes a copy."""
+        return np.stack([self._triangle(k) for k in range(len(self._units))]), self._units
+
+    def __call__(self, x: Floats) -> Floats:
+        """The solution for the right-hand side x."""
+        return solve_blocks(self._factors, self._units, x.reshape(self._units.shape)).reshape(x.shape)
 
 
 class SubsetSolver:

@@ -139,8 +139,8 @@ def newton_cg(
     tell_start(callback, value)
     if cache is not None and cache.preconditioner is None:
         cache.preconditioner = objective.local_preconditioner()
-    initial = (cache and cache.preconditioner) or objective.preconditioner()
-    solve = _Preconditioning(objective, vectors, initial, cache)
+    solve = (cache and cache.preconditioner) or objective.preconditioner()
+    solve = _Preconditioning(objective, vectors, solve, cache)  # no other name keeps its factors in memory
     # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     risen = np.zeros(len(w), dtype=bool)
@@ -238,16 +238,13 @@ class _Preconditioning:
         self._systems += 1
         cost = self._objective.block_cost
         enough = products <= max(least, share * cost) and self._systems < MOST_SYSTEMS and cost > CHEAP
-        if enough and not missed:
+        if (enough and not missed) or cost == np.inf:
             return False
         self._systems = 0
-        if self._last.preconditioner is not None:
-            # Its factors may be large, so they are not kept while those of the next one are made.
-            self._solve = self._last.preconditioner = None
+        # Its factors may be large, so they are not kept while those of the next one are made.
+        self._solve = self._last.preconditioner = None
         local = self._last.preconditioner = self._objective.local_preconditioner(every_row=self._every_row)
         self._sampled = local is not None and not self._every_row
-        if local is None and self._solve is not None:
-            return False
         self._solve = self._vectors.preconditioner(local or self._objective.preconditioner())
         return True
 

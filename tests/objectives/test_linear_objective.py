@@ -1,12 +1,14 @@
 """The linear objective against a formula, its derivatives against differences, for every kind of target."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.sparse
 
 from sklloss import losses
+from sklloss.arrays import memory
 from sklloss.data.dataset import Dataset
 from sklloss.objectives import linear, numpy_passes
 from sklloss.objectives.linear import LinearObjective
@@ -283,6 +285,47 @@ def check_local_preconditioner(solve, made, reference, hessian, w, x, ridge, *, 
         expected = np.stack([np.linalg.solve(block, part) for block, part in zip(blocks, parts, strict=True)])
         expected += ridge * shift - expected.mean(axis=0)
         np.testing.assert_allclose(solve(x).reshape(K, d), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["binary", "one-vs-rest", "softmax codes"])
+def test_paired_factors_are_those_of_each_block(monkeypatch, kind):
+    made, _ = objective(kind, "none", np.float64, True, 0.7)
+    made.linearise(np.random.default_rng(1).normal(size=made.shape))
+    x = np.random.default_rng(2).normal(size=made.shape)
+    each = made.local_preconditioner()
+    monkeypatch.setattr(linear, "WIDEST_BLOCKS", 0)
+    monkeypatch.setattr(linear, "BLOCKS_SHARE", 1.0)
+    pairs = made.local_preconditioner()
+    np.testing.assert_allclose(pairs(x), each(x), rtol=1e-9)
+    width = made.passes.width
+    factors = [solve.coordinates() for solve in (each, pairs)]
+    lower = np.tril(np.ones((width, width)))
+    np.testing.assert_allclose(factors[1][0] * lower, factors[0][0] * lower, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(factors[1][1], factors[0][1], rtol=1e-9)
+
+
+def test_a_wide_local_preconditioner_takes_half_a_matrix_for_each_output(monkeypatch):
+    n, features, outputs = 8192, 300, 5
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, features)).astype(np.float32)
+    dataset = Dataset(X, None, rng.integers(0, outputs, n), None, outputs)
+    made = LinearObjective(NumPyPasses(dataset, losses.CrossEntropy(), fit_intercept=True, n_threads=1), 1.0)
+    # Arrays with pages of their own are counted too.
+    monkeypatch.setattr(memory, "LARGE", np.inf)
+    matrix = 4 * made.passes.width * (made.passes.width + 1)
+    tracemalloc.start()
+    try:
+        made.linearise(np.zeros(made.shape))
+        made.preconditioner()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        made.local_preconditioner()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The matrix of the first preconditioner, in float64, is released.
+    held = -2 * matrix + (outputs + 1) // 2 * matrix
+    assert peak - before < held + 2 * matrix
 
 
 def test_an_infinite_C_means_no_penalty():
