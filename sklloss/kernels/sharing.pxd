@@ -29,3 +29,6 @@ cdef class Task:
 
 cdef Py_ssize_t next_piece(Pieces* pieces) noexcept nogil
 cdef int share(Task task, Py_ssize_t pieces, Py_ssize_t n_threads) except -1
+# The same in two parts, for a loop without the GIL
+cdef int helpers_of(Py_ssize_t n_threads) except -1
+cdef void share_with(Task task, Py_ssize_t pieces, int helpers) noexcept nogil

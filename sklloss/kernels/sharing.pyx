@@ -360,14 +360,25 @@ cdef int share(Task task, Py_ssize_t pieces, Py_ssize_t n_threads) except -1:
     Returns when all that were begun have ended. Raises MemoryError for NO_MEMORY; another status is for the
     caller to read.
     """
-    cdef int helpers = <int>min(min(pieces, n_threads) - 1, <Py_ssize_t>MOST_WORKERS)
-    if helpers > workers:
-        start_workers(helpers)
+    cdef int helpers = helpers_of(min(pieces, n_threads))
     with nogil:
-        work_and_wait(<void*>task, <int>pieces, helpers, run_task)
+        share_with(task, pieces, helpers)
     if task.status == NO_MEMORY:
         raise MemoryError()
     return 0
+
+
+cdef int helpers_of(Py_ssize_t n_threads) except -1:
+    """How many workers to share with for that many threads in all; they are started where they are not."""
+    cdef int helpers = <int>min(n_threads - 1, <Py_ssize_t>MOST_WORKERS)
+    if helpers > workers:
+        start_workers(helpers)
+    return helpers
+
+
+cdef void share_with(Task task, Py_ssize_t pieces, int helpers) noexcept nogil:
+    """`share` with up to so many workers. What the status says is for the caller to read."""
+    work_and_wait(<void*>task, <int>pieces, min(helpers, <int>pieces - 1), run_task)
 
 
 cdef int start_workers(int most) except -1:

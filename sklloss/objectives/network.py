@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 import importlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -29,8 +28,6 @@ from sklloss.losses import Loss
 
 # Numbers per block of X that is converted to another dtype, which bounds the size of the copy.
 CONVERTED_NUMBERS = 1 << 18
-# More threads than this gain nothing, as a step is split into at most 8 tasks.
-MAX_THREADS = 8
 # Multiplications of the epochs that one call takes, some 1 ms: what Python does between two calls is little
 # beside that. What a row costs besides its own counts as so many.
 CALL_WORK = 5e7
@@ -252,23 +249,26 @@ class NumpyNetworkObjective(NetworkObjective):
         steps: Steps,
     ) -> list[float]:
         """See `NetworkObjective.epochs`."""
-        losses: list[float] = self._share(
-            batch_size, self._network.epochs, rows, order, count, batch_size, parameters, steps, self.alpha
+        n_threads = self._threads_for(batch_size)
+        losses: list[float] = self._network.epochs(
+            rows, order, count, batch_size, parameters, steps, self.alpha, n_threads
         )
         return losses
 
     def loss(self, rows: data_kernels.Dataset, parameters: Array) -> float:
         """See `NetworkObjective.loss`."""
         with single_threaded_blas():
-            total, weights = self._share(rows.rows, self._network.loss_and_gradient, rows, parameters)
-        return total / weights
+            total, weights = self._network.loss_and_gradient(
+                rows, parameters, None, self._threads_for(rows.rows)
+            )
+        return float(total / weights)
 
     def value_and_gradient(self, rows: data_kernels.Dataset, parameters: Array) -> tuple[float, np.ndarray]:
         """See `NetworkObjective.value_and_gradient`."""
         gradient = np.empty_like(parameters)
         with single_threaded_blas():
-            total, weights = self._share(
-                rows.rows, self._network.loss_and_gradient, rows, parameters, gradient
+            total, weights = self._network.loss_and_gradient(
+                rows, parameters, gradient, self._threads_for(rows.rows)
             )
         coefs = parameters[: self.coefs]
         gradient[: self.coefs] += self.alpha * coefs
@@ -294,24 +294,16 @@ class NumpyNetworkObjective(NetworkObjective):
 
     def _scores(self, X: Array, parameters: Array) -> np.ndarray:
         rows = data_kernels.Dataset(X, outputs=self.widths[-1])
-        return self._share(rows.rows, self._network.predict, rows, parameters)
+        scores: np.ndarray = self._network.predict(rows, parameters, self._threads_for(rows.rows))
+        return scores
 
-    def _share(self, batch_rows: int, run: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a pass over batches of that many rows, with helper threads if they make it faster."""
+    def _threads_for(self, batch_rows: int) -> int:
+        """How many threads to share batches of that many rows among; CPUs are counted if there can be any."""
         if not self._network.can_share_work(batch_rows):
-            return run(*arguments)
+            return 1
         if self._threads is None:
-            self._threads = min(threads.count(self._n_threads), MAX_THREADS)
-        if self._threads == 1:
-            return run(*arguments)
-        self._network.invite_helpers()
-        # The caller removes the pass from this list before running it, so that a helper that starts late does
-        # not keep the rows alive.
-        passes = [functools.partial(run, *arguments)]
-        del run, arguments
-        return threads.share(
-            lambda first, _: self._network.help() if first else passes.pop()(), self._threads, self._threads
-        )[0]
+            self._threads = threads.count(self._n_threads)
+        return self._threads
 
 
 def initial_parameters(

@@ -1,6 +1,9 @@
 """Networks on several threads: the same bits, whatever the number; memory; Ctrl-C."""
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import tracemalloc
 
@@ -69,32 +72,83 @@ def test_gradients_and_predictions_give_the_same_bits_for_any_number_of_threads(
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_python_loss_and_one_of_the_whole_batch_give_the_same_bits_for_any_number_of_threads(
+    activation, rng
+):
+    class Own(losses.HalfSquaredError):
+        kernel = None
+
+        def evaluate_batch(self, raw, target, codes, weight):
+            raw -= target
+            return float(0.5 * np.sum(raw * raw))
+
+    X, y, _ = large(rng, np.float64)
+    parameters = initial_parameters(WIDTHS, activation, np.random.RandomState(0), np.float64)
+    for loss in (Own(), losses.get("root_mean_squared_error")):
+        results = []
+        for n_threads in (1, 2, 7):
+            objective = NumpyNetworkObjective(WIDTHS, activation, np.float64, loss, n_threads=n_threads)
+            value, gradient = objective.value_and_gradient(objective.rows(dataset(X, y)), parameters)
+            results.append((value, gradient.tobytes()))
+        assert results[0] == results[1] == results[2]
+
+
 def test_small_networks_ask_for_no_thread(rng, monkeypatch):
     def refused(*args):
         raise AssertionError("a small network asked for threads")
 
-    monkeypatch.setattr(threads, "share", refused)
     monkeypatch.setattr(threads, "count", refused)
     X, y, _ = large(rng, np.float32, rows=64)
-    objective = NumpyNetworkObjective((WIDTHS[0], 20, 3), "relu", np.float32, losses.get("squared_error"))
-    parameters = initial_parameters((WIDTHS[0], 20, 3), "relu", np.random.RandomState(0), np.float32)
+    objective = NumpyNetworkObjective((WIDTHS[0], 12, 3), "relu", np.float32, losses.get("squared_error"))
+    parameters = initial_parameters((WIDTHS[0], 12, 3), "relu", np.random.RandomState(0), np.float32)
     optimizer = Adam()
     optimizer.start(objective.size, np.float32)
     objective.epoch(objective.rows(dataset(X, y)), None, 32, parameters, optimizer.steps(2))
 
 
-def test_training_goes_on_when_no_helper_comes(rng, monkeypatch):
-    # as when every worker is busy with other fits: the caller does it all, range by range
-    monkeypatch.setattr(threads, "share", lambda work, ranges, _: [work(k, k + 1) for k in range(ranges)])
-    X, y, _ = large(rng, np.float64)
-    parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
-    values = [
-        NumpyNetworkObjective(WIDTHS, "relu", np.float64, losses.get("squared_error"), n_threads=n)
+def test_training_goes_on_when_no_thread_can_be_started():
+    code = """
+    import _thread
+    import numpy as np
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+    _thread.start_new_thread = refuse
+    from sklloss import MLPRegressor
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((400, 100)), rng.standard_normal(400)
+    fits = [
+        MLPRegressor(hidden_layer_sizes=(200,), max_iter=3, n_threads=n, random_state=0, tol=0).fit(X, y)
         for n in (1, 3)
     ]
-    values = [o.value_and_gradient(o.rows(dataset(X, y)), parameters) for o in values]
-    assert values[0][0] == values[1][0]
-    np.testing.assert_array_equal(values[0][1], values[1][1])
+    assert (fits[0].coefs_[0] == fits[1].coefs_[0]).all()
+    print("done")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_the_first_row_with_a_wrong_code_is_named(n_threads, rng):
+    X, _, _ = large(rng, np.float64)
+    codes = rng.integers(0, 3, 300).astype(np.intp)
+    codes[[120, 290]] = 5, 7
+    objective = NumpyNetworkObjective(
+        WIDTHS, "relu", np.float64, losses.get("cross_entropy"), n_threads=n_threads
+    )
+    parameters = initial_parameters(WIDTHS, "relu", np.random.RandomState(0), np.float64)
+    rows = objective.rows(dataset(X, codes=codes, outputs=3))
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"class code 5 is not in \[0, 3\)"):
+            objective.value_and_gradient(rows, parameters)
+    codes[[120, 290]] = 0
+    assert np.isfinite(objective.value_and_gradient(rows, parameters)[0])
 
 
 def test_an_error_in_a_loss_ends_the_helpers_too(rng):

@@ -22,12 +22,12 @@ from sklloss.kernels.network.types cimport (
     Step,
     step_kernel,
 )
+from sklloss.kernels.sharing cimport Pieces, Task, helpers_of, next_piece, share_with
 
 cdef enum:
     MAX_PANEL_BYTES = 128
 
-include "tasks.pxi"
-include "passes.pxi"
+include "pieces.pxi"
 
 
 cdef struct Capacity:
@@ -80,11 +80,11 @@ def activation_names(layers):
     return names
 
 
-cdef class Network:
+cdef class Network(Task):
     """A fully connected network with a loss, and its working memory.
 
-    One thread at a time runs a pass. If `invite_helpers` was called before, other threads may call `help`
-    meanwhile to take over tasks of large steps; the result has the same bits.
+    One thread at a time runs a pass. Large blocks of rows are shared with up to ``n_threads - 1`` others; the
+    result has the same bits.
 
     Parameters
     ----------
@@ -152,14 +152,16 @@ cdef class Network:
         plan.slope = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
         plan.delta = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
         plan.packed = <void**>self._allocate(self.memory, plan.layers + 1, sizeof(void*))
-        plan.tasks = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
-        plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_TASKS, sizeof(double))
-        plan.folded = self._allocate(self.memory, MAX_FOLDED, plan.item)
+        plan.pieces = <Py_ssize_t*>self._allocate(self.memory, plan.layers, sizeof(Py_ssize_t))
+        plan.squares = <double*>self._allocate(self.memory, plan.layers * MAX_PIECES, sizeof(double))
         plan.batch.outputs = plan.widths[plan.layers]
         plan.batch.parameter = parameter
         plan.buffers.single = self.single
-        plan.buffers.sums = <double*>self._allocate(self.memory, 2 * plan.batch.outputs, sizeof(double))
-        plan.buffers.scratch = self._allocate(self.memory, 2 * plan.batch.outputs + 64, plan.item)
+        # a piece's numbers in cache lines of their own
+        plan.sums_step = (2 * plan.batch.outputs + 7) // 8 * 8
+        plan.scratch_step = (2 * plan.batch.outputs + 64 + 15) // 16 * 16
+        plan.sums = <double*>self._allocate(self.memory, MAX_PIECES * plan.sums_step, sizeof(double))
+        plan.scratch = self._allocate(self.memory, MAX_PIECES * plan.scratch_step, plan.item)
         self.has_loss = loss is not None
         if loss is not None:
             self.call = bind(loss, self.single, &plan.batch, &plan.loss)
@@ -253,36 +255,21 @@ cdef class Network:
         return 0
 
     def can_share_work(self, Py_ssize_t rows):
-        """Whether batches of this many rows have steps large enough to be split among threads."""
-        cdef Py_ssize_t layer
-        cdef double most = 0.0
-        cdef Plan* plan = &self.plan
-        for layer in range(plan.layers):
-            if plan.widths[layer + 1] > 1:
-                most = max(most, <double>plan.widths[layer] * <double>plan.widths[layer + 1])
-        return bool(CAN_SHARE_WORK) and most * min(rows, self.block(False)) >= MIN_SHARED_WORK
+        """Whether batches of this many rows are large enough to be split among threads."""
+        rows = min(rows, self.block(False))
+        return piece_count((<double>rows + STEP_ROWS) * self.plan.coefs, MAX_PIECES, 1) > 1
 
-    def invite_helpers(self):
-        """Let threads that call `help` share the steps of the next pass."""
-        set_state(&self.plan.work_sharing, WAITING)
-        self.plan.has_helpers = True
-
-    def help(self):
-        """Work on the pass of another thread until it ends; return if none begins within some 20 ms."""
-        cdef Plan* plan = &self.plan
-        with nogil:
-            run_helper(plan)
+    cdef void run(self, Pieces* pieces) noexcept nogil:
+        cdef Py_ssize_t piece = next_piece(pieces), bad
+        while piece >= 0:
+            bad = run_piece(&self.plan, piece)
+            if bad != -1:
+                self.fail(pieces, bad)
+            piece = next_piece(pieces)
 
     cdef void* _vector(self, array, name) except NULL:
         """The address of a flat vector of parameters."""
         return address(array, self.single, (self.plan.size,), name)
-
-    cdef void _begin(self) noexcept:
-        set_state(&self.plan.work_sharing, RUNNING)
-
-    cdef void _end(self) noexcept:
-        set_state(&self.plan.work_sharing, ENDED)
-        self.plan.has_helpers = False
 
     cpdef Py_ssize_t block(self, bint sparse) noexcept:
         """Rows per block, so that the activations of a block stay in cache.
@@ -305,6 +292,7 @@ cdef class Network:
         parameters,
         steps,
         double penalty=0.0,
+        Py_ssize_t n_threads=1,
     ):
         """Epochs one after the other, without Python between them: an optimiser step for each batch of rows.
 
@@ -325,6 +313,7 @@ cdef class Network:
         penalty : float
             alpha: each batch's loss gains alpha / 2 times the sum of squared weights, divided by the sum of
             the batch's sample weights.
+        n_threads : int
 
         Returns
         -------
@@ -361,14 +350,11 @@ cdef class Network:
         step.penalty = penalty
         plan.current.order = &order[0] if order is not None else NULL
         plan.current.parameters = step.parameters
-        self._begin()
-        try:
-            with nogil:
-                for i in range(count):
-                    losses[i] = run_epoch(plan, data, n, batch_rows, &step)
-                    next_epoch(plan, n, batches)
-        finally:
-            self._end()
+        plan.helpers = helpers_of(n_threads)
+        with nogil:
+            for i in range(count):
+                losses[i] = run_epoch(self, data, n, batch_rows, &step)
+                next_epoch(plan, n, batches)
         return [losses[i] for i in range(count)]
 
     cdef int _read_steps(self, steps, Py_ssize_t batches, Step* step) except -1:
@@ -403,7 +389,7 @@ cdef class Network:
             raise ValueError(f"there is a kernel for the steps of 'adam' and 'sgd', not {steps.kernel!r}")
         return 0
 
-    def loss_and_gradient(self, Dataset data, parameters, gradient=None):
+    def loss_and_gradient(self, Dataset data, parameters, gradient=None, Py_ssize_t n_threads=1):
         """The loss summed by weight over all rows, and the sum of the weights.
 
         Parameters
@@ -412,6 +398,7 @@ cdef class Network:
         parameters : array of shape (size,)
         gradient : array of shape (size,), optional
             Filled with the gradient of that sum.
+        n_threads : int
 
         Returns
         -------
@@ -428,17 +415,14 @@ cdef class Network:
             gradient_out = self._vector(gradient, "gradient")
         if data.rows == 0:
             raise ValueError("there are no rows")
-        self._begin()
-        try:
-            with nogil:
-                run_batch(plan, data, 0, data.rows, gradient_out != NULL, NULL, &loss, &weights)
-        finally:
-            self._end()
+        plan.helpers = helpers_of(n_threads)
+        with nogil:
+            run_batch(self, data, 0, data.rows, gradient_out != NULL, NULL, &loss, &weights)
         if gradient_out != NULL:
             memcpy(gradient_out, plan.gradient, plan.size * plan.item)
         return loss, weights
 
-    def predict(self, Dataset data, parameters):
+    def predict(self, Dataset data, parameters, Py_ssize_t n_threads=1):
         """Raw scores of shape (n, outputs)."""
         cdef Plan* plan = &self.plan
         cdef void* scores
@@ -448,13 +432,13 @@ cdef class Network:
         plan.current.order = NULL
         plan.current.parameters = self._vector(parameters, "parameters")
         scores = address(out, self.single, out.shape, "out")
-        self._begin()
-        try:
-            with nogil:
-                run_predict(plan, data.rows, scores)
-        finally:
-            self._end()
+        plan.helpers = helpers_of(n_threads)
+        with nogil:
+            run_predict(self, data.rows, scores)
         return out
+
+
+include "passes.pxi"
 
 
 # For tests of a build's kernels:
@@ -501,7 +485,7 @@ def multiply_outer(layers, a, b, out=None, bint packed=True):
     memory = address(panels, single, panels.shape, "panels")
     out = np.empty((a.shape[1], n), a.dtype) if out is None else out.copy()
     if packed:
-        kernels.pack(address(b, single, b.shape, "b"), n, k, n, memory)
+        kernels.pack(address(b, single, b.shape, "b"), n, k, n, memory, 0, k)
     else:
         panels[: b.size] = b.reshape(-1)
     kernels.outer(

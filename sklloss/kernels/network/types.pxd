@@ -34,11 +34,8 @@ cdef struct Activation:
     void (*forward)(
         void* z, void* slope, const void* bias, Py_ssize_t rows, Py_ssize_t width
     ) noexcept nogil
-    # delta *= f'(z) in place, given f(z), or f'(z) where it is stored; its column sums are added to
-    # bias_gradient
-    void (*backward)(
-        void* delta, const void* active, void* bias_gradient, Py_ssize_t rows, Py_ssize_t width
-    ) noexcept nogil
+    # delta *= f'(z) in place for n numbers, given f(z), or f'(z) where it is stored
+    void (*backward)(void* delta, const void* active, Py_ssize_t n) noexcept nogil
 
 
 # One step of an optimiser over the flat vector of parameters. The gradient is that of the sum over a batch;
@@ -68,9 +65,9 @@ ctypedef void (*product_kernel)(
     const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, bint transposed, void* c, Py_ssize_t ldc,
     Py_ssize_t rows, Py_ssize_t n, Py_ssize_t k
 ) noexcept nogil
-# b (k, n) into panels, one after the other
+# b (rows, n) into the panels of a matrix (k, n), one panel after the other, as its rows from ``first`` on
 ctypedef void (*pack_kernel)(
-    const void* b, Py_ssize_t ldb, Py_ssize_t k, Py_ssize_t n, void* out
+    const void* b, Py_ssize_t ldb, Py_ssize_t rows, Py_ssize_t n, void* out, Py_ssize_t first, Py_ssize_t k
 ) noexcept nogil
 # c (m, n) = a.T b, or += if add, for a (k, m) and b (k, n): in panels if ldb is 0, else with memory of one
 # panel after the last row; prefetch may be NULL
@@ -104,11 +101,16 @@ cdef struct LayerKernels:
     void (*forward_one)(
         const void* x, Py_ssize_t step, const void* coef, void* out, Py_ssize_t rows, Py_ssize_t width
     ) noexcept nogil
-    # gradient += x.T @ delta, and where below is not NULL below = outer(delta, coef)
-    void (*backward_one)(
-        const void* x, Py_ssize_t step, const void* delta, const void* coef, void* gradient, void* below,
-        Py_ssize_t rows, Py_ssize_t width
+    # gradient += x.T @ delta for one output
+    void (*gradient_one)(
+        const void* x, Py_ssize_t step, const void* delta, void* gradient, Py_ssize_t rows, Py_ssize_t width
     ) noexcept nogil
+    # out = outer(delta, coef)
+    void (*outer_one)(
+        const void* delta, const void* coef, void* out, Py_ssize_t rows, Py_ssize_t width
+    ) noexcept nogil
+    # total += the sums of the columns of x (rows, width)
+    void (*add_rows)(const void* x, Py_ssize_t rows, Py_ssize_t width, void* total) noexcept nogil
     # Columns of a panel and rows of a tile. panel is 0 if this build has no matrix products and uses BLAS.
     Py_ssize_t panel
     Py_ssize_t tile_rows
