@@ -3,7 +3,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating as real
-from libc.math cimport fabs, sqrt
+from libc.math cimport HUGE_VAL, fabs, isfinite, sqrt
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, dsyrk, sgemm, sgemv
 
@@ -37,6 +37,52 @@ cdef inline double coordinate_minimum(
     else:
         t = 0.0 if l1 > 0.0 and fabs(g) <= l1 else z
     return min(max(t, low), high)
+
+
+cdef inline double shift_minimum(
+    const double* z, const Py_ssize_t* at, Py_ssize_t count, double g, double h, double l1, const double* low,
+    const double* high,
+) noexcept nogil:
+    """Where g s + h s**2 / 2 + l1 sum_k |z_k + s| is least, for the coordinates z_k that ``at`` names.
+
+    All z_k + s are between their bounds. Where there is no minimum, s is 0.
+    """
+    cdef Py_ssize_t k
+    cdef double slope = g, zeros = 0.0, side = 1.0, s = 0.0, limit = HUGE_VAL, next_zero, t, least
+    for k in range(count):
+        t = z[at[k]]
+        slope += l1 if t > 0.0 else -l1 if t < 0.0 else 0.0
+        zeros += l1 if t == 0.0 else 0.0
+    if not fabs(slope) > zeros:
+        return 0.0
+    if slope > 0.0:
+        side = -1.0
+        slope = -slope
+    for k in range(count):
+        t = high[at[k]] - z[at[k]] if side > 0.0 else z[at[k]] - low[at[k]]
+        limit = min(limit, t)
+    slope += zeros
+    # from one coordinate's zero to the next, while the slope, now that behind them, is negative
+    while True:
+        next_zero = HUGE_VAL
+        zeros = 0.0
+        for k in range(count):
+            t = -side * z[at[k]]
+            if t > s and t < next_zero:
+                next_zero = t
+        least = s - slope / h if h > 0.0 else HUGE_VAL
+        if least <= next_zero:
+            s = least
+            break
+        for k in range(count):
+            zeros += 2.0 * l1 if -side * z[at[k]] == next_zero else 0.0
+        slope += h * (next_zero - s)
+        s = next_zero
+        if slope + zeros >= 0.0:
+            break
+        slope += zeros
+    s = max(0.0, min(s, limit))
+    return side * s if isfinite(s) else 0.0
 
 
 cdef inline void prefetch(const void* start, Py_ssize_t size) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from scipy.linalg.cython_blas cimport daxpy, ddot, dscal, dsyrk, dtrsv, ssyrk, strsv
 from scipy.linalg.cython_lapack cimport dpotrf, spotrf
 
-from sklloss.kernels.common cimport coordinate_minimum
+from sklloss.kernels.common cimport coordinate_minimum, shift_minimum
 
 
 cdef enum:
@@ -293,16 +293,21 @@ def descend(
     const double[::1] low,
     const double[::1] high,
     double[::1] decrease,
+    const Py_ssize_t[:, ::1] shifts,
+    const double[::1] shifted,
 ):
     """Minimise a quadratic plus an L1 norm coordinate by coordinate, between ``low`` and ``high``.
 
     There is one sweep per entry of ``decrease``, which is filled with what each sweep gained. ``matrix`` is
     symmetric, both triangles filled; ``gradient`` is the quadratic's at z, and both are kept up to date. A
-    coordinate that does not move costs nothing.
+    coordinate that does not move costs nothing. A sweep ends with common shifts of the coordinates in each
+    row of ``shifts``, which have the same ``l1``. The product of the matrix with such a shift is ``shifted``
+    at its coordinates and 0 elsewhere, if not for rounding.
     """
-    cdef Py_ssize_t size = matrix.shape[0], sweep, i, j
+    cdef Py_ssize_t size = matrix.shape[0], sweep, i, j, a, count = shifts.shape[1]
     cdef double h, t, g, moved, gained
     cdef const double* row
+    cdef const Py_ssize_t* at
     with nogil:
         for sweep in range(decrease.shape[0]):
             gained = 0.0
@@ -318,6 +323,20 @@ def descend(
                 row = &matrix[j, 0]
                 for i in range(size):
                     gradient[i] += moved * row[i]
+            for j in range(shifts.shape[0]):
+                at = &shifts[j, 0]
+                g = h = 0.0
+                for a in range(count):
+                    g += gradient[at[a]]
+                    h += shifted[at[a]]
+                moved = shift_minimum(&z[0], at, count, g, h, l1[at[0]], &low[0], &high[0])
+                if moved == 0.0:
+                    continue
+                gained -= moved * (g + 0.5 * h * moved)
+                for a in range(count):
+                    gained -= l1[at[a]] * (fabs(z[at[a]] + moved) - fabs(z[at[a]]))
+                    z[at[a]] += moved
+                    gradient[at[a]] += moved * shifted[at[a]]
             decrease[sweep] = gained
             if gained <= 0.0:
                 for j in range(sweep + 1, decrease.shape[0]):

@@ -12,6 +12,8 @@ import sklloss.kernels.linear.columns as column_kernels
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+NO_SHIFTS: Indices = np.empty((0, 0), dtype=np.intp)
+
 
 class RowCurvature(NamedTuple):
     """Second derivatives of the rows' losses, (outputs, rows): of a softmax its probabilities p by weight."""
@@ -33,6 +35,8 @@ class ColumnModel:
         What each parameter belongs to; the column after the last feature is the intercept.
     ridge : ndarray of shape (size,)
         The second derivatives of the penalty.
+    shifts : ndarray of int of shape (groups, outputs)
+        The groups of parameters that a column has in all outputs of a softmax.
 
     Attributes
     ----------
@@ -41,9 +45,16 @@ class ColumnModel:
     """
 
     def __init__(
-        self, matrix: tuple[Any, ...], rows: RowCurvature, columns: Indices, outputs: Indices, ridge: Floats
+        self,
+        matrix: tuple[Any, ...],
+        rows: RowCurvature,
+        columns: Indices,
+        outputs: Indices,
+        ridge: Floats,
+        shifts: Indices = NO_SHIFTS,
     ) -> None:
         self._matrix, self._rows, self._members, self._ridge = matrix, rows, (columns, outputs), ridge
+        self._shifts = shifts
         self.diagonal: Floats = np.empty(len(columns))
         column_kernels.diagonal(*matrix, rows.curvature, rows.p, columns, outputs, self.diagonal)
         self.diagonal += ridge
@@ -68,6 +79,6 @@ class ColumnModel:
         than ``negligible``.
         """
         column_kernels.descend(
-            *self._matrix, (*self._rows, *self._change), *self._members, self._parameters, self._moving,
-            negligible, decrease,
+            *self._matrix, (*self._rows, *self._change, self._shifts), *self._members, self._parameters,
+            self._moving, negligible, decrease,
         )  # fmt: skip

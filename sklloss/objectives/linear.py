@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sklloss.arrays import memory
 from sklloss.arrays.vectors import NUMPY, ArrayVectors, NumPyVectors
-from sklloss.objectives.column_model import ColumnModel
+from sklloss.objectives.column_model import NO_SHIFTS, ColumnModel
 from sklloss.objectives.linear_stochastic import DualAscent, MiniBatches, StreamBatches
 from sklloss.objectives.passes import Array, Floats, Passes
 from sklloss.objectives.preconditioners import (
@@ -351,13 +351,29 @@ class LinearObjective:
         """
         passes = self.passes
         models = []
-        for k, (chosen, ridge) in enumerate(zip(sets, self.ridge, strict=True)):
+        for k, (chosen, ridge, shift) in enumerate(zip(sets, self.ridge, self.shifts(sets), strict=True)):
             found = passes.column_rows(k if passes.separable else None, self.scale)
             if found is None or not (passes.separable or passes.softmax):
                 return None
             outputs, columns = np.divmod(chosen, passes.width)
-            models.append(ColumnModel(*found, columns, outputs, ridge[chosen]))
+            groups = NO_SHIFTS if shift is None else shift[0]
+            models.append(ColumnModel(*found, columns, outputs, ridge[chosen], groups))
         return models
+
+    def shifts(self, sets: list[NDArray[np.intp]]) -> list[tuple[NDArray[np.intp], Floats] | None]:
+        """The groups of penalised parameters that a column has in all outputs of a softmax.
+
+        A common shift of such a group changes the penalty alone. For each set there are the groups, (groups,
+        outputs), as positions in the set, and the second derivatives of the penalty; None if it has no group.
+        """
+        if not self.passes.loss.shift_invariant:
+            return [None] * len(sets)
+        K, width = self.passes.outputs, self.passes.width
+        column = sets[0] % width
+        order = np.argsort(column, kind="stable")
+        whole = (np.bincount(column, minlength=width) == K) & (self.l1[0, :width] > 0)
+        groups = order[whole[column[order]]].reshape(-1, K)
+        return [(groups, self.ridge[0, sets[0]]) if len(groups) else None]
 
     def without_free_shift(self, w: Floats) -> Floats:
         """The parameters less their mean over coupled outputs if it has no penalty: the same model."""

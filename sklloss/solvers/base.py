@@ -172,6 +172,13 @@ class L1Objective(Objective, Protocol):
         None if X is not sparse, so that a Hessian is better.
         """
 
+    def shifts(self, sets: list[Array]) -> list[tuple[Array, Array] | None]:
+        """Groups of parameters whose common shift changes no loss; None for a set that has none.
+
+        They have the same L1 penalty. A tuple has their positions in the set, (groups, members), and the
+        second derivatives of the rest of the penalty, of the set's size.
+        """
+
     def subset_preconditioner(self) -> Any:
         """A function of a mask and a diagonal that returns an approximate solver over the mask."""
 

@@ -17,6 +17,7 @@ MAX_COLUMN_ROUNDS = 20  # of sweeps without a matrix
 # A model is given up after MAX_IDLE_ROUNDS in a row that each gain less than IDLE_SHARE of the tolerance.
 IDLE_SHARE, MAX_IDLE_ROUNDS = 0.01, 3
 FAST_RATE = 0.7  # if each sweep gains less than this share of the one before, no Cholesky factor is needed
+NO_SHIFTS: tuple[Array, Array] = np.empty((0, 0), dtype=np.intp), np.empty(0)
 
 # Of `minimise_by_products`:
 MAX_PRODUCT_ROUNDS = 50
@@ -34,6 +35,7 @@ def minimise_model(
     share: float,
     least: float,
     trust_radius: Array | float = np.inf,
+    shifts: tuple[Array, Array] = NO_SHIFTS,
 ) -> tuple[Array, float, bool]:
     """Minimise g.d + d.Hd / 2 + l1.|w + d| over d.
 
@@ -50,6 +52,9 @@ def minimise_model(
         left.
     trust_radius : ndarray of shape (size,) or inf
         Bounds of abs(d). If there are any, only sweeps are used.
+    shifts : ndarray of int of shape (groups, members), ndarray of shape (size,)
+        Groups of parameters with a common l1, along whose common shifts H is diagonal, and these diagonals.
+        They are small: neither coordinates nor steps over a face get far where most members are not 0.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def minimise_model(
     low, high = w - trust_radius, w + trust_radius
     total, exact, reached, left, idle = 0.0, False, False, np.inf, 0
     for _ in range(MAX_ROUNDS):
-        descend(matrix, slope, z, l1, low, high, gains)
+        descend(matrix, slope, z, l1, low, high, gains, *shifts)
         gained = gains.sum()
         total += gained
         enough = max(share * total, least)
@@ -110,7 +115,9 @@ def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple
         moves.append(np.where(to_zero == first, -z[face], first * step))
     best: tuple[float, Array | None] = (0.0, None)
     for candidate in moves:
-        gained = -(subgradient @ candidate + 0.5 * (candidate @ (block @ candidate)))
+        # A matrix that is nearly singular may make an enormous move.
+        with np.errstate(over="ignore", invalid="ignore"):
+            gained = -(subgradient @ candidate + 0.5 * (candidate @ (block @ candidate)))
         if gained > best[0]:
             best = (gained, candidate)
     gained, move = best

@@ -17,7 +17,12 @@ from sklloss.solvers.base import (
     require,
     underestimates,
 )
-from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
+from sklloss.solvers.l1_models import (
+    NO_SHIFTS,
+    minimise_by_products,
+    minimise_by_sweeps,
+    minimise_model,
+)
 from sklloss.solvers.newton import compiled_steps, progress_from
 
 LOOSEST = 0.1  # the largest share of its decrease that a model may leave undone
@@ -121,10 +126,12 @@ def proximal_newton(
         # Where sweeps converge too slowly, as for correlated columns, Hessians take over.
         slow = slow or iteration >= MAX_COLUMN_STEPS
         slow = slow or (columns is not None and not reached[active].all())
-        solved = active & complete & reached & (predicted_decrease * (1.0 + damping) ** 2 <= gap)
+        # Damping shortens a step, and what it predicts.
+        undamped = np.abs(predicted_decrease) * (1.0 + damping) ** 2
+        solved = active & complete & reached & (undamped <= gap) & (damping < 1.0)
         solved &= ~underestimates(predicted_decrease, value, new[0], objective.noise)
         unmoved = active & ~step.any(axis=1)
-        rounded = complete & exhausted(2 * predicted_decrease, value, objective.noise)
+        rounded = complete & exhausted(2 * undamped, value, objective.noise)
         progress.end(solved | (unmoved & rounded), unmoved)
         # A decrease that is hidden by the rounding of values is no evidence against the model.
         measurable = predicted_decrease > 10 * objective.noise * np.abs(value)
@@ -199,12 +206,14 @@ class _MatrixModels:
         self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
         self._matrices = objective.subset_hessian(chosen, rough=rough)
         self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
+        # Without the coupling of outputs, a model does not know their common shifts.
+        self._shifts = [None] * len(w) if rough else objective.shifts(chosen)
 
     def solve(
         self, pending: Mask, damping: Array, step: Array, predicted_decrease: Array, reached: Mask
     ) -> None:
         for k in np.flatnonzero(pending):
-            at, matrix = self._chosen[k], self._matrices[k]
+            at, matrix, shifts = self._chosen[k], self._matrices[k], self._shifts[k]
             np.einsum("ii->i", matrix)[:] = (1.0 + damping[k]) * self._diagonals[k]
             trust_radius = (
                 MAX_SCORE_CHANGE * self._objective.unit_score_change[k, at] if damping[k] else np.inf
@@ -212,6 +221,7 @@ class _MatrixModels:
             step[k, at], predicted_decrease[k], reached[k] = minimise_model(
                 matrix, self._gradient[k, at], self._w[k, at], self._objective.l1[k, at], LOOSEST,
                 self._least[k], trust_radius,
+                NO_SHIFTS if shifts is None else (shifts[0], shifts[1] + damping[k] * self._diagonals[k]),
             )  # fmt: skip
 
     def again(self) -> None:

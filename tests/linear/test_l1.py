@@ -16,6 +16,7 @@ from sklearn.utils.fixes import parse_version
 
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.objectives import linear
+from sklloss.solvers import l1_models
 
 TIGHT = {"tol": 1e-7, "max_iter": 200}
 
@@ -378,3 +379,17 @@ def test_correlated_columns_of_sparse_X_reach_the_optimum(seed):
         loss = model.fit(scipy.sparse.csr_array(X), y).loss_
     expected = model.set_params(tol=1e-6, max_iter=1000).fit(X, y).loss_
     assert abs(loss - expected) < 1e-6 * expected
+
+
+@pytest.mark.parametrize("container", [np.asarray, scipy.sparse.csr_array], ids=["dense", "sparse"])
+def test_a_softmax_with_few_zeros_needs_few_steps_over_faces(container, rng, monkeypatch):
+    """A column whose coefficients are not 0 in any class ends at their median, which one zero marks."""
+    true, faces = l1_models._minimise_on_face, []
+    monkeypatch.setattr(l1_models, "_minimise_on_face", lambda *args: faces.append(0) or true(*args))
+    X = rng.standard_normal((300, 30))
+    y = (X @ rng.standard_normal((30, 7)) + rng.gumbel(size=(300, 7))).argmax(axis=1)
+    X *= 1e4
+    model = SoftmaxClassifier(C=0.01, l1_ratio=0.01).fit(container(X), y)
+    assert len(faces) <= 60
+    best = SoftmaxClassifier(C=0.01, l1_ratio=0.01, tol=1e-7).fit(X, y)
+    assert model.loss_ == pytest.approx(best.loss_, rel=1e-6)

@@ -7,7 +7,12 @@ from scipy.optimize import minimize
 from sklloss.kernels.solve import descend
 
 from sklloss.objectives.column_model import ColumnModel, RowCurvature
-from sklloss.solvers.l1_models import minimise_by_products, minimise_by_sweeps, minimise_model
+from sklloss.solvers.l1_models import (
+    NO_SHIFTS,
+    minimise_by_products,
+    minimise_by_sweeps,
+    minimise_model,
+)
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.proximal_newton import proximal_newton
 
@@ -62,6 +67,9 @@ class Convex:
 
     def product(self, v):
         return np.einsum("bni,bn,bnj,bj->bi", self.A, self._curvature, self.A, v)
+
+    def shifts(self, sets):
+        return [None for _ in sets]
 
     def without_free_shift(self, w):
         return w
@@ -217,7 +225,7 @@ def test_coordinate_descent_returns_its_decrease_and_updates_the_gradient(rng):
     matrix, gradient = quadratic(rng, 9, 20)
     l1, z, slope, gains = np.full(9, 1.0), np.zeros(9), gradient.copy(), np.empty(4)
     everywhere = np.full(9, np.inf)
-    descend(matrix, slope, z, l1, -everywhere, everywhere, gains)
+    descend(matrix, slope, z, l1, -everywhere, everywhere, gains, *NO_SHIFTS)
     np.testing.assert_allclose(slope, gradient + matrix @ z, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(gains.sum(), -(gradient @ z + 0.5 * z @ matrix @ z + np.abs(z).sum()))
     assert np.all(np.diff(gains) <= 0)
@@ -291,3 +299,41 @@ def test_a_start_with_little_curvature_is_damped(rng):
     assert result.converged.all()
     assert np.all(np.diff(result.curve) <= 0)
     np.testing.assert_allclose(result.w, 4 - np.arctanh(0.1 / 5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_a_common_shift_goes_to_its_minimum(rng, ridge):
+    """Along a shift the quadratic has the ridge alone, so the minimum is a kink or lies between two."""
+    groups, K = 4, 5
+    A = rng.standard_normal((30, groups, K))
+    A -= A.mean(axis=2, keepdims=True)
+    A = A.reshape(30, groups * K)
+    matrix = A.T @ A + ridge * np.eye(groups * K)
+    l1 = np.full(groups * K, 0.1)
+    at = np.arange(groups * K).reshape(groups, K)
+    everywhere, gains = np.full(groups * K, np.inf), np.empty(200)
+    z = rng.standard_normal(groups * K)
+    gradient = matrix @ z - A.T @ rng.standard_normal(30)
+    constant = gradient - matrix @ z
+
+    def value(z):
+        return constant @ z + 0.5 * z @ matrix @ z + l1 @ np.abs(z)
+
+    before = value(z)
+    descend(matrix, gradient, z, l1, -everywhere, everywhere, gains, at, np.full(groups * K, ridge))
+    assert gains.sum() == pytest.approx(before - value(z), rel=1e-9)
+    np.testing.assert_allclose(gradient, matrix @ z + constant, atol=1e-10)
+    for group in at:
+        for s in (-1e-3, -1e-6, 1e-6, 1e-3):
+            moved = z.copy()
+            moved[group] += s
+            assert value(moved) >= value(z) - 1e-12
+
+
+def test_a_common_shift_stays_within_bounds(rng):
+    z, at = np.array([1.0, 2.0, 3.0]), np.arange(3)[None]
+    bounds = z - 0.25, z + 0.25
+    gains = np.empty(1)
+    descend(np.zeros((3, 3)), np.zeros(3), z, np.ones(3), *bounds, gains, at, np.zeros(3))
+    np.testing.assert_array_equal(z, [0.75, 1.75, 2.75])
+    assert gains[0] == 0.75

@@ -8,7 +8,7 @@ from cython cimport floating as real
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t
 
-from sklloss.kernels.common cimport check_signals, coordinate_minimum
+from sklloss.kernels.common cimport check_signals, coordinate_minimum, shift_minimum
 
 
 # A coordinate that gains less than this share of what all gained on average in the sweep before is left out
@@ -150,7 +150,9 @@ def descend(
     """Minimise the model plus an L1 norm coordinate by coordinate, between bounds.
 
     There is one sweep per entry of ``decrease``, which is filled with what each gained, until one gains no
-    more than ``negligible``. The first visits all coordinates, the others those that are not 0 after it.
+    more than ``negligible``. The first visits all coordinates, the others those that are not 0 after it. A
+    sweep ends with common shifts of the coordinates in each row of ``shifts``, which have the same ``l1``:
+    what a column has in all outputs of a softmax, whose scores relative to each other do not change.
 
     Parameters
     ----------
@@ -158,7 +160,7 @@ def descend(
         X in CSC format.
     model : tuple
         ``curvature`` and ``p`` (outputs, rows), or None for separable outputs, ``change`` (outputs, rows) and
-        ``mean`` (rows,), or None. See `Rows`. The last two change in place.
+        ``mean`` (rows,), or None. See `Rows`. These two change in place. The last are ``shifts``.
     columns, outputs : ndarray of shape (size,)
         What each parameter belongs to; the column after the last feature is the intercept.
     parameters : tuple
@@ -172,12 +174,14 @@ def descend(
     cdef double[:, ::1] change
     cdef double[::1] mean, z
     cdef const double[::1] gradient, start, l1, second, extra, low, high
-    curvature, p, change, mean = model
+    cdef const Py_ssize_t[:, ::1] shifts
+    curvature, p, change, mean, shifts = model
     gradient, start, z, l1, second, extra, low, high = parameters
     cdef Py_ssize_t features = starts.shape[0] - 1, sweep, j, k, m, s, count, moved_count = 0
     cdef int64_t first
     cdef double g, h, t, moved, gain, gained, idle = 0.0, work = 0.0
     cdef Rows rows
+    cdef const Py_ssize_t* at
     rows.count = curvature.shape[1]
     rows.p = NULL
     rows.mean = NULL
@@ -225,6 +229,21 @@ def descend(
                     moved_count += 1
                 elif sweep > 0 and gain < idle:
                     moving[1, s] = sweep + 1 + SKIPPED_SWEEPS
+            for s in range(shifts.shape[0]):
+                at = &shifts[s, 0]
+                g = h = 0.0
+                for k in range(shifts.shape[1]):
+                    m = at[k]
+                    g += gradient[m] + extra[m] * (z[m] - start[m])
+                    h += extra[m]
+                moved = shift_minimum(&z[0], at, shifts.shape[1], g, h, l1[at[0]], &low[0], &high[0])
+                if moved == 0.0:
+                    continue
+                gained -= moved * (g + 0.5 * h * moved)
+                for k in range(shifts.shape[1]):
+                    m = at[k]
+                    gained -= l1[m] * (fabs(z[m] + moved) - fabs(z[m]))
+                    z[m] += moved
             idle = SKIPPED_SHARE * gained / max(moved_count, 1)
             check_signals(&work)
             decrease[sweep] = gained
