@@ -39,8 +39,8 @@ class NumPyVectors:
         return numbers
 
     def preconditioner(self, solve: Any) -> Any:
-        """A preconditioner for vectors on the device."""
-        return solve
+        """A preconditioner for vectors on the device; a compiled one if there is one."""
+        return getattr(solve, "operator", solve)
 
     def dot(self, a: Any, b: Any) -> Any:
         """The dot product of two vectors of each problem, (problems,)."""

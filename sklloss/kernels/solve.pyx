@@ -1,21 +1,108 @@
-"""Minimisation of quadratics: conjugate gradients, block solves, and coordinate descent with an L1 norm.
-
-The conjugate gradients of several systems side by side: what they do between two products.
-"""
+"""Minimisation of quadratics: conjugate gradients, block solves, and coordinate descent with an L1 norm."""
 
 import numpy as np
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating as real
 from libc.math cimport fabs, isfinite, sqrt
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
-from scipy.linalg.cython_blas cimport daxpy, ddot, dscal, dsyrk, dtrsv, ssyrk, strsv
-from scipy.linalg.cython_lapack cimport dpotrf, spotrf
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dscal, dsyrk, dtrsv, ssyrk, strsv
+from scipy.linalg.cython_lapack cimport dpotrf, dpotri, dpotrs, spotrf, spotrs
 
 from sklloss.kernels.common cimport coordinate_minimum, shift_minimum
 
 
 cdef enum:
     HISTORY = 64  # products that are remembered
+    WIDEST_INVERSE = 256  # most columns of a matrix that is inverted
+
+
+cdef class SystemProgress
+
+
+cdef class Operator:
+    """A symmetric linear map of vectors (systems, size): a Hessian, or a preconditioner."""
+
+    cdef int apply(self, const double[:, ::1] x, double[:, ::1] out) except -1:
+        """Set ``out`` to the image of x."""
+        raise NotImplementedError
+
+    def __call__(self, x):
+        """The image of x, an array of any shape whose numbers are those of the vectors."""
+        out = np.empty(x.shape)
+        self.apply(np.ascontiguousarray(x, dtype=float).reshape(1, -1), out.reshape(1, -1))
+        return out
+
+
+cdef class FunctionOperator(Operator):
+    """An `Operator` by a Python function that takes and returns arrays."""
+
+    cdef object function
+
+    def __init__(self, function):
+        self.function = function
+
+    cdef int apply(self, const double[:, ::1] x, double[:, ::1] out) except -1:
+        cdef const double[:, ::1] image = np.ascontiguousarray(self.function(np.asarray(x)))
+        out[...] = image
+        return 0
+
+
+def as_operator(solve):
+    """An operator from one, or from a function."""
+    return solve if isinstance(solve, Operator) else FunctionOperator(solve)
+
+
+def conjugate_gradients(
+    Operator matrix,
+    Operator preconditioner,
+    double[:, ::1] residual,
+    const double[:, ::1] first,
+    SystemProgress systems,
+    Py_ssize_t most,
+):
+    """Solve with a positive definite matrix for several independent right-hand sides.
+
+    Systems that do not run at the start, and those without positive curvature along their first direction,
+    have a solution of 0.
+
+    Parameters
+    ----------
+    matrix, preconditioner : Operator
+    residual : ndarray of shape (systems, size)
+        The right-hand sides, which are overwritten.
+    first : ndarray of shape (systems, size)
+        What the preconditioner makes of them.
+    systems : SystemProgress
+    most : int
+        The largest number of products with the matrix.
+
+    Returns
+    -------
+    solution : ndarray of shape (systems, size)
+    products : int
+    """
+    cdef Py_ssize_t products = 0, b
+    solution = np.zeros_like(residual)
+    cdef double[:, ::1] d = solution, p = first.copy(), product = np.empty_like(residual)
+    cdef double[:, ::1] z = np.empty_like(residual)
+    cdef bint some = False
+    for b in range(p.shape[0]):
+        if systems.running[b]:
+            some = True
+        else:
+            p[b] = 0.0
+    while some and products < most:
+        products += 1
+        PyErr_CheckSignals()
+        matrix.apply(p, product)
+        with nogil:
+            advance(p, product, d, residual, systems)
+        preconditioner.apply(residual, z)
+        with nogil:
+            some = turn(p, z, residual, systems, products)
+    return solution, products
 
 
 cdef class SystemProgress:
@@ -86,13 +173,13 @@ cdef class SystemProgress:
         return self.reached[b] or not newer > 0.0
 
 
-def advance(
+cdef void advance(
     const double[:, ::1] p,
     const double[:, ::1] product,
     double[:, ::1] d,
     double[:, ::1] residual,
     SystemProgress systems,
-):
+) noexcept nogil:
     """Go along each direction p to the minimum, given its product with the matrix.
 
     ``d`` and ``residual`` change. A system without positive curvature along its direction stops running.
@@ -100,29 +187,28 @@ def advance(
     cdef Py_ssize_t b
     cdef int size = <int>p.shape[1], one = 1
     cdef double curvature, length, back
-    with nogil:
-        for b in range(p.shape[0]):
-            systems.decrease[b] = 0.0
-            if not systems.running[b]:
-                continue
-            curvature = ddot(&size, <double*>&p[b, 0], &one, <double*>&product[b, 0], &one)
-            if not curvature > 0.0:
-                systems.running[b] = False
-                continue
-            length = systems.rz[b] / curvature
-            back = -length
-            daxpy(&size, &length, <double*>&p[b, 0], &one, &d[b, 0], &one)
-            daxpy(&size, &back, <double*>&product[b, 0], &one, &residual[b, 0], &one)
-            systems.decrease[b] = 0.5 * length * systems.rz[b]
+    for b in range(p.shape[0]):
+        systems.decrease[b] = 0.0
+        if not systems.running[b]:
+            continue
+        curvature = ddot(&size, <double*>&p[b, 0], &one, <double*>&product[b, 0], &one)
+        if not curvature > 0.0:
+            systems.running[b] = False
+            continue
+        length = systems.rz[b] / curvature
+        back = -length
+        daxpy(&size, &length, <double*>&p[b, 0], &one, &d[b, 0], &one)
+        daxpy(&size, &back, <double*>&product[b, 0], &one, &residual[b, 0], &one)
+        systems.decrease[b] = 0.5 * length * systems.rz[b]
 
 
-def turn(
+cdef bint turn(
     double[:, ::1] p,
     const double[:, ::1] z,
     const double[:, ::1] residual,
     SystemProgress systems,
     Py_ssize_t products,
-):
+) noexcept nogil:
     """End the systems that are solved well enough and give the others their next direction, from z.
 
     Returns whether a system still runs.
@@ -131,19 +217,18 @@ def turn(
     cdef int width = <int>p.shape[1], one = 1
     cdef double newer, ratio, scale = 1.0
     cdef bint some = False
-    with nogil:
-        for b in range(p.shape[0]):
-            if systems.running[b]:
-                newer = ddot(&width, <double*>&residual[b, 0], &one, <double*>&z[b, 0], &one)
-                systems.running[b] = not systems.ends(b, newer, products)
-            if not systems.running[b]:
-                memset(&p[b, 0], 0, width * sizeof(double))
-                continue
-            some = True
-            ratio = newer / systems.rz[b]
-            systems.rz[b] = newer
-            dscal(&width, &ratio, &p[b, 0], &one)
-            daxpy(&width, &scale, <double*>&z[b, 0], &one, &p[b, 0], &one)
+    for b in range(p.shape[0]):
+        if systems.running[b]:
+            newer = ddot(&width, <double*>&residual[b, 0], &one, <double*>&z[b, 0], &one)
+            systems.running[b] = not systems.ends(b, newer, products)
+        if not systems.running[b]:
+            memset(&p[b, 0], 0, width * sizeof(double))
+            continue
+        some = True
+        ratio = newer / systems.rz[b]
+        systems.rz[b] = newer
+        dscal(&width, &ratio, &p[b, 0], &one)
+        daxpy(&width, &scale, <double*>&z[b, 0], &one, &p[b, 0], &one)
     return some
 
 
@@ -230,59 +315,139 @@ def factorise(real[:, :] matrix, double[::1] units, double ridge):
     return failed == 0
 
 
-def solve_blocks(
-    const real[:, :, ::1] factors, const double[:, ::1] units, const double[:, ::1] x,
-    const double[::1] ridge=None,
-):
-    """Solve with a matrix for each row of x: ``units[k] U' U units[k]``, U triangular in LAPACK's order.
+cdef class BlockOperator(Operator):
+    """Solves with ``units[k] U' U units[k]``, one for all rows or one for each; U is triangular for LAPACK.
 
-    ``factors`` has a square for each matrix, or a rectangle for two, see `BlockSolver`. With ``ridge``, what
-    all rows have in common, their mean, is treated apart: the matrix for that is diagonal, and ``ridge`` is
-    its pseudo-inverse.
+    A single small matrix in float64 is inverted, which many solutions outweigh. The inverse remains positive,
+    because the diagonal of U' U is 1 plus a ridge of 1e-10.
+
+    With ``ridge``, what all rows have in common, their mean, is treated apart: the matrix for that is
+    diagonal, and ``ridge`` is its pseudo-inverse.
+
+    Parameters
+    ----------
+    factors : ndarray of shape (matrices, width, width)
+        In float32 or float64; or a rectangle for two of them, see `PairedBlockSolver`.
+    units : ndarray of shape (matrices, width)
+    ridge : ndarray of shape (width,), optional
     """
-    cdef Py_ssize_t k, j, rows = units.shape[0]
-    cdef int n = <int>units.shape[1], one = 1, width = <int>factors.shape[2]
-    cdef bint paired = width > n
+
+    cdef const float[:, :, ::1] factors32
+    cdef const double[:, :, ::1] factors64
+    cdef const double[:, ::1] units
+    cdef const double[::1] ridge
+    cdef Py_ssize_t line  # the numbers in a row of ``factors``
+    cdef bint single, inverse, apart
+
+    def __init__(self, factors, units, ridge=None):
+        self.single = factors.dtype == np.float32
+        self.line = factors.shape[2]
+        self.inverse = not self.single and len(units) == 1 and self.line == units.shape[1] <= WIDEST_INVERSE
+        if self.inverse:
+            factors = factors.copy()
+            invert(factors[0])
+        if self.single:
+            self.factors32 = factors
+        else:
+            self.factors64 = factors
+        self.units, self.ridge, self.apart = units, ridge, ridge is not None
+
+    cdef int apply(self, const double[:, ::1] x, double[:, ::1] out) except -1:
+        cdef Py_ssize_t width = self.units.shape[1], rows = x.shape[0] * x.shape[1] // max(width, 1)
+        cdef bint enough
+        if rows == 0:
+            return 0
+        with nogil:
+            if self.single:
+                enough = solve_blocks(self, &self.factors32[0, 0, 0], &x[0, 0], rows, &out[0, 0])
+            else:
+                enough = solve_blocks(self, &self.factors64[0, 0, 0], &x[0, 0], rows, &out[0, 0])
+        if not enough:
+            raise MemoryError()
+        return 0
+
+
+cdef int invert(double[:, ::1] factor) except -1:
+    """Replace the factor in a lower triangle by the inverse of the matrix, in both triangles."""
+    cdef int n = <int>factor.shape[0], failed = 0
+    cdef Py_ssize_t i, j
+    if n > 0:
+        dpotri(b"U", &n, &factor[0, 0], &n, &failed)
+    for i in range(n):
+        for j in range(i):
+            factor[j, i] = factor[i, j]
+    return 0
+
+
+cdef bint solve_blocks(
+    BlockOperator blocks, const real* factors, const double* x, Py_ssize_t rows, double* out
+) noexcept nogil:
+    """What `BlockOperator` does; False if there is no memory."""
+    cdef Py_ssize_t k, j, width = blocks.units.shape[1], last = blocks.units.shape[0] - 1
+    cdef int n = <int>width, line = <int>blocks.line, one = 1, count = <int>rows, failed
+    cdef bint paired = line > n, together = last == 0 and not paired and (rows > 1 or blocks.inverse)
     cdef char triangle = b"U", first = b"T", second = b"N"
-    cdef const real* factor
-    cdef real[::1] part = np.empty(units.shape[1], np.float32 if real is float else np.float64)
-    cdef double[::1] shift = np.zeros(units.shape[1]), mean = np.zeros(units.shape[1])
-    cdef bint apart = ridge is not None
-    solution = np.empty((units.shape[0], units.shape[1]))
-    cdef double[:, ::1] d = solution
-    with nogil:
-        if apart:
-            for k in range(rows):
-                for j in range(n):
-                    shift[j] += x[k, j]
-            for j in range(n):
-                shift[j] /= rows
+    cdef double* shift = <double*>calloc(2 * width, sizeof(double))
+    cdef double* mean = shift + width
+    cdef double weight = 1.0, keep = 0.0
+    cdef real* part = <real*>malloc((2 if blocks.inverse else 1) * rows * width * sizeof(real))
+    cdef real* factor = <real*>factors
+    cdef real* vector = part
+    cdef real* solved = part
+    cdef const double* units
+    if shift == NULL or part == NULL:
+        free(shift)
+        free(part)
+        return False
+    if blocks.apart:
         for k in range(rows):
-            for j in range(n):
-                part[j] = <real>((x[k, j] - shift[j]) / units[k, j])
-            if paired:
-                factor = &factors[k // 2, 0, k % 2]
-                triangle, first, second = b"U", b"T", b"N"
-                if k % 2:
-                    triangle, first, second = b"L", b"N", b"T"
-            else:
-                factor = &factors[k, 0, 0]
-            if real is float:
-                strsv(&triangle, &first, b"N", &n, <float*>factor, &width, &part[0], &one)
-                strsv(&triangle, &second, b"N", &n, <float*>factor, &width, &part[0], &one)
-            else:
-                dtrsv(&triangle, &first, b"N", &n, <double*>factor, &width, &part[0], &one)
-                dtrsv(&triangle, &second, b"N", &n, <double*>factor, &width, &part[0], &one)
-            for j in range(n):
-                d[k, j] = part[j] / units[k, j]
-                mean[j] += d[k, j]
-        if apart:
-            for j in range(n):
-                shift[j] = ridge[j] * shift[j] - mean[j] / rows
-            for k in range(rows):
-                for j in range(n):
-                    d[k, j] += shift[j]
-    return solution
+            for j in range(width):
+                shift[j] += x[k * width + j]
+        for j in range(width):
+            shift[j] /= rows
+    for k in range(rows):
+        units = &blocks.units[min(k, last), 0]
+        vector = part + k * width
+        for j in range(width):
+            vector[j] = <real>((x[k * width + j] - shift[j]) / units[j])
+        if together:
+            continue
+        if paired:
+            factor = <real*>factors + k // 2 * width * line + k % 2
+            triangle, first, second = b"U", b"T", b"N"
+            if k % 2:
+                triangle, first, second = b"L", b"N", b"T"
+        else:
+            factor = <real*>factors + k * width * width
+        if real is float:
+            strsv(&triangle, &first, b"N", &n, factor, &line, vector, &one)
+            strsv(&triangle, &second, b"N", &n, factor, &line, vector, &one)
+        else:
+            dtrsv(&triangle, &first, b"N", &n, factor, &line, vector, &one)
+            dtrsv(&triangle, &second, b"N", &n, factor, &line, vector, &one)
+    if together:
+        if real is float:
+            spotrs(b"U", &n, &count, factor, &n, part, &n, &failed)
+        elif blocks.inverse:
+            vector = part + rows * width
+            dgemm(b"N", b"N", &n, &count, &n, &weight, factor, &n, part, &n, &keep, vector, &n)
+            solved = vector
+        else:
+            dpotrs(b"U", &n, &count, factor, &n, part, &n, &failed)
+    for k in range(rows):
+        units = &blocks.units[min(k, last), 0]
+        for j in range(width):
+            out[k * width + j] = solved[k * width + j] / units[j]
+            mean[j] += out[k * width + j]
+    if blocks.apart:
+        for j in range(width):
+            shift[j] = blocks.ridge[j] * shift[j] - mean[j] / rows
+        for k in range(rows):
+            for j in range(width):
+                out[k * width + j] += shift[j]
+    free(shift)
+    free(part)
+    return True
 
 
 def descend(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklloss.data.dataset import Dataset
+from sklloss.kernels.linear.gradient import select_rows
 
 # Least multiplications of a product, below which to choose rows takes as long as it saves, and most numbers
 # in X, which is copied.
@@ -59,16 +60,15 @@ class CurvedRows:
         softmax : bool
             Whether it is the probabilities of a softmax.
         """
-        if softmax:
-            of_row = 1.0 - np.einsum("ik,ik->i", curvature, curvature)
-            single = float(np.add.reduce(of_row)) > LEAST_CURVATURE * len(of_row)
-            if data.weight is not None:
-                of_row *= data.weight
-        else:
-            of_row, single = np.einsum("ik->i", curvature), True
-        single = single and self._rounded is not None and _suits_float32(of_row.max(keepdims=True))
-        rows = np.flatnonzero(of_row > NEGLIGIBLE * float(np.add.reduce(of_row)) / len(of_row))
-        every = not 0 < len(rows) <= MOST_ROWS * len(of_row)
+        n = len(curvature)
+        rows = np.empty(n, dtype=np.intp)
+        weight = data.weight if softmax else None
+        count, mean, largest = select_rows(curvature, weight, softmax, NEGLIGIBLE, rows)
+        # False for a NaN, too
+        single = mean > (LEAST_CURVATURE if softmax else 0.0) and SMALLEST < largest < LARGEST
+        single = single and self._rounded is not None
+        every = not 0 < count <= MOST_ROWS * n
+        rows = rows[:count]
         dtype = np.dtype(np.float32) if single else data.dtype
         if every and dtype == data.dtype:
             return None

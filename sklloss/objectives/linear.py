@@ -294,6 +294,13 @@ class LinearObjective:
         """As `product`, over the rows with nearly all of the curvature, perhaps in float32."""
         return self._product_over(self._over_curved_rows(), direction)
 
+    def multiplier(self, *, rough: bool) -> Any:
+        """What multiplies directions as `product` or `rough_product` does: compiled, if that can be."""
+        passes = self._over_curved_rows() if rough else self.passes
+        varying = self._varying_columns and self._varying_columns[0]
+        compiled = passes.hessian_operator(self.scale, self.coef(self.ridge), varying)
+        return compiled or (self.rough_product if rough else self.product)
+
     def _over_curved_rows(self) -> Passes:
         if self._curved is None:
             # Without a penalty, rounding may be all the curvature that there is along a direction.

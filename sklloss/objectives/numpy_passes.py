@@ -22,11 +22,11 @@ from sklloss import kernels
 from sklloss.arrays import memory, threads
 from sklloss.data.dataset import Dataset
 from sklloss.kernels.data import CompiledLoss, PythonLoss
-from sklloss.kernels.linear.gradient import Chunks, PassBuffers
-from sklloss.kernels.solve import add_gram
+from sklloss.kernels.linear.gradient import Chunks, HessianOperator, PassBuffers
+from sklloss.kernels.solve import Operator, add_gram
 from sklloss.losses import Loss
 from sklloss.objectives.column_model import RowCurvature
-from sklloss.objectives.curved_rows import LEAST_WORK, MOST_NUMBERS, CurvedRows
+from sklloss.objectives.curved_rows import LEAST_WORK, MOST_NUMBERS, NEGLIGIBLE, CurvedRows
 from sklloss.objectives.passes import EpochPlan, Floats, Indices, Passes
 
 # Least rows per block of a loss without a kernel, whose Python code costs some 30 us a call.
@@ -91,6 +91,7 @@ class NumPyPasses(Passes):
         else:
             self._kernel = self._kernel64 = PythonLoss(loss.evaluate_batch, loss.separable)
         self._curved_rows: CurvedRows | None = None
+        self._negligible: float = 0.0  # see `kernels.linear.hessian.hessian`
         self._curvature: Any = None  # (n, outputs), from the last pass that was asked to store it
         # The outputs whose products may be wanted, and their curvature. For a sparse X, outputs that have
         # converged are left out once they are half of those that were kept.
@@ -147,6 +148,16 @@ class NumPyPasses(Passes):
             total[kept] = self._product(direction[kept], curvature, np.empty((len(kept), self.width)))
         return total
 
+    def hessian_operator(self, scale: float, ridge: Floats, varying: Floats | None) -> Operator | None:
+        """See `Passes.hessian_operator`."""
+        if self._skips_outputs:
+            return None
+        chunks, buffers = self._chunks_of_pass(0, self.outputs)
+        return HessianOperator(
+            self._data, chunks, buffers, self._curvature, self.softmax, scale=scale, ridge=ridge,
+            varying=varying,
+        )  # fmt: skip
+
     def _product(self, direction: Floats, curvature: Any, total: Floats) -> Floats:
         """The product with the Hessian of the outputs whose direction and curvature are given."""
         chunks, buffers = self._chunks_of_pass(0, len(direction))
@@ -188,8 +199,8 @@ class NumPyPasses(Passes):
             part = slice(start, start + wave)
             wave_chunks = self._chunks(bounds[start : start + wave + 1], block)
             bad = hessian_kernels.hessian(
-                kernel, self._data, wave_chunks, coef, sums[part], gradient[part], curvature,
-                coupled=coupled, softmax=softmax, as_dense=as_dense,
+                kernel, self._data, wave_chunks, coef, (sums[part], gradient[part], curvature),
+                coupled=coupled, softmax=softmax, as_dense=as_dense, negligible=self._negligible,
             )  # fmt: skip
             if bad >= 0:
                 raise self._bad_code(bad)
@@ -330,7 +341,7 @@ class NumPyPasses(Passes):
         part = NumPyPasses(
             data, self.loss, fit_intercept=self.fit_intercept, n_threads=self.n_threads, center=False
         )
-        part._curvature = curvature
+        part._curvature, part._negligible = curvature, NEGLIGIBLE
         return part
 
     def hessian_diagonal(self) -> Floats:

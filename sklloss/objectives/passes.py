@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sklloss.arrays.device import Device
 from sklloss.data.dataset import Dataset, weighted_rows
+from sklloss.kernels.solve import Operator
 from sklloss.losses import HalfSquaredError, Loss
 from sklloss.objectives.column_model import RowCurvature
 
@@ -255,11 +256,20 @@ class Passes(ABC):
     def hessian_diagonal(self) -> Floats:
         """The Hessian's diagonal at the point of the last stored curvature, (outputs, width), in float64."""
 
+    def hessian_operator(self, scale: float, ridge: Floats, varying: Floats | None) -> Operator | None:
+        """The Hessian that `product` multiplies by, times ``scale``, plus ``ridge``, compiled.
+
+        None if that cannot be. ``ridge`` is (outputs, width). Columns at which ``varying``, (width,), is 0
+        are left out.
+        """
+        return None
+
     def over_curved_rows(self) -> Passes:
         """Passes over the rows that have nearly all of the last stored curvature, perhaps in float32.
 
-        They are for `product`, and for `hessian` at the same point without ``coupled``, of X less its center.
-        These passes themselves where others would save no time.
+        They are for `product`, and for `hessian` at the same point without ``coupled``, which leaves out rows
+        with next to no curvature by an output; of X less its center. These passes themselves where others
+        would save no time.
         """
         return self
 

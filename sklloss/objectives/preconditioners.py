@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from scipy.linalg import lapack
 
 from sklloss.arrays import memory, threads
 from sklloss.arrays.vectors import ArrayVectors
-from sklloss.kernels.solve import factorise, solve_blocks
+from sklloss.kernels.solve import BlockOperator, factorise
 
 Array = Any  # of NumPy, or of the namespace of X
 Floats = NDArray[np.float64]
@@ -76,16 +77,16 @@ class BlockSolver:
 
     def __call__(self, x: Floats) -> Floats:
         """The solution for the right-hand side x."""
-        rows = x.reshape(-1, self._units.shape[1])
-        if len(self._units) == 1:
-            root = self._units[0]
-            solution, _ = lapack.dpotrs(self._factors[0].T, (rows / root).T, lower=0)
-            return (solution.T / root).reshape(x.shape)
-        return solve_blocks(self._factors, self._units, rows).reshape(x.shape)
+        return self.operator(x)
 
-    def except_shift(self, rows: Floats, ridge: Floats) -> Floats:
+    @functools.cached_property
+    def operator(self) -> BlockOperator:
+        """The same, compiled."""
+        return BlockOperator(self._factors, self._units)
+
+    def operator_except_shift(self, ridge: Floats) -> BlockOperator:
         """See `ShiftSolver`; for a matrix of each output."""
-        return solve_blocks(self._factors, self._units, rows, ridge)
+        return BlockOperator(self._factors, self._units, ridge)
 
 
 class PairedBlockSolver(BlockSolver):
@@ -144,10 +145,6 @@ class PairedBlockSolver(BlockSolver):
         """See `Preconditioner.coordinates`; this makes a copy."""
         return np.stack([self._triangle(k) for k in range(len(self._units))]), self._units
 
-    def __call__(self, x: Floats) -> Floats:
-        """The solution for the right-hand side x."""
-        return solve_blocks(self._factors, self._units, x.reshape(self._units.shape)).reshape(x.shape)
-
 
 class SubsetSolver:
     """Solves over the parameters in a mask, output by output, given column correlations and a diagonal.
@@ -195,6 +192,7 @@ class ShiftSolver:
 
     def __init__(self, solve: Any, outputs: int, ridge: Array, xp: Any = np) -> None:
         self._solve, self._outputs, self._ridge, self._xp = solve, outputs, ridge, xp
+        self._compiled = solve.operator_except_shift(ridge) if isinstance(solve, BlockSolver) else None
 
     def to_device(self, vectors: ArrayVectors) -> ShiftSolver:
         """See `Preconditioner.to_device`."""
@@ -207,13 +205,18 @@ class ShiftSolver:
 
     def __call__(self, x: Array) -> Array:
         """The solution for the right-hand side x."""
+        return self.operator(x)
+
+    @property
+    def operator(self) -> Callable[[Array], Array]:
+        """The same, compiled if that can be."""
+        return self._compiled or self._apply
+
+    def _apply(self, x: Array) -> Array:
         rows = self._xp.reshape(x, (self._outputs, -1))
-        if isinstance(self._solve, BlockSolver):
-            solution = self._solve.except_shift(rows, self._ridge)
-        else:
-            shift = self._xp.mean(rows, axis=0)
-            solution = self._solve(rows - shift)
-            solution += self._ridge * shift - self._xp.mean(solution, axis=0)
+        shift = self._xp.mean(rows, axis=0)
+        solution = self._solve(rows - shift)
+        solution += self._ridge * shift - self._xp.mean(solution, axis=0)
         return self._xp.reshape(solution, x.shape)
 
 

@@ -108,11 +108,11 @@ class ProductObjective(Objective, Protocol):
     def linearise(self, w: Any) -> tuple[Any, Any]:
         """Values and gradients; w becomes the point of products."""
 
-    def product(self, direction: Any) -> Any:
-        """The Hessian times a direction."""
+    def multiplier(self, *, rough: bool) -> Any:
+        """A function that multiplies directions by the Hessian, until the next point is linearised.
 
-    def rough_product(self, direction: Any) -> Any:
-        """The same, where that saves time with errors that matter little for a step."""
+        ``rough``: where that saves time, with errors that matter little for a step.
+        """
 
     def preconditioner(self) -> Any:
         """A function that solves approximately with the Hessian, wherever it is taken."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklloss.arrays.vectors import NUMPY, Array, Mask
-from sklloss.kernels.solve import SystemProgress, advance, settle, turn
+from sklloss.kernels.solve import SystemProgress, as_operator, conjugate_gradients, settle
 from sklloss.solvers.base import (
     MAX_HALVINGS,
     SUFFICIENT_DECREASE,
@@ -144,7 +144,7 @@ def newton_cg(
     # By how much the preconditioner has underestimated a decrement at most, and if the last system tells.
     excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     risen = np.zeros(len(w), dtype=bool)
-    multiply, poor = objective.rough_product, 0
+    poor = 0
     for iteration in range(1, max_iter + 1):
         z = solve(-gradient)
         first = -vectors.to_host(vectors.dot(gradient, z))[0]
@@ -155,7 +155,7 @@ def newton_cg(
         if not active.any():
             break
         direction, products, reached, latest = _conjugate_gradients(
-            objective, vectors, multiply, solve, gradient, z, first, value, gap, active
+            objective, vectors, solve, gradient, z, first, value, gap, active, rough=poor < MOST_POOR
         )
         excess = np.maximum(excess, latest)
         direction, slope, invalid = vectors.finite_direction(direction, gradient)
@@ -181,16 +181,14 @@ def newton_cg(
         known = sound & (step == 1.0) & objective.close_preconditioner
         # Rough products are no longer used where the decrease is far from what the systems expect.
         fits = (step == 1.0) & (value - new[0] >= EXPECTED_SHARE * decrement / 2)
-        poor = 0 if (fits | solved | ~active).all() else poor + 1
-        if poor == MOST_POOR:
-            multiply = objective.product
+        poor = 0 if poor < MOST_POOR and (fits | solved | ~active).all() else poor + 1
         near = bool((decrement / 2 <= NEAR * np.abs(value)).all())
         value, gradient = new
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, vectors.get(at), value)
         if solve.renew(products, near=near, missed=bool((active & (first > MISSED * decrement)).any())):
-            excess = latest
+            excess, known = np.ones(len(w)), np.zeros(len(w), dtype=bool)
     return progress.result(vectors.get(at), value)
 
 
@@ -211,13 +209,13 @@ class _Preconditioning:
         self, objective: ProductObjective, vectors: Any, initial: Any, cache: PreconditionerCache | None
     ) -> None:
         self._objective, self._vectors, self._last = objective, vectors, cache or PreconditionerCache()
-        self._solve: Any = vectors.preconditioner(initial)
+        self.operator: Any = vectors.preconditioner(initial)
         self._every_row = self._sampled = False
         self._systems = 0
 
     def __call__(self, x: Any) -> Any:
         """The solution for the right-hand side x."""
-        return self._solve(x)
+        return self.operator(x)
 
     def renew(self, products: int, *, near: bool, missed: bool) -> bool:
         """Make a local preconditioner if the last one is no longer good enough; returns whether it is new.
@@ -230,10 +228,11 @@ class _Preconditioning:
             Whether the optimum is near.
         missed : bool
             Whether the preconditioner estimated a far larger decrement than there was. The blocks of a
-            sample do, if it misses the curvature of a few rows: all rows are used from then on.
+            sample do, if it misses the curvature of a few rows: if new ones do, all rows are used from then
+            on. Others are renewed.
         """
         missed = missed and self._sampled
-        self._every_row |= missed
+        self._every_row |= missed and self._systems == 0
         share, least = (NEAR_SHARE, NEAR_PRODUCTS) if near else (FAR_SHARE, FAR_PRODUCTS)
         self._systems += 1
         cost = self._objective.block_cost
@@ -242,10 +241,10 @@ class _Preconditioning:
             return False
         self._systems = 0
         # Its factors may be large, so they are not kept while those of the next one are made.
-        self._solve = self._last.preconditioner = None
+        self.operator = self._last.preconditioner = None
         local = self._last.preconditioner = self._objective.local_preconditioner(every_row=self._every_row)
         self._sampled = local is not None and not self._every_row
-        self._solve = self._vectors.preconditioner(local or self._objective.preconditioner())
+        self.operator = self._vectors.preconditioner(local or self._objective.preconditioner())
         return True
 
 
@@ -350,7 +349,6 @@ def _linearised(objective: ProductObjective, vectors: Any, at: Any) -> tuple[Arr
 def _conjugate_gradients(
     objective: ProductObjective,
     vectors: Any,
-    multiply: Solve,
     solve: Any,
     gradient: Any,
     z: Any,
@@ -358,13 +356,15 @@ def _conjugate_gradients(
     value: Array,
     gap: Array,
     active: Mask,
+    *,
+    rough: bool,
 ) -> tuple[Any, int, Mask, Array]:
     """Minimise g.d + d.Hd / 2 over d for each problem, to a tolerance that depends on its gap to the optimum.
 
-    ``multiply`` multiplies by the Hessian. ``z`` is what the preconditioner makes of -g, and ``first`` the
-    decrement by its estimate. Returns d, the number of products with the Hessian, which problems reached
-    their tolerance, and how much a residual, as the preconditioner sees it, has underestimated what was left
-    to gain.
+    ``z`` is what the preconditioner makes of -g, and ``first`` the decrement by its estimate; ``rough`` says
+    which products with the Hessian. Returns d, the number of products, which problems reached their
+    tolerance, and how much a residual, as the preconditioner sees it, has underestimated what was left to
+    gain.
     """
     residual = -gradient
     size = np.maximum(np.abs(value), np.finfo(float).tiny)
@@ -375,39 +375,21 @@ def _conjugate_gradients(
         first, size, gap, running, reached, excess, LOOSEST, CLOSEST, objective.residual_floor,
         TRUST if objective.close_preconditioner else 0.0,
     )  # fmt: skip
+    multiply = objective.multiplier(rough=rough)
     if vectors.on_device:
-        systems: Any = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
+        systems = _DeviceSystems(vectors, residual, z, vectors.put(first), running, progress)
+        products = systems.solve(multiply, solve, MAX_PRODUCTS)
+        d, moved = systems.d, systems.moved
     else:
-        systems = _Systems(vectors, residual, z, running, progress)
-    products = 0
-    some = running.any()
-    while some and products < MAX_PRODUCTS:
-        products += 1
-        some = systems.step(multiply(systems.p), solve, products)
+        d, products = conjugate_gradients(
+            as_operator(multiply), as_operator(solve.operator), residual, z, progress, MAX_PRODUCTS
+        )
+        moved = d.any(axis=1)
     # Where the objective is flat to working precision, take the preconditioned gradient.
-    d = systems.d
-    flat = active & ~reached & ~systems.moved()
+    flat = active & ~reached & ~moved
     if flat.any():
         d = vectors.where(flat, -solve(gradient), d)
     return d, products, reached, excess
-
-
-class _Systems:
-    """Independent systems in main memory: their solutions d so far, and their next directions p."""
-
-    def __init__(self, vectors: Any, residual: Any, z: Any, running: Mask, progress: Any) -> None:
-        self._progress = progress
-        self.p, self.d, self._residual = vectors.masked(z, running), np.zeros_like(residual), residual
-
-    def step(self, product: Any, solve: Any, products: int) -> bool:
-        """One iteration, given the product of p with the matrix; whether a system still runs."""
-        residual = self._residual
-        advance(self.p, product, self.d, residual, self._progress)
-        return turn(self.p, solve(residual), residual, self._progress, products)
-
-    def moved(self) -> Mask:
-        """Which systems have taken a step."""
-        return self.d.any(axis=1)
 
 
 class ArraySystems:
@@ -464,26 +446,31 @@ class ArraySystems:
 
 
 class _DeviceSystems(ArraySystems):
-    """`_Systems` whose vectors stay on the device of X; each step reads two numbers per system from it."""
+    """Systems whose vectors stay on the device of X; each step reads two numbers per system from it.
+
+    Attributes
+    ----------
+    moved : ndarray of bool of shape (systems,)
+        Which systems have taken a step.
+    """
 
     def __init__(self, vectors: Any, residual: Any, z: Any, rz: Any, running: Mask, progress: Any) -> None:
         super().__init__(vectors, residual, z, rz, running)
         self._running, self._progress = running, progress
-        self._moved = np.zeros_like(running)
+        self.moved: Mask = np.zeros_like(running)
 
-    def step(self, product: Any, solve: Any, products: int) -> bool:
-        """See `_Systems.step`."""
-        before = self._running.copy()
-        pHp, newer = self._vectors.to_host(*self.advance(product, solve)[1:])
-        self._moved |= before & (pHp > 0)
-        some = settle(pHp, newer, self._progress, products)
-        if some:
-            self.turn(self._running)
-        return some
-
-    def moved(self) -> Mask:
-        """See `_Systems.moved`."""
-        return self._moved
+    def solve(self, multiply: Solve, precondition: Solve, most: int) -> int:
+        """As `kernels.solve.conjugate_gradients`; returns the number of products."""
+        products, some = 0, self._running.any()
+        while some and products < most:
+            products += 1
+            before = self._running.copy()
+            pHp, newer = self._vectors.to_host(*self.advance(multiply(self.p), precondition)[1:])
+            self.moved |= before & (pHp > 0)
+            some = settle(pHp, newer, self._progress, products)
+            if some:
+                self.turn(self._running)
+        return products
 
 
 def _damped_step(

@@ -1,5 +1,7 @@
 """Products with the Hessian over the rows that have nearly all of its curvature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -135,3 +137,50 @@ def test_numbers_beyond_float32_stay_in_float64(rng, kind):
         large.linearise(w)
         assert large.passes.over_curved_rows().dtype == np.float64
         assert np.isfinite(large.rough_product(w)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_compiled_products_are_those_of_python(rng, case, weighted, sparse):
+    """One column is constant, which the Hessian of the loss leaves out."""
+    arguments = dict(CASES[case])
+    if weighted:
+        arguments["weight"] = rng.integers(0, 3, N).astype(arguments.get("dtype", np.float64))
+    found, w = objective(rng, **arguments)
+    X = found.passes.X.copy()
+    X[:, 3] = 7.0
+    data = replace(found.passes.data, X=sp.csr_array(X) if sparse else X)
+    found = LinearObjective(make_passes(data, found.passes.loss, fit_intercept=True, center=True), 10.0)
+    found.linearise(w)
+    v = rng.normal(size=found.shape)
+    for rough in (False, True):
+        expected = (found.rough_product if rough else found.product)(v).copy()
+        np.testing.assert_allclose(found.multiplier(rough=rough)(v), expected, rtol=1e-13)
+
+
+def test_blocks_of_curved_rows_leave_out_rows_that_matter_to_other_outputs_alone(rng):
+    found, w = objective(rng)
+    found.linearise(w)
+    part = found.passes.over_curved_rows()
+    coef = found.coef(w)
+    blocks = part.hessian(coef, coupled=False)[2]
+    part._negligible = 0.0
+    every = part.hessian(coef, coupled=False)[2]
+    for less, block in zip(blocks, every, strict=True):
+        less, block = (np.tril(matrix) + np.tril(matrix, -1).T for matrix in (less, block))
+        left_out, whole = np.linalg.eigvalsh(block - less), np.linalg.eigvalsh(block)
+        assert left_out[0] > -1e-12 * whole[-1]
+        assert left_out[-1] > 0
+        assert left_out[-1] < 1e-2 * whole[-1]
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_curvature_that_is_not_a_number_stays_in_float64(rng, softmax):
+    found, w = objective(rng)
+    found.linearise(w)
+    rows, X = found.passes.data, found.passes.X
+    chooser = curved_rows.CurvedRows(X, found.passes.center, np.abs(X).max(axis=0))
+    curvature = np.full((N, K), 1 / K)
+    curvature[5, 2] = np.nan
+    assert chooser.choose(rows, curvature, softmax=softmax) is None

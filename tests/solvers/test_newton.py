@@ -61,6 +61,9 @@ class Convex:
 
     rough_product = product
 
+    def multiplier(self, rough):
+        return self.rough_product if rough else self.product
+
     def preconditioner(self):
         return np.copy
 

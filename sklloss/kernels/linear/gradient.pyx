@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from sklloss.kernels.common cimport current, for_sparse, gather_sums, padded
 from sklloss.kernels.data cimport FAILED, Batch, Call, Dataset, Workspace, allocate, batch_kernel, bind
 from sklloss.kernels.sharing cimport NO_MEMORY, Pieces, Task, next_piece, share
+from sklloss.kernels.solve cimport Operator
 
 
 cdef class Chunks:
@@ -362,6 +363,102 @@ cdef void add_products(
         chunk = next_piece(pieces)
     free(raw)
     free(buffers.memory)
+
+
+cdef class HessianOperator(Operator):
+    """``scale`` times the Hessian of the loss sums, plus ``ridge`` times the direction.
+
+    Parameters
+    ----------
+    data, chunks, buffers, curvature, coupled
+        See `product`.
+    scale : float
+    ridge : ndarray of shape (outputs, width)
+    varying : ndarray of shape (width,) or None
+        0 for columns that are left out of the Hessian of the loss, else 1.
+    """
+
+    cdef ProductPass task
+    cdef object curvature  # which the task points to
+    cdef double scale
+    cdef const double[:, ::1] ridge
+    cdef const double[::1] varying
+    cdef double[:, ::1] direction, total
+
+    def __init__(
+        self, Dataset data, Chunks chunks, PassBuffers buffers, curvature, bint coupled, *, double scale,
+        ridge, varying,
+    ):
+        self.task, self.curvature = ProductPass(), curvature
+        set_up(self.task, data, chunks, buffers, curvature)
+        self.task.coupled = coupled
+        self.scale, self.ridge, self.varying = scale, ridge, varying
+        self.direction, self.total = np.empty_like(ridge), np.empty_like(ridge)
+
+    cdef int apply(self, const double[:, ::1] x, double[:, ::1] out) except -1:
+        cdef Py_ssize_t k, j, width = self.ridge.shape[1]
+        cdef const double* v = &x[0, 0]
+        cdef double* product = &out[0, 0]
+        cdef double kept = 1.0
+        cdef bint some_left_out = self.varying is not None
+        for k in range(self.ridge.shape[0]):
+            for j in range(width):
+                self.direction[k, j] = v[k * width + j] * (self.varying[j] if some_left_out else 1.0)
+        self.task.buffers.set_coef(self.task.data, self.direction)
+        share(self.task, self.task.chunks.count, self.task.chunks.n_threads)
+        self.task.buffers.add_up(self.task.data, self.total)
+        for k in range(self.ridge.shape[0]):
+            for j in range(width):
+                kept = self.varying[j] if some_left_out else 1.0
+                product[k * width + j] = (
+                    self.scale * kept * self.total[k, j] + self.ridge[k, j] * v[k * width + j]
+                )
+        return 0
+
+
+def select_rows(
+    const real[:, ::1] curvature, const real[:] weight, bint softmax, double negligible,
+    Py_ssize_t[::1] rows,
+):
+    """Set the first of ``rows`` to those whose curvature is more than a ``negligible`` share of the mean.
+
+    The curvature of a row is the sum over its outputs; of a ``softmax``, whose probabilities are given, the
+    trace of its matrix, times the weight.
+
+    Returns
+    -------
+    count : int
+        How many rows are set.
+    mean : float
+        Without weights.
+    largest : float
+    """
+    cdef Py_ssize_t n = curvature.shape[0], outputs = curvature.shape[1], i, k, count = 0
+    cdef double total = 0.0, weighted = 0.0, largest = 0.0, least, of_row
+    cdef const real* row
+    cdef double[::1] of_rows = np.empty(n)
+    with nogil:
+        for i in range(n):
+            row = &curvature[i, 0]
+            of_row = 0.0
+            if softmax:
+                for k in range(outputs):
+                    of_row += <double>row[k] * row[k]
+                of_row = 1.0 - of_row
+            else:
+                for k in range(outputs):
+                    of_row += row[k]
+            total += of_row
+            if weight is not None:
+                of_row *= weight[i]
+            weighted += of_row
+            largest = max(largest, of_row)
+            of_rows[i] = of_row
+        least = negligible * weighted / n
+        for i in range(n):
+            rows[count] = i
+            count += of_rows[i] > least
+    return count, total / n, largest
 
 
 def uses_blas(Dataset data):

@@ -16,6 +16,7 @@ cdef struct Model:
     Py_ssize_t outputs, features, width, step
     Py_ssize_t pairs     # of outputs, each with itself too
     bint coupled, softmax
+    double negligible    # see `hessian`; 0 for all rows
 
 
 cdef bint make_model(

@@ -35,7 +35,7 @@ cdef bint make_model(
     model.outputs, model.features, model.width = data.outputs, data.features, width
     model.step = (width + 7) // 8 * 8
     model.pairs = data.outputs * (data.outputs + 1) // 2 if coupled else 0
-    model.coupled, model.softmax = coupled, softmax
+    model.coupled, model.softmax, model.negligible = coupled, softmax, 0.0
     # what lies between the end of a row of z and the next stays 0
     model.memory = <double*>calloc(
         data.outputs + packed + block * model.pairs + z_rows * model.step, sizeof(double)
@@ -107,7 +107,7 @@ cdef Py_ssize_t evaluate_loss(
     cdef Batch* batch = &model.batch
     cdef double* curvature = <double*>model.work.curvature
     cdef const double* weight
-    cdef Py_ssize_t i, bad = data.set_batch(batch, &model.work, NULL, first, rows)
+    cdef Py_ssize_t i, k, bad = data.set_batch(batch, &model.work, NULL, first, rows)
     if curved:
         batch.curvature = curvature
     if bad < 0:
@@ -121,7 +121,23 @@ cdef Py_ssize_t evaluate_loss(
             curvature[i] = curvature[i] * (1.0 - curvature[i])
             if weight != NULL:
                 curvature[i] = curvature[i] * weight[i // model.outputs]
+        for k in range(model.outputs if model.negligible > 0.0 else 0):
+            leave_out_flat(model.negligible, curvature + k, rows, model.outputs)
     return -1
+
+
+cdef void leave_out_flat(
+    double negligible, double* curvature, Py_ssize_t rows, Py_ssize_t step
+) noexcept nogil:
+    """Set curvature below a share of the rows' mean to 0; `add_gram` leaves such rows out."""
+    cdef Py_ssize_t i
+    cdef double total = 0.0, least
+    for i in range(rows):
+        total += curvature[i * step]
+    least = negligible * total / rows
+    for i in range(rows):
+        if curvature[i * step] < least:
+            curvature[i * step] = 0.0
 
 
 cdef void pair_curvature(Model* model, Py_ssize_t rows) noexcept nogil:
@@ -227,6 +243,7 @@ cdef class HessianPass(Task):
     cdef double[:, :, ::1] gradients
     cdef double[:, :, :, ::1] hessians
     cdef bint coupled, softmax, dense
+    cdef double negligible
 
     cdef void run(self, Pieces* pieces) noexcept nogil:
         add_hessians(self, self.data, self.chunks, pieces)
@@ -237,24 +254,25 @@ def hessian(
     Dataset data,
     Chunks chunks,
     const double[:, ::1] coef,
-    double[:, ::1] sums,
-    double[:, :, ::1] gradients,
-    double[:, :, :, ::1] hessians,
+    results,
     *,
     bint coupled,
     bint softmax,
     bint as_dense,
+    double negligible=0.0,
 ):
     """Loss, gradient and Hessian of each chunk.
 
-    ``coef`` and the chunks' ``gradients`` are (outputs, width), the intercept as last column if width is one
+    ``results`` are the arrays ``sums``, ``gradients`` and ``hessians``, which are filled. ``coef`` and the
+    chunks' ``gradients`` are (outputs, width), the intercept as last column if width is one
     more than the features. The rows of a dense X are taken less its center. A block of a sparse X is copied
     ``as_dense``, which ``coupled`` outputs need, or taken entry by entry. The chunks' ``sums`` are
     2 * outputs numbers: weighted losses, and what rounding left over.
 
     The chunks' ``hessians`` are (outputs, width, width) for separable losses, in their lower triangles at
     least; or where the outputs are ``coupled`` they are (1, pairs of outputs, pairs of columns), which
-    `coupled_hessian` unfolds. A ``softmax`` that is not to be coupled gets its diagonal blocks alone. If they
+    `coupled_hessian` unfolds. A ``softmax`` that is not to be coupled gets its diagonal blocks alone,
+    without rows whose curvature by an output is less than a ``negligible`` share of a block's mean. If they
     are None, only the others are made.
 
     ``loss`` is for double: a `CompiledLoss` or a `PythonLoss`.
@@ -263,8 +281,9 @@ def hessian(
     cdef HessianPass task = HessianPass()
     cdef Call call = bind(loss, False, &task.batch, &task.kernel)
     task.data, task.chunks, task.coef = data, chunks, coef
-    task.sums, task.gradients, task.hessians = sums, gradients, hessians
+    task.sums, task.gradients, task.hessians = results
     task.coupled, task.softmax, task.dense = coupled, softmax, as_dense or not data.sparse
+    task.negligible = negligible
     share(task, chunks.count, chunks.n_threads)
     if task.status == FAILED:
         call.raise_error()
@@ -288,6 +307,7 @@ cdef void add_hessians(HessianPass task, Dataset data, Chunks chunks, Pieces* pi
     ):
         task.fail(pieces, NO_MEMORY)
         return
+    model.negligible = task.negligible
     if task.hessians is not None:
         hessian_numbers = task.hessians.shape[1] * task.hessians.shape[2] * task.hessians.shape[3]
     while chunk >= 0:
