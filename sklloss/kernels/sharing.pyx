@@ -74,7 +74,8 @@ cdef extern from *:
         int entry;               /* 256 times the number of the job, plus how many workers may still join */
         int taken;               /* whether a caller has this place */
         void* task;
-        char padding[112];
+        int cpu;                 /* where the caller was as it began */
+        char padding[108];
         int next;                /* pieces from this one on are not begun */
         int pieces;
         char more_padding[120];
@@ -99,6 +100,56 @@ cdef extern from *:
         int waiting;             /* workers that wait in a loop */
         int serving;             /* workers that have begun to serve */
     } sklloss_team;
+
+    /* Linux often runs a worker on its caller's CPU, where the two take turns: a new one, which it may leave
+       there for 0.2 s, and one that wakes, as in a virtual machine a CPU that has been idle for a while
+       counts as taken. So a worker is woken on another CPU, and one that joins its caller on the same CPU
+       moves to another. For that the CPU is left out, for as long as a call takes, of those that the thread
+       which makes the call may use. Where there is no other, or this is refused, the system decides. */
+    #ifdef __linux__
+    static int sklloss_here(void)
+    {
+        return sched_getcpu();
+    }
+
+    static int sklloss_thread(void)
+    {
+        return (int)syscall(SYS_gettid);
+    }
+
+    /* Leaves a CPU out of those that a worker may use; 0 if nothing has changed. */
+    static int sklloss_leave_out(int cpu, int worker, cpu_set_t* allowed)
+    {
+        cpu_set_t others;
+        if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(*allowed), allowed) != 0)
+            return 0;
+        others = *allowed;
+        CPU_CLR(cpu, &others);
+        return CPU_COUNT(&others) > 0 && sched_setaffinity(worker, sizeof(others), &others) == 0;
+    }
+
+    static void sklloss_ring(sklloss_worker* worker)
+    {
+        cpu_set_t allowed;
+        int apart = sklloss_leave_out(sched_getcpu(), worker->thread, &allowed);
+        PyThread_release_lock(worker->bell);
+        if (apart)
+            sched_setaffinity(worker->thread, sizeof(allowed), &allowed);
+    }
+
+    /* Moves the thread that calls this. */
+    static void sklloss_move_from(int cpu)
+    {
+        cpu_set_t allowed;
+        if (sched_getcpu() == cpu && sklloss_leave_out(cpu, 0, &allowed))
+            sched_setaffinity(0, sizeof(allowed), &allowed);
+    }
+    #else
+    #define sklloss_here() 0
+    #define sklloss_thread() 0
+    #define sklloss_ring(worker) PyThread_release_lock((worker)->bell)
+    #define sklloss_move_from(cpu) ((void)(cpu))
+    #endif
 
     /* Waits in a loop until a count is a value, and returns 1; or 0 if that takes too long. */
     static int sklloss_reaches(int* count, int value)
@@ -181,36 +232,6 @@ cdef extern from *:
         }
     }
 
-    #ifdef __linux__
-    static int sklloss_thread(void)
-    {
-        return (int)syscall(SYS_gettid);
-    }
-
-    /* Wakes a worker on another CPU than the caller's. Linux often takes the caller's, where the worker then
-       waits for the caller to sleep: in a virtual machine a CPU that has been idle for a while counts as
-       taken. So that CPU is left out of those that the worker may use, for as long as the call takes. They
-       are those that the caller may use now; where there is no other, or this is refused, the system
-       decides. */
-    static void sklloss_ring(sklloss_worker* worker)
-    {
-        cpu_set_t allowed, others;
-        int here = sched_getcpu(), apart = 0;
-        if (here >= 0 && here < CPU_SETSIZE && sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
-            others = allowed;
-            CPU_CLR(here, &others);
-            apart = CPU_COUNT(&others) > 0
-                && sched_setaffinity(worker->thread, sizeof(others), &others) == 0;
-        }
-        PyThread_release_lock(worker->bell);
-        if (apart)
-            sched_setaffinity(worker->thread, sizeof(allowed), &allowed);
-    }
-    #else
-    #define sklloss_thread() 0
-    #define sklloss_ring(worker) PyThread_release_lock((worker)->bell)
-    #endif
-
     /* Wakes workers that sleep. */
     static void sklloss_wake(int most)
     {
@@ -233,6 +254,7 @@ cdef extern from *:
                 sklloss_job* job = &sklloss_team.jobs[k];
                 if (sklloss_join(job)) {
                     sklloss_pieces pieces = {job, -1};
+                    sklloss_move_from(LOAD(&job->cpu));
                     run(job->task, &pieces);
                     sklloss_leave(job);
                     worked = 1;
@@ -273,6 +295,7 @@ cdef extern from *:
             return;
         }
         job->task = task;
+        STORE(&job->cpu, sklloss_here());
         STORE(&job->left, 0);
         STORE(&job->next, 1);
         STORE(&job->pieces, count);

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memset
 
-from sklloss.kernels.common cimport column_sums, current, gemm, gemv
+from sklloss.kernels.common cimport column_sums, current, gemm, gemv, prefetch_l2
 from sklloss.kernels.data cimport Dataset
 
 ctypedef fused index:
@@ -99,6 +99,12 @@ cdef inline void sparse_scatter(
 cdef enum:
     # Bytes of coefficients above which BLAS has the faster products.
     LARGE_COEF = 640 * 1024
+    # Rows of the next block are asked for, so many at a time, if they have so many bytes, and X more than a
+    # cache holds.
+    ROWS_AHEAD = 4
+    LEAST_AHEAD = 384
+    MOST_AHEAD = 1024
+    CACHE_BYTES = 1 << 25
 
 
 cdef struct DenseBuffers:
@@ -269,6 +275,34 @@ cdef inline void block_scores(
         )
 
 
+cdef inline bint asks_ahead(Dataset data, Py_ssize_t outputs, Py_ssize_t row_bytes) noexcept nogil:
+    """Whether rows of the next block are asked for, as the hardware does not do so for rows of such lengths.
+
+    The products themselves ask for longer rows, and for all rows where there are several outputs.
+    """
+    return (
+        outputs == 1 and data.by_rows and data.row_step == data.features
+        and LEAST_AHEAD <= row_bytes < MOST_AHEAD and data.rows * row_bytes > CACHE_BYTES
+    )
+
+
+cdef inline void scatter_ahead(
+    Dataset data, const real* x, Py_ssize_t step, const real* raw, double* gradient, Py_ssize_t first,
+    Py_ssize_t rows,
+) noexcept nogil:
+    """`block_scatter` of one output, which asks for the rows of the next block as it goes along."""
+    cdef Py_ssize_t i = 0, count
+    while i < rows:
+        count = min(<Py_ssize_t>ROWS_AHEAD, rows - i)
+        if first + rows + i + count <= data.rows:
+            prefetch_l2(x + (rows + i) * step, count * step * sizeof(real))
+        if real is double:
+            current.scatter_f64(x + i * step, step, raw + i, gradient, count, data.features, 1)
+        else:
+            current.scatter_f32(x + i * step, step, raw + i, gradient, count, data.features, 1)
+        i += count
+
+
 cdef inline void block_scatter(
     Dataset data, DenseBuffers* buffers, real* raw, double* gradient, Py_ssize_t first, Py_ssize_t rows,
     Py_ssize_t outputs, bint padded,
@@ -287,7 +321,9 @@ cdef inline void block_scatter(
         if not data.by_rows:
             x = <const real*>buffers.rows
             step = data.features
-        if real is double:
+        if asks_ahead(data, outputs, step * sizeof(real)):
+            scatter_ahead(data, x, step, raw, gradient, first, rows)
+        elif real is double:
             current.scatter_f64(x, step, raw, gradient, rows, data.features, outputs)
         else:
             current.scatter_f32(x, step, raw, gradient, rows, data.features, outputs)
