@@ -149,9 +149,10 @@ def newton_cg(
         z = solve(-gradient)
         first = -vectors.to_host(vectors.dot(gradient, z))[0]
         gap = allowed_gap(value, tol)
-        # With a margin, because the new residual may lie where the factor is larger.
-        progress.converged |= progress.active(value) & known & (excess * first / 2 <= gap / 4)
         active = progress.active(value)
+        # With a margin, because the new residual may lie where the factor is larger.
+        progress.converged |= active & known & (excess * first / 2 <= gap / 4)
+        active &= ~progress.converged
         if not active.any():
             break
         direction, products, reached, latest = _conjugate_gradients(
