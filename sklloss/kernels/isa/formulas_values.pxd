@@ -3,8 +3,8 @@
 # Each formula has the signature that the table of losses.pxi.tp calls: it returns the loss of the raw score z
 # and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is that of the
 # loss, in double for both dtypes. Where `wide` is an argument, see exp_scaled of formulas.pxd. Where the
-# exponential of the table is one, a second formula, named <name>_wide, is for scores whose exp is no normal
-# number, in double for both dtypes.
+# exponential of the table is one, it is the second derivative, and a second formula, named <name>_wide, is for
+# scores whose exp is no normal number, in double for both dtypes.
 
 from sklloss.kernels.isa.formulas cimport (
     exp_reduced,
@@ -199,8 +199,8 @@ cdef inline real log_cosh(real* z, real y, double parameter, real* curvature) no
 
 # Losses of a mean exp(z), the log link.
 
-cdef inline real poisson(real* z, real y, real e, real* curvature) noexcept nogil:
-    """e - y z for e = exp(z), with the derivatives e - y and e.
+cdef inline real poisson(real* z, real y, real e) noexcept nogil:
+    """e - y z for e = exp(z), with the derivatives e - y and e, which is given.
 
     At z = -inf the loss is 0 for y = 0, else infinite; where exp(z) overflows it is infinite.
 
@@ -209,7 +209,6 @@ cdef inline real poisson(real* z, real y, real e, real* curvature) noexcept nogi
     """
     cdef real value = e - y * z[0]
     z[0] = e - y
-    curvature[0] = e
     return value
 
 
@@ -225,8 +224,8 @@ cdef inline double poisson_wide(double* z, double y, double* curvature) noexcept
     return value
 
 
-cdef inline real gamma(real* z, real y, real w, real* curvature) noexcept nogil:
-    """z + w for w = y exp(-z), with the derivatives 1 - w and w.
+cdef inline real gamma(real* z, real y, real w) noexcept nogil:
+    """z + w for w = y exp(-z), with the derivatives 1 - w and w, which is given.
 
     The loss is infinite at both infinities, the derivative 1 and -inf there.
 
@@ -235,7 +234,6 @@ cdef inline real gamma(real* z, real y, real w, real* curvature) noexcept nogil:
     """
     cdef real value = z[0] + w
     z[0] = <real>1.0 - w
-    curvature[0] = w
     return value
 
 

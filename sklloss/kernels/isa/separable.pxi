@@ -70,7 +70,7 @@ cdef inline void add_losses(
     cdef Py_ssize_t column = first - row * batch.outputs
     cdef Py_ssize_t r, k, whole
     if batch.outputs == 1:
-        if per_sample != NULL:
+        if per_sample != NULL and value != per_sample + first:
             memcpy(per_sample + first, value, rows * sizeof(real))
         weigh(value, batch, first, rows, 1)
         whole = rows - rows % SUMS
@@ -103,6 +103,13 @@ cdef inline void add_losses(
         add_to(batch.sums + column + k, batch.sums + batch.outputs + column + k, part[k])
 
 
+cdef inline real* losses_of(const Batch* batch, Py_ssize_t first, real* value) noexcept nogil:
+    """Where the losses of a tile go: at once to per_sample if they need no copy to be weighted, else to value."""
+    if batch.per_sample == NULL or batch.weight != NULL or batch.outputs > 1:
+        return value
+    return <real*>batch.per_sample + first
+
+
 cdef inline void log_loss_tile(
     real* z, const real* y, Py_ssize_t n, bint smoothed, real keep, real spread, real* share, real* value,
 ) noexcept nogil:
@@ -133,8 +140,9 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
     curvature: weight * p (1 - p).
     """
     cdef real share[TILE]
-    cdef real value[TILE]
+    cdef real buffer[TILE]
     cdef double sums[SUMS]
+    cdef real* value
     cdef const real* y = <const real*>batch.target
     cdef real* curvature = <real*>batch.curvature
     cdef real keep = <real>(1.0 - batch.parameter)
@@ -148,6 +156,7 @@ cdef inline Py_ssize_t log_loss_rows(real* raw, Batch* batch) noexcept nogil:
         # Half a tile, because there are twice as many buffers as in separable_rows.
         rows = tile_rows(batch, first, TILE * 2 // sizeof(real), &width)
         n = rows * width
+        value = losses_of(batch, first, buffer)
         if batch.parameter == 0.0:
             log_loss_tile(raw + first, y + first, n, False, keep, spread, share, value)
         else:
