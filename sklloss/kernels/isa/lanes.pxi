@@ -5,52 +5,21 @@
 # that the inner loop must run at least once (n >= 1) and exit at its end, the outer loop must hold no other
 # condition, and no store may alias what is read.
 
+cdef extern from "transpose.h" nogil:
+    # to[j * n + i] = origin[i * m + j] for i and j below 4, in registers
+    void transpose_float "sklloss_transpose_float"(
+        const float* origin, Py_ssize_t m, float* to, Py_ssize_t n) noexcept
+    void transpose_double "sklloss_transpose_double"(
+        const double* origin, Py_ssize_t m, double* to, Py_ssize_t n) noexcept
+
 cdef extern from *:
     """
-    #if defined(__GNUC__)
-    typedef float sklloss_float4 __attribute__((vector_size(16), aligned(4), may_alias));
-    typedef double sklloss_double4 __attribute__((vector_size(32), aligned(8), may_alias));
-    typedef int32_t sklloss_float4_mask __attribute__((vector_size(16)));
-    typedef int64_t sklloss_double4_mask __attribute__((vector_size(32)));
-    #if defined(__clang__)
-    #define SKLLOSS_PICK(v, a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-    #else
-    #define SKLLOSS_PICK(v, a, b, i, j, k, l) __builtin_shuffle(a, b, (v##_mask){i, j, k, l})
-    #endif
-    /* Pairs from two rows, then pairs of pairs, by the shuffles that instruction sets have for each width. */
-    #define SKLLOSS_TRANSPOSE(real, v, i, j, k, l, I, J, K, L, second, third) \\
-        static inline void sklloss_transpose_##real(const real* from, ptrdiff_t m, real* to, ptrdiff_t n) { \\
-            const v a = *(const v*)from, b = *(const v*)(from + m); \\
-            const v c = *(const v*)(from + 2 * m), d = *(const v*)(from + 3 * m); \\
-            const v p = SKLLOSS_PICK(v, a, b, i, j, k, l), q = SKLLOSS_PICK(v, a, b, I, J, K, L); \\
-            const v r = SKLLOSS_PICK(v, c, d, i, j, k, l), s = SKLLOSS_PICK(v, c, d, I, J, K, L); \\
-            *(v*)to = SKLLOSS_PICK(v, p, r, 0, 1, 4, 5); \\
-            *(v*)(to + second * n) = SKLLOSS_PICK(v, p, r, 2, 3, 6, 7); \\
-            *(v*)(to + third * n) = SKLLOSS_PICK(v, q, s, 0, 1, 4, 5); \\
-            *(v*)(to + 3 * n) = SKLLOSS_PICK(v, q, s, 2, 3, 6, 7); \\
-        }
-    SKLLOSS_TRANSPOSE(float, sklloss_float4, 0, 4, 1, 5, 2, 6, 3, 7, 1, 2)
-    SKLLOSS_TRANSPOSE(double, sklloss_double4, 0, 4, 2, 6, 1, 5, 3, 7, 2, 1)
-    #else
-    #define SKLLOSS_TRANSPOSE(real) \\
-        static void sklloss_transpose_##real(const real* from, ptrdiff_t m, real* to, ptrdiff_t n) { \\
-            int i, j; \\
-            for (i = 0; i < 4; i++) for (j = 0; j < 4; j++) to[j * n + i] = from[i * m + j]; \\
-        }
-    SKLLOSS_TRANSPOSE(float)
-    SKLLOSS_TRANSPOSE(double)
-    #endif
     #if defined(__GNUC__) && !defined(__clang__)
     __attribute__((malloc, noipa)) static void* sklloss_apart(void* memory) { return memory; }
     #else
     #define sklloss_apart(memory) (memory)
     #endif
     """
-    # to[j * n + i] = origin[i * m + j] for i and j below 4, in registers
-    void transpose_float "sklloss_transpose_float"(
-        const float* origin, Py_ssize_t m, float* to, Py_ssize_t n) noexcept nogil
-    void transpose_double "sklloss_transpose_double"(
-        const double* origin, Py_ssize_t m, double* to, Py_ssize_t n) noexcept nogil
     # The same address; the compiler may assume that no other pointer leads there.
     void* unaliased "sklloss_apart"(void* memory) noexcept nogil
 
