@@ -84,6 +84,17 @@ def test_rows_may_lie_apart(build, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_order_of_x_in_memory_does_not_change_a_bit(build, dtype, rng):
+    """An X by columns is transposed in squares of 4, the last of which overlap."""
+    for p in (1, 3, 4, 5, 6, 7, 9, 12):
+        for n in (1, 3, 4, 5, 6, 8, 11, 70):
+            X, y, w = data(rng, n, p, 2, dtype)
+            by_rows, by_columns = bound(X, y, 2), bound(np.asfortranarray(X), y, 2)
+            for a, b in zip(by_rows.value_and_gradient(w), by_columns.value_and_gradient(w), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("p", "outputs"), [(1, 2), (3, 26), (17, 5), (17, 26), (40, 70), (65, 10), (300, 300)]

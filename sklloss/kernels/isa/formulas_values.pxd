@@ -3,8 +3,8 @@
 # Each formula has the signature that the table of losses.pxi.tp calls: it returns the loss of the raw score z
 # and overwrites z with the derivative and `curvature` with the second derivative. `parameter` is that of the
 # loss, in double for both dtypes. Where `wide` is an argument, see exp_scaled of formulas.pxd. Where the
-# exponential of the table is one, it is the second derivative, and a second formula, named <name>_wide, is for
-# scores whose exp is no normal number, in double for both dtypes.
+# exponential of the table is one, it is the second derivative, and a second formula, named <name>_wide, is
+# for scores whose exp is no normal number, in double for both dtypes.
 
 from sklloss.kernels.isa.formulas cimport (
     exp_reduced,

@@ -104,7 +104,7 @@ cdef inline void add_losses(
 
 
 cdef inline real* losses_of(const Batch* batch, Py_ssize_t first, real* value) noexcept nogil:
-    """Where the losses of a tile go: at once to per_sample if they need no copy to be weighted, else to value."""
+    """Where the losses of a tile go: straight to per_sample if no copy of them is weighted, else to value."""
     if batch.per_sample == NULL or batch.weight != NULL or batch.outputs > 1:
         return value
     return <real*>batch.per_sample + first
