@@ -32,9 +32,10 @@ cdef enum:
 
 cdef double SAMPLE_GAP = 1e-4
 
-# Below this relative gap the next step may use the same Hessian, if it is the last: if it predicts no more
-# than this share of the allowed gap.
+# Below this relative gap the next step may use the same Hessian: if it predicts no more than REUSE_RATIO of
+# what the step before predicted. It is the last if it predicts no more than STALE_SHARE of the allowed gap.
 cdef double NEAR = 1e-3
+cdef double REUSE_RATIO = 0.1
 cdef double STALE_SHARE = 0.25
 
 # The relative rounding error of the difference of two values, which are sums in double.
@@ -313,7 +314,7 @@ cdef Py_ssize_t take_steps(
     The parameters after each step replace those before it if ``in_place``, else they follow them.
     """
     cdef Py_ssize_t taken = 0, size = newton.size, i
-    cdef double value, new_value = 0.0, slope, predicted_decrease, least
+    cdef double value, new_value = 0.0, slope, predicted_decrease, earlier = 0.0, least
     cdef bint fresh = True, beyond
     solved[0] = False
     if not evaluate(data, newton, every, w, &value, newton.gradient, True):
@@ -337,8 +338,7 @@ cdef Py_ssize_t take_steps(
                 predicted_decrease -= newton.l1[i] * (fabs(newton.point[i]) - fabs(w[i]))
             slope = predicted_decrease
         solved[0] = predicted_decrease <= newton.gap * fabs(value) * (1.0 if fresh else STALE_SHARE)
-        if not (fresh or solved[0]):
-            # an earlier Hessian is good for the last step alone
+        if not (fresh or solved[0] or predicted_decrease <= REUSE_RATIO * earlier):
             if not evaluate(data, newton, every, w, &value, newton.gradient, True):
                 break
             fresh = True
@@ -352,6 +352,7 @@ cdef Py_ssize_t take_steps(
             solved[0] = False
             break
         taken += 1
+        earlier = predicted_decrease
         beyond = value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * fabs(value)
         value = values[taken] = new_value
         if not in_place:
