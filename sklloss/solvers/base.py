@@ -135,6 +135,14 @@ class L1Objective(Objective, Protocol):
         """The weight of each parameter's absolute value, (problems, size)."""
 
     @property
+    def costly_hessian(self) -> bool:
+        """See `HessianObjective.costly_hessian`."""
+
+    @property
+    def exact_gradient(self) -> bool:
+        """Whether gradients are in float64, and so accurate enough for steps with an earlier Hessian."""
+
+    @property
     def curvature_excess(self) -> float:
         """The damping to start with, from 0."""
 

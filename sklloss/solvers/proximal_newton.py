@@ -23,7 +23,7 @@ from sklloss.solvers.l1_models import (
     minimise_by_sweeps,
     minimise_model,
 )
-from sklloss.solvers.newton import compiled_steps, progress_from
+from sklloss.solvers.newton import REUSE_GAP, REUSE_RATIO, compiled_steps, progress_from
 
 LOOSEST = 0.1  # the largest share of its decrease that a model may leave undone
 CLOSEST = 0.1  # no model is solved more closely than this share of the gap allowed at the end
@@ -37,7 +37,8 @@ ROUGH_DAMPING = 1.0  # above this damping a model ignores the coupling of output
 SAMPLE_TOL = 1e-2
 SAMPLES = (128, 640)  # rows per parameter
 MAX_SAMPLE_STEPS = 30
-# Up to so many parameters a Hessian costs little, and solves the models of correlated columns exactly.
+# Up to so many parameters a Hessian costs little, and solves the models of correlated columns exactly. It has
+# all of them if at least half are not 0, so that it serves for the next step whichever these are.
 SMALL_SET = 64
 MAX_COLUMN_STEPS = 20  # by sweeps over columns, whose models may be solved less closely than they seem to be
 MAX_SCORE_CHANGE = 2.0  # of any row by one parameter, while damped
@@ -103,6 +104,8 @@ def proximal_newton(
     damping = np.full(len(w), 0.0 if w.any() else objective.curvature_excess)
     damping[damping < LEAST_DAMPING] = 0.0
     sets, products, slow = _WorkingSets(objective), None, False
+    kept: Any = None  # models whose Hessian serves for the next step too
+    before = np.full(len(w), np.inf)
     for iteration in range(len(progress.curve), max_iter + 1):
         active = progress.active(value)
         if not active.any():
@@ -112,14 +115,21 @@ def proximal_newton(
         small = sum(map(len, chosen)) <= SMALL_SET
         columns = None if slow or small else objective.column_models(chosen)
         models: _ColumnModels | _MatrixModels | _ProductModels
+        fresh = True
         if columns is not None:
             models = _ColumnModels(objective, chosen, columns, gradient, w, gap)
         elif objective.affords(chosen):
             rough = bool(damping[active].max() > ROUGH_DAMPING)
-            models = _MatrixModels(objective, chosen, rough, gradient, w, gap)
+            fresh = kept is None or rough or not kept.covers(chosen)
+            if fresh:
+                kept = None  # not in memory beside the new one
+                models = _MatrixModels(objective, chosen, rough, gradient, w, gap)
+            else:
+                models = kept.at(chosen, gradient, w, gap)
         else:
             products = products or _ProductModels(objective)
             models = products.at(chosen, gradient, w, gap)
+        earlier = damping
         step, predicted_decrease, reached, damping, new = _accepted_step(
             objective, w, value, models, active, damping
         )
@@ -128,24 +138,52 @@ def proximal_newton(
         slow = slow or (columns is not None and not reached[active].all())
         # Damping shortens a step, and what it predicts.
         undamped = np.abs(predicted_decrease) * (1.0 + damping) ** 2
-        solved = active & complete & reached & (undamped <= gap) & (damping < 1.0)
+        enough = gap if fresh else gap / 4
+        solved = active & complete & reached & (undamped <= enough) & (damping < 1.0)
         solved &= ~underestimates(predicted_decrease, value, new[0], objective.noise)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * undamped, value, objective.noise)
-        progress.end(solved | (unmoved & rounded), unmoved)
-        # A decrease that is hidden by the rounding of values is no evidence against the model.
-        measurable = predicted_decrease > 10 * objective.noise * np.abs(value)
-        ratio = np.divide(value - new[0], predicted_decrease, out=np.ones_like(value), where=measurable)
-        damping[active & (ratio > GOOD)] /= DAMPING_FACTOR
-        damping[damping < LEAST_DAMPING] = 0.0
-        poor = active & (ratio < POOR)
-        damping[poor] = np.maximum(DAMPING_FACTOR * damping[poor], 1.0)
+        # Where an earlier Hessian finds no step, a new one is needed.
+        progress.end(solved | (unmoved & rounded & fresh), unmoved & fresh)
+        damping = _next_damping(objective, value, new[0], predicted_decrease, damping, active)
+        if not fresh and unmoved.any():
+            damping = earlier
+        near = ~unmoved & (predicted_decrease <= REUSE_GAP * np.abs(value))
+        near &= fresh | (predicted_decrease <= REUSE_RATIO * before)
+        reusable = isinstance(models, _MatrixModels) and _may_reuse_hessians(objective)
+        kept = models if reusable and not damping.any() and (near | ~active).all() else None
+        before = predicted_decrease
         w = w + step
         value, gradient = new
         progress.record(iteration, active, value)
         if callback is not None:
             callback(iteration, objective.without_free_shift(w), value)
     return progress.result(objective.without_free_shift(w), value)
+
+
+def _next_damping(
+    objective: L1Objective,
+    value: Array,
+    new_value: Array,
+    predicted_decrease: Array,
+    damping: Array,
+    active: Mask,
+) -> Array:
+    """The damping of the next models, by what the last ones predicted."""
+    damping = damping.copy()
+    # A decrease that is hidden by the rounding of values is no evidence against the model.
+    measurable = predicted_decrease > 10 * objective.noise * np.abs(value)
+    ratio = np.divide(value - new_value, predicted_decrease, out=np.ones_like(value), where=measurable)
+    damping[active & (ratio > GOOD)] /= DAMPING_FACTOR
+    damping[damping < LEAST_DAMPING] = 0.0
+    poor = active & (ratio < POOR)
+    damping[poor] = np.maximum(DAMPING_FACTOR * damping[poor], 1.0)
+    return damping
+
+
+def _may_reuse_hessians(objective: L1Objective) -> bool:
+    """Whether a step with an earlier Hessian may save time; it needs a gradient in float64."""
+    return objective.costly_hessian and objective.exact_gradient
 
 
 def _sampled_start(objective: L1Objective, w: Array) -> Array:
@@ -172,6 +210,7 @@ class _WorkingSets:
 
     def __init__(self, objective: L1Objective) -> None:
         self._objective = objective
+        self._whole = _may_reuse_hessians(objective) and objective.l1.size <= SMALL_SET
         self._scale: Array | None = None
 
     def choose(self, w: Array, gradient: Array, active: Mask) -> tuple[list[Array], Mask]:
@@ -182,6 +221,9 @@ class _WorkingSets:
         for k in range(len(w)):
             if not active[k]:
                 chosen.append(np.empty(0, dtype=np.intp))
+                continue
+            if self._whole and w.shape[1] <= 2 * int(np.count_nonzero(free[k])):
+                chosen.append(np.arange(w.shape[1]))
                 continue
             violated = np.flatnonzero(~free[k] & (excess[k] > 0))
             most = max(LEAST_ADDED, ADDED_PER_PARAMETER * int(np.count_nonzero(free[k])))
@@ -208,6 +250,21 @@ class _MatrixModels:
         self._diagonals = [matrix.diagonal().copy() for matrix in self._matrices]
         # Without the coupling of outputs, a model does not know their common shifts.
         self._shifts = [None] * len(w) if rough else objective.shifts(chosen)
+
+    def covers(self, chosen: list[Array]) -> bool:
+        """Whether the Hessians have all of these parameters."""
+        return all(np.isin(at, own).all() for at, own in zip(chosen, self._chosen, strict=True))
+
+    def at(self, chosen: list[Array], gradient: Array, w: Array, gap: Array) -> "_MatrixModels":
+        """Models at another point over the same parameters or fewer, with these Hessians."""
+        for k, at in enumerate(chosen):
+            if len(at) < len(self._chosen[k]):
+                places = np.searchsorted(self._chosen[k], at)
+                self._matrices[k] = self._matrices[k][np.ix_(places, places)]
+                self._diagonals[k] = self._diagonals[k][places]
+        self._chosen, self._shifts = chosen, self._objective.shifts(chosen)
+        self._gradient, self._w, self._least = gradient, w, CLOSEST * gap
+        return self
 
     def solve(
         self, pending: Mask, damping: Array, step: Array, predicted_decrease: Array, reached: Mask

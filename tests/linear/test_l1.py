@@ -393,3 +393,21 @@ def test_a_softmax_with_few_zeros_needs_few_steps_over_faces(container, rng, mon
     assert len(faces) <= 60
     best = SoftmaxClassifier(C=0.01, l1_ratio=0.01, tol=1e-7).fit(X, y)
     assert model.loss_ == pytest.approx(best.loss_, rel=1e-6)
+
+
+def test_a_costly_hessian_serves_for_several_steps(rng, monkeypatch):
+    true, rows = linear.LinearObjective.subset_hessian, []
+
+    def counted(self, sets, **options):
+        rows.append(self.passes.n)
+        return true(self, sets, **options)
+
+    monkeypatch.setattr(linear.LinearObjective, "subset_hessian", counted)
+    X = rng.standard_normal((60_000, 12))
+    y = (X[:, :8] @ rng.standard_normal(8) + rng.logistic(size=60_000) > 0.3).astype(int)
+    model = LogisticClassifier(C=0.01, l1_ratio=1).fit(X, y)
+    assert rows.count(60_000) == 1
+    assert model.n_iter_[0] >= 2
+    best = LogisticClassifier(C=0.01, l1_ratio=1, **TIGHT).fit(X, y)
+    np.testing.assert_allclose(model.loss_, best.loss_, rtol=1e-6)
+    np.testing.assert_array_equal(model.coef_ == 0, best.coef_ == 0)
