@@ -113,6 +113,7 @@ def _code_labels(
     classes, codes = _label_codes(y, classes, name)
     if len(classes) == 2:
         return _code_binary(data, codes.astype(np.float64), classes, class_weight)
+    codes = codes.astype(np.intp, copy=False)
     if softmax or not isinstance(class_weight, str):
         weight = _weigh_codes(data, codes, classes, class_weight)
         return _coded(data, "softmax" if softmax else "one-vs-rest", classes, None, codes, weight)
@@ -215,18 +216,21 @@ def _is_continuous(y: Values) -> bool:
 
 
 def _distinct(y: Values) -> tuple[Values, Values]:
-    """The distinct labels, sorted, and the index of each row's label among them.
+    """The distinct labels, sorted, and the index of each row's label among them; of two perhaps as a bool.
 
     Integers in a small range are counted, which takes a small fraction of the time of a sort.
     """
     if y.dtype.kind in "biuf" and y.size:
         low, high = int(y.min()), int(y.max())
         if low > -(2**62) and high < 2**62 and high - low < 4 * y.size + 1024:
-            shifted = y.astype(np.intp)
-            shifted -= low
-            present = np.bincount(shifted, minlength=high - low + 1) > 0
-            classes = (np.flatnonzero(present) + low).astype(y.dtype)
-            codes = shifted if present.all() else (np.cumsum(present) - 1)[shifted]
+            if high - low == 1:
+                classes, codes = np.array([low, high]).astype(y.dtype), y == high
+            else:
+                shifted = y.astype(np.intp)
+                shifted -= low
+                present = np.bincount(shifted, minlength=high - low + 1) > 0
+                classes = (np.flatnonzero(present) + low).astype(y.dtype)
+                codes = shifted if present.all() else (np.cumsum(present) - 1)[shifted]
             if 2 * len(classes) > y.size:
                 check_classification_targets(y)  # which warns of so many classes
             return classes, codes
@@ -234,8 +238,8 @@ def _distinct(y: Values) -> tuple[Values, Values]:
     return np.unique(y, return_inverse=True)
 
 
-def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, NDArray[np.intp]]:
-    """The classes, found in y if None is given, and the index of each row's label among them."""
+def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, Values]:
+    """The classes, found in y if None is given, and the index of each row's label as of `_distinct`."""
     if classes is None:
         classes, codes = _distinct(y)
         if len(classes) < 2:
@@ -243,7 +247,7 @@ def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, 
                 f"This estimator needs samples of at least 2 classes in {name}, but the data contains only "
                 f"one class: {classes.tolist()[0]!r}"
             )
-        return classes, codes.reshape(-1).astype(np.intp, copy=False)
+        return classes, codes.reshape(-1)
     check_classification_targets(y)
     codes = np.searchsorted(classes, y)
     codes[codes == len(classes)] = 0
@@ -252,7 +256,7 @@ def _label_codes(y: Values, classes: Values | None, name: str) -> tuple[Values, 
         raise ValueError(
             f"{name} contains labels that are not among the classes: {np.unique(y[unknown]).tolist()}"
         )
-    return classes, codes.astype(np.intp, copy=False)
+    return classes, codes
 
 
 def _probability_rows(y: Values, name: str) -> Values:

@@ -35,6 +35,7 @@ MAX_SAMPLE_STEPS = 30
 # this share of what it was.
 REUSE_GAP = 1e-2
 REUSE_RATIO = 0.1
+STEADY_RATIO = 2.0  # by how much the ratio of two decrements may be larger than that of the two before
 MAX_COMPILED_STEPS = 100  # in one call, which handles no signals
 
 
@@ -51,8 +52,9 @@ def newton_cholesky(
 
     A pass gives value, gradient and Hessian at once and a full step is tried first, so an iteration costs one
     pass unless its step is halved until it meets Armijo's condition. A Hessian that costs much more than a
-    gradient is reused while each step lowers the decrement tenfold. If there are many rows, a start at 0 is
-    replaced by the minimum over a sample of them.
+    gradient is reused while each step lowers the decrement tenfold; if they have done so steadily, the last
+    such step costs no pass, and the value after it is that of the quadratic model. If there are many rows, a
+    start at 0 is replaced by the minimum over a sample of them.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def newton_cholesky(
     if not curve:
         tell_start(callback, value)
     solve = [PositiveSolver(matrix) for matrix in hessian] if hessian is not None else []
-    before = np.full(len(w), np.inf)
+    before, earlier = np.full(len(w), np.inf), np.zeros(len(w))
     for iteration in range(len(progress.curve), max_iter + 1):
         active = progress.active(value)
         if not active.any():
@@ -116,9 +118,13 @@ def newton_cholesky(
         final = bool(np.all(solved | ~active))
         small = ~active | (decrement / 2 <= REUSE_GAP * np.abs(value))
         near = objective.costly_hessian and bool(small.all())
-        step, new = _damped_step(
-            objective, w, value, direction, decrement, active, final or near, 0 if reused else MAX_HALVINGS
-        )
+        if reused and final and bool(np.all(_steady(decrement, before, earlier) | ~active)):
+            # After steps along the same Hessian that did as well as expected, no pass checks the last.
+            step: Array = np.where(active, 1.0, 0.0)
+            new: tuple[Array, Array, Array | None] = value - step * decrement / 2, gradient, None
+        else:
+            cheap, halvings = final or near, 0 if reused else MAX_HALVINGS
+            step, new = _damped_step(objective, w, value, direction, decrement, active, cheap, halvings)
         unmoved = active & (step == 0.0)
         beyond = active & underestimates(decrement / 2, value, new[0], objective.noise)
         solved &= ~beyond
@@ -130,6 +136,7 @@ def newton_cholesky(
         progress.end((active & solved) | (unmoved & ~invalid & rounded), unmoved)
         w = w + step[:, None] * direction
         value, gradient, hessian = new if not (beyond.any() and new[2] is None) else objective.hessian(w)
+        earlier = np.where(reused & np.isfinite(before), before, 0.0)
         before = np.where(step == 1.0, decrement, 0.0)
         reused = hessian is None
         if hessian is not None:
@@ -138,6 +145,16 @@ def newton_cholesky(
         if callback is not None:
             callback(iteration, w, value)
     return progress.result(w, value)
+
+
+def _steady(decrement: Array, before: Array, earlier: Array) -> Mask:
+    """Whether three decrements of full steps along one Hessian shrink tenfold and at nearly the same rate.
+
+    Then none of the last is due to directions in which the Hessian is far too large, which would hide what is
+    left to gain: that part stays the same from step to step. An ``earlier`` of 0 stands for none.
+    """
+    steady: Mask = (earlier > 0) & (decrement * earlier <= STEADY_RATIO * before**2)
+    return steady & (decrement <= REUSE_RATIO * before)
 
 
 def progress_from(curve: list[float], objective: Objective, value: Array, null: Array | float) -> Progress:

@@ -181,10 +181,14 @@ def test_a_hessian_of_nan_ends_at_the_last_finite_point_unconverged(rng):
 
 
 class Counting(Convex):
-    """A problem whose Hessian is costly; it counts them."""
+    """A problem whose Hessian is costly; it counts Hessians and gradients."""
 
     costly_hessian = True
-    hessians = 0
+    hessians = gradients = 0
+
+    def precise_gradient(self, w):
+        self.gradients += 1
+        return super().value_and_gradient(w)
 
     def hessian(self, w):
         self.hessians += 1
@@ -228,6 +232,38 @@ def test_an_accurate_hessian_at_the_start_is_enough(rng):
     assert result.converged.all()
     assert objective.hessians == 0
     np.testing.assert_allclose(result.value, plain.value, rtol=1e-11)
+
+
+def test_the_last_of_steady_steps_costs_no_pass(rng):
+    objective = costly(rng)
+    plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
+    start = plain.w + 0.01
+    hessian = 1.1 * Convex.hessian(objective, start)[2]
+    seen = []
+    result = newton_cholesky(
+        objective, start, tol=1e-6, max_iter=50, hessian=hessian, callback=lambda *step: seen.append(step)
+    )
+    assert result.converged.all()
+    assert objective.hessians == 0
+    assert objective.gradients == len(result.curve) - 1 == len(seen) > 2
+    np.testing.assert_allclose(result.value, objective.value_and_gradient(result.w)[0], rtol=1e-13)
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-13)
+    silent = newton_cholesky(objective, start, tol=1e-6, max_iter=50, hessian=hessian)
+    np.testing.assert_array_equal(silent.w, result.w)
+
+
+@pytest.mark.parametrize("hidden", [3.0, 30.0, 300.0, 1e4])
+@pytest.mark.parametrize("size", [1e-4, 1e-3, 1e-2])
+def test_a_direction_in_which_an_earlier_hessian_is_too_large_hides_nothing(rng, hidden, size):
+    objective = costly(rng)
+    plain = newton_cholesky(Convex(objective.A, objective.t), np.zeros((2, 5)), tol=1e-7, max_iter=50)
+    start = plain.w + 0.1
+    start[:, 0] = plain.w[:, 0] + size
+    hessian = 1.1 * Convex.hessian(objective, start)[2]
+    hessian[:, 0, 0] *= hidden
+    result = newton_cholesky(objective, start, tol=1e-4, max_iter=50, hessian=hessian)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, plain.value, rtol=1e-8)
 
 
 # solve_positive ----------------------------------------------------------------------------------------
