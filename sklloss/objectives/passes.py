@@ -194,6 +194,7 @@ class Passes(ABC):
         self.centered_columns: bool = bool(fit_intercept and np.count_nonzero(center))
         self._null_sums: dict[bool, Floats] = {}
         self._gram: Floats | None = None
+        self._constant_columns: Indices | None = None
 
     @property
     def curvature_bound(self) -> float:
@@ -437,12 +438,14 @@ class Passes(ABC):
         return largest
 
     def constant_columns(self) -> Indices:
-        """The numbers of the centered columns that have the same value in every row."""
-        columns = np.flatnonzero(self.center)
-        for rows in _sample_then_all(self.n):
-            if columns.size:
-                columns = columns[self._same_as_first_row(rows, columns)]
-        return columns
+        """The numbers of the centered columns that have the same value in every row; cached."""
+        if self._constant_columns is None:
+            columns = np.flatnonzero(self.center)
+            for rows in _sample_then_all(self.n):
+                if columns.size:
+                    columns = columns[self._same_as_first_row(rows, columns)]
+            self._constant_columns = columns
+        return self._constant_columns
 
     def gram(self) -> Floats:
         """X'WX of shape (width, width), lower triangle, with the intercept's column of ones; cached.

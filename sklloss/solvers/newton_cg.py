@@ -26,6 +26,9 @@ from sklloss.solvers.base import (
 from sklloss.solvers.lbfgs import lbfgs
 
 LOOSEST = 0.5  # the largest share of its decrease that a system may leave undone
+# The same in multiples of the relative gap where similar objectives have left a local preconditioner and a
+# start that is near: what a system leaves undone is then no more than what Newton's model misses.
+LOOSEST_GAPS = 30.0
 CLOSEST = 0.1  # no system is solved more closely than this share of the gap allowed at the end
 TRUST = 20.0  # see `SystemProgress`, where the preconditioner is close to the Hessian
 MAX_PRODUCTS = 250
@@ -211,12 +214,17 @@ class _Preconditioning:
     ) -> None:
         self._objective, self._vectors, self._last = objective, vectors, cache or PreconditionerCache()
         self.operator: Any = vectors.preconditioner(initial)
+        self._near = cache is not None and cache.preconditioner is not None and objective.close_preconditioner
         self._every_row = self._sampled = False
         self._systems = 0
 
     def __call__(self, x: Any) -> Any:
         """The solution for the right-hand side x."""
         return self.operator(x)
+
+    def loosest(self, gap: Array) -> float:
+        """The largest share of its decrease that a system may leave undone, at these estimated gaps."""
+        return min(LOOSEST, LOOSEST_GAPS * float(np.max(gap))) if self._near else LOOSEST
 
     def renew(self, products: int, *, near: bool, missed: bool) -> bool:
         """Make a local preconditioner if the last one is no longer good enough; returns whether it is new.
@@ -372,8 +380,9 @@ def _conjugate_gradients(
     reached = vectors.vanishes(gradient, first == 0)
     running = active & ~reached & (first > 0)
     excess = np.ones(len(first))
+    loosest = solve.loosest(np.where(running, first / (2 * size), 0.0))
     progress = SystemProgress(
-        first, size, gap, running, reached, excess, LOOSEST, CLOSEST, objective.residual_floor,
+        first, size, gap, running, reached, excess, loosest, CLOSEST, objective.residual_floor,
         TRUST if objective.close_preconditioner else 0.0,
     )  # fmt: skip
     multiply = objective.multiplier(rough=rough)
