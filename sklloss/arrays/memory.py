@@ -9,6 +9,10 @@ from numpy.typing import DTypeLike, NDArray
 
 # Bytes from which an array has pages of its own.
 LARGE = 1 << 22
+# By default they would be shared with a forked child, which would write to its parent's arrays.
+PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
@@ -18,7 +22,11 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]
     below something still in use: arrays made one after the other may take as much as all of them at once.
     """
     dtype = np.dtype(dtype)
-    numbers = math.prod(shape)
-    if numbers * dtype.itemsize < LARGE:
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
         return np.empty(shape, dtype)
-    return np.frombuffer(mmap.mmap(-1, numbers * dtype.itemsize), dtype).reshape(shape)
+    try:
+        pages = mmap.mmap(-1, size, **PRIVATE)
+    except (OSError, OverflowError):  # NumPy raises MemoryError, or finds room
+        return np.empty(shape, dtype)
+    return np.frombuffer(pages, dtype).reshape(shape)
