@@ -36,10 +36,6 @@ cdef extern from *:
     #else
     #include <sched.h>
     #include <time.h>
-    #ifdef __linux__
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    #endif
     #define LOAD(at) __atomic_load_n(at, __ATOMIC_SEQ_CST)
     #define STORE(at, value) __atomic_store_n(at, value, __ATOMIC_SEQ_CST)
     #define ADD(at, value) __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST)
@@ -57,6 +53,14 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     }
+    #endif
+
+    #ifdef __linux__
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    typedef cpu_set_t sklloss_cpus;
+    #else
+    typedef char sklloss_cpus; /* not used */
     #endif
 
     /* Jobs at a time, and workers: where there are no more, a caller works alone. */
@@ -89,6 +93,8 @@ cdef extern from *:
         int sleeps;              /* whether the worker waits for ``bell`` */
         int thread;              /* the system's number of its thread */
         PyThread_type_lock bell; /* locked */
+        int apart;               /* whether it was woken with other CPUs than those ``allowed`` */
+        sklloss_cpus allowed;
         char padding[112];
     } sklloss_worker;
 
@@ -104,8 +110,9 @@ cdef extern from *:
     /* Linux often runs a worker on its caller's CPU, where the two take turns: a new one, which it may leave
        there for 0.2 s, and one that wakes, as in a virtual machine a CPU that has been idle for a while
        counts as taken. So a worker is woken on another CPU, and one that joins its caller on the same CPU
-       moves to another. For that the CPU is left out, for as long as a call takes, of those that the thread
-       which makes the call may use. Where there is no other, or this is refused, the system decides. */
+       moves to another. For that the CPU is left out of those that the worker may use, until it has moved.
+       Only the worker gives itself the CPU back: from then on it may use those of the caller who woke it.
+       Where there is no other CPU, or this is refused, the system decides. */
     #ifdef __linux__
     static int sklloss_here(void)
     {
@@ -117,7 +124,8 @@ cdef extern from *:
         return (int)syscall(SYS_gettid);
     }
 
-    /* Leaves a CPU out of those that a worker may use; 0 if nothing has changed. */
+    /* Leaves a CPU out of those that this thread may use, which become ``allowed``, and gives the others to a
+       worker, 0 for this thread; returns 0 if nothing has changed. */
     static int sklloss_leave_out(int cpu, int worker, cpu_set_t* allowed)
     {
         cpu_set_t others;
@@ -130,11 +138,15 @@ cdef extern from *:
 
     static void sklloss_ring(sklloss_worker* worker)
     {
-        cpu_set_t allowed;
-        int apart = sklloss_leave_out(sched_getcpu(), worker->thread, &allowed);
+        worker->apart = sklloss_leave_out(sched_getcpu(), worker->thread, &worker->allowed);
         PyThread_release_lock(worker->bell);
-        if (apart)
-            sched_setaffinity(worker->thread, sizeof(allowed), &allowed);
+    }
+
+    /* What a worker does after it was woken. */
+    static void sklloss_awake(sklloss_worker* me)
+    {
+        if (me->apart)
+            sched_setaffinity(0, sizeof(me->allowed), &me->allowed);
     }
 
     /* Moves the thread that calls this. */
@@ -148,6 +160,7 @@ cdef extern from *:
     #define sklloss_here() 0
     #define sklloss_thread() 0
     #define sklloss_ring(worker) PyThread_release_lock((worker)->bell)
+    #define sklloss_awake(me) ((void)(me))
     #define sklloss_move_from(cpu) ((void)(cpu))
     #endif
 
@@ -267,8 +280,10 @@ cdef extern from *:
             ADD(&sklloss_team.waiting, -1);
             if (!found) {
                 STORE(&me->sleeps, 1);
-                if (LOAD(&sklloss_team.published) == seen || !EXCHANGE(&me->sleeps, 0))
+                if (LOAD(&sklloss_team.published) == seen || !EXCHANGE(&me->sleeps, 0)) {
                     PyThread_acquire_lock(me->bell, WAIT_LOCK);
+                    sklloss_awake(me);
+                }
             }
         }
     }
