@@ -134,6 +134,31 @@ def test_training_goes_on_when_no_thread_can_be_started():
     assert done.stdout == "done\n", done.stderr
 
 
+def test_no_more_threads_are_started_than_a_layer_has_pieces():
+    code = """
+    import _thread
+    import numpy as np
+    start, started = _thread.start_new_thread, []
+    def count(*arguments):
+        started.append(arguments)
+        return start(*arguments)
+    _thread.start_new_thread = count
+    from sklloss import MLPRegressor
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((400, 100)), rng.standard_normal(400)
+    MLPRegressor(hidden_layer_sizes=(200,), max_iter=3, n_threads=100, tol=0).fit(X, y).predict(X)
+    print(len(started))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert 1 <= int(done.stdout) <= 7, done.stderr
+
+
 @pytest.mark.parametrize("n_threads", [1, 4])
 def test_the_first_row_with_a_wrong_code_is_named(n_threads, rng):
     X, _, _ = large(rng, np.float64)

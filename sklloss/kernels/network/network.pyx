@@ -83,8 +83,8 @@ def activation_names(layers):
 cdef class Network(Task):
     """A fully connected network with a loss, and its working memory.
 
-    One thread at a time runs a pass. Large blocks of rows are shared with up to ``n_threads - 1`` others; the
-    result has the same bits.
+    One thread at a time runs a pass. Large blocks of rows are shared with up to ``n_threads - 1`` others, at
+    most 7; the result has the same bits.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ cdef class Network(Task):
         step.penalty = penalty
         plan.current.order = &order[0] if order is not None else NULL
         plan.current.parameters = step.parameters
-        plan.helpers = helpers_of(n_threads)
+        plan.helpers = helpers_of(min(n_threads, MAX_PIECES))
         with nogil:
             for i in range(count):
                 losses[i] = run_epoch(self, data, n, batch_rows, &step)
@@ -415,7 +415,7 @@ cdef class Network(Task):
             gradient_out = self._vector(gradient, "gradient")
         if data.rows == 0:
             raise ValueError("there are no rows")
-        plan.helpers = helpers_of(n_threads)
+        plan.helpers = helpers_of(min(n_threads, MAX_PIECES))
         with nogil:
             run_batch(self, data, 0, data.rows, gradient_out != NULL, NULL, &loss, &weights)
         if gradient_out != NULL:
@@ -432,7 +432,7 @@ cdef class Network(Task):
         plan.current.order = NULL
         plan.current.parameters = self._vector(parameters, "parameters")
         scores = address(out, self.single, out.shape, "out")
-        plan.helpers = helpers_of(n_threads)
+        plan.helpers = helpers_of(min(n_threads, MAX_PIECES))
         with nogil:
             run_predict(self, data.rows, scores)
         return out
