@@ -380,7 +380,8 @@ def _conjugate_gradients(
     reached = vectors.vanishes(gradient, first == 0)
     running = active & ~reached & (first > 0)
     excess = np.ones(len(first))
-    loosest = solve.loosest(np.where(running, first / (2 * size), 0.0))
+    with np.errstate(over="ignore"):  # of a value of 0
+        loosest = solve.loosest(np.where(running, first / (2 * size), 0.0))
     progress = SystemProgress(
         first, size, gap, running, reached, excess, loosest, CLOSEST, objective.residual_floor,
         TRUST if objective.close_preconditioner else 0.0,
