@@ -139,7 +139,9 @@ def proximal_newton(
         # Damping shortens a step, and what it predicts.
         undamped = np.abs(predicted_decrease) * (1.0 + damping) ** 2
         enough = gap if fresh else gap / 4
-        solved = active & complete & reached & (undamped <= enough) & (damping < 1.0)
+        # Where the first model has its minimum at w, so has the objective, whatever the damping.
+        optimal = (undamped == 0.0) & (damping == earlier)
+        solved = active & complete & reached & (undamped <= enough) & ((damping < 1.0) | optimal)
         solved &= ~underestimates(predicted_decrease, value, new[0], objective.noise)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * undamped, value, objective.noise)

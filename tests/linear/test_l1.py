@@ -411,3 +411,12 @@ def test_a_costly_hessian_serves_for_several_steps(rng, monkeypatch):
     best = LogisticClassifier(C=0.01, l1_ratio=1, **TIGHT).fit(X, y)
     np.testing.assert_allclose(model.loss_, best.loss_, rtol=1e-6)
     np.testing.assert_array_equal(model.coef_ == 0, best.coef_ == 0)
+
+
+def test_an_optimum_of_0_over_many_classes_is_found_without_a_warning(rng):
+    X = scipy.sparse.csr_array(np.round(rng.normal(size=(200, 2))))
+    y = np.arange(200) % 9  # so many classes start with a damping of more than 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SoftmaxClassifier(C=1e-4, l1_ratio=0.5, fit_intercept=False).fit(X, y)
+    assert not model.coef_.any()
