@@ -30,6 +30,7 @@ MAX_HALVINGS = 40  # of a Newton step
 # A step that lowers the objective by more than this multiple of what its model predicts has left the
 # region where the model holds. If the exponential tail of a loss is all the curvature, it is 1.26 times.
 UNDERESTIMATE = 1.1
+CLOSE_GAP = 1e-6  # the largest allowed gap, relative to the value, for which that keeps a fit from its end
 
 
 class Objective(Protocol):
@@ -484,13 +485,15 @@ def start_again(objective: Objective, w: Array, value: Array) -> bool:
     return bool(worse.any())
 
 
-def underestimates(predicted: Array, value: Array, new_value: Array, noise: float) -> Mask:
+def underestimates(predicted: Array, value: Array, new_value: Array, gap: Array, noise: float) -> Mask:
     """Whether a step has lowered the objective by more than its model predicted, and more than by rounding.
 
     The model says nothing about the distance to the minimum then: the rows that have the curvature along the
-    step lose it within the step, and far beyond it the objective may be much lower.
+    step lose it within the step, and far beyond it the objective may be much lower. Where a rough minimum is
+    enough, as over a sample, models are often that poor: no step counts.
     """
-    return value - new_value > UNDERESTIMATE * predicted + 10 * noise * np.abs(value)
+    beyond: Mask = value - new_value > UNDERESTIMATE * predicted + 10 * noise * np.abs(value)
+    return beyond & (gap <= CLOSE_GAP * np.abs(value))
 
 
 def finite_or_zero(direction: Array) -> Array:

@@ -96,7 +96,7 @@ def lbfgs(
         unmoved = active & (step == 0.0)
         progress.end(unmoved & exhausted(slope, value, objective.noise), unmoved)
         model.accept(step)
-        beyond = underestimates(-slope / 2, value, new_value, objective.noise)
+        beyond = underestimates(-slope / 2, value, new_value, gap, objective.noise)
         earlier = [*earlier, value][-memory:]
         value = new_value
         progress.record(iteration, active, value)

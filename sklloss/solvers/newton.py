@@ -126,7 +126,7 @@ def newton_cholesky(
             cheap, halvings = final or near, 0 if reused else MAX_HALVINGS
             step, new = _damped_step(objective, w, value, direction, decrement, active, cheap, halvings)
         unmoved = active & (step == 0.0)
-        beyond = active & underestimates(decrement / 2, value, new[0], objective.noise)
+        beyond = active & underestimates(decrement / 2, value, new[0], allowed, objective.noise)
         solved &= ~beyond
         rounded = exhausted(decrement, value, objective.noise)
         if reused and (unmoved & ~solved & ~rounded).any():

@@ -171,7 +171,8 @@ def newton_cg(
             decrement, reached = np.where(uphill, first, decrement), reached & ~uphill
         step, at, new = _damped_step(objective, vectors, at, value, direction, decrement, active)
         unmoved = active & (step == 0.0)
-        sound = active & reached & ~invalid & ~underestimates(decrement / 2, value, new[0], objective.noise)
+        beyond = underestimates(decrement / 2, value, new[0], gap, objective.noise)
+        sound = active & reached & ~invalid & ~beyond
         # Along nearly flat directions, rounding can cause a large decrement. The preconditioner's ridge keeps
         # such directions out of its estimate ``first``, which is safe with a factor of 10.
         least = np.minimum(decrement, 10 * first)

@@ -142,7 +142,7 @@ def proximal_newton(
         # Where the first model has its minimum at w, so has the objective, whatever the damping.
         optimal = (undamped == 0.0) & (damping == earlier)
         solved = active & complete & reached & (undamped <= enough) & ((damping < 1.0) | optimal)
-        solved &= ~underestimates(predicted_decrease, value, new[0], objective.noise)
+        solved &= ~underestimates(predicted_decrease, value, new[0], gap, objective.noise)
         unmoved = active & ~step.any(axis=1)
         rounded = complete & exhausted(2 * undamped, value, objective.noise)
         # Where an earlier Hessian finds no step, a new one is needed.
