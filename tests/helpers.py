@@ -1,11 +1,17 @@
 """Data, models and comparisons that several test files use."""
 
 import importlib
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+import sklloss
 from sklloss import MLPClassifier, MLPRegressor, kernels
 from sklloss.data.dataset import Dataset
 from sklloss.kernels import data as data_kernels
@@ -112,3 +118,23 @@ def numeric_gradient(loss, y, raw, weight=None, step=1e-3):
             values.append(loss(y, moved, weight))
         gradient[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
     return gradient
+
+
+def run(code, **environment):
+    """Run a program in a process of its own, so that a deadlock is a failure and not the end of the tests."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(sklloss.__file__).parents[1],
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def epoch(net, rows, order, batch_rows, parameters, steps, penalty=0.0):
+    """One epoch of a compiled network, and its loss."""
+    return net.epochs(rows, order, 1, batch_rows, parameters, steps, penalty)[0]

@@ -12,7 +12,7 @@ import sklloss.kernels.linear.columns as column_kernels
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-NO_SHIFTS: Indices = np.empty((0, 0), dtype=np.intp)
+NO_GROUPS: Indices = np.empty((0, 0), dtype=np.intp)
 
 
 class RowCurvature(NamedTuple):
@@ -51,7 +51,7 @@ class ColumnModel:
         columns: Indices,
         outputs: Indices,
         ridge: Floats,
-        shifts: Indices = NO_SHIFTS,
+        shifts: Indices = NO_GROUPS,
     ) -> None:
         self._matrix, self._rows, self._members, self._ridge = matrix, rows, (columns, outputs), ridge
         self._shifts = shifts

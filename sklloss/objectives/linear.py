@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sklloss.arrays import memory
 from sklloss.arrays.vectors import NUMPY, ArrayVectors, NumPyVectors
-from sklloss.objectives.column_model import NO_SHIFTS, ColumnModel
+from sklloss.objectives.column_model import NO_GROUPS, ColumnModel
 from sklloss.objectives.linear_stochastic import DualAscent, MiniBatches, StreamBatches
 from sklloss.objectives.passes import Array, Floats, Passes
 from sklloss.objectives.preconditioners import (
@@ -363,7 +363,7 @@ class LinearObjective:
             if found is None or not (passes.separable or passes.softmax):
                 return None
             outputs, columns = np.divmod(chosen, passes.width)
-            groups = NO_SHIFTS if shift is None else shift[0]
+            groups = NO_GROUPS if shift is None else shift[0]
             models.append(ColumnModel(*found, columns, outputs, ridge[chosen], groups))
         return models
 

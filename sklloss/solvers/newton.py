@@ -7,6 +7,7 @@ from scipy.linalg import lapack
 
 from sklloss.arrays.vectors import Array, Mask, dot
 from sklloss.solvers.base import (
+    CLOSE_GAP,
     MAX_HALVINGS,
     SUFFICIENT_DECREASE,
     UNDERESTIMATE,
@@ -191,7 +192,7 @@ def compiled_steps(
         start = float(np.min(null)) if not values else min(float(np.min(null)), values[0])
         found = objective.newton_steps(
             points, curve, allowed_gap(1.0, tol), vanished_share(objective), start, enough, objective.noise,
-            UNDERESTIMATE,
+            UNDERESTIMATE, CLOSE_GAP,
         )  # fmt: skip
         if found is None:
             break

@@ -1,19 +1,15 @@
 """Threads: the same bits for any number, nothing left behind, safe with fork and with other fits."""
 
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 import threadpoolctl
+from helpers import run
 
-import sklloss
 from sklloss import LogisticClassifier, SoftmaxClassifier
 from sklloss.arrays import threads
 from sklloss.objectives.numpy_passes import SMALL_WORK
@@ -37,21 +33,6 @@ def problems(request):
 
 def blas_threads():
     return [(lib["filepath"], lib["num_threads"]) for lib in threadpoolctl.threadpool_info()]
-
-
-def run(code, **environment):
-    """Run a program in a process of its own, so that a deadlock is a failure and not the end of the tests."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=Path(sklloss.__file__).parents[1],
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 # The same bits -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.special
-from helpers import compiled, layer_kernels
+from helpers import compiled, epoch, layer_kernels
 
 from sklloss import kernels
 from sklloss.arrays.ops import ACTIVATIONS, AdamSteps, SGDSteps
@@ -17,11 +17,6 @@ from sklloss.kernels.network import network as network_kernels
 
 BUILDS = kernels.available()
 DTYPES = [np.float64, np.float32]
-
-
-def epoch(net, rows, order, batch_rows, parameters, steps, penalty=0.0):
-    """One epoch, and its loss."""
-    return net.epochs(rows, order, 1, batch_rows, parameters, steps, penalty)[0]
 
 
 def network(widths, activation="tanh", dtype=np.float64, kernel="squared_error", **kwargs):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import compiled, layer_kernels
+from helpers import compiled, epoch, layer_kernels
 
 from sklloss import kernels
 from sklloss.arrays.ops import AdamSteps, SGDSteps
@@ -21,11 +21,6 @@ INNER = [1, 3, 8, 127, 128, 129, 300]
 BUILDS = [
     build for build in kernels.available() if network_kernels.has_products(layer_kernels(np.float64, build))
 ]
-
-
-def epoch(net, rows, order, batch_rows, parameters, steps, penalty=0.0):
-    """One epoch, and its loss."""
-    return net.epochs(rows, order, 1, batch_rows, parameters, steps, penalty)[0]
 
 
 def assert_product(out, a, b):

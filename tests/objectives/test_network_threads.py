@@ -1,16 +1,13 @@
 """Networks on several threads: the same bits, whatever the number; memory; Ctrl-C."""
 
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.sparse
-from helpers import dataset
+from helpers import dataset, run
 
 from sklloss import losses
 from sklloss.arrays import threads
@@ -108,7 +105,8 @@ def test_small_networks_ask_for_no_thread(rng, monkeypatch):
 
 
 def test_training_goes_on_when_no_thread_can_be_started():
-    code = """
+    out = run(
+        """
     import _thread
     import numpy as np
     def refuse(*arguments):
@@ -124,18 +122,13 @@ def test_training_goes_on_when_no_thread_can_be_started():
     assert (fits[0].coefs_[0] == fits[1].coefs_[0]).all()
     print("done")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
     )
-    assert done.stdout == "done\n", done.stderr
+    assert out == "done\n"
 
 
 def test_no_more_threads_are_started_than_a_layer_has_pieces():
-    code = """
+    out = run(
+        """
     import _thread
     import numpy as np
     start, started = _thread.start_new_thread, []
@@ -149,14 +142,8 @@ def test_no_more_threads_are_started_than_a_layer_has_pieces():
     MLPRegressor(hidden_layer_sizes=(200,), max_iter=3, n_threads=100, tol=0).fit(X, y).predict(X)
     print(len(started))
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
     )
-    assert 1 <= int(done.stdout) <= 7, done.stderr
+    assert 1 <= int(out) <= 7
 
 
 @pytest.mark.parametrize("n_threads", [1, 4])

@@ -399,7 +399,7 @@ cdef class HessianOperator(Operator):
         cdef Py_ssize_t k, j, width = self.ridge.shape[1]
         cdef const double* v = &x[0, 0]
         cdef double* product = &out[0, 0]
-        cdef double kept = 1.0
+        cdef double kept
         cdef bint some_left_out = self.varying is not None
         for k in range(self.ridge.shape[0]):
             for j in range(width):

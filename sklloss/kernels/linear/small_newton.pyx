@@ -51,7 +51,7 @@ cdef struct Newton:
     const double* l1
     bint has_l1
     bint lazy            # whether a Hessian costs so much that steps near the end may use an earlier one
-    double gap, vanished, start, enough, noise, underestimate
+    double gap, vanished, start, enough, noise, underestimate, close_gap
     double* memory       # of all that follow; the caller frees it
     double* hessian      # (size, size)
     double* pair_sums    # of coupled outputs
@@ -353,7 +353,10 @@ cdef Py_ssize_t take_steps(
             break
         taken += 1
         earlier = predicted_decrease
-        beyond = value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * fabs(value)
+        beyond = newton.gap <= newton.close_gap
+        beyond = beyond and (
+            value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * fabs(value)
+        )
         value = values[taken] = new_value
         if not in_place:
             w += size
@@ -385,10 +388,11 @@ def newton_steps(
     each step goes to the minimum of the quadratic model plus the norm (proximal Newton). If the rows are many
     enough for it, a start at 0 is first replaced by the minimum over every 8th block of them.
 
-    ``rule`` is (gap, vanished, start, enough, noise, underestimate). A problem counts as solved where the
-    decrease that a step predicts, half the Newton decrement, is no more than ``gap`` times its value, and a
-    step is taken that lowers the value by ``enough`` of what its slope predicts, less the relative ``noise``,
-    and by no more than ``underestimate`` times what its model predicts. Anything less
+    ``rule`` is (gap, vanished, start, enough, noise, underestimate, close_gap). A problem counts as solved
+    where the decrease that a step predicts, half the Newton decrement, is no more than ``gap`` times its
+    value, and a step is taken that lowers the value by ``enough`` of what its slope predicts, less the
+    relative ``noise``, and, for a gap up to ``close_gap``, by no more than ``underestimate`` times what its
+    model predicts (see `solvers.base.underestimates`). Anything less
     simple ends the steps: a value that is more than ``start`` before the first, a Hessian without a factor, a
     slope along which there is no curvature, a step that is too long, a value of ``vanished`` times the first
     or less (or times ``start``, if that is lower), a number that is not finite.
@@ -409,7 +413,8 @@ def newton_steps(
     cdef double gap, null
     cdef double* w = &points[0, 0]
     cdef double[MAX_SAMPLE_STEPS + 1] sample_values
-    gap, newton.vanished, newton.start, newton.enough, newton.noise, newton.underestimate = rule
+    gap, newton.vanished, newton.start, newton.enough, newton.noise = rule[:5]
+    newton.underestimate, newton.close_gap = rule[5:]
     newton.block, newton.scale, newton.ridge, newton.l1 = block, scale, &ridge[0], &l1[0]
     null = newton.start
     newton.has_l1 = False
