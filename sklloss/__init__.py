@@ -3,6 +3,7 @@
 from sklloss import losses, metrics, model_selection
 from sklloss._version import __version__, show_versions
 from sklloss.linear import (
+    LinearRegressor,
     LogisticClassifier,
     LogisticClassifierCV,
     SoftmaxClassifier,
@@ -12,6 +13,7 @@ from sklloss.mlp import LearningRateFinderDisplay, MLPClassifier, MLPRegressor, 
 
 __all__ = [
     "LearningRateFinderDisplay",
+    "LinearRegressor",
     "LogisticClassifier",
     "LogisticClassifierCV",
     "MLPClassifier",

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklloss.data.checks import ClassWeight, check_real, on_host, target_array, target_in_dtype
 from sklloss.data.dataset import Coder, Dataset, Labels, check_stream_data
+from sklloss import losses
 from sklloss.losses import Loss
 
 Values: TypeAlias = NDArray[Any]
@@ -528,6 +529,27 @@ def hard_labels(y: Any, kind: str, classes: NDArray[Any]) -> NDArray[Any]:
     if kind == "binary" and _is_continuous(y):
         return np.asarray(classes)[(y > 0.5).astype(int)]
     return y
+
+
+def check_regression_loss(loss: str | Loss, owner: str) -> Loss:
+    """The loss of a regression; a ValueError, which names the estimator, for one of classes.
+
+    Parameters
+    ----------
+    loss : str or Loss
+    owner : str
+        The class name of the estimator.
+    """
+    found = losses.get(loss)
+    named = [name for name in losses.names() if losses.get(name).target == "values"]
+    if isinstance(loss, str) and loss not in named:
+        raise ValueError(
+            f"loss={loss!r} is for classification; {owner} has {', '.join(named)}, and any Loss object over "
+            "values or probabilities"
+        )
+    if found.target == "classes":
+        raise ValueError(f"loss={loss!r} needs class codes, but {owner} predicts numbers")
+    return found
 
 
 def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:

@@ -1,4 +1,4 @@
-"""Linear classifiers."""
+"""Linear classifiers and regressors."""
 
 from sklloss.linear.classifiers import (
     LogisticClassifier,
@@ -6,5 +6,6 @@ from sklloss.linear.classifiers import (
     SoftmaxClassifier,
     SoftmaxClassifierCV,
 )
+from sklloss.linear.regressors import LinearRegressor
 
-__all__ = ["LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]
+__all__ = ["LinearRegressor", "LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]

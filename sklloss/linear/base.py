@@ -1,10 +1,10 @@
-"""The base class of the linear classifiers: their parameters and `fit`."""
+"""The base classes of the linear estimators, `fit` among them, and of the linear classifiers."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -75,6 +75,22 @@ LARGEST_HESSIAN = 200
 LARGE_HESSIANS = 64
 
 
+def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
+    """The raw scores ``X @ coef.T + intercept`` of checked rows, on the device of ``coef``."""
+    origin = device_of(coef)
+    if origin is None:
+        # BLAS may read beyond the end of X and flag what it computes of that, and discards, as invalid.
+        with np.errstate(invalid="ignore"):
+            return X.dot(coef.T) + intercept
+    xp = origin.xp
+    dtype = xp.result_type(X.dtype, coef.dtype)
+    X, coef = xp.astype(X, dtype, copy=False), xp.astype(coef, dtype, copy=False)
+    if not isinstance(intercept, float):
+        intercept = xp.astype(intercept, dtype, copy=False)
+    with full_precision(origin):
+        return X @ coef.T + intercept
+
+
 class LinearPredictions(ClassPredictions):
     """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
 
@@ -107,25 +123,14 @@ class LinearPredictions(ClassPredictions):
         self.coef_ = to_device(coef[:, :features].astype(dtype), device)
         self.intercept_ = to_device(intercept, device)
 
+    def _raw(self, X):
+        """The raw scores of checked rows."""
+        scores = raw_scores(X, self.coef_, self.intercept_)
+        return scores[:, 0] if self._kind == "binary" else scores
+
     def _model_array(self):
         """A fitted attribute, to ask for its device."""
         return self.coef_
-
-    def _raw(self, X):
-        """The raw scores of checked rows."""
-        origin = device_of(self.coef_)
-        if origin is None:
-            # BLAS may read beyond the end of X and flag what it computes of that, and discards, as invalid.
-            with np.errstate(invalid="ignore"):
-                scores = X.dot(self.coef_.T) + self.intercept_
-        else:
-            dtype = origin.xp.result_type(X.dtype, self.coef_.dtype)
-            X, coef, intercept = (
-                origin.xp.astype(part, dtype, copy=False) for part in (X, self.coef_, self.intercept_)
-            )
-            with full_precision(origin):
-                scores = X @ coef.T + intercept
-        return scores[:, 0] if self._kind == "binary" else scores
 
     def __sklearn_tags__(self) -> Tags:
         """Tags for scikit-learn: sparse input, and a 2-D y of labels for independent outputs."""
@@ -135,10 +140,12 @@ class LinearPredictions(ClassPredictions):
         return tags
 
 
-class LinearClassifier(
-    CallbackSupport, PartialFitMixin, Movable, VersionStamp, LinearPredictions, ClassifierMixin, Estimator
-):
-    """The base class of the linear classifiers."""
+class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
+    """The base class of the linear estimators: `fit`, for what a subclass makes of y and its parameters.
+
+    A subclass defines `_check_parameters`, `_training_coder`, `_validation_coder`, `_passes`, `_objective`,
+    `_set_parameters`, `_has_l1`, `_penalise_more` and `_why_vanished`.
+    """
 
     n_iter_: Array
     loss_: float
@@ -188,16 +195,16 @@ class LinearClassifier(
         with unchanged_on_error(self):
             loss = self._check_parameters()
             earlier = self._earlier_parameters()
-            data = check_data(self, X, y, sample_weight, self._coder(self.class_weight))
+            data = check_data(self, X, y, sample_weight, self._training_coder())
             objective = self._objective(self._passes(data, loss, threads.check(self.n_threads)))
             solvers = [self._choose_solver(objective)]
-            # Class weights do not apply to the validation set.
-            code = self._coder(kind=data.labels.kind, classes=data.labels.classes)
             held_out = check_validation_data(
-                self, X_val, y_val, sample_weight_val, code, data, dtype=data.dtype
+                self, X_val, y_val, sample_weight_val, self._validation_coder(data), data, dtype=data.dtype
             )
             learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
-            monitor = _Monitor(objective, self.verbose, callbacks.steps("iteration", learned))
+            monitor = _Monitor(
+                objective, self.verbose, callbacks.steps("iteration", learned), self._reported_value
+            )
             if held_out is not None:
                 monitor.validate_on(
                     held_out, self._passes(held_out, loss, objective.passes.n_threads, "y_val")
@@ -216,8 +223,8 @@ class LinearClassifier(
             self._become(result.w, objective=objective, data=data, loss=loss)
             remember_fit(self, data)
             self.n_iter_ = to_device(result.n_iter.astype(np.int32), data.origin.device)
-            self.loss_ = float(result.value.sum())
-            self.loss_curve_ = result.curve
+            self.loss_ = self._reported_value(float(result.value.sum()), objective)
+            self.loss_curve_ = [self._reported_value(value, objective) for value in result.curve]
             self.solver_ = solvers[-1]
             vars(self).pop("validation_loss_curve_", None)
             if monitor.curve is not None:
@@ -229,12 +236,11 @@ class LinearClassifier(
         """Coefficients and intercepts of the last fit as NumPy arrays, if this one starts from them."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        return on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
+        return self._parameters()
 
-    def _become(self, w, *, objective, data, loss):
-        """Set the attributes that `predict` needs, from a solver's parameters ``w``."""
-        coef = objective.passes.uncentered(objective.coef(w))
-        self._set_model(data.labels, self._own_link(loss), coef, data.origin.dtype, data.origin.device)
+    def _parameters(self):
+        """The fitted coefficients (outputs, features) and intercepts (outputs,), in NumPy."""
+        return on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
 
     def _learned(self, w, *, objective, data, loss):
         """The attributes that `predict` needs, from the parameters of an unfinished fit, for callbacks."""
@@ -243,22 +249,18 @@ class LinearClassifier(
         model._become(w, objective=objective, data=data, loss=loss)
         return vars(model)
 
-    def _check_parameters(self):
-        """Check the parameters; return the loss to minimise."""
-        loss = losses.get(self.loss)
-        smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
-        loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
-        check_real("C", self.C, 0, open_low=True)
+    def _become(self, w, *, objective, data, loss):
+        """Set the attributes that `predict` needs, from a solver's parameters ``w``."""
+        coef = objective.passes.uncentered(objective.coef(w))
+        self._set_parameters(coef, data=data, loss=loss, dtype=data.origin.dtype)
+
+    def _reported_value(self, value, objective):
+        """A value of the objective, summed over problems, in the unit of ``loss_``."""
+        return value
+
+    def _check_shared_parameters(self):
+        """Check the parameters that all linear estimators have."""
         check_real("l1_ratio", self.l1_ratio, 0, 1)
-        if check_flag("dual", self.dual):
-            raise ValueError(
-                f"dual={self.dual!r} is for solver='liblinear', which sklloss does not have; use dual=False"
-            )
-        if self.intercept_scaling != 1:
-            raise ValueError(
-                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which sklloss does "
-                "not have; the intercept is not penalised, leave it at 1"
-            )
         check_real("tol", self.tol, 0)
         check_integer("max_iter", self.max_iter, 0)
         check_flag("fit_intercept", self.fit_intercept)
@@ -267,25 +269,14 @@ class LinearClassifier(
         check_stochastic(self)
         check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
         check_verbose(self.verbose)
-        return loss
 
-    def _coder(self, class_weight=None, kind=None, classes=None):
-        """A function that codes targets; ``kind`` and ``classes`` are those they must have, if known."""
-        return functools.partial(
-            code_classes, output="softmax" if self._softmax else "sigmoid",
-            class_weight=class_weight, kind=kind, classes=classes,
-        )  # fmt: skip
-
-    def _passes(self, data, loss, n_threads, name="y", center=True):
-        """The passes over the rows; ``name`` is that of y in errors, ``center`` see `make_passes`."""
-        loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
-        return make_passes(
-            data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=center
-        )
+    def _null_start(self, objective):
+        """The parameters to start from without an earlier fit."""
+        return np.zeros(objective.shape)
 
     def _start(self, objective, earlier):
-        """The parameters to start from: zero, or those of the last fit with warm_start."""
-        start = np.zeros(objective.shape)
+        """The parameters to start from, those of the last fit with warm_start."""
+        start = self._null_start(objective)
         if earlier is None:
             return start
         coef, intercept = earlier
@@ -306,7 +297,7 @@ class LinearClassifier(
     def _choose_solver(self, objective):
         """The name of the solver; a ValueError if ``solver`` does not fit the loss or the penalty."""
         refusal = newton_refusal(objective.passes.loss)
-        if self.l1_ratio > 0 and np.isfinite(self.C):
+        if self._has_l1:
             if refusal:
                 raise ValueError(
                     f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; "
@@ -328,9 +319,6 @@ class LinearClassifier(
                 "use solver='lbfgs' or 'auto'"
             )
         return self.solver
-
-    def _objective(self, passes):
-        return LinearObjective(passes, self.C, self.l1_ratio)
 
     def _solver(self, objective, name, start, callback=None, begins=None, cache=None):
         """A function without arguments that minimises the objective; for ``cache`` see `newton_cg`.
@@ -375,21 +363,82 @@ class LinearClassifier(
 
     def _why_unsolved(self, result):
         """Why the solver has not converged, and what the user can do about it; None if it has."""
-        if result.vanished.any():
-            if np.isfinite(self.C):
-                return "an output has rows of one class only, so that no finite intercept is optimal"
-            return (
-                "the classes can be separated without error, so that without a penalty there is no finite "
-                "optimum. Lower C"
-            )
-        if result.converged.all():
-            return None
+        why = self._why_vanished() if result.vanished.any() else None
+        if why or (result.converged | result.vanished).all():
+            return why
         if result.n_iter.max(initial=0) >= self.max_iter:
             return (
                 f"it stopped after max_iter={self.max_iter} iterations. Increase max_iter, scale the "
-                "features or lower C"
+                f"features or {self._penalise_more}"
             )
         return "it found no step that decreases the objective. Scale the features, or increase tol"
+
+
+class LinearClassifier(PartialFitMixin, LinearPredictions, ClassifierMixin, LinearModel):
+    """The base class of the linear classifiers."""
+
+    _penalise_more = "lower C"
+
+    @property
+    def _has_l1(self):
+        """Whether the penalty has an L1 part."""
+        return self.l1_ratio > 0 and np.isfinite(self.C)
+
+    def _set_parameters(self, coef, *, data, loss, dtype):
+        """Set the attributes that `predict` needs, from coefficients (outputs, width)."""
+        self._set_model(data.labels, self._own_link(loss), coef, dtype, data.origin.device)
+
+    def _check_parameters(self):
+        """Check the parameters; return the loss to minimise."""
+        loss = losses.get(self.loss)
+        smoothing = check_real("label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        loss = check_classification_loss(loss, smoothing, softmax=self._softmax)
+        check_real("C", self.C, 0, open_low=True)
+        self._check_shared_parameters()
+        if check_flag("dual", self.dual):
+            raise ValueError(
+                f"dual={self.dual!r} is for solver='liblinear', which sklloss does not have; use dual=False"
+            )
+        if self.intercept_scaling != 1:
+            raise ValueError(
+                f"intercept_scaling={self.intercept_scaling!r} is for solver='liblinear', which sklloss does "
+                "not have; the intercept is not penalised, leave it at 1"
+            )
+        return loss
+
+    def _coder(self, class_weight=None, kind=None, classes=None):
+        """A function that codes targets; ``kind`` and ``classes`` are those they must have, if known."""
+        return functools.partial(
+            code_classes, output="softmax" if self._softmax else "sigmoid",
+            class_weight=class_weight, kind=kind, classes=classes,
+        )  # fmt: skip
+
+    def _passes(self, data, loss, n_threads, name="y", center=True):
+        """The passes over the rows; ``name`` is that of y in errors, ``center`` see `make_passes`."""
+        loss, data = bind_loss(loss, data, self.label_smoothing, softmax=self._softmax, name=name)
+        return make_passes(
+            data, loss, fit_intercept=bool(self.fit_intercept), n_threads=n_threads, center=center
+        )
+
+    def _objective(self, passes):
+        return LinearObjective(passes, self.C, self.l1_ratio)
+
+    def _training_coder(self):
+        """What codes the targets of `fit`."""
+        return self._coder(self.class_weight)
+
+    def _validation_coder(self, data):
+        """What codes the targets of the validation set, to which class weights do not apply."""
+        return self._coder(kind=data.labels.kind, classes=data.labels.classes)
+
+    def _why_vanished(self):
+        """Why an output has no finite optimum, and what the user can do about it."""
+        if np.isfinite(self.C):
+            return "an output has rows of one class only, so that no finite intercept is optimal"
+        return (
+            "the classes can be separated without error, so that without a penalty there is no finite "
+            "optimum. Lower C"
+        )
 
     def _own_link(self, loss):
         """The ``loss`` parameter if its inverse link gives the probabilities, else None."""
@@ -422,9 +471,9 @@ class _Monitor:
         The objective at the start, if a solver has told.
     """
 
-    def __init__(self, objective, verbose, steps):
+    def __init__(self, objective, verbose, steps, report):
         self.curve, self.at_start = None, None
-        self._objective = objective
+        self._objective, self._report = objective, report
         self._verbose = bool(verbose)
         self._steps = steps
         self._values = []
@@ -446,7 +495,7 @@ class _Monitor:
         self._total = data.n if data.weight is None else float(data.weight.sum(dtype=np.float64))
 
     def __call__(self, iteration, w, value):
-        line = f"iteration {iteration}: objective {float(value.sum()):.10g}"
+        line = f"iteration {iteration}: objective {self._report(float(value.sum()), self._objective):.10g}"
         if self.curve is not None:
             coef = self._objective.passes.uncentered(self._objective.coef(w))
             sums, _ = self._passes.value_and_gradient(self._passes.centered(coef))

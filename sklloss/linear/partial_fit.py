@@ -1,4 +1,4 @@
-"""The stochastic solvers of the linear classifiers, and `partial_fit`."""
+"""The stochastic solvers of the linear estimators, and `partial_fit`."""
 
 from __future__ import annotations
 
@@ -67,12 +67,58 @@ def has_no_l1(estimator: Any) -> bool:
     return True
 
 
-class PartialFitMixin:
-    """`partial_fit` for a linear classifier."""
+class StreamMixin:
+    """What `partial_fit` of all linear estimators does with checked rows."""
 
     n_iter_: Array
     t_: int
     solver_: str
+
+    def _learn(self, data, loss):
+        """Make a pass over checked rows, from where the model is."""
+        first = not hasattr(self, "coef_")
+        dtype = data.origin.dtype if first else dtype_of(self.coef_)
+        learned = None if first else self._parameters()
+        if learned is not None and learned[0].shape[0] != data.outputs:
+            raise ValueError(f"y has {data.outputs} outputs, but the model has {learned[0].shape[0]}")
+        if hasattr(self, "_stream"):
+            # `to` moves the stream with the model.
+            stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
+        else:
+            stream = Stream() if first else Stream(self.t_, self._weight_seen)
+        width = data.X.shape[1] + bool(self.fit_intercept)
+        continues = stream.w is not None and stream.w.shape[1] == width
+        if hasattr(data.X, "nnz") and continues:
+            continues = not stream.center.any()
+        # The parameters of the stream are those of X less the offsets that its first rows had.
+        center = stream.center if continues else True
+        passes = self._passes(data, loss, threads.count(self.n_threads), center=center)
+        objective = self._stream_objective(passes, stream.weight + float(passes.row_weights().sum()))
+        if first:
+            stream.start(objective.coef(self._null_start(objective)), passes.center)
+        elif not continues:
+            coef = np.column_stack(learned)[:, : passes.width].astype(np.float64)
+            stream.start(passes.centered(coef), passes.center)
+        with threads.single_threaded_blas(), full_precision(passes.device):
+            mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
+        if not np.isfinite(mean).all():
+            raise ValueError(
+                "partial_fit ended at parameters that are not finite: rescale the columns of X, or use a "
+                "smaller learning_rate_init"
+            )
+        self._set_parameters(passes.uncentered(mean), data=data, loss=loss, dtype=dtype)
+        self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), data.origin.device)
+        self.t_ = stream.rows
+        self.solver_ = "adam" if self.solver == "adam" else "sgd"
+        self._stream = stream.state()
+        for name in ("_weight_seen", "loss_", "loss_curve_", "validation_loss_curve_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return self
+
+
+class PartialFitMixin(StreamMixin):
+    """`partial_fit` for a linear classifier."""
 
     @available_if(has_no_l1)
     def partial_fit(
@@ -132,42 +178,8 @@ class PartialFitMixin:
         first = not hasattr(self, "coef_")
         labels, learned = (None, None) if first else (Labels(self._kind, self._labels()), self.coef_)
         data = check_class_stream(self, X, y, sample_weight, classes, self._coder, labels, learned)
-        dtype = data.origin.dtype if first else dtype_of(self.coef_)
-        if not first and self.coef_.shape[0] != data.outputs:
-            raise ValueError(f"y has {data.outputs} outputs, but the model has {self.coef_.shape[0]}")
-        if hasattr(self, "_stream"):
-            # `to` moves the stream with the model.
-            stream = Stream(**{name: _precise(on_host(part, name)) for name, part in self._stream.items()})
-        else:
-            stream = Stream() if first else Stream(self.t_, self._weight_seen)
-        width = data.X.shape[1] + bool(self.fit_intercept)
-        continues = stream.w is not None and stream.w.shape[1] == width
-        if hasattr(data.X, "nnz") and continues:
-            continues = not stream.center.any()
-        # The parameters of the stream are those of X less the offsets that its first rows had.
-        center = stream.center if continues else True
-        passes = self._passes(data, loss, threads.count(self.n_threads), center=center)
-        objective = LinearObjective(passes, self.C)
-        if first:
-            stream.start(np.zeros((data.outputs, passes.width)), passes.center)
-        elif not continues:
-            learned = on_host(self.coef_, "coef_"), on_host(self.intercept_, "intercept_")
-            coef = np.column_stack(learned)[:, : passes.width].astype(np.float64)
-            stream.start(passes.centered(coef), passes.center)
-        with threads.single_threaded_blas(), full_precision(passes.device):
-            mean = descend(objective, stream, adaptive=self.solver == "adam", **stochastic_options(self))
-        if not np.isfinite(mean).all():
-            raise ValueError(
-                "partial_fit ended at parameters that are not finite: rescale the columns of X, or use a "
-                "smaller learning_rate_init"
-            )
-        coef = passes.uncentered(mean)
-        self._set_model(data.labels, self._own_link(loss), coef, dtype, data.origin.device)
-        self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), data.origin.device)
-        self.t_ = stream.rows
-        self.solver_ = "adam" if self.solver == "adam" else "sgd"
-        self._stream = stream.state()
-        for name in ("_weight_seen", "loss_", "loss_curve_", "validation_loss_curve_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        return self
+        return self._learn(data, loss)
+
+    def _stream_objective(self, passes, weight):
+        """The objective over the latest rows of a stream, of ``weight`` in all."""
+        return LinearObjective(passes, self.C)

@@ -115,6 +115,16 @@ class Loss:
         """
         return "diagonal" if self.separable and self.states_curvature else None
 
+    @property
+    def kink(self) -> tuple[float, float, float] | None:
+        """(lowest slope, highest slope, r) of a loss of the error d = raw - y that is piecewise quadratic.
+
+        The loss is the largest ``a d - r a**2 / 2`` over the slopes a between the two: with r = 0 it has a kink
+        at d = 0, with r > 0 it is quadratic around it. A linear model minimises such a loss exactly, as a
+        quadratic programme. None for any other loss.
+        """
+        return None
+
     def row_divisor(self, outputs: int) -> int:
         """What the sum of `formula` over the outputs of a row is divided by: for a mean, their number."""
         return outputs if self.separable and self.reduction == "mean" else 1
@@ -183,6 +193,14 @@ class Loss:
         """
         curvature = self.curvature(xp, y, raw)
         return None if curvature is None else curvature * direction
+
+    def saturated(self, xp: Any, y: Any) -> Any:
+        """The least loss of each target over all raw scores, in y's shape: that of a perfect prediction.
+
+        0 by default, as for a loss of the error. It changes no minimum: the loss less this value, half the
+        deviance of a generalised linear model, is what relative accuracy and D^2 refer to.
+        """
+        return xp.zeros_like(y)
 
     def inverse_link(self, xp: Any, raw: Any) -> Any:
         """Predictions from raw, over an array namespace."""
@@ -414,7 +432,9 @@ class Loss:
         if new_formula and "curvature" not in defined:
             cls.curvature = Loss.curvature  # type: ignore[method-assign]
         if new_formula:
-            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer"):
+            if "saturated" not in defined:
+                cls.saturated = Loss.saturated  # type: ignore[method-assign]
+            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink"):
                 if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])
         if (new_formula or "curvature" in defined) and "product_formula" not in defined:

@@ -46,6 +46,10 @@ class Poisson(Loss):
         alone = xp.isinf(mean) | ((y == 0) & xp.isinf(raw))
         return mean - y * xp.where(alone, 0.0, raw), lambda: mean - y
 
+    def saturated(self, xp: Any, y: Any) -> Any:
+        """``y - y log(y)``; see `Loss.saturated`."""
+        return y - y * xp.log(xp.where(y > 0, y, 1.0))
+
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """exp(raw); see `Loss.curvature`."""
         return xp.exp(raw)
@@ -91,6 +95,10 @@ class Gamma(Loss):
         ratio = _ratio(xp, y, raw)
         # Avoids -inf + inf.
         return xp.where(xp.isinf(ratio), 0.0, raw) + ratio, lambda: 1.0 - ratio
+
+    def saturated(self, xp: Any, y: Any) -> Any:
+        """``1 + log(y)``; see `Loss.saturated`."""
+        return 1.0 + xp.log(y)
 
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """``y exp(-raw)``; see `Loss.curvature`."""
@@ -144,6 +152,11 @@ class Tweedie(Loss):
         grown, shrunk = self._terms(xp, y, raw)
         value = grown / (2.0 - self.power) + shrunk / (self.power - 1.0)
         return value, lambda: grown - shrunk
+
+    def saturated(self, xp: Any, y: Any) -> Any:
+        """``y**a / (a b)``, as a + b = 1; see `Loss.saturated`."""
+        a, b = 2.0 - self.power, self.power - 1.0
+        return xp.where(y > 0, y, 1.0) ** a * xp.where(y > 0, 1.0, 0.0) / (a * b)
 
     def curvature(self, xp: Any, y: Any, raw: Any) -> Any:
         """``a exp(a raw) + b y exp(-b raw)``; see `Loss.curvature`."""

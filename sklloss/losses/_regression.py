@@ -156,6 +156,7 @@ class AbsoluteError(Loss):
 
     name: ClassVar[str] = "absolute_error"
     kernel: ClassVar[str] = "absolute_error"
+    kink: ClassVar[tuple[float, float, float]] = (-1.0, 1.0, 0.0)
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -198,6 +199,11 @@ class Huber(Loss):
     name: ClassVar[str] = "huber"
     kernel: ClassVar[str] = "huber"
     curvature_bound: ClassVar[float] = 1.0  # the second derivative up to delta
+
+    @property
+    def kink(self) -> tuple[float, float, float]:
+        """The slopes, and 1 for the quadratic part; see `Loss.kink`."""
+        return -self.delta, self.delta, 1.0
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -245,6 +251,11 @@ class Quantile(Loss):
 
     name: ClassVar[str] = "quantile"
     kernel: ClassVar[str] = "quantile"
+
+    @property
+    def kink(self) -> tuple[float, float, float]:
+        """The slopes, and 0 for a kink; see `Loss.kink`."""
+        return -self.quantile, 1.0 - self.quantile, 0.0
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

@@ -32,6 +32,7 @@ from sklloss.data.checks import (
 from sklloss.data.dataset import Labels, check_data, check_stream_data, check_validation_data
 from sklloss.data.targets import (
     check_class_stream,
+    check_regression_loss,
     code_classes,
     code_values,
     is_label_column,
@@ -779,16 +780,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _loss(self):
         """The loss; a ValueError if it is one for classification."""
-        loss = losses.get(self.loss)
-        named = [name for name in losses.names() if losses.get(name).target == "values"]
-        if isinstance(self.loss, str) and self.loss not in named:
-            raise ValueError(
-                f"loss={self.loss!r} is for classification; MLPRegressor has {', '.join(named)}, and "
-                "any Loss object over values or probabilities"
-            )
-        if loss.target == "classes":
-            raise ValueError(f"loss={self.loss!r} needs class codes, but MLPRegressor predicts numbers")
-        return loss
+        return check_regression_loss(self.loss, type(self).__name__)
 
     def _coder(self):
         """A function that checks targets."""

@@ -251,10 +251,13 @@ class LinearObjective:
         passes = self.passes.every_nth(step)
         if passes is None:
             return None
-        small = LinearObjective(passes, np.inf if not self.penalised else 1.0)
-        small.scale = self.scale * step
-        small.l1, small.ridge = self.l1, self.ridge
-        return small
+        return self.over(passes, self.scale * step)
+
+    def over(self, passes: Passes, scale: float) -> LinearObjective:
+        """The objective over other rows, whose loss counts with another scale."""
+        other = LinearObjective(passes, np.inf if not self.penalised else 1.0)
+        other.scale, other.l1, other.ridge = scale, self.l1, self.ridge
+        return other
 
     @property
     def suits_lbfgs(self) -> bool:

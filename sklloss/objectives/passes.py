@@ -184,7 +184,8 @@ class Passes(ABC):
         self.outputs: int = data.outputs
         self.fit_intercept: bool = fit_intercept
         self.width: int = self.features + bool(fit_intercept)
-        self.separable: bool = loss.separable
+        # A loss that is not a mean over rows is none over outputs either.
+        self.separable: bool = loss.separable and loss.additive
         self.softmax: bool = loss.curvature_buffer == "probabilities"
         self.n_threads: int | None = n_threads
         if not isinstance(center, np.ndarray):

@@ -1,0 +1,88 @@
+"""The objective of the linear regressors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sklloss.losses import Loss
+from sklloss.objectives.linear import LinearObjective
+from sklloss.objectives.passes import Array, Floats, Passes
+
+
+class RegressionObjective(LinearObjective):
+    """`LinearObjective` whose values are those above a perfect prediction, as half a deviance is.
+
+    The loss of a row is less its saturated value (`Loss.saturated`), which changes no derivative. Values are
+    not negative then, so that a relative gap has a meaning: a Poisson loss may have any sign, or be near 0.
+
+    Parameters
+    ----------
+    passes, C, l1_ratio
+        See `LinearObjective`.
+
+    Attributes
+    ----------
+    saturated : ndarray of shape (problems,)
+        The weighted sum of the saturated values, times ``scale``.
+    """
+
+    def __init__(self, passes: Passes, C: float, l1_ratio: float = 0.0) -> None:
+        super().__init__(passes, C, l1_ratio)
+        self.saturated: Floats = np.zeros(self.problems)
+        if type(passes.loss).saturated is not Loss.saturated:
+            self.saturated = self.scale * _saturated_sums(passes)
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights of the rows."""
+        return float(self.passes.row_weights().sum())
+
+    def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
+        """See `LinearObjective.with_penalty`."""
+        value, gradient = super().with_penalty(w, sums, gradient)
+        return self._above_saturated(value), gradient
+
+    def null_value(self, *, exact: bool = False) -> Floats:
+        """See `LinearObjective.null_value`."""
+        return super().null_value(exact=exact) - self.saturated
+
+    def value_and_gradient_from(
+        self, other: LinearObjective, w: Floats, value: Floats, gradient: Floats
+    ) -> tuple[Floats, Floats]:
+        """See `LinearObjective.value_and_gradient_from`."""
+        assert isinstance(other, RegressionObjective)
+        value, gradient = super().value_and_gradient_from(other, w, value + other.saturated, gradient)
+        return value - self.saturated, gradient
+
+    def over(self, passes: Passes, scale: float) -> RegressionObjective:
+        """See `LinearObjective.over`."""
+        other = RegressionObjective(passes, np.inf if not self.penalised else 1.0)
+        other.saturated *= scale / other.scale
+        other.scale, other.l1, other.ridge = scale, self.l1, self.ridge
+        return other
+
+    @property
+    def takes_newton_steps(self) -> bool:
+        """See `LinearObjective.takes_newton_steps`; compiled steps know no saturated values."""
+        return super().takes_newton_steps and not self.saturated.any()
+
+    def newton_steps(self, points: Floats, values: Floats, *rule: Any) -> tuple[int, bool] | None:
+        """See `LinearObjective.newton_steps`."""
+        return None if self.saturated.any() else super().newton_steps(points, values, *rule)
+
+    def _above_saturated(self, value: Array) -> Array:
+        if not self.saturated.any():
+            return value
+        return value - (self.saturated if isinstance(value, np.ndarray) else self.vectors.put(self.saturated))
+
+
+def _saturated_sums(passes: Passes) -> Floats:
+    """The weighted sum of saturated values of each output, divided as the loss of a row is."""
+    assert passes.data.values is not None
+    values = passes.loss.saturated(np, passes.data.values.astype(np.float64))
+    if passes.weight is not None:
+        weight = passes.weight.astype(np.float64)
+        values = np.where(weight[:, None] > 0, values, 0.0) * weight[:, None]
+    return values.sum(axis=0) / passes.loss.row_divisor(passes.outputs)
