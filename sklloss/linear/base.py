@@ -88,7 +88,7 @@ def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
     if not isinstance(intercept, float):
         intercept = xp.astype(intercept, dtype, copy=False)
     with full_precision(origin):
-        return X @ coef.T + intercept
+        return X @ (coef.T if coef.ndim == 2 else coef) + intercept
 
 
 class LinearPredictions(ClassPredictions):
@@ -273,6 +273,10 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
     def _null_start(self, objective):
         """The parameters to start from without an earlier fit."""
         return np.zeros(objective.shape)
+
+    def _stream_start(self, objective):
+        """The parameters that `partial_fit` starts from."""
+        return self._null_start(objective)
 
     def _start(self, objective, earlier):
         """The parameters to start from, those of the last fit with warm_start."""

@@ -95,7 +95,7 @@ class StreamMixin:
         passes = self._passes(data, loss, threads.count(self.n_threads), center=center)
         objective = self._stream_objective(passes, stream.weight + float(passes.row_weights().sum()))
         if first:
-            stream.start(objective.coef(self._null_start(objective)), passes.center)
+            stream.start(objective.coef(self._stream_start(objective)), passes.center)
         elif not continues:
             coef = np.column_stack(learned)[:, : passes.width].astype(np.float64)
             stream.start(passes.centered(coef), passes.center)

@@ -241,12 +241,13 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         """Tags for scikit-learn: sparse input, several outputs, and what the loss takes for y."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.target_tags.multi_output = True
         try:
             domain = losses.get(self.loss).domain
         except (TypeError, ValueError):  # which `fit` reports
             domain = None
         tags.target_tags.positive_only = domain in ("positive", "non-negative")
+        # scikit-learn's check of several outputs has negative ones.
+        tags.target_tags.multi_output = not tags.target_tags.positive_only
         return tags
 
     @property
@@ -298,12 +299,13 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
 
     def _null_start(self, objective):
         """The parameters to start from without an earlier fit: the mean of y, for a logarithmic link."""
-        start = super()._null_start(objective)
-        passes = objective.passes
-        if passes.fit_intercept and passes.loss.inverse_link_name == "exp":
-            mean = np.average(passes.data.values, axis=0, weights=passes.row_weights())
-            objective.coef(start)[:, -1] = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
-        return start
+        if objective.passes.loss.inverse_link_name == "exp":
+            return objective.mean_target()
+        return super()._null_start(objective)
+
+    def _stream_start(self, objective):
+        """See `LinearModel._stream_start`; the mean of y, which steps of bounded slopes would be long to reach."""
+        return objective.mean_target()
 
     def _why_vanished(self):
         """Why there is nothing left to minimise: the model reproduces y, which is an optimum."""

@@ -197,26 +197,37 @@ class StreamBatches(_Batches):
     def curvature(self, w: Floats, earlier: Floats | None, share: float) -> Floats:
         """The loss's curvature at w per unit of weight, in which the latest rows have the given share.
 
-        The curvature of a row is taken to be half the absolute value of its slope, as for the log loss at 0,
-        where both are 1/4. The second derivative would vanish for a row that is far on the wrong side, and
-        the step would be unbounded.
+        That of a loss of values is its second derivative, or the bound on it. Else the curvature of a row is
+        taken to be half the absolute value of its slope, as for the log loss at 0, where both are 1/4. The
+        second derivative would vanish for a row that is far on the wrong side, and the step would be
+        unbounded.
         """
         passes = self.objective.passes
         total = self.weights(self.rows_at).sum()
         widest = WIDEST_DENSE_BLOCKS if passes.sparse else WIDEST_BLOCKS
         if passes.width <= widest and passes.outputs * passes.width**2 <= MOST_CURVATURE_NUMBERS:
-            gradient, blocks = passes.positive_blocks(w, by_slope=True)
-            # A sum of products is at most the sum of squares: what is far below that is rounding.
-            size = np.sqrt(np.einsum("bii->i", blocks) * total)
-            self._keep_mean = not passes.separable and bool(
-                (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
-            )
-            latest = 0.5 / total * blocks
+            if passes.loss.target == "values" and passes.loss.states_curvature:
+                latest = self._curvature_of_values(w) / total
+            else:
+                gradient, blocks = passes.positive_blocks(w, by_slope=True)
+                # A sum of products is at most the sum of squares: what is far below that is rounding.
+                size = np.sqrt(np.einsum("bii->i", blocks) * total)
+                self._keep_mean = not passes.separable and bool(
+                    (np.abs(gradient.sum(axis=0)) <= 1e-6 * (np.abs(gradient).sum(axis=0) + size)).all()
+                )
+                latest = 0.5 / total * blocks
         else:
             latest = passes.curvature_bound / total * passes.squared_columns
         if earlier is None or earlier.shape != latest.shape:
             return latest
         return earlier + share * (latest - earlier)
+
+    def _curvature_of_values(self, w: Floats) -> Floats:
+        """The Hessian of a regression loss, or an upper bound that does not vanish far from the targets."""
+        passes = self.objective.passes
+        if passes.loss.curvature_bound is None:
+            return passes.positive_blocks(w)[1]
+        return np.repeat(passes.curvature_bound * passes.gram()[None], passes.outputs, axis=0)
 
     def coordinates(self, curvature: Floats) -> Coordinates:
         """The coordinates of the whole stream, given the sum of its losses' curvature."""

@@ -39,6 +39,18 @@ class RegressionObjective(LinearObjective):
         """The sum of the weights of the rows."""
         return float(self.passes.row_weights().sum())
 
+    def mean_target(self) -> Floats:
+        """The parameters of the best constant prediction; 0 without an intercept or for an unknown link."""
+        w, link = np.zeros(self.shape), self.passes.loss.inverse_link_name
+        if not self.passes.fit_intercept or link not in ("exp", "identity"):
+            return w
+        assert self.passes.data.values is not None
+        mean = np.average(self.passes.data.values, axis=0, weights=self.passes.row_weights())
+        if link == "exp":
+            mean = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
+        self.coef(w)[:, -1] = mean
+        return w
+
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """See `LinearObjective.with_penalty`."""
         value, gradient = super().with_penalty(w, sums, gradient)
