@@ -54,6 +54,7 @@ from sklloss.objectives.classification import (
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import make_passes
 from sklloss.solvers.base import Result
+from sklloss.solvers.interior_point import interior_point
 from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import lbfgs_newton_cg, newton_cg
@@ -64,6 +65,7 @@ SOLVERS: dict[str, Callable[..., Result]] = {
     "newton-cg": newton_cg,
     "lbfgs": lbfgs,
     "proximal-newton": proximal_newton,
+    "interior-point": interior_point,
     **STOCHASTIC,
 }
 
@@ -152,6 +154,9 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
     loss_curve_: list[float]
     validation_loss_curve_: list[float]
     solver_: str
+
+    # The values of ``solver`` beside "auto".
+    _solvers = tuple(name for name in SOLVERS if name != "interior-point")
 
     @with_callbacks
     def fit(
@@ -265,7 +270,7 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
         check_integer("max_iter", self.max_iter, 0)
         check_flag("fit_intercept", self.fit_intercept)
         check_flag("warm_start", self.warm_start)
-        check_choice("solver", self.solver, ("auto", *SOLVERS))
+        check_choice("solver", self.solver, ("auto", *self._solvers))
         check_stochastic(self)
         check_choice("device_dtype", self.device_dtype, DEVICE_DTYPES)
         check_verbose(self.verbose)

@@ -21,9 +21,10 @@ from sklloss.arrays.device import to_device
 from sklloss.data.checks import Array, MatrixLike, check_real, check_same_device, check_X, on_host
 from sklloss.data.dataset import check_stream_data
 from sklloss.data.targets import check_regression_loss, code_values
-from sklloss.linear.base import LinearModel, raw_scores
+from sklloss.linear.base import SOLVERS, LinearModel, raw_scores
 from sklloss.linear.partial_fit import StreamMixin, has_no_l1
 from sklloss.losses import Loss
+from sklloss.objectives.classification import newton_refusal
 from sklloss.objectives.passes import make_passes
 from sklloss.objectives.regression import RegressionObjective
 
@@ -129,6 +130,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     """
 
     _penalise_more = "raise alpha"
+    _solvers = tuple(SOLVERS)
 
     def __init__(
         self,
@@ -306,6 +308,20 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     def _stream_start(self, objective):
         """See `LinearModel._stream_start`; the mean of y, which steps of bounded slopes would be long to reach."""
         return objective.mean_target()
+
+    def _choose_solver(self, objective):
+        """See `LinearModel._choose_solver`; a loss with a kink is a linear or quadratic programme."""
+        loss = objective.passes.loss
+        if self.solver == "interior-point" and loss.kink is None:
+            raise ValueError(
+                f"solver='interior-point' is for losses with a kink, and for 'huber', got loss={self.loss!r}; "
+                "use solver='auto'"
+            )
+        if self.solver == "interior-point" or (
+            self.solver == "auto" and loss.kink is not None and newton_refusal(loss)
+        ):
+            return "interior-point"
+        return super()._choose_solver(objective)
 
     def _why_vanished(self):
         """Why there is nothing left to minimise: the model reproduces y, which is an optimum."""

@@ -9,6 +9,7 @@ import numpy as np
 from sklloss.losses import Loss
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import Array, Floats, Passes
+from sklloss.objectives.programme import Programme
 
 
 class RegressionObjective(LinearObjective):
@@ -50,6 +51,10 @@ class RegressionObjective(LinearObjective):
             mean = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
         self.coef(w)[:, -1] = mean
         return w
+
+    def programme(self, k: int) -> Programme:
+        """The programme of problem k, for a loss that has a `Loss.kink`."""
+        return Programme.of(self.passes, k, self.scale, self.l1[k], self.ridge[k])
 
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """See `LinearObjective.with_penalty`."""

@@ -1,0 +1,184 @@
+"""Losses of the error with a kink, as the linear or quadratic programme that a linear model of them is."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from sklloss.data.dataset import Dataset
+from sklloss.losses import HalfSquaredError
+from sklloss.objectives.passes import Floats, Indices, Passes
+
+# Rows whose standard errors are computed at a time.
+SPREAD_ROWS = 1 << 13
+
+
+class Programme:
+    """min over w of ``sum_i loss_i(y_i - x_i . w) + l1 . |w| + w' diag(ridge) w / 2``, of one output.
+
+    The loss of a row is ``loss_i(e) = max a e - bend_i a**2 / 2`` over low_i <= a <= high_i, with low_i < 0 <
+    high_i: linear on both sides of a kink, or of a parabola where ``bend`` is positive. The a of all rows are
+    the dual variables.
+
+    Parameters
+    ----------
+    passes : Passes
+        Whose X, center and intercept are used.
+    target, low, high, bend : ndarray of shape (n,)
+    l1, ridge : ndarray of shape (size,)
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        target: Floats,
+        low: Floats,
+        high: Floats,
+        bend: Floats,
+        l1: Floats,
+        ridge: Floats,
+    ) -> None:
+        self._passes = passes
+        self.target, self.low, self.high, self.bend = target, low, high, bend
+        self.l1, self.ridge = l1, ridge
+
+    @classmethod
+    def of(cls, passes: Passes, k: int, scale: float, l1: Floats, ridge: Floats) -> Programme:
+        """The programme of output k of a loss that has a `Loss.kink`, times a scale."""
+        assert passes.data.values is not None
+        assert passes.loss.kink is not None
+        lowest, highest, bend = passes.loss.kink
+        factor = np.full(passes.n, scale / passes.loss.row_divisor(passes.outputs))
+        if passes.weight is not None:
+            weight = passes.weight if passes.weight.ndim == 1 else passes.weight[:, k]
+            factor *= weight
+        target = passes.data.values[:, k].astype(np.float64)
+        # e = y - raw has the opposite sign of the error raw - y that a loss is stated in.
+        with np.errstate(divide="ignore"):
+            programme = cls(passes, target, -highest * factor, -lowest * factor, bend / factor, l1, ridge)
+        return programme if factor.all() else programme.take(np.flatnonzero(factor))
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return len(self.target)
+
+    @property
+    def size(self) -> int:
+        """The number of parameters."""
+        return len(self.l1)
+
+    @property
+    def weights(self) -> Floats:
+        """The weight of each row: the difference of its largest and least slope."""
+        return self.high - self.low
+
+    # Products with X ---------------------------------------------------------------------------------
+
+    def _over(self, values: Floats, weight: NDArray[Any] | None = None) -> Passes:
+        """Passes over the rows with half the squared error from other targets."""
+        data, dtype = self._passes.data, self._passes.dtype
+        rows = Dataset(data.X, values.astype(dtype, copy=False)[:, None], weight=weight)
+        return self._passes._passes_over(rows, HalfSquaredError())
+
+    @functools.cached_property
+    def _from_zero(self) -> Passes:
+        return self._over(np.zeros(self.n))
+
+    def scores(self, w: Floats) -> Floats:
+        """X w."""
+        slopes = self._from_zero.empty_slopes()
+        self._from_zero.value_and_gradient(w[None], slopes=slopes)
+        device = self._passes.device
+        host = slopes if device is None else device.get(slopes)
+        return host[:, 0].astype(np.float64, copy=False)
+
+    def transposed(self, v: Floats) -> Floats:
+        """X' v."""
+        return self._over(-v).precise_gradient(np.zeros((1, self.size)))[1][0]
+
+    def normal(self, q: Floats, v: Floats) -> tuple[Floats, Floats]:
+        """The lower triangle of X' diag(q) X, and X' v."""
+        passes = self._over(v / q, q.astype(self._passes.dtype, copy=False))
+        _, gradient, matrix = passes.hessian(np.zeros((1, self.size)))
+        return matrix[0], -gradient[0]
+
+    # Other programmes --------------------------------------------------------------------------------
+
+    def _replaced(self, X: Any, target: Floats, low: Floats, high: Floats, bend: Floats) -> Programme:
+        """The programme over other rows, dense or CSR in float64."""
+        rows = Dataset(X, target[:, None])
+        return Programme(
+            _host_passes(self._passes, rows), target, low, high, bend, self.l1, self.ridge
+        )
+
+    def _rows_of_X(self, rows: Indices) -> Any:
+        return self._passes.data.take(rows).on_host().astype(np.float64)
+
+    def take(self, rows: Indices) -> Programme:
+        """The programme over some rows."""
+        return self._replaced(
+            self._rows_of_X(rows), self.target[rows], self.low[rows], self.high[rows], self.bend[rows]
+        )
+
+    def sample(self, rows: Indices) -> Programme:
+        """The programme over some rows, with penalties in proportion to their weight."""
+        part = self.take(rows)
+        share = part.weights.sum() / self.weights.sum()
+        part.l1, part.ridge = share * self.l1, share * self.ridge
+        return part
+
+    def merged(self, rows: Indices, groups: list[Indices]) -> Programme:
+        """The programme over some rows, and one row in place of each group of others.
+
+        Such a row is the mean of the group, with the weight of all of it: a lower bound of their loss, which
+        is exact where all of them are on the same side of their kinks.
+        """
+        parts = [self._rows_of_X(rows)]
+        columns = [[self.target[rows]], [self.low[rows]], [self.high[rows]], [self.bend[rows]]]
+        center, features = self._passes.center, self._passes.features
+        for group in groups:
+            weight = np.zeros(self.n)
+            weight[group] = self.weights[group]
+            total = weight.sum()
+            mean = self.transposed(weight)[:features] / total + center
+            parts.append(scipy.sparse.csr_matrix(mean) if self._passes.sparse else mean[None])
+            values = weight[group] @ self.target[group] / total, self.low[group].sum(), self.high[group].sum()
+            for column, value in zip(columns, (*values, 0.0), strict=True):
+                column.append(np.array([value]))
+        stack = scipy.sparse.vstack(parts, "csr") if self._passes.sparse else np.vstack(parts)
+        return self._replaced(stack, *(np.concatenate(column) for column in columns))
+
+    def standard_errors(self, root: Floats) -> Floats:
+        """The standard deviation of each row's score, for parameters with covariance ``root @ root.T``."""
+        passes, features = self._passes, self._passes.features
+        X = passes.data.X
+        square = np.empty(self.n)
+        shift = root[features] if passes.fit_intercept else np.zeros(root.shape[1])
+        shift = shift - passes.center @ root[:features]
+        for first in range(0, self.n, SPREAD_ROWS):
+            rows = slice(first, first + SPREAD_ROWS)
+            if passes.device is None:
+                part = X[rows] @ root[:features].astype(passes.dtype)
+            else:
+                part = passes.data.take(np.arange(self.n)[rows]).on_host() @ root[:features]
+            part = part + shift
+            square[rows] = np.einsum("ij,ij->i", part, part)
+        return np.sqrt(square)
+
+
+def _host_passes(passes: Passes, data: Dataset) -> Passes:
+    """Passes in main memory over other rows, with the same center."""
+    from sklloss.objectives.numpy_passes import NumPyPasses
+
+    return NumPyPasses(
+        data,
+        HalfSquaredError(),
+        fit_intercept=passes.fit_intercept,
+        n_threads=passes.n_threads,
+        center=passes.center,
+    )

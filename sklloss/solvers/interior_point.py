@@ -1,0 +1,436 @@
+"""A primal-dual interior point for losses with kinks, over the rows that can be near theirs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sklloss.arrays.vectors import Array
+from sklloss.solvers.base import Callback, Objective, Result, allowed_gap, require, tell_start
+from sklloss.solvers.newton import PositiveSolver
+
+# The slack of the starting point, relative to the mean error.
+FIRST_SLACK = 0.1
+# The least share of the way to the boundary that a step goes.
+STEP_SHARE = 0.995
+# The gap to which a sample is solved, and that of the point from which a programme with more rows starts.
+SAMPLE_GAP, RESTART_GAP = 1e-2, 1e-2
+# A restart that has not reached RESTART_GAP after so many steps starts anew.
+MAX_RESTART_STEPS = 25
+MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
+# The share of the gap allowed at the end that a programme over part of the rows may use.
+PART_SHARE = 0.25
+# Coefficients whose dual variable is this far from the bound, relative to it, are likely to be 0.
+LIKELY_ZERO = 1e-3
+EPS = float(np.finfo(float).eps)
+
+
+class Programme(Protocol):
+    """A programme over rows with one-dimensional kinks, see `sklloss.objectives.programme.Programme`."""
+
+    target: Array
+    low: Array
+    high: Array
+    bend: Array
+    l1: Array
+    ridge: Array
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+
+    @property
+    def size(self) -> int:
+        """The number of parameters."""
+
+    @property
+    def weights(self) -> Array:
+        """The weight of each row."""
+
+    def scores(self, w: Array) -> Array:
+        """X w."""
+
+    def transposed(self, v: Array) -> Array:
+        """X' v."""
+
+    def normal(self, q: Array, v: Array) -> tuple[Array, Array]:
+        """X' diag(q) X and X' v."""
+
+    def take(self, rows: Array) -> "Programme":
+        """The programme over some rows."""
+
+    def sample(self, rows: Array) -> "Programme":
+        """The same, with penalties in proportion."""
+
+    def merged(self, rows: Array, groups: list[Array]) -> "Programme":
+        """The programme over some rows, and one row for each group of others."""
+
+    def standard_errors(self, root: Array) -> Array:
+        """The standard deviation of each row's score."""
+
+
+class KinkedObjective(Objective, Protocol):
+    """An objective whose problems are programmes, as `interior_point` needs it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(problems, size), the shape of the parameters."""
+
+    def programme(self, k: int) -> Programme:
+        """The programme of problem k."""
+
+
+@dataclass
+class _State:
+    """A point inside the bounds: ``target - X w = u - v + bend a``, with u, v > 0 and low < a < high."""
+
+    w: Array
+    u: Array
+    v: Array
+    a: Array
+
+
+@dataclass
+class _Solution:
+    """The end of `_follow`: parameters, dual variables of rows and of the L1 norm, and the gap that is left."""
+
+    w: Array
+    a: Array
+    norm_dual: Array
+    penalty_gap: float
+    gap: float
+    value: float
+    n_iter: int
+    converged: bool
+    restart: tuple[Array, float] | None
+
+
+def interior_point(
+    objective: KinkedObjective, w: Array, *, tol: float, max_iter: int, callback: Callback | None = None
+) -> Result:
+    """Minimise a loss with kinks plus L1 and L2 penalties, to a duality gap.
+
+    Mehrotra's predictor and corrector steps, whose equations are ``X' Q X + penalty`` with one weight for each
+    row. With many rows, the minimum over a sample says which of them can be near their kinks: the others are
+    merged into two rows, whose dual variables stand for all of theirs, so that the duality gap over all rows is
+    known. Rows that turn out to be on the other side are added.
+
+    Parameters
+    ----------
+    objective : KinkedObjective
+    w : ndarray of shape (problems, size)
+        Not used: an interior point cannot start from a solution.
+    tol : float
+        See `allowed_gap`; the gap is the difference of primal and dual values.
+    max_iter : int
+        Limit of the steps over all rows, or over those that matter.
+    callback : callable, optional
+        Called with ``(n_iter, w, value)`` after each problem.
+
+    Returns
+    -------
+    Result
+
+    References
+    ----------
+    Portnoy and Koenker, "The Gaussian hare and the Laplacian tortoise", Statistical Science 12 (1997); Mehrotra,
+    "On the implementation of a primal-dual interior point method", SIAM J. Optim. 2 (1992).
+    """
+    require(objective, KinkedObjective)
+    w = np.zeros(objective.shape)
+    value = objective.null_value(exact=True).copy()
+    curve = [float(value.sum())]
+    tell_start(callback, value)
+    n_iter, converged = np.zeros(len(w), dtype=int), np.zeros(len(w), dtype=bool)
+    for k in range(len(w)):
+        found = _minimise(objective.programme(k), tol, max_iter)
+        w[k], value[k], n_iter[k], converged[k] = found.w, found.value, found.n_iter, found.converged
+        curve.append(float(value.sum()))
+        if callback is not None:
+            callback(k + 1, w, value)
+    return Result(w, value, n_iter, converged, curve, np.zeros(len(w), dtype=bool))
+
+
+def _minimise(programme: Programme, tol: float, max_iter: int) -> _Solution:
+    """The minimum of a programme, with the rows that matter, or with all if these are most of them."""
+    n = programme.n
+    rows = int(np.sqrt(programme.size) * n ** (2 / 3))
+    share = float(allowed_gap(np.ones(1), tol)[0])
+    found = None
+    if 2 * rows < n and max_iter > 0:
+        found = _minimise_by_parts(programme, rows, share, max_iter)
+    if found is None:
+        found = _follow(programme, share, max_iter)
+    return _with_zeros(programme, found, share)
+
+
+def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: int) -> _Solution | None:
+    """The minimum by programmes over some of the rows; None if that fails."""
+    n, low, high, bend = programme.n, programme.low, programme.high, programme.bend
+    chosen = np.unique(np.random.RandomState(0).randint(n, size=rows))
+    sample = programme.sample(chosen)
+    first = _follow(sample, SAMPLE_GAP, max_iter)
+    if not first.converged:
+        return None
+    spread = programme.standard_errors(_covariance_root(sample, first.w))
+    e = programme.target - programme.scores(first.w)
+    # How far a row is from the quadratic or kinked part of its loss, in standard errors.
+    outside = np.abs(e) - bend * np.where(e > 0, high, -low)
+    smallest = EPS * max(float(np.abs(programme.target).max()), np.finfo(float).tiny)
+    distance = outside / np.maximum(spread, smallest)
+    inside = np.zeros(n, dtype=bool)
+    inside[np.argpartition(distance, rows)[:rows]] = True
+    above, below = ~inside & (e > 0), ~inside & (e <= 0)
+    center = float(np.median(spread[inside] * programme.weights[inside]))
+    restart: tuple[Array, float] | None = (first.w, center)
+    steps = first.n_iter
+    for _ in range(MAX_ROUNDS):
+        groups = [group for group in (np.flatnonzero(above), np.flatnonzero(below)) if group.size]
+        near = np.flatnonzero(inside)
+        found = _follow(programme.merged(near, groups), PART_SHARE * share, max_iter, restart)
+        steps += found.n_iter
+        if not found.converged:
+            return None
+        a = np.empty(n)
+        a[near] = found.a[: near.size]
+        for group, total in zip(groups, found.a[near.size :], strict=True):
+            side = high if above[group[0]] else low
+            a[group] = side[group] * (total / side[group].sum())
+        e = programme.target - programme.scores(found.w)
+        losses = row_losses(programme, e)
+        gap = float((losses - a * e + 0.5 * bend * a * a).sum()) + found.penalty_gap
+        value = float(losses.sum()) + _penalty(programme, found.w)
+        if gap <= share * value + _rounding(programme):
+            found.gap, found.value, found.n_iter = gap, value, steps
+            return found
+        wrong = (above & (e < bend * high)) | (below & (e > bend * low))
+        if not wrong.any():
+            return None
+        inside |= wrong
+        above, below = above & ~wrong, below & ~wrong
+        restart = found.restart
+        if 2 * np.count_nonzero(inside) > n:
+            return None
+    return None
+
+
+def _covariance_root(sample: Programme, w: Array) -> Array:
+    """A root of the covariance of the minimum over a sample: its rows give those of scores."""
+    e = np.abs(sample.target - sample.scores(w))
+    width = np.maximum(np.quantile(e, 0.25), sample.bend * np.maximum(sample.high, -sample.low))
+    width = np.maximum(width, EPS * max(float(np.abs(sample.target).max()), np.finfo(float).tiny))
+    density = np.where(e <= width, sample.weights / (2.0 * width), 1e-12 * sample.weights / width)
+    zeros = np.zeros(sample.n)
+    curvature, _ = sample.normal(density, zeros)
+    np.einsum("ii->i", curvature)[:] += sample.ridge
+    variance, _ = sample.normal(-sample.high * sample.low, zeros)
+    # Parameters that the L1 norm holds at 0 would vary less, so that this is on the safe side.
+    scale = np.sqrt(np.where(curvature.diagonal() > 0, curvature.diagonal(), 1.0))
+    values, vectors = np.linalg.eigh(curvature / scale / scale[:, None])
+    inverse = np.where(values > 1e-10 * values[-1], 1.0 / np.maximum(values, 1e-300), 0.0)
+    bread = (vectors * inverse) @ vectors.T / scale / scale[:, None]
+    lower, parts = np.linalg.eigh(np.tril(variance) + np.tril(variance, -1).T)
+    root: Array = bread @ (parts * np.sqrt(np.maximum(lower, 0.0)))
+    return root
+
+
+def row_losses(programme: Programme, e: Array) -> Array:
+    """The loss of each row for an error e = target - score."""
+    low, high, bend = programme.low, programme.high, programme.bend
+    if not bend.any():
+        return np.where(e > 0, high, low) * e
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(bend > 0, np.clip(e / bend, low, high), np.where(e > 0, high, low))
+    return slope * (e - 0.5 * bend * slope)
+
+
+def _penalty(programme: Programme, w: Array) -> float:
+    return float(programme.l1 @ np.abs(w) + 0.5 * (programme.ridge * w) @ w)
+
+
+def _rounding(programme: Programme) -> float:
+    """The rounding error of a value."""
+    return 4 * EPS * float(np.maximum(programme.high, -programme.low) @ np.abs(programme.target))
+
+
+def _with_zeros(programme: Programme, found: _Solution, share: float) -> _Solution:
+    """The solution with exact zeros where the L1 norm holds a parameter there, if the gap allows it."""
+    small = np.abs(found.norm_dual) < (1.0 - LIKELY_ZERO) * programme.l1
+    small &= (found.w != 0) & (programme.l1 > 0)
+    if not (found.converged and small.any()):
+        return found
+    allowed = share * found.value + _rounding(programme)
+    for zero in (small, small & (programme.l1 * np.abs(found.w) <= allowed / programme.size)):
+        w = np.where(zero, 0.0, found.w)
+        value = float(row_losses(programme, programme.target - programme.scores(w)).sum())
+        value += _penalty(programme, w)
+        if found.gap + value - found.value <= allowed:
+            found.w, found.gap, found.value = w, found.gap + value - found.value, value
+            break
+    return found
+
+
+def _follow(
+    programme: Programme,
+    share: float,
+    max_iter: int,
+    restart: tuple[Array, float] | None = None,
+) -> _Solution:
+    """Follow the central path until the gap is at most this share of the value.
+
+    ``restart`` is a point that is near the central path where complementary pairs have about a given product.
+    """
+    path = _Path(programme, share)
+    if restart is not None:
+        found = path.follow(path.near_path(*restart), min(max_iter, MAX_RESTART_STEPS))
+        if found.converged or max_iter <= MAX_RESTART_STEPS:
+            return found
+    return path.follow(path.start(), max_iter)
+
+
+class _Path:
+    """The central path of a programme; the L1 norm adds a row for each parameter that it penalises."""
+
+    def __init__(self, programme: Programme, share: float) -> None:
+        self._programme, self._share = programme, share
+        self._n = programme.n
+        self._penalised = np.flatnonzero(programme.l1)
+        norm = programme.l1[self._penalised]
+        self._target = np.concatenate([programme.target, np.zeros(norm.size)])
+        self._low = np.concatenate([programme.low, -norm])
+        self._high = np.concatenate([programme.high, norm])
+        self._bend = np.concatenate([programme.bend, np.zeros(norm.size)])
+        self._quadratic = bool(programme.ridge.any() or programme.bend.any())
+        self._rounding = _rounding(programme)
+
+    def _scores(self, w: Array) -> Array:
+        return np.concatenate([self._programme.scores(w), w[self._penalised]])
+
+    def _transposed(self, v: Array) -> Array:
+        total = self._programme.transposed(v[: self._n])
+        total[self._penalised] += v[self._n :]
+        return total
+
+    def _normal(self, q: Array, v: Array) -> tuple[Array, Array]:
+        """The matrix of the equations without the L2 penalty, and X' v."""
+        matrix, total = self._programme.normal(q[: self._n], v[: self._n])
+        total[self._penalised] += v[self._n :]
+        matrix[self._penalised, self._penalised] += q[self._n :]
+        return matrix, total
+
+    def start(self) -> _State:
+        """The least squares solution, with slacks that are large enough."""
+        programme, n = self._programme, self._n
+        matrix, total = programme.normal(programme.weights, programme.weights * programme.target)
+        diagonal = np.einsum("ii->i", matrix)
+        diagonal *= 1.0 + 1e-8
+        diagonal += programme.ridge
+        w = PositiveSolver(matrix)(total)
+        e = self._target - self._scores(w)
+        slack = np.full(e.size, FIRST_SLACK * np.abs(e[:n]).mean())
+        norm = np.abs(e[n:])
+        slack[n:] = FIRST_SLACK * norm + (1e-3 * norm.mean() if norm.size else 0.0)
+        np.maximum(slack, np.finfo(float).tiny ** 0.25, out=slack)
+        return _State(w, np.maximum(e, 0.0) + slack, np.maximum(-e, 0.0) + slack, np.zeros(e.size))
+
+    def near_path(self, w: Array, product: float) -> _State:
+        """The point at w whose pairs all have this product."""
+        e = self._target - self._scores(w)
+        weights = self._high - self._low
+        ratio = product / weights
+        share = 2.0 * ratio / (np.abs(e) + 2.0 * ratio + np.hypot(e, 2.0 * ratio))
+        least = weights * share
+        above = np.where(e >= 0, least, weights - least)
+        return _State(w, product / above, product / (weights - above), self._high - above)
+
+    def follow(self, at: _State, max_iter: int) -> _Solution:
+        """Steps from an interior point."""
+        pairs = 2 * at.u.size
+        e = self._target - self._scores(at.w)
+        xa = self._transposed(at.a)
+        restart = None
+        for iteration in range(max_iter + 1):
+            s, t = self._high - at.a, at.a - self._low
+            np.maximum(s, np.finfo(float).tiny, out=s)
+            np.maximum(t, np.finfo(float).tiny, out=t)
+            product = float(at.u @ s + at.v @ t) / pairs
+            solution = self._solution(at, e, xa, iteration, restart)
+            if solution.gap <= RESTART_GAP * solution.value and restart is None:
+                restart = solution.restart = (at.w, product)
+            if solution.converged or iteration == max_iter:
+                return solution
+            step = self._step(at, e, xa, s, t)
+            if step is None:
+                return solution
+            dw, du, dv, da, xda = step
+            primal = _share_of_way(np.concatenate([-du / at.u, -dv / at.v]))
+            dual = _share_of_way(np.concatenate([da / s, -da / t]))
+            if self._quadratic:
+                primal = dual = min(primal, dual)
+            share = max(STEP_SHARE, 1.0 - pairs * product / max(solution.value, np.finfo(float).tiny))
+            primal, dual = min(1.0, share * primal), min(1.0, share * dual)
+            at = _State(at.w + primal * dw, at.u + primal * du, at.v + primal * dv, at.a + dual * da)
+            xa = xa + dual * xda
+            e = self._target - self._scores(at.w)
+        raise AssertionError
+
+    def _step(
+        self, at: _State, e: Array, xa: Array, s: Array, t: Array
+    ) -> tuple[Array, Array, Array, Array, Array] | None:
+        """Mehrotra's step: of the parameters, the slacks and the dual variables, and X' times the last."""
+        ridge, pairs = self._programme.ridge, 2 * at.u.size
+        product = float(at.u @ s + at.v @ t) / pairs
+        us, vt = at.u / s, at.v / t
+        q = 1.0 / (us + vt + self._bend)
+        # The error that u - v leaves to a: these are equal, but for rounding and after a restart.
+        residual = e - self._bend * at.a
+        matrix, total = self._normal(q, q * residual + at.a)
+        weighted = np.tril(matrix)
+        weighted += np.tril(matrix, -1).T
+        np.einsum("ii->i", matrix)[:] += ridge
+        solve = PositiveSolver(matrix)
+        dw = solve(total - ridge * at.w)
+        if not np.isfinite(dw).all():
+            return None
+        da = q * (residual - self._scores(dw))
+        du, dv = us * da - at.u, -vt * da - at.v
+        primal = min(1.0, _share_of_way(np.concatenate([-du / at.u, -dv / at.v])))
+        dual = min(1.0, _share_of_way(np.concatenate([da / s, -da / t])))
+        if self._quadratic:
+            primal = dual = min(primal, dual)
+        after = float((at.u + primal * du) @ (s - dual * da) + (at.v + primal * dv) @ (t + dual * da)) / pairs
+        aim = (after / product) ** 3 * product
+        above, below = (aim + du * da) / s, (aim - dv * da) / t
+        right = q * (residual - above + below)
+        xright = self._transposed(right + at.a)
+        dw = solve(xright - ridge * at.w)
+        if not np.isfinite(dw).all():
+            return None
+        da = right - q * self._scores(dw)
+        du, dv = above - at.u + us * da, below - at.v - vt * da
+        return dw, du, dv, da, xright - xa - weighted @ dw
+
+    def _solution(
+        self, at: _State, e: Array, xa: Array, n_iter: int, restart: tuple[Array, float] | None
+    ) -> _Solution:
+        """What is known at a point: the value, and the gap as a sum of terms that are not negative."""
+        programme, n, l1, ridge = self._programme, self._n, self._programme.l1, self._programme.ridge
+        losses = row_losses(programme, e[:n])
+        a = at.a[:n]
+        gap = float((losses - a * e[:n] + 0.5 * programme.bend * a * a).sum())
+        norm_dual = np.zeros(programme.size)
+        norm_dual[self._penalised] = at.a[n:]
+        # xa includes the dual variables of the norm, so that it is ridge w at the optimum.
+        rest = xa - ridge * at.w
+        free = ridge == 0
+        penalty_gap = float((l1 * np.abs(at.w) + norm_dual * at.w).sum() + np.abs(rest * at.w)[free].sum())
+        penalty_gap += float((0.5 * rest**2)[~free] @ (1.0 / ridge[~free]))
+        value = float(losses.sum()) + _penalty(programme, at.w)
+        gap += penalty_gap
+        converged = gap <= self._share * value + self._rounding
+        return _Solution(at.w, a, norm_dual, penalty_gap, gap, value, n_iter, converged, restart)
+
+
+def _share_of_way(decreases: Array) -> float:
+    """How much of a step reaches the boundary, given what it takes of each slack."""
+    return 1.0 / max(float(decreases.max()), np.finfo(float).tiny)
