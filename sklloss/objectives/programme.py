@@ -58,8 +58,8 @@ class Programme:
             factor *= weight
         target = passes.data.values[:, k].astype(np.float64)
         # e = y - raw has the opposite sign of the error raw - y that a loss is stated in.
-        with np.errstate(divide="ignore"):
-            programme = cls(passes, target, -highest * factor, -lowest * factor, bend / factor, l1, ridge)
+        bends = np.divide(bend, factor, out=np.zeros_like(factor), where=factor > 0)
+        programme = cls(passes, target, -highest * factor, -lowest * factor, bends, l1, ridge)
         return programme if factor.all() else programme.take(np.flatnonzero(factor))
 
     @property
@@ -99,7 +99,10 @@ class Programme:
 
     def transposed(self, v: Floats) -> Floats:
         """X' v."""
-        return self._over(-v).precise_gradient(np.zeros((1, self.size)))[1][0]
+        passes = self._over(-v)
+        precise = passes.dtype == np.float64
+        evaluate = passes.value_and_gradient if precise else passes.precise_gradient
+        return evaluate(np.zeros((1, self.size)))[1][0]
 
     def normal(self, q: Floats, v: Floats) -> tuple[Floats, Floats]:
         """The lower triangle of X' diag(q) X, and X' v."""

@@ -14,9 +14,9 @@ FIRST_SLACK = 0.1
 # The least share of the way to the boundary that a step goes.
 STEP_SHARE = 0.995
 # The gap to which a sample is solved, and that of the point from which a programme with more rows starts.
-SAMPLE_GAP, RESTART_GAP = 1e-2, 1e-2
+SAMPLE_GAP, RESTART_GAP = 1e-2, 1e-1
 # A restart that has not reached RESTART_GAP after so many steps starts anew.
-MAX_RESTART_STEPS = 25
+MAX_RESTART_STEPS = 40
 MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
 # The share of the gap allowed at the end that a programme over part of the rows may use.
 PART_SHARE = 0.25
@@ -300,7 +300,6 @@ class _Path:
         self._low = np.concatenate([programme.low, -norm])
         self._high = np.concatenate([programme.high, norm])
         self._bend = np.concatenate([programme.bend, np.zeros(norm.size)])
-        self._quadratic = bool(programme.ridge.any() or programme.bend.any())
         self._rounding = _rounding(programme)
 
     def _scores(self, w: Array) -> Array:
@@ -363,14 +362,10 @@ class _Path:
             if step is None:
                 return solution
             dw, du, dv, da, xda = step
-            primal = _share_of_way(np.concatenate([-du / at.u, -dv / at.v]))
-            dual = _share_of_way(np.concatenate([da / s, -da / t]))
-            if self._quadratic:
-                primal = dual = min(primal, dual)
             share = max(STEP_SHARE, 1.0 - pairs * product / max(solution.value, np.finfo(float).tiny))
-            primal, dual = min(1.0, share * primal), min(1.0, share * dual)
-            at = _State(at.w + primal * dw, at.u + primal * du, at.v + primal * dv, at.a + dual * da)
-            xa = xa + dual * xda
+            way = min(1.0, share * _way_to_boundary(at, s, t, du, dv, da))
+            at = _State(at.w + way * dw, at.u + way * du, at.v + way * dv, at.a + way * da)
+            xa = xa + way * xda
             e = self._target - self._scores(at.w)
         raise AssertionError
 
@@ -394,11 +389,8 @@ class _Path:
             return None
         da = q * (residual - self._scores(dw))
         du, dv = us * da - at.u, -vt * da - at.v
-        primal = min(1.0, _share_of_way(np.concatenate([-du / at.u, -dv / at.v])))
-        dual = min(1.0, _share_of_way(np.concatenate([da / s, -da / t])))
-        if self._quadratic:
-            primal = dual = min(primal, dual)
-        after = float((at.u + primal * du) @ (s - dual * da) + (at.v + primal * dv) @ (t + dual * da)) / pairs
+        way = min(1.0, _way_to_boundary(at, s, t, du, dv, da))
+        after = float((at.u + way * du) @ (s - way * da) + (at.v + way * dv) @ (t + way * da)) / pairs
         aim = (after / product) ** 3 * product
         above, below = (aim + du * da) / s, (aim - dv * da) / t
         right = q * (residual - above + below)
@@ -431,6 +423,13 @@ class _Path:
         return _Solution(at.w, a, norm_dual, penalty_gap, gap, value, n_iter, converged, restart)
 
 
-def _share_of_way(decreases: Array) -> float:
-    """How much of a step reaches the boundary, given what it takes of each slack."""
-    return 1.0 / max(float(decreases.max()), np.finfo(float).tiny)
+def _way_to_boundary(at: _State, s: Array, t: Array, du: Array, dv: Array, da: Array) -> float:
+    """How many of these steps reach the boundary.
+
+    Primal and dual variables move together: where a step of one kind is cut, as after a restart, that of the
+    other alone would lose the central path.
+    """
+    fastest = max(
+        float((-du / at.u).max()), float((-dv / at.v).max()), float((da / s).max()), float((-da / t).max())
+    )
+    return 1.0 / max(fastest, np.finfo(float).tiny)
