@@ -226,6 +226,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
         """R², the proportion of the variance of y that the predictions explain.
 
+        With several quantiles it is the mean over them.
+
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
@@ -237,6 +239,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         float
         """
         predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
+        copies = losses.get(self._link).outputs_per_target
+        y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
         return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
 
     def __sklearn_tags__(self) -> Tags:
@@ -312,13 +316,14 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     def _choose_solver(self, objective):
         """See `LinearModel._choose_solver`; a loss with a kink is a linear or quadratic programme."""
         loss = objective.passes.loss
-        if self.solver == "interior-point" and loss.kink is None:
+        kinked = loss.of_output(0).kink is not None
+        if self.solver == "interior-point" and not kinked:
             raise ValueError(
                 f"solver='interior-point' is for losses with a kink, and for 'huber', got loss={self.loss!r}; "
                 "use solver='auto'"
             )
         if self.solver == "interior-point" or (
-            self.solver == "auto" and loss.kink is not None and newton_refusal(loss)
+            self.solver == "auto" and kinked and newton_refusal(loss)
         ):
             return "interior-point"
         return super()._choose_solver(objective)

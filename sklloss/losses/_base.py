@@ -125,6 +125,15 @@ class Loss:
         """
         return None
 
+    @property
+    def outputs_per_target(self) -> int:
+        """How many outputs predict one target, of which y_true (n,) has one a row: 1 unless overridden."""
+        return 1
+
+    def of_output(self, k: int) -> "Loss":
+        """The loss of output k alone, for a separable loss: the same for all unless overridden."""
+        return self
+
     def row_divisor(self, outputs: int) -> int:
         """What the sum of `formula` over the outputs of a row is divided by: for a mean, their number."""
         return outputs if self.separable and self.reduction == "mean" else 1
@@ -463,6 +472,8 @@ class Loss:
         # The order of summation must not depend on the memory layout.
         raw = np.ascontiguousarray(raw) if xp is np else raw
         y = _checks.matching_array(xp, raw, y_true, "y_true")
+        if self.outputs_per_target > 1:
+            y = _checks.repeated(xp, y, raw, self.outputs_per_target)
         if self.target == "classes":
             _checks.class_target(xp, y, raw)
         else:

@@ -110,6 +110,16 @@ def same_shape(array: Any, raw: Any, name: str = "y_true", other: str = "raw") -
         )
 
 
+def repeated(xp: Any, y: Any, raw: Any, outputs: int) -> Any:
+    """The target (n,) of several outputs for each of them, (n, outputs)."""
+    if raw.ndim != 2 or raw.shape[1] != outputs or tuple(y.shape) not in ((raw.shape[0],), tuple(raw.shape)):
+        raise ValueError(
+            f"y_true must have shape (n,) and raw (n, {outputs}), a column for each quantile; y_true has "
+            f"{tuple(y.shape)}, raw has {tuple(raw.shape)}"
+        )
+    return y if y.ndim == 2 else xp.stack([y] * outputs, axis=1)
+
+
 def not_empty(raw: Any) -> None:
     """Raise a ValueError for an empty batch, whose mean is undefined."""
     if raw.shape[0] == 0:

@@ -1,11 +1,12 @@
 """Losses of the error d = raw - y: squared errors, and losses whose gradient is bounded."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf, log
 from typing import Any, ClassVar
 
 from sklloss.losses import _checks
-from sklloss.losses._base import Loss, as_column, parameter, register
+from sklloss.losses._base import Loss, as_column, number, parameter, register
 
 
 class _SquaredError(Loss):
@@ -247,22 +248,65 @@ class Quantile(Loss):
     [6.0, 2.0]
     """
 
-    quantile: float = parameter(0.5, "in (0, 1)", lambda x: 0.0 < x < 1.0)
+    quantile: float | tuple[float, ...] = parameter(0.5, "in (0, 1)", lambda x: 0.0 < x < 1.0)
 
     name: ClassVar[str] = "quantile"
-    kernel: ClassVar[str] = "quantile"
+
+    def __post_init__(self) -> None:
+        """Check the quantiles; a list becomes a tuple."""
+        if isinstance(self.quantile, str) or not hasattr(self.quantile, "__len__"):
+            super().__post_init__()
+            return
+        levels = tuple(
+            number(level, f"quantile[{k}]", "in (0, 1)", lambda x: 0.0 < x < 1.0)
+            for k, level in enumerate(self.quantile)
+        )
+        if not levels or any(low >= high for low, high in pairwise(levels)):
+            raise ValueError(f"quantile must be ascending and not empty, got {self.quantile!r}")
+        object.__setattr__(self, "quantile", levels)
 
     @property
-    def kink(self) -> tuple[float, float, float]:
-        """The slopes, and 0 for a kink; see `Loss.kink`."""
-        return -self.quantile, 1.0 - self.quantile, 0.0
+    def kernel(self) -> str | None:  # type: ignore[override]  # a class attribute in Loss
+        """The kernel of one quantile; several have none."""
+        return None if isinstance(self.quantile, tuple) else "quantile"
+
+    @property
+    def kernel_parameter(self) -> float:
+        """The quantile; see `Loss.kernel_parameter`."""
+        return 0.0 if isinstance(self.quantile, tuple) else self.quantile
+
+    @property
+    def inverse_link_name(self) -> str | None:  # type: ignore[override]  # a class attribute in Loss
+        """The identity for one quantile; several are sorted."""
+        return None if isinstance(self.quantile, tuple) else "identity"
+
+    @property
+    def outputs_per_target(self) -> int:
+        """The number of quantiles; see `Loss.outputs_per_target`."""
+        return len(self.quantile) if isinstance(self.quantile, tuple) else 1
+
+    @property
+    def kink(self) -> tuple[float, float, float] | None:
+        """The slopes, and 0 for a kink; None for several quantiles. See `Loss.kink`."""
+        return None if isinstance(self.quantile, tuple) else (-self.quantile, 1.0 - self.quantile, 0.0)
+
+    def of_output(self, k: int) -> Loss:
+        """The loss of one quantile; see `Loss.of_output`."""
+        return Quantile(self.quantile[k]) if isinstance(self.quantile, tuple) else self
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
+        q: Any = self.quantile
+        if isinstance(q, tuple):
+            q = xp.stack([xp.full_like(d[:, 0], level) for level in q], axis=1)
         # 0 * d is 0 where d = 0 and NaN where d is NaN.
-        slope = xp.where(d > 0, 1.0 - self.quantile, xp.where(d < 0, -self.quantile, 0.0 * d))
+        slope = xp.where(d > 0, 1.0 - q, xp.where(d < 0, -q, 0.0 * d))
         return slope * d, slope
+
+    def inverse_link(self, xp: Any, raw: Any) -> Any:
+        """See `Loss.inverse_link`: several quantiles are sorted within a row."""
+        return xp.sort(raw, axis=-1) if isinstance(self.quantile, tuple) else raw
 
 
 @register

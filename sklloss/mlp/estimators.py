@@ -761,6 +761,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         float
         """
         predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
+        copies = losses.get(self._link).outputs_per_target
+        y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
         return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
 
     def _fit_data(self, X, y, sample_weight, validation, first):

@@ -50,8 +50,9 @@ class Programme:
     def of(cls, passes: Passes, k: int, scale: float, l1: Floats, ridge: Floats) -> Programme:
         """The programme of output k of a loss that has a `Loss.kink`, times a scale."""
         assert passes.data.values is not None
-        assert passes.loss.kink is not None
-        lowest, highest, bend = passes.loss.kink
+        kink = passes.loss.of_output(k).kink
+        assert kink is not None
+        lowest, highest, bend = kink
         factor = np.full(passes.n, scale / passes.loss.row_divisor(passes.outputs))
         if passes.weight is not None:
             weight = passes.weight if passes.weight.ndim == 1 else passes.weight[:, k]
