@@ -285,9 +285,9 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
 
     def _start(self, objective, earlier):
         """The parameters to start from, those of the last fit with warm_start."""
-        start = self._null_start(objective)
         if earlier is None:
-            return start
+            return self._null_start(objective)
+        start = np.zeros(objective.shape)
         coef, intercept = earlier
         outputs, width = objective.coef(start).shape
         features = width - bool(self.fit_intercept)

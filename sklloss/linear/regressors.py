@@ -27,8 +27,13 @@ from sklloss.losses import Loss
 from sklloss.objectives.classification import newton_refusal
 from sklloss.objectives.passes import make_passes
 from sklloss.objectives.regression import RegressionObjective
+from sklloss.solvers.interior_point import interior_point
 
 __all__ = ["LinearRegressor"]
+
+# Of the start of a loss that is linear for most rows: the accuracy, and the most steps.
+ROUGH_TOL = 0.03
+ROUGH_STEPS = 100
 
 
 class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
@@ -304,10 +309,16 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         return (value + float(objective.saturated.sum())) / (objective.scale * objective.total_weight)
 
     def _null_start(self, objective):
-        """The parameters to start from without an earlier fit: the mean of y, for a logarithmic link."""
-        if objective.passes.loss.inverse_link_name == "exp":
+        """The parameters to start from without an earlier fit: where the loss is curved."""
+        loss = objective.passes.loss
+        if loss.inverse_link_name == "exp":
             return objective.mean_target()
-        return super()._null_start(objective)
+        if loss.curved_within is None or self._choose_solver(objective) == "interior-point":
+            return super()._null_start(objective)
+        if objective.mostly_linear:
+            rough = {"tol": ROUGH_TOL, "max_iter": ROUGH_STEPS}
+            return interior_point(objective.absolute_error(), np.zeros(objective.shape), **rough).w
+        return objective.least_squares[0]
 
     def _stream_start(self, objective):
         """See `LinearModel._stream_start`; the mean of y, which steps of bounded slopes would be long to reach."""
@@ -322,9 +333,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
                 f"solver='interior-point' is for losses with a kink, and for 'huber', got loss={self.loss!r}; "
                 "use solver='auto'"
             )
-        if self.solver == "interior-point" or (
-            self.solver == "auto" and kinked and newton_refusal(loss)
-        ):
+        if self.solver == "interior-point":
+            return "interior-point"
+        if self.solver == "auto" and kinked and (newton_refusal(loss) or objective.mostly_linear):
             return "interior-point"
         return super()._choose_solver(objective)
 

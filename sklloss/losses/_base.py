@@ -126,6 +126,14 @@ class Loss:
         return None
 
     @property
+    def curved_within(self) -> float | None:
+        """The error raw - y up to which the loss is curved, and beyond which it is nearly linear.
+
+        0 for a kink. None if the loss is curved everywhere, or is none of the error.
+        """
+        return None
+
+    @property
     def outputs_per_target(self) -> int:
         """How many outputs predict one target, of which y_true (n,) has one a row: 1 unless overridden."""
         return 1
@@ -443,7 +451,7 @@ class Loss:
         if new_formula:
             if "saturated" not in defined:
                 cls.saturated = Loss.saturated  # type: ignore[method-assign]
-            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink"):
+            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink", "curved_within"):
                 if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])
         if (new_formula or "curvature" in defined) and "product_formula" not in defined:

@@ -158,6 +158,7 @@ class AbsoluteError(Loss):
     name: ClassVar[str] = "absolute_error"
     kernel: ClassVar[str] = "absolute_error"
     kink: ClassVar[tuple[float, float, float]] = (-1.0, 1.0, 0.0)
+    curved_within: ClassVar[float] = 0.0
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -206,6 +207,11 @@ class Huber(Loss):
         """The slopes, and 1 for the quadratic part; see `Loss.kink`."""
         return -self.delta, self.delta, 1.0
 
+    @property
+    def curved_within(self) -> float:
+        """delta; see `Loss.curved_within`."""
+        return self.delta
+
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
         d = raw - y
@@ -251,6 +257,7 @@ class Quantile(Loss):
     quantile: float | tuple[float, ...] = parameter(0.5, "in (0, 1)", lambda x: 0.0 < x < 1.0)
 
     name: ClassVar[str] = "quantile"
+    curved_within: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         """Check the quantiles; a list becomes a tuple."""
@@ -341,6 +348,7 @@ class LogCosh(Loss):
     name: ClassVar[str] = "log_cosh"
     kernel: ClassVar[str] = "log_cosh"
     curvature_bound: ClassVar[float] = 1.0  # 1 - tanh(d)**2 is largest at d = 0
+    curved_within: ClassVar[float] = 2.0  # where the second derivative is 0.07
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

@@ -406,6 +406,10 @@ class Passes(ABC):
             return None
         return self._passes_over(sample, self.loss)
 
+    def with_loss(self, loss: Loss) -> Passes:
+        """Passes over the same rows with another loss."""
+        return self._passes_over(self.data, loss)
+
     def _passes_over(self, data: Dataset, loss: Loss) -> Passes:
         """Passes over other data or with another loss, with the same center."""
         return type(self)(

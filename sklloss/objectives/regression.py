@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from sklloss.losses import Loss
+from sklloss.losses import AbsoluteError, HalfSquaredError, Loss
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import Array, Floats, Passes
+from sklloss.objectives.preconditioners import BlockSolver
 from sklloss.objectives.programme import Programme
+
+# Rows, and rows for each parameter, of a sample for least squares; most parameters.
+SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
+MOST_PARAMETERS = 1000
+# Errors are mostly where a loss is linear if their mean is this many times the reach of its curvature.
+MANY_REACHES = 2.0
 
 
 class RegressionObjective(LinearObjective):
@@ -51,6 +59,38 @@ class RegressionObjective(LinearObjective):
             mean = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
         self.coef(w)[:, -1] = mean
         return w
+
+    @functools.cached_property
+    def least_squares(self) -> tuple[Floats, Floats]:
+        """Parameters from which errors are small, and the mean absolute error of each output.
+
+        The least squares solution for a sample of the rows; the mean of y for more parameters than are worth a
+        Hessian.
+        """
+        passes = self.passes
+        step = passes.n // max(SAMPLE_ROWS, SAMPLE_ROWS_EACH * passes.width) | 1
+        sample = passes.every_nth(step) if step > 1 else passes
+        passes = passes if sample is None else sample
+        coef = self.coef(self.mean_target())
+        if passes.width <= MOST_PARAMETERS:
+            squares = passes.with_loss(HalfSquaredError())
+            _, gradient, matrices = squares.hessian(np.zeros(coef.shape))
+            coef = -BlockSolver(matrices, self.small_ridge)(gradient)
+        errors = passes.with_loss(AbsoluteError()).value_and_gradient(coef)[0] * passes.outputs
+        return coef.reshape(self.shape), errors / passes.row_weights().sum()
+
+    @property
+    def mostly_linear(self) -> bool:
+        """Whether most errors are where the loss has no curvature, or nearly none."""
+        reach = self.passes.loss.of_output(0).curved_within
+        return reach is not None and bool((self.least_squares[1] > MANY_REACHES * reach).any())
+
+    def absolute_error(self) -> RegressionObjective:
+        """The objective with the absolute error in place of its loss."""
+        C = self.scale if self.penalised else np.inf
+        other = RegressionObjective(self.passes.with_loss(AbsoluteError()), C)
+        other.l1, other.ridge = self.l1, self.ridge
+        return other
 
     def programme(self, k: int) -> Programme:
         """The programme of problem k, for a loss that has a `Loss.kink`."""

@@ -22,6 +22,9 @@ MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
 PART_SHARE = 0.25
 # Coefficients whose dual variable is this far from the bound, relative to it, are likely to be 0.
 LIKELY_ZERO = 1e-3
+# Steps without a smaller gap after which rounding is all that is left, and the gap that then counts as none.
+PATIENCE = 15
+ROUNDED_GAP = 1e-6
 EPS = float(np.finfo(float).eps)
 
 
@@ -342,12 +345,13 @@ class _Path:
         above = np.where(e >= 0, least, weights - least)
         return _State(w, product / above, product / (weights - above), self._high - above)
 
+    @np.errstate(all="ignore")
     def follow(self, at: _State, max_iter: int) -> _Solution:
-        """Steps from an interior point."""
+        """Steps from an interior point; the best point if rounding prevents further progress."""
         pairs = 2 * at.u.size
         e = self._target - self._scores(at.w)
         xa = self._transposed(at.a)
-        restart = None
+        restart = best = None
         for iteration in range(max_iter + 1):
             s, t = self._high - at.a, at.a - self._low
             np.maximum(s, np.finfo(float).tiny, out=s)
@@ -356,11 +360,14 @@ class _Path:
             solution = self._solution(at, e, xa, iteration, restart)
             if solution.gap <= RESTART_GAP * solution.value and restart is None:
                 restart = solution.restart = (at.w, product)
-            if solution.converged or iteration == max_iter:
-                return solution
-            step = self._step(at, e, xa, s, t)
-            if step is None:
-                return solution
+            if best is None or solution.gap < best.gap:
+                best = solution
+            if best.converged or iteration == max_iter:
+                return best
+            step = self._step(at, e, xa, s, t) if np.isfinite(solution.gap) else None
+            if step is None or iteration - best.n_iter >= PATIENCE:
+                best.converged = best.gap <= ROUNDED_GAP * best.value
+                return best
             dw, du, dv, da, xda = step
             share = max(STEP_SHARE, 1.0 - pairs * product / max(solution.value, np.finfo(float).tiny))
             way = min(1.0, share * _way_to_boundary(at, s, t, du, dv, da))
