@@ -16,7 +16,7 @@ from sklloss.data.checks import Array, MatrixLike, check_same_device, check_X, o
 from sklloss.data.targets import hard_labels
 
 
-def _has_probabilities(model) -> bool:
+def has_probabilities(model) -> bool:
     """Whether the loss has probabilities; True for an invalid loss, for which `fit` raises an error."""
     try:
         loss = losses.get(model.loss)
@@ -108,7 +108,7 @@ class ClassPredictions:
             scores = xp.stack([xp.zeros_like(scores), scores], axis=1)
         return loss.predict(scores)
 
-    @available_if(_has_probabilities)
+    @available_if(has_probabilities)
     def predict_proba(self, X: MatrixLike) -> Array:
         """Probabilities of the classes. Only if the loss has probabilities (`Loss.has_probabilities`).
 
@@ -148,7 +148,7 @@ class ClassPredictions:
             return softmax(log_expit(scores), axis=1)
         return losses.get("cross_entropy").predict(_log_sigmoid(xp, scores))
 
-    @available_if(_has_probabilities)
+    @available_if(has_probabilities)
     def predict_log_proba(self, X: MatrixLike) -> Array:
         """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
 
@@ -164,9 +164,7 @@ class ClassPredictions:
         """
         self._check_ready(X, "predict_log_proba")
         if self._link is not None:
-            p = self.predict_proba(X)
-            with np.errstate(divide="ignore"):
-                return _namespace(p).log(p)
+            return log_of(self.predict_proba(X))
         return self._of_scores(self._log_probabilities, X)
 
     def _log_probabilities(self, scores):
@@ -198,8 +196,12 @@ class ClassPredictions:
         float
         """
         check_is_fitted(self)
+        return self._accuracy(self.predict(X), y, sample_weight)
+
+    def _accuracy(self, predicted, y, sample_weight):
+        """The share of y that equals the predictions."""
         labels = hard_labels(y, self._kind, self._labels())
-        predicted = on_host(self.predict(X), "y")
+        predicted = on_host(predicted, "y")
         weight = None if sample_weight is None else on_host(sample_weight, "sample_weight")
         return float(accuracy_score(labels, predicted, sample_weight=weight))
 
@@ -212,6 +214,12 @@ def accuracy(predicted, correct, weight):
     """The weighted share of correct rows; a row of several labels is correct if all of them are."""
     right = predicted == correct
     return float(np.average(right if right.ndim == 1 else right.all(axis=1), weights=weight))
+
+
+def log_of(p):
+    """The logarithms of probabilities, minus infinity for 0."""
+    with np.errstate(divide="ignore"):
+        return _namespace(p).log(p)
 
 
 def _namespace(array):

@@ -369,6 +369,24 @@ def check_weight(
     return weight_in_dtype(weight, dtype, name, "X")
 
 
+def check_offset(offset: Any, n_samples: int, outputs: int, name: str = "offset") -> NDArray[Any]:
+    """What is added to raw scores, as an array of shape (n_samples, 1) or (n_samples, outputs).
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, or a number is not finite.
+    """
+    offset = on_host(offset, name)
+    with _named(name):
+        offset = check_array(offset, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
+    shapes = [(n_samples,), (n_samples, outputs)]
+    if offset.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, got an array of shape {offset.shape}")
+    return offset.reshape(n_samples, -1)
+
+
 def weight_in_dtype(
     weight: NDArray[Any], dtype: DTypeLike, name: str = "sample_weight", holder: str = "the network"
 ) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from sklloss.arrays.device import Device, device_of, requested_device, to_device
 from sklloss.arrays.matrices import transfer
 from sklloss.data.checks import (
     check_finite,
+    check_offset,
     check_same_device,
     check_same_device_as,
     check_validation_arguments,
@@ -137,6 +138,8 @@ class Dataset:
         Of X; fitted attributes return there.
     y : ndarray or None
         Targets in the form that scores compare with predictions, if there will be scores.
+    offset : ndarray of shape (n, outputs) or None
+        What is added to the raw scores of the rows, in the dtype of X.
     """
 
     X: Any
@@ -147,6 +150,7 @@ class Dataset:
     labels: Labels | None = None
     origin: Origin | None = None
     y: NDArray[Any] | None = None
+    offset: NDArray[Any] | None = None
 
     @property
     def n(self) -> int:
@@ -216,7 +220,8 @@ class Dataset:
         return self.X.host if hasattr(self.X, "host") else to_numpy(self.X)
 
     def _parts(self, part_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("values", "codes", "weight", "y")}
+        names = ("values", "codes", "weight", "y", "offset")
+        parts = {name: getattr(self, name) for name in names}
         return {name: part_of(part) for name, part in parts.items() if part is not None}
 
 
@@ -282,7 +287,14 @@ def check_rows(
 
 
 def check_data(
-    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, code: Coder, *, reset: bool = True
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    code: Coder,
+    *,
+    reset: bool = True,
+    offset: ArrayLike | None = None,
 ) -> Dataset:
     """Check what `fit` was given.
 
@@ -293,6 +305,8 @@ def check_data(
     y : array-like
     code : callable
         See `Coder`.
+    offset : array-like of shape (n,) or (n, outputs), optional
+        What is added to raw scores.
 
     Returns
     -------
@@ -303,7 +317,21 @@ def check_data(
     ValueError, TypeError
         If an argument is invalid, which the message names.
     """
-    return code(check_rows(estimator, X, sample_weight, reset=reset), y, name="y")
+    data = code(check_rows(estimator, X, sample_weight, reset=reset), y, name="y")
+    return with_offset(data, offset, "offset")
+
+
+def with_offset(data: Dataset, offset: ArrayLike | None, name: str) -> Dataset:
+    """Checked rows with what is added to their raw scores; ``name`` is that of the offset in errors."""
+    if offset is None:
+        return data
+    checked = check_offset(offset, data.n, data.outputs, name)
+    checked = np.broadcast_to(checked, (data.n, data.outputs))
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(checked, dtype=data.dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{name} is out of the range of {data.dtype.name}, the dtype of X")
+    return replace(data, offset=cast)
 
 
 def check_validation_data(
@@ -315,6 +343,7 @@ def check_validation_data(
     data: Dataset,
     *,
     dtype: np.dtype[Any] | None = None,
+    offset_val: ArrayLike | None = None,
 ) -> Dataset | None:
     """Check a validation set, which must be on the device that the training rows in ``data`` came from.
 
@@ -330,7 +359,7 @@ def check_validation_data(
     rows = check_rows(
         estimator, X_val, sample_weight_val, reset=False, origin=data.origin, dtype=dtype, suffix="_val"
     )
-    return code(rows, y_val, name="y_val")
+    return with_offset(code(rows, y_val, name="y_val"), offset_val, "offset_val")
 
 
 def check_stream_data(

@@ -89,7 +89,7 @@ def _coded(
 ) -> Dataset:
     outputs = len(classes) if values is None else values.shape[1]
     labels = Labels(kind, classes)
-    return Dataset(data.X, values, codes, weight, outputs, labels, data.origin, data.y)
+    return Dataset(data.X, values, codes, weight, outputs, labels, data.origin, data.y, data.offset)
 
 
 def _refuse_fractions(y: Values, name: str) -> None:

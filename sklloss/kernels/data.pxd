@@ -90,6 +90,7 @@ cdef class Dataset:
     cdef bint expand              # codes stand for rows of zeros with a one
     cdef const void* weight       # (rows,), or (rows, outputs) if weight_per_output; or NULL
     cdef bint weight_per_output
+    cdef const void* offset       # (rows, outputs), to be added to raw scores; or NULL
     cdef object references        # to what the pointers lead to
 
     cdef Py_ssize_t set_batch(

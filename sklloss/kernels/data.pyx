@@ -194,6 +194,18 @@ cdef inline void copy_rows(
             out[i * per_row + k] = <wide>row[k]
 
 
+cdef inline void add_rows(
+    const real* source, Py_ssize_t per_row, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows,
+    wide* out,
+) noexcept nogil:
+    """out[i] += source[first + i], or source[order[first + i]], for rows of ``per_row`` numbers."""
+    cdef Py_ssize_t i, k, row
+    for i in range(rows):
+        row = order[first + i] if order != NULL else first + i
+        for k in range(per_row):
+            out[i * per_row + k] += <wide>source[row * per_row + k]
+
+
 cdef inline void copy_dense(
     const real* x, Dataset data, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows, wide* out,
     Py_ssize_t step,
@@ -256,10 +268,13 @@ cdef class Dataset:
         Whether the loss is given codes as 0/1 targets.
     center : ndarray of float64 of shape (features,), optional
         What is subtracted from the rows of a dense X where they are copied in double precision.
+    offset : ndarray of shape (rows, outputs), optional
+        What `set_batch` adds to raw scores, of X's dtype, C-contiguous.
     """
 
     def __init__(
-        self, X, target=None, codes=None, weight=None, *, Py_ssize_t outputs, expand=False, center=None
+        self, X, target=None, codes=None, weight=None, *, Py_ssize_t outputs, expand=False, center=None,
+        offset=None,
     ):
         cdef const float[:, :] floats
         cdef const double[:, :] doubles
@@ -312,14 +327,18 @@ cdef class Dataset:
             self.center = &offsets[0]
             for i in range(offsets.shape[0]):
                 self.centered = self.centered or offsets[i] != 0.0
-        self.references = (target, codes, weight, center)
+        if offset is not None:
+            check_shape(offset, (self.rows, outputs), "offset")
+            offset = offset.reshape(-1)
+            self.offset = numbers(offset, self.single)
+        self.references = (target, codes, weight, center, offset)
 
     cdef Py_ssize_t set_batch(
         self, Batch* batch, Workspace* work, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t rows
     ) noexcept nogil:
         """Point a batch at the rows [first, first + rows), or at those that ``order`` names in these places.
 
-        Targets and weights are read in place if the rows follow each other and the workspace has their dtype,
+        The workspace has their raw scores, to which an offset is added. Targets and weights are read in place if the rows follow each other and the workspace has their dtype,
         else they are copied to it. Returns -1, or the first row of the batch with a code out of range, where
         codes are expanded.
         """
@@ -364,6 +383,13 @@ cdef class Dataset:
             else:
                 self.copy(self.weight, per_row, work.single, order, first, rows, work.weight)
                 batch.weight = work.weight
+        if self.offset != NULL:
+            if work.single:
+                add_rows(<const float*>self.offset, self.outputs, order, first, rows, <float*>work.raw)
+            elif self.single:
+                add_rows(<const float*>self.offset, self.outputs, order, first, rows, <double*>work.raw)
+            else:
+                add_rows(<const double*>self.offset, self.outputs, order, first, rows, <double*>work.raw)
         return bad
 
     cdef void copy(

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
 from sklloss._base import (
@@ -23,7 +25,7 @@ from sklloss._base import (
     warn,
     with_callbacks,
 )
-from sklloss._class_predictions import ClassPredictions
+from sklloss._class_predictions import ClassPredictions, has_probabilities, log_of
 from sklloss.arrays import threads
 from sklloss.arrays.device import device_of, full_precision, to_device
 from sklloss.data.checks import (
@@ -32,12 +34,15 @@ from sklloss.data.checks import (
     check_choice,
     check_flag,
     check_integer,
+    check_offset,
     check_real,
     check_verbose,
+    check_X,
     on_host,
 )
 from sklloss.data.dataset import DEVICE_DTYPES, check_data, check_validation_data
 from sklloss.data.targets import code_classes
+from sklloss.linear.features import monotonic_signs, penalty_weights
 from sklloss.linear.partial_fit import (
     STOCHASTIC,
     PartialFitMixin,
@@ -59,6 +64,7 @@ from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import lbfgs_newton_cg, newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
+from sklloss.solvers.signs import with_signs
 
 SOLVERS: dict[str, Callable[..., Result]] = {
     "newton-cholesky": newton_cholesky,
@@ -93,6 +99,23 @@ def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
         return X @ (coef.T if coef.ndim == 2 else coef) + intercept
 
 
+def add_offset(estimator: Any, scores: Array, offset: ArrayLike | None) -> Array:
+    """Raw scores (n,) or (n, outputs) plus an offset, which is missing if the estimator was fitted with one."""
+    if offset is None:
+        if getattr(estimator, "_has_offset", False):
+            raise ValueError(
+                f"{type(estimator).__name__} was fitted with an offset, so that predictions need one: pass offset="
+            )
+        return scores
+    outputs = scores.shape[1] if scores.ndim == 2 else 1
+    checked = check_offset(offset, scores.shape[0], outputs)
+    checked = checked[:, 0] if scores.ndim == 1 else checked
+    device = device_of(scores)
+    if device is None:
+        return scores + checked.astype(scores.dtype)
+    return scores + device.put(checked, device.numpy_dtype(scores))
+
+
 class LinearPredictions(ClassPredictions):
     """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
 
@@ -124,6 +147,111 @@ class LinearPredictions(ClassPredictions):
         intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
         self.coef_ = to_device(coef[:, :features].astype(dtype), device)
         self.intercept_ = to_device(intercept, device)
+
+    def decision_function(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
+        """Raw scores of each row.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            What is added to the scores; needed if `fit` had one.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) for two classes, else (n_samples, n_outputs)
+            Positive scores favour ``classes_[1]``; with more outputs, the class or label of the output.
+        """
+        self._check_ready(X, "decision_function")
+        return self._of_scores(lambda scores: scores, X, offset)
+
+    def predict(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
+        """The likeliest class of each row, or a 0/1 row of labels for a multi-label model.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like, default=None
+            As for `decision_function`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        self._check_ready(X, "predict")
+        return self._of_scores(self._decide, X, offset)
+
+    @available_if(has_probabilities)
+    def predict_proba(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
+        """Probabilities of the classes, or of each label.
+
+        Only if the loss has probabilities (`Loss.has_probabilities`).
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like, default=None
+            As for `decision_function`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples, n_labels) for a multi-label model
+            The sigmoids or the softmax of the scores; for a loss with another inverse link, that link,
+            clipped to [0, 1]. One-vs-rest probabilities are divided by their sum, so that rows sum to 1,
+            except those of a multi-label model, whose labels are independent.
+        """
+        self._check_ready(X, "predict_proba")
+        return self._of_scores(self._probabilities, X, offset)
+
+    @available_if(has_probabilities)
+    def predict_log_proba(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
+        """Logarithms of `predict_proba`, finite even where a sigmoid or softmax rounds to 0.
+
+        Only if the loss has probabilities (`Loss.has_probabilities`).
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like, default=None
+            As for `decision_function`.
+
+        Returns
+        -------
+        ndarray of the shape of ``predict_proba(X)``
+        """
+        self._check_ready(X, "predict_log_proba")
+        if self._link is not None:
+            return log_of(self.predict_proba(X, offset))
+        return self._of_scores(self._log_probabilities, X, offset)
+
+    def score(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> float:
+        """Accuracy; probabilities in y count as the most likely class or labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        y : array-like
+            Targets of any kind that `fit` accepts. A multi-label row is correct if all of its labels are.
+        sample_weight : array-like of shape (n_samples,), default=None
+        offset : array-like, default=None
+            As for `decision_function`.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        return self._accuracy(self.predict(X, offset), y, sample_weight)
+
+    def _of_scores(self, function, X, offset=None):
+        """Apply a function of each row to the scores of X."""
+        return function(add_offset(self, self._raw(check_X(self, X, reset=False)), offset))
 
     def _raw(self, X):
         """The raw scores of checked rows."""
@@ -165,9 +293,11 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
         y: MatrixLike,
         sample_weight: ArrayLike | None = None,
         *,
+        offset: ArrayLike | None = None,
         X_val: MatrixLike | None = None,
         y_val: MatrixLike | None = None,
         sample_weight_val: ArrayLike | None = None,
+        offset_val: ArrayLike | None = None,
     ) -> Self:
         """Fit the model.
 
@@ -182,7 +312,10 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 counts as the row given twice, 0 leaves it out.
-        X_val, y_val, sample_weight_val : array-like, default=None
+        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            A known term that is added to the raw scores, such as the logarithm of the exposure of a count.
+            Predictions of a model that was fitted with an offset need one too.
+        X_val, y_val, sample_weight_val, offset_val : array-like, default=None
             A validation set, which has no influence on the fit. Its mean loss after each iteration, weighted
             by ``sample_weight_val`` without class weights, becomes ``validation_loss_curve_``.
 
@@ -200,12 +333,15 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
         with unchanged_on_error(self):
             loss = self._check_parameters()
             earlier = self._earlier_parameters()
-            data = check_data(self, X, y, sample_weight, self._training_coder())
+            data = check_data(self, X, y, sample_weight, self._training_coder(), offset=offset)
             objective = self._objective(self._passes(data, loss, threads.check(self.n_threads)))
             solvers = [self._choose_solver(objective)]
             held_out = check_validation_data(
-                self, X_val, y_val, sample_weight_val, self._validation_coder(data), data, dtype=data.dtype
-            )
+                self, X_val, y_val, sample_weight_val, self._validation_coder(data), data, dtype=data.dtype,
+                offset_val=offset_val,
+            )  # fmt: skip
+            if held_out is not None and (offset is None) != (offset_val is None):
+                raise ValueError("offset and offset_val must be given together, or neither of them")
             learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
             monitor = _Monitor(
                 objective, self.verbose, callbacks.steps("iteration", learned), self._reported_value
@@ -227,6 +363,7 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
             self._warn_if_unsolved(result, solvers[-1])
             self._become(result.w, objective=objective, data=data, loss=loss)
             remember_fit(self, data)
+            self._has_offset = data.offset is not None
             self.n_iter_ = to_device(result.n_iter.astype(np.int32), data.origin.device)
             self.loss_ = self._reported_value(float(result.value.sum()), objective)
             self.loss_curve_ = [self._reported_value(value, objective) for value in result.curve]
@@ -306,16 +443,18 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
     def _choose_solver(self, objective):
         """The name of the solver; a ValueError if ``solver`` does not fit the loss or the penalty."""
         refusal = newton_refusal(objective.passes.loss)
-        if self._has_l1:
+        constrained = monotonic_signs(self) is not None
+        if self._has_l1 or constrained:
+            what, without = (
+                (f"l1_ratio={self.l1_ratio}", "l1_ratio=0") if self._has_l1 else ("monotonic_cst", "None")
+            )
             if refusal:
-                raise ValueError(
-                    f"l1_ratio={self.l1_ratio} does not fit loss={self.loss!r}, which {refusal}; "
-                    "use l1_ratio=0"
-                )
+                raise ValueError(f"{what} does not fit loss={self.loss!r}, which {refusal}; use {without}")
             if self.solver not in ("auto", "proximal-newton"):
+                asks = "an L1 penalty" if self._has_l1 else "constraints"
                 raise ValueError(
-                    f"solver={self.solver!r} minimises smooth objectives, and l1_ratio={self.l1_ratio} asks "
-                    "for an L1 penalty; use solver='proximal-newton' or 'auto'"
+                    f"solver={self.solver!r} minimises smooth objectives, and {what} asks for {asks}; use "
+                    "solver='proximal-newton' or 'auto'"
                 )
             return "proximal-newton"
         if self.solver == "auto":
@@ -339,6 +478,9 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
             minimise, options = lbfgs_newton_cg, {"begins": begins}
         elif name == "newton-cg":
             options["cache"] = cache
+        signs = monotonic_signs(self)
+        if signs is not None:
+            minimise = functools.partial(with_signs, minimise, signs=signs)
         return functools.partial(
             minimise, objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
@@ -430,7 +572,7 @@ class LinearClassifier(PartialFitMixin, LinearPredictions, ClassifierMixin, Line
         )
 
     def _objective(self, passes):
-        return LinearObjective(passes, self.C, self.l1_ratio)
+        return LinearObjective(passes, self.C, self.l1_ratio, penalty_weights(self))
 
     def _training_coder(self):
         """What codes the targets of `fit`."""

@@ -65,6 +65,12 @@ class LogisticClassifier(LinearClassifier):
         Whether to start from the last fit's coefficients.
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / 2``, for any loss.
+    penalty_weights : array-like of shape (n_features,) or dict, default=None
+        What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
+    monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
+        by "proximal-newton", so that the loss has to be convex and to
+        state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -167,6 +173,8 @@ class LogisticClassifier(LinearClassifier):
         verbose: int | bool = 0,
         warm_start: bool = False,
         label_smoothing: float = 0.0,
+        penalty_weights: ArrayLike | dict[str, float] | None = None,
+        monotonic_cst: ArrayLike | dict[str, int] | None = None,
         n_threads: int | None = None,
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
@@ -187,6 +195,8 @@ class LogisticClassifier(LinearClassifier):
         self.verbose = verbose
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing
+        self.penalty_weights = penalty_weights
+        self.monotonic_cst = monotonic_cst
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -244,6 +254,12 @@ class SoftmaxClassifier(LinearClassifier):
         Whether to start from the last fit's coefficients.
     label_smoothing : float, default=0.0
         In [0, 1): targets become ``y * (1 - label_smoothing) + label_smoothing / K``, for any loss.
+    penalty_weights : array-like of shape (n_features,) or dict, default=None
+        What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
+    monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
+        by "proximal-newton", so that the loss has to be convex and to
+        state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -329,6 +345,8 @@ class SoftmaxClassifier(LinearClassifier):
         verbose: int | bool = 0,
         warm_start: bool = False,
         label_smoothing: float = 0.0,
+        penalty_weights: ArrayLike | dict[str, float] | None = None,
+        monotonic_cst: ArrayLike | dict[str, int] | None = None,
         n_threads: int | None = None,
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
@@ -349,6 +367,8 @@ class SoftmaxClassifier(LinearClassifier):
         self.verbose = verbose
         self.warm_start = warm_start
         self.label_smoothing = label_smoothing
+        self.penalty_weights = penalty_weights
+        self.monotonic_cst = monotonic_cst
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -406,6 +426,12 @@ class LogisticClassifierCV(LinearClassifierCV):
         For the solvers that draw random numbers. It is not passed to ``cv``.
     label_smoothing : float, default=0.0
         In [0, 1), as in `LogisticClassifier`. Scores are computed from y without smoothing.
+    penalty_weights : array-like of shape (n_features,) or dict, default=None
+        What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
+    monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
+        by "proximal-newton", so that the loss has to be convex and to
+        state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
         allows. The results are bitwise the same for any number.
@@ -492,6 +518,8 @@ class LogisticClassifierCV(LinearClassifierCV):
         intercept_scaling: float = 1,
         random_state: int | RandomState | None = None,
         label_smoothing: float = 0.0,
+        penalty_weights: ArrayLike | dict[str, float] | None = None,
+        monotonic_cst: ArrayLike | dict[str, int] | None = None,
         n_threads: int | None = None,
     ) -> None:
         self.loss = loss
@@ -511,6 +539,8 @@ class LogisticClassifierCV(LinearClassifierCV):
         self.intercept_scaling = intercept_scaling
         self.random_state = random_state
         self.label_smoothing = label_smoothing
+        self.penalty_weights = penalty_weights
+        self.monotonic_cst = monotonic_cst
         self.n_threads = n_threads
 
 
@@ -563,6 +593,12 @@ class SoftmaxClassifierCV(LinearClassifierCV):
         For the solvers that draw random numbers. It is not passed to ``cv``.
     label_smoothing : float, default=0.0
         In [0, 1), as in `SoftmaxClassifier`. Scores are computed from y without smoothing.
+    penalty_weights : array-like of shape (n_features,) or dict, default=None
+        What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
+    monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
+        by "proximal-newton", so that the loss has to be convex and to
+        state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
         allows. The results are bitwise the same for any number.
@@ -647,6 +683,8 @@ class SoftmaxClassifierCV(LinearClassifierCV):
         intercept_scaling: float = 1,
         random_state: int | RandomState | None = None,
         label_smoothing: float = 0.0,
+        penalty_weights: ArrayLike | dict[str, float] | None = None,
+        monotonic_cst: ArrayLike | dict[str, int] | None = None,
         n_threads: int | None = None,
     ) -> None:
         self.loss = loss
@@ -666,4 +704,6 @@ class SoftmaxClassifierCV(LinearClassifierCV):
         self.intercept_scaling = intercept_scaling
         self.random_state = random_state
         self.label_smoothing = label_smoothing
+        self.penalty_weights = penalty_weights
+        self.monotonic_cst = monotonic_cst
         self.n_threads = n_threads

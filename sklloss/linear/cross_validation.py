@@ -95,6 +95,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
             loss = model._check_parameters()
         n_threads = threads.count(self.n_threads)
         checked = check_rows(self, X, sample_weight)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(model, name, getattr(self, name))
         data = model._coder(self.class_weight)(checked, y, name="y")
         data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
         passes = model._passes(data, loss, n_threads)
@@ -335,7 +338,7 @@ class _Search:
         model.C = Cs[0]
         first = model._objective(passes)
         start = np.zeros(first.shape)
-        if model.l1_ratio > 0:
+        if model._choose_solver(first) == "proximal-newton":
             return follow_path(objectives(), start, model._minimise, smooth=False)
         # The compiled steps of a small problem cost less than the Python code around each step with a Hessian
         # that is reused.

@@ -16,6 +16,7 @@ from sklloss.arrays.device import full_precision, to_device
 from sklloss.data.checks import Array, MatrixLike, check_integer, check_real, dtype_of, is_auto, on_host
 from sklloss.data.dataset import Dataset, Labels
 from sklloss.data.targets import check_class_stream
+from sklloss.linear.features import penalty_weights
 from sklloss.objectives.linear import LinearObjective
 from sklloss.solvers.base import Result
 from sklloss.solvers.stochastic import Stream, adam, descend, sgd
@@ -64,6 +65,8 @@ def has_no_l1(estimator: Any) -> bool:
     """Whether `partial_fit` is available; for `available_if`, an AttributeError that says why not."""
     if estimator.l1_ratio != 0:
         raise AttributeError(f"partial_fit does not take an L1 penalty, got l1_ratio={estimator.l1_ratio}")
+    if estimator.monotonic_cst is not None:
+        raise AttributeError("partial_fit does not take constraints, got monotonic_cst")
     return True
 
 
@@ -77,6 +80,8 @@ class StreamMixin:
     def _learn(self, data, loss):
         """Make a pass over checked rows, from where the model is."""
         first = not hasattr(self, "coef_")
+        if not first and self._has_offset:
+            raise ValueError("partial_fit does not continue a fit with an offset")
         dtype = data.origin.dtype if first else dtype_of(self.coef_)
         learned = None if first else self._parameters()
         if learned is not None and learned[0].shape[0] != data.outputs:
@@ -110,7 +115,7 @@ class StreamMixin:
         self.n_iter_ = to_device(np.ones(objective.problems, dtype=np.int32), data.origin.device)
         self.t_ = stream.rows
         self.solver_ = "adam" if self.solver == "adam" else "sgd"
-        self._stream = stream.state()
+        self._stream, self._has_offset = stream.state(), False
         for name in ("_weight_seen", "loss_", "loss_curve_", "validation_loss_curve_"):
             if hasattr(self, name):
                 delattr(self, name)
@@ -182,4 +187,4 @@ class PartialFitMixin(StreamMixin):
 
     def _stream_objective(self, passes, weight):
         """The objective over the latest rows of a stream, of ``weight`` in all."""
-        return LinearObjective(passes, self.C)
+        return LinearObjective(passes, self.C, penalty_weights=penalty_weights(self))

@@ -21,7 +21,8 @@ from sklloss.arrays.device import to_device
 from sklloss.data.checks import Array, MatrixLike, check_real, check_same_device, check_X, on_host
 from sklloss.data.dataset import check_stream_data
 from sklloss.data.targets import check_regression_loss, code_values
-from sklloss.linear.base import SOLVERS, LinearModel, raw_scores
+from sklloss.linear.base import SOLVERS, LinearModel, add_offset, raw_scores
+from sklloss.linear.features import penalty_weights
 from sklloss.linear.partial_fit import StreamMixin, has_no_l1
 from sklloss.losses import Loss
 from sklloss.objectives.classification import newton_refusal
@@ -76,6 +77,12 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         Whether to start from the last fit's coefficients.
     random_state : int, RandomState instance or None, default=None
         Shuffles the rows for "sgd", "adam" and `partial_fit`. The other solvers are deterministic.
+    penalty_weights : array-like of shape (n_features,) or dict, default=None
+        What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
+    monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
+        by "proximal-newton" (a loss with a kink by "interior-point"), so that the loss has to be convex and to
+        state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -150,6 +157,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         verbose: int | bool = 0,
         warm_start: bool = False,
         random_state: int | RandomState | None = None,
+        penalty_weights: ArrayLike | dict[str, float] | None = None,
+        monotonic_cst: ArrayLike | dict[str, int] | None = None,
         n_threads: int | None = None,
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
@@ -166,6 +175,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         self.verbose = verbose
         self.warm_start = warm_start
         self.random_state = random_state
+        self.penalty_weights = penalty_weights
+        self.monotonic_cst = monotonic_cst
         self.n_threads = n_threads
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -212,12 +223,14 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
                 check_stream_data(self, X, y, sample_weight, self._training_coder(), learned), loss
             )
 
-    def predict(self, X: MatrixLike) -> Array:
+    def predict(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
         """Predicted values.
 
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            What is added to the raw scores, before the inverse link; needed if `fit` had one.
 
         Returns
         -------
@@ -226,9 +239,15 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         check_is_fitted(self)
         check_same_device(self, X, self.coef_, "predict")
         scores = raw_scores(check_X(self, X, reset=False), self.coef_, self.intercept_)
-        return losses.get(self._link).predict(scores)
+        return losses.get(self._link).predict(add_offset(self, scores, offset))
 
-    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> float:
         """R², the proportion of the variance of y that the predictions explain.
 
         With several quantiles it is the mean over them.
@@ -238,12 +257,14 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
+        offset : array-like, default=None
+            As for `predict`.
 
         Returns
         -------
         float
         """
-        predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
+        predicted, y = on_host(self.predict(X, offset), "X"), on_host(y, "y")
         copies = losses.get(self._link).outputs_per_target
         y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
         return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
@@ -302,7 +323,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     def _stream_objective(self, passes, weight):
         """The objective over the latest rows of a stream, of ``weight`` in all."""
         strength = self.alpha * weight
-        return RegressionObjective(passes, 1.0 / strength if strength > 0 else math.inf, self.l1_ratio)
+        C = 1.0 / strength if strength > 0 else math.inf
+        return RegressionObjective(passes, C, self.l1_ratio, penalty_weights(self))
 
     def _reported_value(self, value, objective):
         """The mean loss plus the penalty; see `LinearModel._reported_value`."""

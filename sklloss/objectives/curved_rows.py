@@ -82,11 +82,11 @@ class CurvedRows:
         def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
             return array if array is None or every else array.take(rows, axis=0)
 
-        values, weight = (
+        values, weight, offset = (
             found if found is None else found.astype(dtype, copy=False)
-            for found in (part(data.values), part(data.weight))
+            for found in (part(data.values), part(data.weight), part(data.offset))
         )
-        chosen = replace(data, X=X, values=values, codes=part(data.codes), weight=weight)
+        chosen = replace(data, X=X, values=values, codes=part(data.codes), weight=weight, offset=offset)
         return chosen, curvature.astype(dtype, copy=False)
 
 

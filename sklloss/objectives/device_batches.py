@@ -51,6 +51,7 @@ class DeviceLoss:
         self._values: Array = None if data.values is None else device.put(data.values, data.dtype)
         self._codes: Array = None if codes is None else device.put(codes, np.int64)
         self._expand = codes is not None and loss.target != "classes"
+        self._offset: Array = None if data.offset is None else device.put(data.offset, data.dtype)
         self._weight: Array = None
         if weight is not None:
             self._weight = device.put(weight.reshape(len(weight), -1), data.dtype)
@@ -77,6 +78,7 @@ class DeviceLoss:
             the probabilities. For other losses raw itself, see `curvature_product`.
         """
         xp, loss = self.device.xp, self.loss
+        raw = self._with_offset(raw, first, last)
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._fused is not None:
             value, gradient, curvature = self._fused(y, raw, curved)
@@ -102,6 +104,7 @@ class DeviceLoss:
 
     def slopes(self, raw: Array, first: int, last: int) -> Array:
         """The derivatives alone, as a call returns them, for a loss that is a mean over rows."""
+        raw = self._with_offset(raw, first, last)
         y, weight = self._target(raw, first, last), self.weight(raw, first, last)
         if self._fused is not None:
             return self._scaled(self._fused(y, raw, False)[1], raw, weight)
@@ -111,7 +114,7 @@ class DeviceLoss:
     def take(self, rows: Array) -> DeviceLoss:
         """The loss over some of the rows, in the order of their numbers, an array on the device."""
         part = copy.copy(self)
-        for name in ("_values", "_codes", "_weight"):
+        for name in ("_values", "_codes", "_weight", "_offset"):
             array = getattr(self, name)
             setattr(part, name, None if array is None else self.device.xp.take(array, rows, axis=0))
         return part
@@ -138,6 +141,9 @@ class DeviceLoss:
     def weight(self, raw: Array, first: int, last: int) -> Array | None:
         """The weights of the rows [first, last) in raw's dtype, (rows, 1) or (rows, outputs), or None."""
         return None if self._weight is None else self._like(self._weight[first:last, ...], raw)
+
+    def _with_offset(self, raw: Array, first: int, last: int) -> Array:
+        return raw if self._offset is None else raw + self._like(self._offset[first:last, ...], raw)
 
     def _target(self, raw: Array, first: int, last: int) -> Array:
         if self._values is not None:

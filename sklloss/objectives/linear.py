@@ -50,6 +50,8 @@ BLOCK_PRODUCTS, LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 12, 8, 256
 LARGEST_SUBSET = 3072
 SUBSET_NUMBERS = 200
 SUBSET_WORK = 4e9
+# How many times the bound of a gradient a wrong sign costs.
+SIGN_SAFETY = 2.0
 # A penalty below this share of the curvature is lost in rounding along a common shift of all outputs.
 NEGLIGIBLE_RIDGE = 1e-10
 
@@ -73,25 +75,31 @@ class LinearObjective:
         Inverse strength of the penalty; ``inf`` for none.
     l1_ratio : float
         In [0, 1].
+    penalty_weights : ndarray of shape (features,), optional
+        What the penalty of each feature is multiplied by.
 
     Attributes
     ----------
     l1 : ndarray of shape (problems, size)
         The weight of each parameter's absolute value in the penalty.
+    linear : ndarray of shape (problems, size) or None
+        The weight of each parameter itself, see `constrain`.
     vectors : NumPyVectors or ArrayVectors
         Operations on parameters and gradients where X lives. If that is a device, `value_and_gradient`,
         `linearise` and `product` return arrays on the device for arrays on the device, without waiting for
         it, and NumPy arrays for NumPy arrays.
     """
 
-    def __init__(self, passes: Passes, C: float, l1_ratio: float = 0.0) -> None:
+    def __init__(
+        self, passes: Passes, C: float, l1_ratio: float = 0.0, penalty_weights: Floats | None = None
+    ) -> None:
         self.passes = passes
         device = passes.device
         # The history of L-BFGS needs float64: on devices without it, parameters stay in main memory.
         self.vectors: NumPyVectors | ArrayVectors = NUMPY
         if device is not None and device.wide == np.float64:
             self.vectors = ArrayVectors(device)
-        self.penalised: bool = bool(np.isfinite(C))
+        self.penalised: bool = bool(np.isfinite(C)) and (penalty_weights is None or penalty_weights.any())
         self.scale: float = float(C) if self.penalised else 1.0
         self.problems: int = passes.outputs if passes.separable else 1
         self.size: int = passes.width if passes.separable else passes.outputs * passes.width
@@ -118,10 +126,39 @@ class LinearObjective:
         )
         # 1 where the penalty acts: on coefficients, not on the intercept
         ridge = np.full((passes.outputs, passes.width), float(self.penalised))
+        # Whether the penalty is the same for all features.
+        self.uniform: bool = penalty_weights is None
+        if penalty_weights is not None:
+            ridge[:, : passes.features] *= penalty_weights
         if passes.fit_intercept:
             ridge[:, -1] = 0.0
         self.l1: NDArray[np.float64] = l1_ratio * ridge.reshape(self.shape)
         self.ridge: NDArray[np.float64] = (1.0 - l1_ratio) * ridge.reshape(self.shape)
+        self.linear: Floats | None = None
+        self._signs: Floats | None = None
+
+    def constrain(self, signs: Floats, factor: float = 1.0) -> None:
+        """Hold coefficients at a sign, 1 or -1 for each feature; 0 leaves it free.
+
+        The wrong sign costs M times the absolute value: an exact penalty, which is 0 at the constrained optimum
+        if M exceeds the gradient there. That is an L1 norm of weight (l1 + M) / 2 and a linear term. M is
+        ``factor`` times a bound for a loss of bounded curvature, by the value at 0; `broken_signs` tells
+        whether it was enough.
+        """
+        if self.linear is None:
+            self._least_l1 = self.l1
+        by_output = np.zeros((self.passes.outputs, self.passes.width))
+        by_output[:, : self.passes.features] = signs
+        self._signs = by_output.reshape(self.shape)
+        value = np.maximum(self.null_value(exact=True), np.finfo(float).tiny)
+        most = factor * SIGN_SAFETY * np.sqrt(2.0 * value[:, None] * self.diagonal())
+        most = np.maximum(most, self._least_l1)
+        self.l1 = np.where(self._signs != 0, (self._least_l1 + most) / 2, self._least_l1)
+        self.linear = self._signs * (self._least_l1 - most) / 2
+
+    def broken_signs(self, w: Floats) -> NDArray[np.bool_]:
+        """Which parameters have a sign that `constrain` forbids."""
+        return np.zeros(w.shape, dtype=bool) if self._signs is None else w * self._signs < 0
 
     def coef(self, w: Array) -> Array:
         """The parameters as (outputs, width)."""
@@ -232,14 +269,14 @@ class LinearObjective:
 
         See `sklloss.kernels.linear.small_newton.newton_steps`. None unless `takes_newton_steps`.
         """
-        if self.problems > 1:
+        if self.problems > 1 or self.linear is not None:
             return None
         return self.passes.newton_steps(self.scale, self.ridge[0], self.l1[0], points, values, *rule)
 
     @property
     def takes_newton_steps(self) -> bool:
         """Whether this is a single problem so small that `newton_steps` runs all steps in one call."""
-        return self.problems == 1 and self.passes.takes_newton_steps
+        return self.problems == 1 and self.linear is None and self.passes.takes_newton_steps
 
     def subsample(self, each: int) -> LinearObjective | None:
         """The objective over a sample of ``each`` rows per parameter, scaled up; None if rows are too few."""
@@ -256,7 +293,7 @@ class LinearObjective:
     def over(self, passes: Passes, scale: float) -> LinearObjective:
         """The objective over other rows, whose loss counts with another scale."""
         other = LinearObjective(passes, np.inf if not self.penalised else 1.0)
-        other.scale, other.l1, other.ridge = scale, self.l1, self.ridge
+        other.scale, other.l1, other.ridge, other.linear = scale, self.l1, self.ridge, self.linear
         return other
 
     @property
@@ -576,6 +613,8 @@ class LinearObjective:
         if self.scale != 1.0:
             sums = self.scale * sums
             gradient *= self.scale
+        if self.linear is not None:
+            sums, gradient = sums + np.einsum("bi,bi->b", self.linear, w), gradient + self.linear
         if not self.penalised:
             return sums, gradient
         on_host = isinstance(w, np.ndarray)

@@ -311,7 +311,8 @@ class DualAscent:
     def of(cls, objective: LinearObjective) -> DualAscent | None:
         """A dual ascent for an objective whose only penalty is L2; None if it is not available or slow."""
         passes = objective.passes
-        sizes = None if not objective.penalised or objective.l1.any() else passes.dual_sizes()
+        suits = objective.penalised and objective.uniform and not objective.l1.any()
+        sizes = passes.dual_sizes() if suits else None
         if sizes is None:
             return None
         curvature = passes.initial_curvature * (objective.scale * sizes[0] * sizes[1])

@@ -18,18 +18,21 @@ SPREAD_ROWS = 1 << 13
 
 
 class Programme:
-    """min over w of ``sum_i loss_i(y_i - x_i . w) + l1 . |w| + w' diag(ridge) w / 2``, of one output.
+    """min over w of ``sum_i loss_i(y_i - x_i . w) + cost(w) + w' diag(ridge) w / 2``, of one output.
 
     The loss of a row is ``loss_i(e) = max a e - bend_i a**2 / 2`` over low_i <= a <= high_i, with low_i < 0 <
     high_i: linear on both sides of a kink, or of a parabola where ``bend`` is positive. The a of all rows are
-    the dual variables.
+    the dual variables. The cost of a parameter is a multiple of its absolute value, which may differ between
+    negative and positive values.
 
     Parameters
     ----------
     passes : Passes
         Whose X, center and intercept are used.
     target, low, high, bend : ndarray of shape (n,)
-    l1, ridge : ndarray of shape (size,)
+    costs : tuple of two ndarrays of shape (size,)
+        Of negative and of positive parameters, per unit; not negative.
+    ridge : ndarray of shape (size,)
     """
 
     def __init__(
@@ -39,15 +42,17 @@ class Programme:
         low: Floats,
         high: Floats,
         bend: Floats,
-        l1: Floats,
+        costs: tuple[Floats, Floats],
         ridge: Floats,
     ) -> None:
         self._passes = passes
         self.target, self.low, self.high, self.bend = target, low, high, bend
-        self.l1, self.ridge = l1, ridge
+        self.costs, self.ridge = costs, ridge
 
     @classmethod
-    def of(cls, passes: Passes, k: int, scale: float, l1: Floats, ridge: Floats) -> Programme:
+    def of(
+        cls, passes: Passes, k: int, scale: float, costs: tuple[Floats, Floats], ridge: Floats
+    ) -> Programme:
         """The programme of output k of a loss that has a `Loss.kink`, times a scale."""
         assert passes.data.values is not None
         kink = passes.loss.of_output(k).kink
@@ -58,9 +63,11 @@ class Programme:
             weight = passes.weight if passes.weight.ndim == 1 else passes.weight[:, k]
             factor *= weight
         target = passes.data.values[:, k].astype(np.float64)
+        if passes.data.offset is not None:
+            target -= passes.data.offset[:, k]
         # e = y - raw has the opposite sign of the error raw - y that a loss is stated in.
         bends = np.divide(bend, factor, out=np.zeros_like(factor), where=factor > 0)
-        programme = cls(passes, target, -highest * factor, -lowest * factor, bends, l1, ridge)
+        programme = cls(passes, target, -highest * factor, -lowest * factor, bends, costs, ridge)
         return programme if factor.all() else programme.take(np.flatnonzero(factor))
 
     @property
@@ -71,7 +78,7 @@ class Programme:
     @property
     def size(self) -> int:
         """The number of parameters."""
-        return len(self.l1)
+        return len(self.ridge)
 
     @property
     def weights(self) -> Floats:
@@ -117,7 +124,7 @@ class Programme:
         """The programme over other rows, dense or CSR in float64."""
         rows = Dataset(X, target[:, None])
         return Programme(
-            _host_passes(self._passes, rows), target, low, high, bend, self.l1, self.ridge
+            _host_passes(self._passes, rows), target, low, high, bend, self.costs, self.ridge
         )
 
     def _rows_of_X(self, rows: Indices) -> Any:
@@ -133,7 +140,7 @@ class Programme:
         """The programme over some rows, with penalties in proportion to their weight."""
         part = self.take(rows)
         share = part.weights.sum() / self.weights.sum()
-        part.l1, part.ridge = share * self.l1, share * self.ridge
+        part.costs, part.ridge = (share * self.costs[0], share * self.costs[1]), share * self.ridge
         return part
 
     def merged(self, rows: Indices, groups: list[Indices]) -> Programme:

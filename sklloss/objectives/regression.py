@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from sklloss.losses import AbsoluteError, HalfSquaredError, Loss
 from sklloss.objectives.linear import LinearObjective
@@ -28,7 +29,7 @@ class RegressionObjective(LinearObjective):
 
     Parameters
     ----------
-    passes, C, l1_ratio
+    passes, C, l1_ratio, penalty_weights
         See `LinearObjective`.
 
     Attributes
@@ -37,8 +38,10 @@ class RegressionObjective(LinearObjective):
         The weighted sum of the saturated values, times ``scale``.
     """
 
-    def __init__(self, passes: Passes, C: float, l1_ratio: float = 0.0) -> None:
-        super().__init__(passes, C, l1_ratio)
+    def __init__(
+        self, passes: Passes, C: float, l1_ratio: float = 0.0, penalty_weights: Floats | None = None
+    ) -> None:
+        super().__init__(passes, C, l1_ratio, penalty_weights)
         self.saturated: Floats = np.zeros(self.problems)
         if type(passes.loss).saturated is not Loss.saturated:
             self.saturated = self.scale * _saturated_sums(passes)
@@ -53,10 +56,15 @@ class RegressionObjective(LinearObjective):
         w, link = np.zeros(self.shape), self.passes.loss.inverse_link_name
         if not self.passes.fit_intercept or link not in ("exp", "identity"):
             return w
-        assert self.passes.data.values is not None
-        mean = np.average(self.passes.data.values, axis=0, weights=self.passes.row_weights())
+        y, offset, weight = self.passes.data.values, self.passes.data.offset, self.passes.row_weights()
+        assert y is not None
+        mean = np.average(y, axis=0, weights=weight).astype(np.float64)
+        if offset is not None and link == "identity":
+            mean -= np.average(offset, axis=0, weights=weight)
         if link == "exp":
             mean = np.log(mean, where=mean > 0, out=np.zeros_like(mean))
+        if offset is not None and link == "exp":
+            mean -= logsumexp(offset, axis=0, b=weight[:, None] / weight.sum())
         self.coef(w)[:, -1] = mean
         return w
 
@@ -89,12 +97,15 @@ class RegressionObjective(LinearObjective):
         """The objective with the absolute error in place of its loss."""
         C = self.scale if self.penalised else np.inf
         other = RegressionObjective(self.passes.with_loss(AbsoluteError()), C)
-        other.l1, other.ridge = self.l1, self.ridge
+        other.penalised, other.scale = self.penalised, self.scale
+        other.l1, other.ridge, other.linear = self.l1, self.ridge, self.linear
         return other
 
     def programme(self, k: int) -> Programme:
         """The programme of problem k, for a loss that has a `Loss.kink`."""
-        return Programme.of(self.passes, k, self.scale, self.l1[k], self.ridge[k])
+        linear = np.zeros(self.size) if self.linear is None else self.linear[k]
+        costs = self.l1[k] - linear, self.l1[k] + linear
+        return Programme.of(self.passes, k, self.scale, costs, self.ridge[k])
 
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """See `LinearObjective.with_penalty`."""
@@ -117,7 +128,7 @@ class RegressionObjective(LinearObjective):
         """See `LinearObjective.over`."""
         other = RegressionObjective(passes, np.inf if not self.penalised else 1.0)
         other.saturated *= scale / other.scale
-        other.scale, other.l1, other.ridge = scale, self.l1, self.ridge
+        other.scale, other.l1, other.ridge, other.linear = scale, self.l1, self.ridge, self.linear
         return other
 
     @property

@@ -20,8 +20,10 @@ MAX_RESTART_STEPS = 40
 MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
 # The share of the gap allowed at the end that a programme over part of the rows may use.
 PART_SHARE = 0.25
-# Coefficients whose dual variable is this far from the bound, relative to it, are likely to be 0.
-LIKELY_ZERO = 1e-3
+# A coefficient is likely to be 0 if it costs no more than this share of the value, and its dual variable is not
+# at a bound, relative to the distance between the two.
+SMALL_COST = 1e-4
+LEAST_SLACK = 1e-6
 # Steps without a smaller gap after which rounding is all that is left, and the gap that then counts as none.
 PATIENCE = 15
 ROUNDED_GAP = 1e-6
@@ -35,7 +37,7 @@ class Programme(Protocol):
     low: Array
     high: Array
     bend: Array
-    l1: Array
+    costs: tuple[Array, Array]
     ridge: Array
 
     @property
@@ -247,8 +249,13 @@ def row_losses(programme: Programme, e: Array) -> Array:
     return slope * (e - 0.5 * bend * slope)
 
 
+def _costs(programme: Programme, w: Array) -> Array:
+    """What each parameter costs, apart from the L2 penalty."""
+    return np.where(w < 0, -programme.costs[0], programme.costs[1]) * w
+
+
 def _penalty(programme: Programme, w: Array) -> float:
-    return float(programme.l1 @ np.abs(w) + 0.5 * (programme.ridge * w) @ w)
+    return float(_costs(programme, w).sum() + 0.5 * (programme.ridge * w) @ w)
 
 
 def _rounding(programme: Programme) -> float:
@@ -258,12 +265,15 @@ def _rounding(programme: Programme) -> float:
 
 def _with_zeros(programme: Programme, found: _Solution, share: float) -> _Solution:
     """The solution with exact zeros where the L1 norm holds a parameter there, if the gap allows it."""
-    small = np.abs(found.norm_dual) < (1.0 - LIKELY_ZERO) * programme.l1
-    small &= (found.w != 0) & (programme.l1 > 0)
+    negative, positive = programme.costs
+    width = negative + positive
+    slack = np.minimum(found.norm_dual + positive, negative - found.norm_dual)
+    small = (slack > LEAST_SLACK * width) & (width * np.abs(found.w) <= SMALL_COST * found.value)
+    small &= (found.w != 0) & (width > 0)
     if not (found.converged and small.any()):
         return found
     allowed = share * found.value + _rounding(programme)
-    for zero in (small, small & (programme.l1 * np.abs(found.w) <= allowed / programme.size)):
+    for zero in (small, small & (width * np.abs(found.w) <= allowed / programme.size)):
         w = np.where(zero, 0.0, found.w)
         value = float(row_losses(programme, programme.target - programme.scores(w)).sum())
         value += _penalty(programme, w)
@@ -292,17 +302,19 @@ def _follow(
 
 
 class _Path:
-    """The central path of a programme; the L1 norm adds a row for each parameter that it penalises."""
+    """The central path of a programme; each parameter that has a cost adds a row."""
 
     def __init__(self, programme: Programme, share: float) -> None:
         self._programme, self._share = programme, share
         self._n = programme.n
-        self._penalised = np.flatnonzero(programme.l1)
-        norm = programme.l1[self._penalised]
-        self._target = np.concatenate([programme.target, np.zeros(norm.size)])
-        self._low = np.concatenate([programme.low, -norm])
-        self._high = np.concatenate([programme.high, norm])
-        self._bend = np.concatenate([programme.bend, np.zeros(norm.size)])
+        negative, positive = programme.costs
+        self._penalised = np.flatnonzero(negative + positive)
+        zeros = np.zeros(self._penalised.size)
+        self._target = np.concatenate([programme.target, zeros])
+        # A parameter counts as a row of target 0 and score w, so that its error is -w.
+        self._low = np.concatenate([programme.low, -positive[self._penalised]])
+        self._high = np.concatenate([programme.high, negative[self._penalised]])
+        self._bend = np.concatenate([programme.bend, zeros])
         self._rounding = _rounding(programme)
 
     def _scores(self, w: Array) -> Array:
@@ -413,7 +425,7 @@ class _Path:
         self, at: _State, e: Array, xa: Array, n_iter: int, restart: tuple[Array, float] | None
     ) -> _Solution:
         """What is known at a point: the value, and the gap as a sum of terms that are not negative."""
-        programme, n, l1, ridge = self._programme, self._n, self._programme.l1, self._programme.ridge
+        programme, n, ridge = self._programme, self._n, self._programme.ridge
         losses = row_losses(programme, e[:n])
         a = at.a[:n]
         gap = float((losses - a * e[:n] + 0.5 * programme.bend * a * a).sum())
@@ -422,7 +434,8 @@ class _Path:
         # xa includes the dual variables of the norm, so that it is ridge w at the optimum.
         rest = xa - ridge * at.w
         free = ridge == 0
-        penalty_gap = float((l1 * np.abs(at.w) + norm_dual * at.w).sum() + np.abs(rest * at.w)[free].sum())
+        penalty_gap = float((_costs(programme, at.w) + norm_dual * at.w).sum())
+        penalty_gap += float(np.abs(rest * at.w)[free].sum())
         penalty_gap += float((0.5 * rest**2)[~free] @ (1.0 / ridge[~free]))
         value = float(losses.sum()) + _penalty(programme, at.w)
         gap += penalty_gap
