@@ -345,7 +345,10 @@ class _Path:
         norm = np.abs(e[n:])
         slack[n:] = FIRST_SLACK * norm + (1e-3 * norm.mean() if norm.size else 0.0)
         np.maximum(slack, np.finfo(float).tiny ** 0.25, out=slack)
-        return _State(w, np.maximum(e, 0.0) + slack, np.maximum(-e, 0.0) + slack, np.zeros(e.size))
+        # 0 is inside, but for a parameter with a cost on one side only.
+        least = np.where(np.minimum(-self._low, self._high) > 0, 0.0, FIRST_SLACK * (self._high - self._low))
+        a = np.clip(0.0, self._low + least, self._high - least)
+        return _State(w, np.maximum(e, 0.0) + slack, np.maximum(-e, 0.0) + slack, a)
 
     def near_path(self, w: Array, product: float) -> _State:
         """The point at w whose pairs all have this product."""
