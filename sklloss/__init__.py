@@ -4,6 +4,7 @@ from sklloss import losses, metrics, model_selection
 from sklloss._version import __version__, show_versions
 from sklloss.linear import (
     LinearRegressor,
+    LinearRegressorCV,
     LogisticClassifier,
     LogisticClassifierCV,
     SoftmaxClassifier,
@@ -14,6 +15,7 @@ from sklloss.mlp import LearningRateFinderDisplay, MLPClassifier, MLPRegressor, 
 __all__ = [
     "LearningRateFinderDisplay",
     "LinearRegressor",
+    "LinearRegressorCV",
     "LogisticClassifier",
     "LogisticClassifierCV",
     "MLPClassifier",

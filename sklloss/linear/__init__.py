@@ -6,6 +6,7 @@ from sklloss.linear.classifiers import (
     SoftmaxClassifier,
     SoftmaxClassifierCV,
 )
+from sklloss.linear.regressor_cv import LinearRegressorCV
 from sklloss.linear.regressors import LinearRegressor
 
-__all__ = ["LinearRegressor", "LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]
+__all__ = ["LinearRegressor", "LinearRegressorCV", "LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]

@@ -394,6 +394,17 @@ class Passes(ABC):
             self._null_sums[exact] = scale * passes.value_and_gradient(zeros)[0]
         return self._null_sums[exact]
 
+    @functools.cached_property
+    def saturated_sums(self) -> Floats:
+        """The weighted sum of each output's saturated values (`Loss.saturated`), (outputs,); cached."""
+        assert self.data.values is not None
+        values = self.loss.saturated(np, self.data.values.astype(np.float64))
+        if self.weight is not None:
+            weight = self.weight.astype(np.float64).reshape(self.n, -1)
+            values = np.where(weight > 0, values, 0.0) * weight
+        total: Floats = values.sum(axis=0) / self.loss.row_divisor(self.outputs)
+        return total
+
     @property
     def samples_are_views(self) -> bool:
         """Whether `every_nth` takes rows of X without a copy."""

@@ -44,7 +44,7 @@ class RegressionObjective(LinearObjective):
         super().__init__(passes, C, l1_ratio, penalty_weights)
         self.saturated: Floats = np.zeros(self.problems)
         if type(passes.loss).saturated is not Loss.saturated:
-            self.saturated = self.scale * _saturated_sums(passes)
+            self.saturated = self.scale * passes.saturated_sums
 
     @property
     def total_weight(self) -> float:
@@ -144,13 +144,3 @@ class RegressionObjective(LinearObjective):
         if not self.saturated.any():
             return value
         return value - (self.saturated if isinstance(value, np.ndarray) else self.vectors.put(self.saturated))
-
-
-def _saturated_sums(passes: Passes) -> Floats:
-    """The weighted sum of saturated values of each output, divided as the loss of a row is."""
-    assert passes.data.values is not None
-    values = passes.loss.saturated(np, passes.data.values.astype(np.float64))
-    if passes.weight is not None:
-        weight = passes.weight.astype(np.float64)
-        values = np.where(weight[:, None] > 0, values, 0.0) * weight[:, None]
-    return values.sum(axis=0) / passes.loss.row_divisor(passes.outputs)
