@@ -18,7 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklloss._base import unchanged_on_error, warn
 from sklloss.arrays import threads
-from sklloss.arrays.device import full_precision
+from sklloss.arrays.device import full_precision, to_device
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
 from sklloss.data.dataset import Dataset, check_data
 from sklloss.linear.regressors import LinearRegressor
@@ -234,20 +234,24 @@ class LinearRegressorCV(LinearRegressor):
                 for fold, (train, test) in enumerate(splits)
             ]
             paths = Parallel(n_jobs=self.n_jobs, prefer="threads")(folds)
-            self.l1_ratios_ = ratios
             explicit = len(ratios) == 1 or not isinstance(self.alphas, numbers.Integral)
-            self.alphas_ = alphas[0] if explicit else alphas
-            self.coefs_paths_ = np.stack([path.coefs for path in paths]).astype(data.dtype)
-            self.scores_ = np.stack([path.scores for path in paths])
-            self.loss_path_ = np.stack([path.losses for path in paths], axis=-1)
-            n_iter = np.stack([path.n_iter for path in paths])
+            found = {
+                "l1_ratios_": ratios,
+                "alphas_": alphas[0] if explicit else alphas,
+                "coefs_paths_": np.stack([path.coefs for path in paths]).astype(data.origin.dtype),
+                "scores_": np.stack([path.scores for path in paths]),
+                "loss_path_": np.stack([path.losses for path in paths], axis=-1),
+                "n_iter_": np.stack([path.n_iter for path in paths]),
+            }
             unsolved = [reason for path in paths for reason in path.unsolved]
-            self._refit(model, passes, alphas, unsolved, loss)
-        self.n_iter_ = n_iter
+            self.alpha_, self.l1_ratio_, near = _best(found, alphas)
+            self._refit(model, passes, near, unsolved, loss)
+        for name, array in found.items():
+            setattr(self, name, to_device(array, data.origin.device))
         if unsolved:
             warn(
                 f"{type(self).__name__} (solver={self.solver_!r}) has not converged in {len(unsolved)} of "
-                f"{self.scores_.size + 1} fits. The first is {unsolved[0]}.",
+                f"{found['scores_'].size + 1} fits. The first is {unsolved[0]}.",
                 ConvergenceWarning,
             )
         return self
@@ -275,17 +279,11 @@ class LinearRegressorCV(LinearRegressor):
         tops = largest / np.maximum(ratios, LEAST_L1_RATIO)
         return np.stack([top * np.geomspace(1.0, eps, count) for top in np.where(tops > 0, tops, 1.0)])
 
-    def _refit(self, model, passes, alphas, unsolved, loss):
-        """Fit all rows with the penalty of the best mean score."""
-        total = self.scores_.mean(axis=0)
-        if np.isnan(total).all():
-            raise ValueError("scoring gives NaN for every alpha")
-        r, a = np.unravel_index(np.argmax(np.where(np.isnan(total), -np.inf, total)), total.shape)
-        self.alpha_, self.l1_ratio_ = float(alphas[r, a]), float(self.l1_ratios_[r])
+    def _refit(self, model, passes, near, unsolved, loss):
+        """Fit all rows with the penalty chosen, starting near coefficients."""
         model.alpha, model.l1_ratio = self.alpha_, self.l1_ratio_
         objective = model._objective(passes)
-        near = passes.centered(self.coefs_paths_[:, r, a].mean(axis=0, dtype=np.float64))
-        result = model._minimise(objective, near.reshape(objective.shape))
+        result = model._minimise(objective, passes.centered(near).reshape(objective.shape))
         why = model._why_unsolved(result)
         if why:
             unsolved.append(f"the last one, at alpha={self.alpha_:g}: {why}")
@@ -355,6 +353,16 @@ class _Search:
                     f"alpha={self.alphas[r, best]:g}"
                 )
         return path
+
+
+def _best(found, alphas):
+    """The alpha and l1_ratio of the best mean score, and the mean of the folds' coefficients there."""
+    total = found["scores_"].mean(axis=0)
+    if np.isnan(total).all():
+        raise ValueError("scoring gives NaN for every alpha")
+    r, a = np.unravel_index(np.argmax(np.where(np.isnan(total), -np.inf, total)), total.shape)
+    near = found["coefs_paths_"][:, r, a].mean(axis=0, dtype=np.float64)
+    return float(alphas[r, a]), float(found["l1_ratios_"][r]), near
 
 
 def _follow(model, passes, alphas):
