@@ -1,4 +1,4 @@
-"""Metrics and scorers for targets that scikit-learn's reject: soft, one-hot and multi-label y.
+"""Metrics and scorers for targets that scikit-learn's reject, soft, one-hot and multi-label y; and D² of any loss.
 
 Pass a scorer, or a dict of several, as ``scoring`` to `cross_val_score`, `cross_validate`, `GridSearchCV`,
 `permutation_importance` and so on. Greater is better, so losses are negated. The function next to each scorer
@@ -29,6 +29,8 @@ is clipped: a confident wrong prediction of an estimator of this package costs i
 no probability was predicted for it: stratify the folds (`sklloss.model_selection.StratifiedSoftKFold`), or
 pass y as class probabilities with a column for every class.
 
+For regressions, `d2_loss` is the share of a loss that predictions explain.
+
 >>> from sklearn.datasets import load_iris
 >>> from sklearn.model_selection import cross_val_score
 >>> from sklloss import SoftmaxClassifier, metrics
@@ -38,6 +40,7 @@ pass y as class probabilities with a column for every class.
 True
 """
 
+from sklloss.metrics._d2 import d2_loss
 from sklloss.metrics._functions import (
     argmax_accuracy_score,
     brier_score_loss,
@@ -58,6 +61,7 @@ __all__ = [
     "argmax_accuracy_score",
     "brier_score_loss",
     "cross_entropy_loss",
+    "d2_loss",
     "kl_divergence_loss",
     "log_loss",
     "neg_brier_score",
