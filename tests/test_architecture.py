@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "model_selection": {"data", "arrays", "_base"},
     "linear": BELOW_ESTIMATORS | SHARED | {"metrics", "model_selection"},
     "mlp": BELOW_ESTIMATORS | SHARED,
+    "inspection": BELOW_ESTIMATORS | SHARED | {"linear"},
 }
 # What the parts of kernels/ may import of each other, besides its common files, which import none of them.
 KERNELS_MAY_IMPORT = {"isa": {"network.types"}, "linear": {"solve"}, "network": {"solve"}, "solve": set()}

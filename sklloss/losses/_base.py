@@ -74,6 +74,8 @@ class Loss:
     ``has_probabilities``
         Whether raw determines class probabilities. If not, a classifier trained on the loss has no
         ``predict_proba``; its decisions are the signs or the largest of the scores.
+    ``known_dispersion``
+        Whether the loss is the whole negative log likelihood, rather than that times an unknown dispersion.
     ``name``
         The name by which `losses.get` finds it, or None.
 
@@ -95,6 +97,7 @@ class Loss:
     convex: ClassVar[bool] = True
     shift_invariant: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = True
+    known_dispersion: ClassVar[bool] = False
 
     @property
     def curvature_bound(self) -> float | None:
@@ -218,6 +221,13 @@ class Loss:
         deviance of a generalised linear model, is what relative accuracy and D^2 refer to.
         """
         return xp.zeros_like(y)
+
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """The mean of `curvature` over y where the model holds, by output: the Fisher information of a score.
+
+        For losses that are negative log likelihoods, up to a dispersion; None, the default, for others.
+        """
+        return None
 
     def inverse_link(self, xp: Any, raw: Any) -> Any:
         """Predictions from raw, over an array namespace."""
@@ -451,6 +461,10 @@ class Loss:
         if new_formula:
             if "saturated" not in defined:
                 cls.saturated = Loss.saturated  # type: ignore[method-assign]
+            if "expected_curvature" not in defined:
+                cls.expected_curvature = Loss.expected_curvature  # type: ignore[method-assign]
+            if "known_dispersion" not in defined:
+                cls.known_dispersion = False
             for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink", "curved_within"):
                 if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])

@@ -60,6 +60,7 @@ class LogLoss(Loss):
     target: ClassVar[str] = "probabilities"
     reduction: ClassVar[str] = "sum"
     curvature_bound: ClassVar[float] = 0.25  # the variance p (1 - p) is largest at p = 1/2
+    known_dispersion: ClassVar[bool] = True
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""
@@ -85,6 +86,10 @@ class LogLoss(Loss):
         _, _, e = signed_parts(xp, raw)
         d = 1.0 + e
         return e / d / d
+
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """The variance p (1 - p); see `Loss.expected_curvature`."""
+        return self.curvature(xp, raw, raw)
 
 
 @register

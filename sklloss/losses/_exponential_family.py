@@ -36,6 +36,7 @@ class Poisson(Loss):
 
     name: ClassVar[str] = "poisson"
     kernel: ClassVar[str] = "poisson"
+    known_dispersion: ClassVar[bool] = True
     domain: ClassVar[str] = "non-negative"
     inverse_link_name: ClassVar[str] = "exp"
 
@@ -45,6 +46,10 @@ class Poisson(Loss):
         # Avoids inf - inf and 0 * inf.
         alone = xp.isinf(mean) | ((y == 0) & xp.isinf(raw))
         return mean - y * xp.where(alone, 0.0, raw), lambda: mean - y
+
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """exp(raw); see `Loss.expected_curvature`."""
+        return xp.exp(raw)
 
     def saturated(self, xp: Any, y: Any) -> Any:
         """``y - y log(y)``; see `Loss.saturated`."""
@@ -95,6 +100,10 @@ class Gamma(Loss):
         ratio = _ratio(xp, y, raw)
         # Avoids -inf + inf.
         return xp.where(xp.isinf(ratio), 0.0, raw) + ratio, lambda: 1.0 - ratio
+
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """1; see `Loss.expected_curvature`."""
+        return xp.ones_like(raw)
 
     def saturated(self, xp: Any, y: Any) -> Any:
         """``1 + log(y)``; see `Loss.saturated`."""
@@ -152,6 +161,10 @@ class Tweedie(Loss):
         grown, shrunk = self._terms(xp, y, raw)
         value = grown / (2.0 - self.power) + shrunk / (self.power - 1.0)
         return value, lambda: grown - shrunk
+
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """``exp(a raw)``; see `Loss.expected_curvature`."""
+        return xp.exp((2.0 - self.power) * raw)
 
     def saturated(self, xp: Any, y: Any) -> Any:
         """``y**a / (a b)``, as a + b = 1; see `Loss.saturated`."""

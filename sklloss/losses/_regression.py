@@ -28,6 +28,10 @@ class _SquaredError(Loss):
         """A constant; see `Loss.curvature`."""
         return xp.full_like(raw, 2.0 * self.kernel_parameter)
 
+    def expected_curvature(self, xp: Any, raw: Any) -> Any:
+        """A constant; see `Loss.expected_curvature`."""
+        return xp.full_like(raw, 2.0 * self.kernel_parameter)
+
 
 @register
 @dataclass(frozen=True)

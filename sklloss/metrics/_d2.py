@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from scipy.special import logit
 from sklearn.exceptions import UndefinedMetricWarning
 
 from sklloss import losses
-from sklloss._base import warn
 from sklloss.data.checks import MatrixLike, check_weight, on_host, target_array
 from sklloss.losses import Loss
 
@@ -77,7 +77,7 @@ def d2_loss(
     if y.shape != predicted.shape:
         raise ValueError(f"y_true and y_pred must have as many outputs, got {y.shape[1]} and {predicted.shape[1]}")
     if len(y) < 2:
-        warn("D² is not defined for fewer than two samples.", UndefinedMetricWarning)
+        warnings.warn("D² is not defined for fewer than two samples.", UndefinedMetricWarning, stacklevel=2)
         return float("nan")
     weight = check_weight(sample_weight, len(y), np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
