@@ -23,12 +23,13 @@ from sklloss.data.dataset import check_stream_data
 from sklloss.data.targets import check_regression_loss, code_values
 from sklloss.linear.base import SOLVERS, LinearModel, add_offset, raw_scores
 from sklloss.linear.features import penalty_weights
-from sklloss.linear.partial_fit import StreamMixin, has_no_l1
+from sklloss.linear.partial_fit import STOCHASTIC, StreamMixin, has_no_l1
 from sklloss.losses import Loss
 from sklloss.objectives.classification import newton_refusal
 from sklloss.objectives.passes import make_passes
 from sklloss.objectives.regression import RegressionObjective
 from sklloss.solvers.interior_point import interior_point
+from sklloss.solvers.root import minimise_root
 
 __all__ = ["LinearRegressor"]
 
@@ -357,9 +358,18 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
             )
         if self.solver == "interior-point":
             return "interior-point"
+        if loss.root_of is not None and self.solver not in ("lbfgs", *STOCHASTIC):
+            return super()._choose_solver(RegressionObjective(objective.passes.with_loss(loss.root_of), math.inf))
         if self.solver == "auto" and kinked and (newton_refusal(loss) or objective.mostly_linear):
             return "interior-point"
         return super()._choose_solver(objective)
+
+    def _solver(self, objective, name, start, callback=None, begins=None, cache=None):
+        """See `LinearModel._solver`; the root of a mean takes a solver of the mean."""
+        call = super()._solver(objective, name, start, callback, begins, cache)
+        if objective.passes.loss.root_of is None or name in ("lbfgs", *STOCHASTIC):
+            return call
+        return functools.partial(minimise_root, call.func, *call.args, **call.keywords)
 
     def _why_vanished(self):
         """Why there is nothing left to minimise: the model reproduces y, which is an optimum."""

@@ -129,6 +129,11 @@ class Loss:
         return None
 
     @property
+    def root_of(self) -> "Loss | None":
+        """The loss of whose mean this is the root; None, the default, for a mean over rows."""
+        return None
+
+    @property
     def curved_within(self) -> float | None:
         """The error raw - y up to which the loss is curved, and beyond which it is nearly linear.
 
@@ -465,7 +470,7 @@ class Loss:
                 cls.expected_curvature = Loss.expected_curvature  # type: ignore[method-assign]
             if "known_dispersion" not in defined:
                 cls.known_dispersion = False
-            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink", "curved_within"):
+            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink", "curved_within", "root_of"):
                 if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])
         if (new_formula or "curvature" in defined) and "product_formula" not in defined:

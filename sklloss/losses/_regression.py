@@ -104,6 +104,11 @@ class RootMeanSquaredError(Loss):
     kernel: ClassVar[str] = "root_mean_squared_error"
     additive: ClassVar[bool] = False
 
+    @property
+    def root_of(self) -> Loss:
+        """The mean squared error; see `Loss.root_of`."""
+        return MeanSquaredError()
+
     def mean_formula(
         self, xp: Any, y: Any, raw: Any, weight: Any = None, *, with_gradient: bool = True
     ) -> tuple[Any, Any]:

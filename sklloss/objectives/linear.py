@@ -413,7 +413,7 @@ class LinearObjective:
         A common shift of such a group changes the penalty alone. For each set there are the groups, (groups,
         outputs), as positions in the set, and the second derivatives of the penalty; None if it has no group.
         """
-        if not self.passes.loss.shift_invariant:
+        if not self.passes.loss.shift_invariant or self.linear is not None:
             return [None] * len(sets)
         K, width = self.passes.outputs, self.passes.width
         column = sets[0] % width

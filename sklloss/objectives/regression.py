@@ -93,6 +93,27 @@ class RegressionObjective(LinearObjective):
         reach = self.passes.loss.of_output(0).curved_within
         return reach is not None and bool((self.least_squares[1] > MANY_REACHES * reach).any())
 
+    def whole_value(self, w: Floats) -> Floats:
+        """The value with all penalties, (problems,)."""
+        norm: Floats = self.value_and_gradient(w)[0] + np.einsum("bi,bi->b", self.l1, np.abs(w))
+        return norm
+
+    def bound_at(self, w: Floats) -> RegressionObjective | None:
+        """For the root of a mean loss: an upper bound over the mean itself, see `minimise_root`; None at 0."""
+        mean = self.passes.loss.root_of
+        assert mean is not None
+        passes = self.passes.with_loss(mean)
+        total = float(passes.value_and_gradient(self.coef(w))[0].sum())
+        root = np.sqrt(total / self.total_weight)
+        if not root > 0:
+            return None
+        bound = RegressionObjective(passes, self.scale / (2.0 * root))
+        bound.penalised = self.penalised
+        for name in ("l1", "ridge", "linear"):
+            array = getattr(self, name)
+            setattr(bound, name, array if array is None else array.reshape(bound.shape))
+        return bound
+
     def absolute_error(self) -> RegressionObjective:
         """The objective with the absolute error in place of its loss."""
         C = self.scale if self.penalised else np.inf
