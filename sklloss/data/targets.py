@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklloss import losses
 from sklloss.data.checks import ClassWeight, check_real, on_host, target_array, target_in_dtype
 from sklloss.data.dataset import Coder, Dataset, Labels, check_stream_data
-from sklloss import losses
 from sklloss.losses import Loss
 
 Values: TypeAlias = NDArray[Any]

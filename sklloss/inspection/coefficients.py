@@ -6,12 +6,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
-from sklloss.data.checks import MatrixLike, check_choice, check_real, on_host
+from sklloss.data.checks import MatrixLike, check_choice, check_real, is_sparse, on_host
 from sklloss.data.dataset import Dataset, check_rows, with_offset
 from sklloss.linear.base import LinearClassifier
 from sklloss.linear.features import monotonic_signs, penalty_weights
@@ -22,7 +21,8 @@ Floats = NDArray[np.float64]
 
 ROBUST = ("HC0", "HC1", "HC2", "HC3")
 COVARIANCES = ("model", "robust", "cluster", *ROBUST)
-# A direction in which the information is less than this share of the largest, with columns scaled to 1, has none.
+# A direction in which the information is less than this share of the largest, with columns scaled to 1, has
+# none.
 NO_INFORMATION = 1e-11
 # Rows whose products with X are made at a time.
 BLOCK_ROWS = 1 << 14
@@ -50,11 +50,11 @@ def coefficient_table(
     X, y, sample_weight, offset : array-like
         What it was fitted to. A weight of 2 counts as the row given twice.
     covariance : {"model", "robust", "cluster", "HC0", "HC1", "HC2", "HC3"}, default="model"
-        "model" is right if the model is: the inverse of the Fisher information, times the dispersion (Pearson's
-        estimate) where the loss does not determine it; for a loss that is no likelihood, such as "huber", errors
-        are taken to be alike in all rows. "robust" is the sandwich of White and Huber, which is right for any
-        variance of the rows; "HC0" is another name for it, and "HC1", "HC2" and "HC3" correct it for few rows
-        (the last two by leverages). "cluster" allows rows of one group to depend on each other, with the
+        "model" is right if the model is: the inverse of the Fisher information, times the dispersion
+        (Pearson's estimate) where the loss does not determine it; for a loss that is no likelihood, such as "huber",
+        errors are taken to be alike in all rows. "robust" is the sandwich of White and Huber, which is right
+        for any variance of the rows; "HC0" is another name for it, and "HC1", "HC2" and "HC3" correct it for
+        few rows (the last two by leverages). "cluster" allows rows of one group to depend on each other, with the
         correction of few groups.
     groups : array-like of shape (n_samples,), default=None
         The group of each row, for "cluster".
@@ -65,27 +65,28 @@ def coefficient_table(
     -------
     table : DataFrame, or dict of lists without pandas
         A row for each coefficient, "(intercept)" first, of each output; of a softmax for each class but the
-        first, relative to the first. Columns are "estimate", "std_error", "z", "p", "lower" and "upper"; p and
-        the intervals are those of Student's t for the squared error with covariance="model", else of the normal
-        distribution. ``table.attrs["note"]`` (the entry "note" of a dict) says what the numbers mean with a
-        penalty.
+        first, relative to the first. Columns are "estimate", "std_error", "z", "p", "lower" and "upper"; p
+        and the intervals are those of Student's t for the squared error with covariance="model", else of the
+        normal distribution. ``table.attrs["note"]`` (the entry "note" of a dict) says what the numbers mean
+        with a penalty.
 
     Raises
     ------
     ValueError, TypeError
-        If the loss is not smooth, for an L1 penalty or constraints, for columns that are linear combinations of
-        others without a penalty, for classes that can be separated without error, or for invalid arguments.
+        If the loss is not smooth, for an L1 penalty or constraints, for columns that are linear combinations
+        of others without a penalty, for classes that can be separated without error, or for invalid
+        arguments.
 
     Notes
     -----
     With an L2 penalty the estimates are biased towards 0, and the standard errors are those of the biased
-    estimates: ``(H + P)**-1 H (H + P)**-1`` with the information H and the penalty P. Intervals then cover the
-    mean of the estimate, not the true coefficient.
+    estimates: ``(H + P)**-1 H (H + P)**-1`` with the information H and the penalty P. Intervals then cover
+    the mean of the estimate, not the true coefficient.
 
     References
     ----------
-    White, "A heteroskedasticity-consistent covariance matrix estimator", Econometrica 48 (1980); Liang and Zeger,
-    "Longitudinal data analysis using generalized linear models", Biometrika 73 (1986).
+    White, "A heteroskedasticity-consistent covariance matrix estimator", Econometrica 48 (1980); Liang and
+    Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 73 (1986).
 
     Examples
     --------
@@ -113,7 +114,9 @@ def coefficient_table(
         estimate, cov = np.stack([part[0] for part in parts]), [part[1] for part in parts]
         outputs = [str(k) for k in range(len(parts))] if len(parts) > 1 else [""]
     student = covariance == "model" and fitted.student
-    return _table(estimate, cov, names, outputs, level, fitted.residual_degrees if student else np.inf, fitted.note)
+    return _table(
+        estimate, cov, names, outputs, level, fitted.residual_degrees if student else np.inf, fitted.note
+    )
 
 
 @dataclasses.dataclass
@@ -158,7 +161,7 @@ class _Fitted:
     def design(self, first: int, last: int) -> Floats:
         """Some rows of X, with a column of ones in front if there is an intercept."""
         rows = self.X[first:last]
-        rows = rows.toarray() if scipy.sparse.issparse(rows) else rows
+        rows = rows.toarray() if is_sparse(rows) else rows
         return np.column_stack([np.ones(len(rows)), rows]) if self.intercept else rows
 
     def blocks(self) -> Any:
@@ -184,7 +187,11 @@ def _fitted(est: Any, X: Any, y: Any, sample_weight: Any, offset: Any) -> _Fitte
         raise ValueError("coefficients under constraints have no standard errors: use monotonic_cst=None")
     rows = check_rows(est, X, sample_weight, reset=False)
     rows = dataclasses.replace(rows, X=rows.on_host().astype(np.float64))
-    code = est._training_coder() if regressor else est._coder(est.class_weight, est._kind, on_host(est.classes_, ""))
+    code = (
+        est._training_coder()
+        if regressor
+        else est._coder(est.class_weight, est._kind, on_host(est.classes_, ""))
+    )
     data: Dataset = with_offset(code(rows, y, name="y"), offset, "offset")
     if est._has_offset != (offset is not None):
         raise ValueError("pass the offset that the model was fitted with, and none if there was none")
@@ -193,7 +200,9 @@ def _fitted(est: Any, X: Any, y: Any, sample_weight: Any, offset: Any) -> _Fitte
     if not loss.states_curvature and loss.curvature_buffer is None:
         raise ValueError(f"loss={est.loss!r} states no second derivative, which standard errors need")
     if not loss.separable and not loss.shift_invariant:
-        raise ValueError(f"loss={est.loss!r} couples outputs; of such losses, the cross-entropy alone is supported")
+        raise ValueError(
+            f"loss={est.loss!r} couples outputs; of such losses, the cross-entropy alone is supported"
+        )
     coef, intercept = est._parameters()
     raw = np.asarray(data.X @ coef.T.astype(np.float64)) + intercept
     raw = raw if data.offset is None else raw + data.offset
@@ -209,10 +218,14 @@ def _fitted(est: Any, X: Any, y: Any, sample_weight: Any, offset: Any) -> _Fitte
     if loss.separable and data.values is None:
         target = np.eye(len(coef))[data.codes]
     note = (
-        "with an L2 penalty: estimates are biased towards 0, and standard errors and intervals are those of the "
-        "biased estimates"
+        "with an L2 penalty: estimates are biased towards 0, and standard errors and intervals are those of "
+        "the biased estimates"
     )
-    student = regressor and loss.expected_curvature(np, np.zeros(1)) is not None and loss.curvature_bound is not None
+    student = (
+        regressor
+        and loss.expected_curvature(np, np.zeros(1)) is not None
+        and loss.curvature_bound is not None
+    )
     return _Fitted(
         data.X, loss, target, weight, raw, coef, ridge, bool(est.fit_intercept), not loss.separable, student,
         note if ridge.any() else "",
@@ -230,8 +243,8 @@ def _separable(fitted: _Fitted, k: int, covariance: str, groups: Any) -> tuple[F
         expected = loss.expected_curvature(np, raw)
     if not fitted.ridge.any() and loss.known_dispersion and _separated(loss, y, raw, weight):
         raise ValueError(
-            "the classes can be separated without error, so that without a penalty the coefficients have no finite "
-            "optimum and no standard errors: use a penalty"
+            "the classes can be separated without error, so that without a penalty the coefficients have no "
+            "finite optimum and no standard errors: use a penalty"
         )
     penalty = np.diag(fitted.ridge * _outputs_factor(fitted))
     if covariance == "model":
@@ -254,11 +267,13 @@ def _separable(fitted: _Fitted, k: int, covariance: str, groups: Any) -> tuple[F
     for rows, Z in fitted.blocks():
         scores[rows] = Z * slope[rows, None]
         leverage[rows] = np.einsum("ij,ij->i", Z @ inverse, Z) * curvature[rows]
-    return fitted.coef[k], _sandwich(inverse, scores, weight, leverage, covariance, groups, fitted.rows, width)
+    return fitted.coef[k], _sandwich(
+        inverse, scores, weight, leverage, covariance, groups, fitted.rows, width
+    )
 
 
 def _outputs_factor(fitted: _Fitted) -> float:
-    """What the penalty of one output is multiplied by if the loss is the sum over rows and not a mean over outputs."""
+    """The factor of the penalty of one output, if the loss of a row is its own and not a mean over outputs."""
     return float(fitted.loss.row_divisor(len(fitted.coef)))
 
 
@@ -304,8 +319,8 @@ def _softmax(fitted: _Fitted, covariance: str, groups: Any) -> tuple[Floats, lis
     weight = fitted.weight[:, 0]
     if not fitted.ridge.any() and bool((np.abs(p - y).max(axis=1) < 1e-6)[weight > 0].all()):
         raise ValueError(
-            "the classes can be separated without error, so that without a penalty the coefficients have no finite "
-            "optimum and no standard errors: use a penalty"
+            "the classes can be separated without error, so that without a penalty the coefficients have no "
+            "finite optimum and no standard errors: use a penalty"
         )
     size = classes * width
     information = np.empty((size, size))
@@ -327,13 +342,17 @@ def _softmax(fitted: _Fitted, covariance: str, groups: Any) -> tuple[Floats, lis
         scores = np.empty((len(p), size))
         leverage = np.zeros(len(p))
         if covariance in ("HC2", "HC3"):
-            raise ValueError(f"covariance={covariance!r} is not for a softmax, whose rows have no single leverage")
+            raise ValueError(
+                f"covariance={covariance!r} is not for a softmax, whose rows have no single leverage"
+            )
         for rows, Z in fitted.blocks():
             scores[rows] = np.einsum("ik,ij->ikj", (p - y)[rows], Z).reshape(len(Z), size)
         cov = _sandwich(inverse, scores, weight, leverage, covariance, groups, fitted.rows, size - width)
     cov = contrast @ cov @ contrast.T
     estimate = fitted.coef[1:] - fitted.coef[0]
-    return estimate, [cov[k * width : (k + 1) * width, k * width : (k + 1) * width] for k in range(classes - 1)]
+    return estimate, [
+        cov[k * width : (k + 1) * width, k * width : (k + 1) * width] for k in range(classes - 1)
+    ]
 
 
 def _separated(loss: Any, y: Floats, raw: Floats, weight: Floats) -> bool:
@@ -356,8 +375,8 @@ def _inverse(information: Floats, penalty: Floats, fitted: _Fitted) -> Floats:
             for j in sorted(set(names.tolist()))
         ]
         raise ValueError(
-            f"the rows say nothing about a linear combination of {', '.join(columns)}: columns depend on each other, "
-            "or classes can be separated. Leave columns out, or use an L2 penalty"
+            f"the rows say nothing about a linear combination of {', '.join(columns)}: columns depend on each "
+            "other, or classes can be separated. Leave columns out, or use an L2 penalty"
         )
     inverse: Floats = (vectors / values) @ vectors.T / root / root[:, None]
     return inverse
@@ -379,14 +398,19 @@ def _table(
     p = 2.0 * (stats.t.sf(np.abs(z), degrees) if student else stats.norm.sf(np.abs(z)))
     half = error * (stats.t.ppf((1 + level) / 2, degrees) if student else stats.norm.ppf((1 + level) / 2))
     columns = dict(
-        zip(COLUMNS, (part.ravel() for part in (estimate, error, z, p, estimate - half, estimate + half)), strict=True)
+        zip(
+            COLUMNS,
+            (part.ravel() for part in (estimate, error, z, p, estimate - half, estimate + half)),
+            strict=True,
+        )
     )
     labels = [(output, name) for output in outputs for name in names]
     try:
         import pandas
     except ImportError:
-        index = names if outputs == [""] else labels
-        return {"coefficient": index, **{name: part.tolist() for name, part in columns.items()}, "note": note}
+        keys = names if outputs == [""] else labels
+        return {"coefficient": keys, **{name: part.tolist() for name, part in columns.items()}, "note": note}
+    index: Any
     if outputs == [""]:
         index = pandas.Index(names, name="coefficient")
     else:

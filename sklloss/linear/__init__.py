@@ -9,4 +9,11 @@ from sklloss.linear.classifiers import (
 from sklloss.linear.regressor_cv import LinearRegressorCV
 from sklloss.linear.regressors import LinearRegressor
 
-__all__ = ["LinearRegressor", "LinearRegressorCV", "LogisticClassifier", "LogisticClassifierCV", "SoftmaxClassifier", "SoftmaxClassifierCV"]
+__all__ = [
+    "LinearRegressor",
+    "LinearRegressorCV",
+    "LogisticClassifier",
+    "LogisticClassifierCV",
+    "SoftmaxClassifier",
+    "SoftmaxClassifierCV",
+]

@@ -100,11 +100,12 @@ def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
 
 
 def add_offset(estimator: Any, scores: Array, offset: ArrayLike | None) -> Array:
-    """Raw scores (n,) or (n, outputs) plus an offset, which is missing if the estimator was fitted with one."""
+    """Raw scores (n,) or (n, outputs) plus an offset, which is needed if the fit had one."""
     if offset is None:
         if getattr(estimator, "_has_offset", False):
             raise ValueError(
-                f"{type(estimator).__name__} was fitted with an offset, so that predictions need one: pass offset="
+                f"{type(estimator).__name__} was fitted with an offset, so that predictions need one: pass "
+                "offset="
             )
         return scores
     outputs = scores.shape[1] if scores.ndim == 2 else 1

@@ -68,9 +68,9 @@ class LogisticClassifier(LinearClassifier):
     penalty_weights : array-like of shape (n_features,) or dict, default=None
         What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
     monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
-        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
-        by "proximal-newton", so that the loss has to be convex and to
-        state its second derivative, and coefficients that the constraint holds are exactly 0.
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any.
+        Solved by "proximal-newton", so that the loss has to be convex and to state its second derivative, and
+        coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -257,9 +257,9 @@ class SoftmaxClassifier(LinearClassifier):
     penalty_weights : array-like of shape (n_features,) or dict, default=None
         What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
     monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
-        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
-        by "proximal-newton", so that the loss has to be convex and to
-        state its second derivative, and coefficients that the constraint holds are exactly 0.
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any.
+        Solved by "proximal-newton", so that the loss has to be convex and to state its second derivative, and
+        coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -429,9 +429,9 @@ class LogisticClassifierCV(LinearClassifierCV):
     penalty_weights : array-like of shape (n_features,) or dict, default=None
         What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
     monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
-        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
-        by "proximal-newton", so that the loss has to be convex and to
-        state its second derivative, and coefficients that the constraint holds are exactly 0.
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any.
+        Solved by "proximal-newton", so that the loss has to be convex and to state its second derivative, and
+        coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
         allows. The results are bitwise the same for any number.
@@ -596,9 +596,9 @@ class SoftmaxClassifierCV(LinearClassifierCV):
     penalty_weights : array-like of shape (n_features,) or dict, default=None
         What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
     monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
-        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
-        by "proximal-newton", so that the loss has to be convex and to
-        state its second derivative, and coefficients that the constraint holds are exactly 0.
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any.
+        Solved by "proximal-newton", so that the loss has to be convex and to state its second derivative, and
+        coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Total number of threads for the passes over X; None uses as many as OMP_NUM_THREADS or the machine
         allows. The results are bitwise the same for any number.

@@ -61,5 +61,7 @@ def _by_feature(name: str, given: Any, estimator: Any, default: float) -> NDArra
     except (TypeError, ValueError):
         raise TypeError(f"{name} must hold numbers, got {given!r}") from None
     if values.shape != (features,):
-        raise ValueError(f"{name} must have shape ({features},), one for each feature, got shape {values.shape}")
+        raise ValueError(
+            f"{name} must have shape ({features},), one for each feature, got shape {values.shape}"
+        )
     return values

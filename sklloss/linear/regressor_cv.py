@@ -39,9 +39,9 @@ class LinearRegressorCV(LinearRegressor):
     loss : str or Loss, default="squared_error"
         As in `LinearRegressor`.
     alphas : int or list of float, default=100
-        Values of alpha to choose from. An integer is the number of values, evenly spaced on a logarithmic scale
-        from the least that holds all coefficients at 0, for ``l1_ratio`` or 1e-3 if that is more, to ``eps``
-        times that.
+        Values of alpha to choose from. An integer is the number of values, evenly spaced on a logarithmic
+        scale from the least that holds all coefficients at 0, for ``l1_ratio`` or 1e-3 if that is more, to
+        ``eps`` times that.
     eps : float, default=1e-4
         The smallest alpha of a grid, as a share of the largest.
     l1_ratios : list of float, default=(0.0,)
@@ -51,8 +51,8 @@ class LinearRegressorCV(LinearRegressor):
     cv : int, splitter, iterable of (train, test) or None, default=None
         How to split the rows; an integer is a number of folds, None means 5.
     scoring : str, callable or None, default=None
-        The score to maximise: the name of a scikit-learn scorer, or a callable ``scorer(estimator, X, y)``. None
-        is the loss, of the test rows and with a minus sign.
+        The score to maximise: the name of a scikit-learn scorer, or a callable ``scorer(estimator, X, y)``.
+        None is the loss, of the test rows and with a minus sign.
     solver : str, default="auto"
         As in `LinearRegressor`.
     tol : float, default=1e-4
@@ -228,7 +228,9 @@ class LinearRegressorCV(LinearRegressor):
                 for train, test in check_cv(self.cv, data.y, classifier=False).split(host, data.y, groups)
             ]
             jobs = min(joblib.effective_n_jobs(self.n_jobs), len(splits))
-            search = _Search(data, loss, ratios, alphas, scorer, max(1, n_threads // jobs), bool(self.verbose))
+            search = _Search(
+                data, loss, ratios, alphas, scorer, max(1, n_threads // jobs), bool(self.verbose)
+            )
             folds = [
                 delayed(search.fit_fold)(_copy(model), fold, train, test)
                 for fold, (train, test) in enumerate(splits)

@@ -43,15 +43,15 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
 
     Minimises ``sum_i w_i loss_i / sum_i w_i + alpha * (l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 *
     ||coef||**2)`` to within 1e-6 of its optimum at the default ``tol``, whatever the units of X and y: the
-    objective of scikit-learn's `PoissonRegressor`, `GammaRegressor`, `TweedieRegressor`, `ElasticNet`, `Lasso`
-    and, with ``alpha / n``, `Ridge`. If the loss is not convex, the optimum is the local one that is reached
-    from 0.
+    objective of scikit-learn's `PoissonRegressor`, `GammaRegressor`, `TweedieRegressor`, `ElasticNet`,
+    `Lasso` and, with ``alpha / n``, `Ridge`. If the loss is not convex, the optimum is the local one that is
+    reached from 0.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
-        "squared_error" (half the square), "absolute_error", "huber", "quantile", "log_cosh", "poisson", "gamma",
-        "tweedie", "mean_squared_error", "root_mean_squared_error", or a `sklloss.losses.Loss` over values, which
+        "squared_error" (half the square), "absolute_error", "huber", "quantile", "log_cosh", "poisson",
+        "gamma", "tweedie", "mean_squared_error", "root_mean_squared_error", or a `sklloss.losses.Loss` over values, which
         may be your own. The prediction is the inverse link of the score: its exponential for "poisson", "gamma"
         and "tweedie", else the score itself. With several outputs the loss of a row is the mean over them.
     alpha : float, default=1e-4
@@ -61,9 +61,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         exactly 0; values in between are the elastic net. Above 0 the loss must be convex and state its second
         derivative (`Loss.curvature`).
     tol : float, default=1e-4
-        Accuracy, the same for every solver: the fit stops when the objective, less that of a perfect prediction,
-        is estimated to be within a relative ``tol**2`` of its optimum, or when rounding prevents further
-        progress.
+        Accuracy, the same for every solver: the fit stops when the objective, less that of a perfect
+        prediction, is estimated to be within a relative ``tol**2`` of its optimum, or when rounding prevents
+        further progress.
     fit_intercept : bool, default=True
         Whether to learn an intercept, which is not penalised.
     solver : str, default="auto"
@@ -81,9 +81,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     penalty_weights : array-like of shape (n_features,) or dict, default=None
         What the penalty of each feature is multiplied by, in order or by name: 0 leaves its coefficient free.
     monotonic_cst : array-like of int of shape (n_features,) or dict, default=None
-        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any. Solved
-        by "proximal-newton" (a loss with a kink by "interior-point"), so that the loss has to be convex and to
-        state its second derivative, and coefficients that the constraint holds are exactly 0.
+        The sign that the coefficient of each feature may have, in order or by name: 1, -1, or 0 for any.
+        Solved by "proximal-newton" (a loss with a kink by "interior-point"), so that the loss has to be
+        convex and to state its second derivative, and coefficients that the constraint holds are exactly 0.
     n_threads : int or None, default=None
         Threads for the passes of `fit` over X; None uses as many as OMP_NUM_THREADS or the machine allows.
         The results are bitwise the same for any number.
@@ -126,9 +126,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
 
     Notes
     -----
-    y has shape (n,), or (n, n_outputs) for several outputs, which have nothing in common but X: with T outputs
-    the result is that of a fit for each with T times the ``alpha``. Targets outside the domain of the loss, such
-    as a negative count, are an error that names the row.
+    y has shape (n,), or (n, n_outputs) for several outputs, which have nothing in common but X: with T
+    outputs the result is that of a fit for each with T times the ``alpha``. Targets outside the domain of the
+    loss, such as a negative count, are an error that names the row.
 
     Examples
     --------
@@ -214,8 +214,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         -----
         The objective is that of `fit` on all rows passed so far. Learning rates fall with the number of rows
         seen, and the coefficients are a running mean of those after each batch, in which early ones fade.
-        ``t_`` counts the rows. ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which describe a fit,
-        are removed.
+        ``t_`` counts the rows. ``loss_``, ``loss_curve_`` and ``validation_loss_curve_``, which describe a
+        fit, are removed.
         """
         with unchanged_on_error(self):
             loss = self._check_parameters()
@@ -344,7 +344,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         return objective.least_squares[0]
 
     def _stream_start(self, objective):
-        """See `LinearModel._stream_start`; the mean of y, which steps of bounded slopes would be long to reach."""
+        """See `LinearModel._stream_start`; the mean of y, from which bounded slopes would be far."""
         return objective.mean_target()
 
     def _choose_solver(self, objective):
@@ -353,13 +353,15 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         kinked = loss.of_output(0).kink is not None
         if self.solver == "interior-point" and not kinked:
             raise ValueError(
-                f"solver='interior-point' is for losses with a kink, and for 'huber', got loss={self.loss!r}; "
-                "use solver='auto'"
+                f"solver='interior-point' is for losses with a kink, and for 'huber', got "
+                f"loss={self.loss!r}; use solver='auto'"
             )
         if self.solver == "interior-point":
             return "interior-point"
         if loss.root_of is not None and self.solver not in ("lbfgs", *STOCHASTIC):
-            return super()._choose_solver(RegressionObjective(objective.passes.with_loss(loss.root_of), math.inf))
+            return super()._choose_solver(
+                RegressionObjective(objective.passes.with_loss(loss.root_of), math.inf)
+            )
         if self.solver == "auto" and kinked and (newton_refusal(loss) or objective.mostly_linear):
             return "interior-point"
         return super()._choose_solver(objective)

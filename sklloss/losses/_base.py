@@ -122,9 +122,9 @@ class Loss:
     def kink(self) -> tuple[float, float, float] | None:
         """(lowest slope, highest slope, r) of a loss of the error d = raw - y that is piecewise quadratic.
 
-        The loss is the largest ``a d - r a**2 / 2`` over the slopes a between the two: with r = 0 it has a kink
-        at d = 0, with r > 0 it is quadratic around it. A linear model minimises such a loss exactly, as a
-        quadratic programme. None for any other loss.
+        The loss is the largest ``a d - r a**2 / 2`` over the slopes a between the two: with r = 0 it has a
+        kink at d = 0, with r > 0 it is quadratic around it. A linear model minimises such a loss exactly, as
+        a quadratic programme. None for any other loss.
         """
         return None
 
@@ -470,7 +470,14 @@ class Loss:
                 cls.expected_curvature = Loss.expected_curvature  # type: ignore[method-assign]
             if "known_dispersion" not in defined:
                 cls.known_dispersion = False
-            for trait in ("shift_invariant", "curvature_bound", "curvature_buffer", "kink", "curved_within", "root_of"):
+            for trait in (
+                "shift_invariant",
+                "curvature_bound",
+                "curvature_buffer",
+                "kink",
+                "curved_within",
+                "root_of",
+            ):
                 if trait not in defined:
                     setattr(cls, trait, vars(Loss)[trait])
         if (new_formula or "curvature" in defined) and "product_formula" not in defined:

@@ -275,7 +275,7 @@ class Quantile(Loss):
             return
         levels = tuple(
             number(level, f"quantile[{k}]", "in (0, 1)", lambda x: 0.0 < x < 1.0)
-            for k, level in enumerate(self.quantile)
+            for k, level in enumerate(self.quantile)  # type: ignore[arg-type]  # which has a length
         )
         if not levels or any(low >= high for low, high in pairwise(levels)):
             raise ValueError(f"quantile must be ascending and not empty, got {self.quantile!r}")

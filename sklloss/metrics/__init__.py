@@ -1,4 +1,4 @@
-"""Metrics and scorers for targets that scikit-learn's reject, soft, one-hot and multi-label y; and D² of any loss.
+"""Metrics and scorers for soft, one-hot and multi-label y, which scikit-learn's reject; D² of any loss.
 
 Pass a scorer, or a dict of several, as ``scoring`` to `cross_val_score`, `cross_validate`, `GridSearchCV`,
 `permutation_importance` and so on. Greater is better, so losses are negated. The function next to each scorer

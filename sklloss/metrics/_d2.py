@@ -32,9 +32,9 @@ def d2_loss(
 ) -> float:
     """D², the share of a loss that predictions explain: 1 less their loss over that of the best constant.
 
-    Losses count from that of a perfect prediction (`Loss.saturated`), so that D² is 1 for a perfect prediction
-    and 0 for the best constant. It is R² for the squared error, scikit-learn's `d2_tweedie_score` for the
-    Poisson, gamma and Tweedie losses, `d2_pinball_score` and `d2_absolute_error_score` for theirs.
+    Losses count from that of a perfect prediction (`Loss.saturated`), so that D² is 1 for a perfect
+    prediction and 0 for the best constant. It is R² for the squared error, scikit-learn's `d2_tweedie_score`
+    for the Poisson, gamma and Tweedie losses, `d2_pinball_score` and `d2_absolute_error_score` for theirs.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ def d2_loss(
     Raises
     ------
     ValueError, TypeError
-        If y is outside the domain of the loss, shapes differ, or the loss is one of classes or has another link.
+        If y is outside the domain of the loss, shapes differ, or the loss is one of classes or has another
+        link.
 
     Examples
     --------
@@ -75,16 +76,16 @@ def d2_loss(
     predicted = predicted.reshape(len(predicted), -1)
     y = np.repeat(y.reshape(len(y), 1), copies, axis=1) if copies > 1 else y.reshape(len(y), -1)
     if y.shape != predicted.shape:
-        raise ValueError(f"y_true and y_pred must have as many outputs, got {y.shape[1]} and {predicted.shape[1]}")
+        raise ValueError(
+            f"y_true and y_pred must have as many outputs, got {y.shape[1]} and {predicted.shape[1]}"
+        )
     if len(y) < 2:
         warnings.warn("D² is not defined for fewer than two samples.", UndefinedMetricWarning, stacklevel=2)
         return float("nan")
     weight = check_weight(sample_weight, len(y), np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         raw = link(predicted)
-    scores = [
-        _d2(known.of_output(k), y[:, k], raw[:, k], weight, link) for k in range(y.shape[1])
-    ]
+    scores = [_d2(known.of_output(k), y[:, k], raw[:, k], weight, link) for k in range(y.shape[1])]
     return float(np.mean(scores))
 
 

@@ -99,7 +99,7 @@ class LinearObjective:
         self.vectors: NumPyVectors | ArrayVectors = NUMPY
         if device is not None and device.wide == np.float64:
             self.vectors = ArrayVectors(device)
-        self.penalised: bool = bool(np.isfinite(C)) and (penalty_weights is None or penalty_weights.any())
+        self.penalised: bool = bool(np.isfinite(C) and (penalty_weights is None or penalty_weights.any()))
         self.scale: float = float(C) if self.penalised else 1.0
         self.problems: int = passes.outputs if passes.separable else 1
         self.size: int = passes.width if passes.separable else passes.outputs * passes.width
@@ -140,9 +140,9 @@ class LinearObjective:
     def constrain(self, signs: Floats, factor: float = 1.0) -> None:
         """Hold coefficients at a sign, 1 or -1 for each feature; 0 leaves it free.
 
-        The wrong sign costs M times the absolute value: an exact penalty, which is 0 at the constrained optimum
-        if M exceeds the gradient there. That is an L1 norm of weight (l1 + M) / 2 and a linear term. M is
-        ``factor`` times a bound for a loss of bounded curvature, by the value at 0; `broken_signs` tells
+        The wrong sign costs M times the absolute value: an exact penalty, which is 0 at the constrained
+        optimum if M exceeds the gradient there. That is an L1 norm of weight (l1 + M) / 2 and a linear term.
+        M is ``factor`` times a bound for a loss of bounded curvature, by the value at 0; `broken_signs` tells
         whether it was enough.
         """
         if self.linear is None:

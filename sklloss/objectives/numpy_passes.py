@@ -104,7 +104,13 @@ class NumPyPasses(Passes):
         # class codes become 0/1 targets for a loss that is not over classes
         expand = data.codes is not None and loss.target != "classes"
         self._data = data_kernels.Dataset(
-            X, data.values, data.codes, self.weight, outputs=self.outputs, expand=expand, center=self.center,
+            X,
+            data.values,
+            data.codes,
+            self.weight,
+            outputs=self.outputs,
+            expand=expand,
+            center=self.center,
             offset=data.offset,
         )
         self._arrays = self._data.arrays

@@ -123,9 +123,7 @@ class Programme:
     def _replaced(self, X: Any, target: Floats, low: Floats, high: Floats, bend: Floats) -> Programme:
         """The programme over other rows, dense or CSR in float64."""
         rows = Dataset(X, target[:, None])
-        return Programme(
-            _host_passes(self._passes, rows), target, low, high, bend, self.costs, self.ridge
-        )
+        return Programme(_host_passes(self._passes, rows), target, low, high, bend, self.costs, self.ridge)
 
     def _rows_of_X(self, rows: Indices) -> Any:
         return self._passes.data.take(rows).on_host().astype(np.float64)

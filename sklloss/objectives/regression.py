@@ -72,8 +72,8 @@ class RegressionObjective(LinearObjective):
     def least_squares(self) -> tuple[Floats, Floats]:
         """Parameters from which errors are small, and the mean absolute error of each output.
 
-        The least squares solution for a sample of the rows; the mean of y for more parameters than are worth a
-        Hessian.
+        The least squares solution for a sample of the rows; the mean of y for more parameters than are worth
+        a Hessian.
         """
         passes = self.passes
         step = passes.n // max(SAMPLE_ROWS, SAMPLE_ROWS_EACH * passes.width) | 1
@@ -99,7 +99,7 @@ class RegressionObjective(LinearObjective):
         return norm
 
     def bound_at(self, w: Floats) -> RegressionObjective | None:
-        """For the root of a mean loss: an upper bound over the mean itself, see `minimise_root`; None at 0."""
+        """For the root of a mean: an upper bound over the mean itself, see `minimise_root`; None at 0."""
         mean = self.passes.loss.root_of
         assert mean is not None
         passes = self.passes.with_loss(mean)

@@ -20,8 +20,8 @@ MAX_RESTART_STEPS = 40
 MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
 # The share of the gap allowed at the end that a programme over part of the rows may use.
 PART_SHARE = 0.25
-# A coefficient is likely to be 0 if it costs no more than this share of the value, and its dual variable is not
-# at a bound, relative to the distance between the two.
+# A coefficient is likely to be 0 if it costs no more than this share of the value, and its dual variable is
+# not at a bound, relative to the distance between the two.
 SMALL_COST = 1e-4
 LEAST_SLACK = 1e-6
 # Steps without a smaller gap after which rounding is all that is left, and the gap that then counts as none.
@@ -97,7 +97,7 @@ class _State:
 
 @dataclass
 class _Solution:
-    """The end of `_follow`: parameters, dual variables of rows and of the L1 norm, and the gap that is left."""
+    """The end of `_follow`: parameters, dual variables of rows and of costs, and the gap that is left."""
 
     w: Array
     a: Array
@@ -115,10 +115,10 @@ def interior_point(
 ) -> Result:
     """Minimise a loss with kinks plus L1 and L2 penalties, to a duality gap.
 
-    Mehrotra's predictor and corrector steps, whose equations are ``X' Q X + penalty`` with one weight for each
-    row. With many rows, the minimum over a sample says which of them can be near their kinks: the others are
-    merged into two rows, whose dual variables stand for all of theirs, so that the duality gap over all rows is
-    known. Rows that turn out to be on the other side are added.
+    Mehrotra's predictor and corrector steps, whose equations are ``X' Q X + penalty`` with one weight for
+    each row. With many rows, the minimum over a sample says which of them can be near their kinks: the others
+    are merged into two rows, whose dual variables stand for all of theirs, so that the duality gap over all
+    rows is known. Rows that turn out to be on the other side are added.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ def interior_point(
 
     References
     ----------
-    Portnoy and Koenker, "The Gaussian hare and the Laplacian tortoise", Statistical Science 12 (1997); Mehrotra,
-    "On the implementation of a primal-dual interior point method", SIAM J. Optim. 2 (1992).
+    Portnoy and Koenker, "The Gaussian hare and the Laplacian tortoise", Statistical Science 12 (1997);
+    Mehrotra, "On the implementation of a primal-dual interior point method", SIAM J. Optim. 2 (1992).
     """
     require(objective, KinkedObjective)
     w = np.zeros(objective.shape)

@@ -34,8 +34,8 @@ def minimise_root(
 ) -> Result:
     """Minimise ``sqrt(mean loss) + penalty`` by steps that minimise a bound, ``mean loss / (2 r) + penalty``.
 
-    With r the root at the current parameters the bound is nowhere lower, so that no step goes up. The mean has
-    the same minimum for another penalty, so the steps change little after the first.
+    With r the root at the current parameters the bound is nowhere lower, so that no step goes up. The mean
+    has the same minimum for another penalty, so the steps change little after the first.
 
     Parameters
     ----------
@@ -66,9 +66,7 @@ def minimise_root(
         if bound is None:
             progress.converged[:] = True
             break
-        found = minimise(
-            bound, w.reshape(bound.shape), tol=tol, max_iter=max_iter, callback=None, **options
-        )
+        found = minimise(bound, w.reshape(bound.shape), tol=tol, max_iter=max_iter, callback=None, **options)
         there = found.w.reshape(w.shape)
         new = objective.whole_value(there)
         decrease = value - new

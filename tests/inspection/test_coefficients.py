@@ -85,7 +85,10 @@ def test_logit_and_multinomial_logit(covariance):
 
 def test_standard_errors_are_the_spread_of_estimates():
     X, eta, rng = data(400)
-    for loss, noise in (("huber", lambda: rng.standard_t(3, size=400)), ("log_cosh", lambda: rng.normal(size=400))):
+    for loss, noise in (
+        ("huber", lambda: rng.standard_t(3, size=400)),
+        ("log_cosh", lambda: rng.normal(size=400)),
+    ):
         estimates, errors = [], []
         for _ in range(150):
             y = eta + noise()

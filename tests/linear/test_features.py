@@ -45,7 +45,9 @@ def test_the_gradient_of_a_weighted_penalty_vanishes(layout, l1_ratio):
     assert (np.abs(slope)[w == 0] <= l1[w == 0] + 1e-6).all()
     assert w[1] != 0
     codes = np.digitize(eta, [-0.5, 0.5])
-    model = SoftmaxClassifier(C=0.05, l1_ratio=l1_ratio, penalty_weights=WEIGHTS, tol=1e-6).fit(layout(X), codes)
+    model = SoftmaxClassifier(C=0.05, l1_ratio=l1_ratio, penalty_weights=WEIGHTS, tol=1e-6).fit(
+        layout(X), codes
+    )
     w = model.coef_
     slope = 0.05 * (model.predict_proba(layout(X)) - np.eye(3)[codes]).T @ X + (1 - l1_ratio) * WEIGHTS * w
     l1 = l1_ratio * np.tile(WEIGHTS, (3, 1))

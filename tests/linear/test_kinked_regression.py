@@ -12,7 +12,9 @@ def regression(n=120, p=5, seed=0, heavy=True):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, p)) * 10.0 ** rng.integers(-2, 3, p) + rng.normal(size=p)
     noise = rng.standard_t(2, size=n) if heavy else rng.normal(size=n)
-    return X, (X - X.mean(axis=0)) @ (rng.normal(size=p) / X.std(axis=0)) + noise * (1 + np.abs(X[:, 0]) / 2) + 3
+    return X, (X - X.mean(axis=0)) @ (rng.normal(size=p) / X.std(axis=0)) + noise * (
+        1 + np.abs(X[:, 0]) / 2
+    ) + 3
 
 
 def linear_programme(X, y, quantile, alpha, weight=None, scale=1.0):
@@ -50,7 +52,9 @@ def test_a_quantile_is_the_solution_of_the_linear_programme(quantile, alpha):
 def test_sample_weights_and_layouts_reach_the_same_optimum(layout):
     X, y = regression()
     weight = np.random.default_rng(1).integers(0, 3, len(y)).astype(float)
-    given = {"C": X, "F": np.asfortranarray(X), "csr": scipy.sparse.csr_array(X), "float32": X.astype("f")}[layout]
+    given = {"C": X, "F": np.asfortranarray(X), "csr": scipy.sparse.csr_array(X), "float32": X.astype("f")}[
+        layout
+    ]
     model = LinearRegressor("absolute_error", alpha=0.01, l1_ratio=1.0).fit(given, y, weight)
     least = linear_programme(X, y, 0.5, 0.01, weight, scale=2.0)
     assert model.loss_ == pytest.approx(least, rel=1e-6 if layout == "float32" else 1e-7)
@@ -78,9 +82,7 @@ def test_the_optimum_with_an_l2_penalty_has_a_subgradient_of_zero(loss, l1_ratio
 
     def value(w):
         raw = X @ w[:-1] + w[-1]
-        return loss(y, raw) + alpha * (
-            l1_ratio * np.abs(w[:-1]).sum() + (1 - l1_ratio) / 2 * w[:-1] @ w[:-1]
-        )
+        return loss(y, raw) + alpha * (l1_ratio * np.abs(w[:-1]).sum() + (1 - l1_ratio) / 2 * w[:-1] @ w[:-1])
 
     w = np.append(model.coef_, model.intercept_)
     assert value(w) == pytest.approx(model.loss_, rel=1e-12)
@@ -89,7 +91,9 @@ def test_the_optimum_with_an_l2_penalty_has_a_subgradient_of_zero(loss, l1_ratio
     for scale in (1e-1, 1e-3, 1e-5):
         for _ in range(20):
             assert value(w + scale * rng.normal(size=w.size)) >= model.loss_ * (1 - 1e-8)
-    found = minimize(value, w, method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-10, "fatol": 1e-14})
+    found = minimize(
+        value, w, method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-10, "fatol": 1e-14}
+    )
     assert found.fun >= model.loss_ * (1 - 1e-8)
 
 
@@ -135,7 +139,10 @@ def test_several_outputs_are_the_fits_of_each():
     [
         ("large units of y", lambda X, y: (X, 1e9 * y + 1e12)),
         ("mixed units of X", lambda X, y: (X * 10.0 ** np.array([-8, 8, 0, 3, -3]), y)),
-        ("collinear and constant columns", lambda X, y: (np.column_stack([X, X[:, 0] * 2, np.ones(len(X))]), y)),
+        (
+            "collinear and constant columns",
+            lambda X, y: (np.column_stack([X, X[:, 0] * 2, np.ones(len(X))]), y),
+        ),
         ("an exact fit", lambda X, y: (X, X @ np.arange(1.0, 6) + 2)),
         ("constant y", lambda X, y: (X, np.full(len(X), 7.0))),
         ("fewer rows than columns", lambda X, y: (np.random.default_rng(0).normal(size=(20, 40)), y[:20])),

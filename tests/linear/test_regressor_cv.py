@@ -82,7 +82,12 @@ def test_offsets_count_in_every_fold():
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
-    [({"alphas": []}, "alphas"), ({"alphas": [-1.0]}, r"alphas\[0\]"), ({"l1_ratios": [2.0]}, r"l1_ratios\[0\]"), ({"eps": 0.0}, "eps")],
+    [
+        ({"alphas": []}, "alphas"),
+        ({"alphas": [-1.0]}, r"alphas\[0\]"),
+        ({"l1_ratios": [2.0]}, r"l1_ratios\[0\]"),
+        ({"eps": 0.0}, "eps"),
+    ],
 )
 def test_bad_parameters_are_named(parameters, message):
     X, eta, _ = data()

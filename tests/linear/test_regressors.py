@@ -85,7 +85,9 @@ def test_l1_penalties_are_those_of_elastic_net_and_lasso(l1_ratio):
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "log_cosh", "poisson", "gamma", "tweedie"])
-@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam", "proximal-newton"])
+@pytest.mark.parametrize(
+    "solver", ["newton-cholesky", "newton-cg", "lbfgs", "sgd", "adam", "proximal-newton"]
+)
 def test_every_solver_reaches_the_optimum(loss, solver):
     X, eta, rng = data()
     y = eta + 0.5 * rng.normal(size=len(eta))

@@ -81,7 +81,11 @@ def test_one_linear_fit_has_the_quantiles_of_three():
 def test_a_network_shares_its_hidden_layers():
     X, y = heteroscedastic()
     model = MLPRegressor(
-        losses.Quantile(LEVELS), hidden_layer_sizes=(10,), max_iter=100, learning_rate_init=0.02, random_state=0
+        losses.Quantile(LEVELS),
+        hidden_layer_sizes=(10,),
+        max_iter=100,
+        learning_rate_init=0.02,
+        random_state=0,
     )
     model.fit(X, y)
     predicted = model.predict(X)

@@ -37,7 +37,9 @@ def test_it_is_the_score_of_scikit_learn(loss, score, positive, weighted):
     assert found == pytest.approx(score(y, predicted, sample_weight=weight), rel=1e-10)
 
 
-@pytest.mark.parametrize("loss", [losses.Huber(0.3), losses.LogCosh(), losses.AbsoluteError(), losses.Tweedie(1.7)])
+@pytest.mark.parametrize(
+    "loss", [losses.Huber(0.3), losses.LogCosh(), losses.AbsoluteError(), losses.Tweedie(1.7)]
+)
 def test_it_is_0_for_the_best_constant_and_1_for_a_perfect_prediction(loss):
     y, _, weight = data(positive=True)
     assert d2_loss(y, y, loss=loss, sample_weight=weight) == pytest.approx(1.0, abs=1e-12)
