@@ -51,11 +51,11 @@ def coefficient_table(
         What it was fitted to. A weight of 2 counts as the row given twice.
     covariance : {"model", "robust", "cluster", "HC0", "HC1", "HC2", "HC3"}, default="model"
         "model" is right if the model is: the inverse of the Fisher information, times the dispersion
-        (Pearson's estimate) where the loss does not determine it; for a loss that is no likelihood, such as "huber",
-        errors are taken to be alike in all rows. "robust" is the sandwich of White and Huber, which is right
-        for any variance of the rows; "HC0" is another name for it, and "HC1", "HC2" and "HC3" correct it for
-        few rows (the last two by leverages). "cluster" allows rows of one group to depend on each other, with the
-        correction of few groups.
+        (Pearson's estimate) where the loss does not determine it; for a loss that is no likelihood, such as
+        "huber", errors are taken to be alike in all rows. "robust" is the sandwich of White and Huber, which
+        is right for any variance of the rows; "HC0" is another name for it, and "HC1", "HC2" and "HC3"
+        correct it for few rows (the last two by leverages). "cluster" allows rows of one group to depend on
+        each other, with the correction of few groups.
     groups : array-like of shape (n_samples,), default=None
         The group of each row, for "cluster".
     level : float, default=0.95
@@ -273,7 +273,7 @@ def _separable(fitted: _Fitted, k: int, covariance: str, groups: Any) -> tuple[F
 
 
 def _outputs_factor(fitted: _Fitted) -> float:
-    """The factor of the penalty of one output, if the loss of a row is its own and not a mean over outputs."""
+    """The factor of the penalty of one output where its loss counts by itself, not in a mean."""
     return float(fitted.loss.row_divisor(len(fitted.coef)))
 
 
@@ -375,8 +375,8 @@ def _inverse(information: Floats, penalty: Floats, fitted: _Fitted) -> Floats:
             for j in sorted(set(names.tolist()))
         ]
         raise ValueError(
-            f"the rows say nothing about a linear combination of {', '.join(columns)}: columns depend on each "
-            "other, or classes can be separated. Leave columns out, or use an L2 penalty"
+            f"the rows say nothing about a linear combination of {', '.join(columns)}: columns depend on "
+            "each other, or classes can be separated. Leave columns out, or use an L2 penalty"
         )
     inverse: Floats = (vectors / values) @ vectors.T / root / root[:, None]
     return inverse

@@ -51,9 +51,10 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     ----------
     loss : str or Loss, default="squared_error"
         "squared_error" (half the square), "absolute_error", "huber", "quantile", "log_cosh", "poisson",
-        "gamma", "tweedie", "mean_squared_error", "root_mean_squared_error", or a `sklloss.losses.Loss` over values, which
-        may be your own. The prediction is the inverse link of the score: its exponential for "poisson", "gamma"
-        and "tweedie", else the score itself. With several outputs the loss of a row is the mean over them.
+        "gamma", "tweedie", "mean_squared_error", "root_mean_squared_error", or a `sklloss.losses.Loss` over
+        values, which may be your own. The prediction is the inverse link of the score: its exponential for
+        "poisson", "gamma" and "tweedie", else the score itself. With several outputs the loss of a row is the
+        mean over them.
     alpha : float, default=1e-4
         Strength of the penalty; 0 for none.
     l1_ratio : float, default=0.0
