@@ -354,7 +354,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         kinked = loss.of_output(0).kink is not None
         if self.solver == "interior-point" and not kinked:
             raise ValueError(
-                f"solver='interior-point' is for losses with a kink, and for 'huber', got "
+                f"solver='interior-point' is for losses with a kink, 'huber' and 'log_cosh', got "
                 f"loss={self.loss!r}; use solver='auto'"
             )
         if self.solver == "interior-point":

@@ -98,6 +98,7 @@ class Loss:
     shift_invariant: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = True
     known_dispersion: ClassVar[bool] = False
+    entropic_conjugate: ClassVar[bool] = False
 
     @property
     def curvature_bound(self) -> float | None:
@@ -125,6 +126,9 @@ class Loss:
         The loss is the largest ``a d - r a**2 / 2`` over the slopes a between the two: with r = 0 it has a
         kink at d = 0, with r > 0 it is quadratic around it. A linear model minimises such a loss exactly, as
         a quadratic programme. None for any other loss.
+
+        With ``entropic_conjugate``, as of the log-cosh, r is 0 and the entropy of a, ``((1 + a) log(1 + a) +
+        (1 - a) log(1 - a)) / 2``, takes the place of ``r a**2 / 2``.
         """
         return None
 
@@ -468,8 +472,9 @@ class Loss:
                 cls.saturated = Loss.saturated  # type: ignore[method-assign]
             if "expected_curvature" not in defined:
                 cls.expected_curvature = Loss.expected_curvature  # type: ignore[method-assign]
-            if "known_dispersion" not in defined:
-                cls.known_dispersion = False
+            for flag in ("known_dispersion", "entropic_conjugate"):
+                if flag not in defined:
+                    setattr(cls, flag, False)
             for trait in (
                 "shift_invariant",
                 "curvature_bound",

@@ -358,6 +358,8 @@ class LogCosh(Loss):
     kernel: ClassVar[str] = "log_cosh"
     curvature_bound: ClassVar[float] = 1.0  # 1 - tanh(d)**2 is largest at d = 0
     curved_within: ClassVar[float] = 2.0  # where the second derivative is 0.07
+    kink: ClassVar[tuple[float, float, float]] = (-1.0, 1.0, 0.0)
+    entropic_conjugate: ClassVar[bool] = True
 
     def formula(self, xp: Any, y: Any, raw: Any) -> tuple[Any, Any]:
         """See `Loss.formula`."""

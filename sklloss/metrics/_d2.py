@@ -101,7 +101,7 @@ def _d2(loss: Loss, y: Floats, raw: Floats, weight: Floats | None, link: Any) ->
 def best_constant(loss: Loss, y: Floats, weight: Floats | None, link: Any) -> float:
     """The raw score that is the best for all rows: of a quantile, the mean, or by its slope."""
     weight = np.ones(len(y)) if weight is None else weight
-    if loss.kink is not None and loss.kink[2] == 0:
+    if loss.curved_within == 0 and loss.kink is not None:
         lowest, highest, _ = loss.kink
         order = np.argsort(y, kind="stable")
         share = np.cumsum(weight[order]) / weight.sum()

@@ -13,6 +13,9 @@ from sklloss.data.dataset import Dataset
 from sklloss.losses import HalfSquaredError
 from sklloss.objectives.passes import Floats, Indices, Passes
 
+# The error beyond which a log-cosh is linear to within 1e-8, and the least distance of a slope from its
+# bound, relative to it.
+ENTROPIC_REACH, TINY = 9.0, 1e-300
 # Rows whose standard errors are computed at a time.
 SPREAD_ROWS = 1 << 13
 
@@ -20,10 +23,12 @@ SPREAD_ROWS = 1 << 13
 class Programme:
     """min over w of ``sum_i loss_i(y_i - x_i . w) + cost(w) + w' diag(ridge) w / 2``, of one output.
 
-    The loss of a row is ``loss_i(e) = max a e - bend_i a**2 / 2`` over low_i <= a <= high_i, with low_i < 0 <
-    high_i: linear on both sides of a kink, or of a parabola where ``bend`` is positive. The a of all rows are
-    the dual variables. The cost of a parameter is a multiple of its absolute value, which may differ between
-    negative and positive values.
+    The loss of a row is ``loss_i(e) = max a e - h_i(a)`` over low_i <= a <= high_i, with low_i < 0 < high_i
+    and the conjugate ``h_i(a) = bend_i a**2 / 2``: linear on both sides of a kink, or of a parabola where
+    ``bend`` is positive. With ``entropic`` h_i is the entropy of a, high_i times ``((1 + x) log(1 + x) + (1 -
+    x) log(1 - x)) / 2`` with x = a / high_i, whose loss is the log-cosh. The a of all rows are the dual
+    variables. The cost of a parameter is a multiple of its absolute value, which may differ between negative
+    and positive values.
 
     Parameters
     ----------
@@ -33,6 +38,7 @@ class Programme:
     costs : tuple of two ndarrays of shape (size,)
         Of negative and of positive parameters, per unit; not negative.
     ridge : ndarray of shape (size,)
+    entropic : bool
     """
 
     def __init__(
@@ -44,8 +50,9 @@ class Programme:
         bend: Floats,
         costs: tuple[Floats, Floats],
         ridge: Floats,
+        entropic: bool = False,
     ) -> None:
-        self._passes = passes
+        self._passes, self._entropic = passes, entropic
         self.target, self.low, self.high, self.bend = target, low, high, bend
         self.costs, self.ridge = costs, ridge
 
@@ -55,9 +62,9 @@ class Programme:
     ) -> Programme:
         """The programme of output k of a loss that has a `Loss.kink`, times a scale."""
         assert passes.data.values is not None
-        kink = passes.loss.of_output(k).kink
-        assert kink is not None
-        lowest, highest, bend = kink
+        loss = passes.loss.of_output(k)
+        assert loss.kink is not None
+        lowest, highest, bend = loss.kink
         factor = np.full(passes.n, scale / passes.loss.row_divisor(passes.outputs))
         if passes.weight is not None:
             weight = passes.weight if passes.weight.ndim == 1 else passes.weight[:, k]
@@ -67,7 +74,8 @@ class Programme:
             target -= passes.data.offset[:, k]
         # e = y - raw has the opposite sign of the error raw - y that a loss is stated in.
         bends = np.divide(bend, factor, out=np.zeros_like(factor), where=factor > 0)
-        programme = cls(passes, target, -highest * factor, -lowest * factor, bends, costs, ridge)
+        bounds = -highest * factor, -lowest * factor
+        programme = cls(passes, target, *bounds, bends, costs, ridge, loss.entropic_conjugate)
         return programme if factor.all() else programme.take(np.flatnonzero(factor))
 
     @property
@@ -84,6 +92,39 @@ class Programme:
     def weights(self) -> Floats:
         """The weight of each row: the difference of its largest and least slope."""
         return self.high - self.low
+
+    # Losses and their conjugates -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def reach(self) -> Floats:
+        """The absolute error up to which the loss of each row is curved: beyond it is linear."""
+        if self._entropic:
+            return np.full(self.n, ENTROPIC_REACH)
+        return self.bend * np.maximum(self.high, -self.low)
+
+    def losses(self, e: Floats) -> Floats:
+        """The loss of each row for an error e = target - score."""
+        if self._entropic:
+            size = np.abs(e)
+            small = np.log1p(2.0 * np.sinh(0.5 * np.minimum(size, 1.0)) ** 2)
+            return self.high * np.where(
+                size < 1.0, small, size + (np.log1p(np.exp(-2.0 * size)) - np.log(2.0))
+            )
+        slope = np.where(e > 0, self.high, self.low)
+        if self.bend.any():
+            inside = np.divide(e, self.bend, out=np.full_like(e, np.inf), where=self.bend > 0)
+            slope = np.where(self.bend > 0, np.clip(inside, self.low, self.high), slope)
+        return slope * (e - 0.5 * self.bend * slope)
+
+    def conjugate(self, a: Floats) -> tuple[Floats, Floats, Floats]:
+        """h_i(a), its derivative and its second derivative."""
+        if not self._entropic:
+            return 0.5 * self.bend * a * a, self.bend * a, self.bend
+        above = np.maximum(self.high - a, TINY * self.high)
+        below = np.maximum(a - self.low, TINY * self.high)
+        logs = np.log(below / self.high), np.log(above / self.high)
+        value = 0.5 * (below * logs[0] + above * logs[1])
+        return value, 0.5 * (logs[0] - logs[1]), 0.5 * (1.0 / above + 1.0 / below)
 
     # Products with X ---------------------------------------------------------------------------------
 
@@ -123,7 +164,9 @@ class Programme:
     def _replaced(self, X: Any, target: Floats, low: Floats, high: Floats, bend: Floats) -> Programme:
         """The programme over other rows, dense or CSR in float64."""
         rows = Dataset(X, target[:, None])
-        return Programme(_host_passes(self._passes, rows), target, low, high, bend, self.costs, self.ridge)
+        return Programme(
+            _host_passes(self._passes, rows), target, low, high, bend, self.costs, self.ridge, self._entropic
+        )
 
     def _rows_of_X(self, rows: Indices) -> Any:
         return self._passes.data.take(rows).on_host().astype(np.float64)

@@ -36,7 +36,6 @@ class Programme(Protocol):
     target: Array
     low: Array
     high: Array
-    bend: Array
     costs: tuple[Array, Array]
     ridge: Array
 
@@ -51,6 +50,16 @@ class Programme(Protocol):
     @property
     def weights(self) -> Array:
         """The weight of each row."""
+
+    @property
+    def reach(self) -> Array:
+        """The absolute error beyond which the loss of each row is linear."""
+
+    def losses(self, e: Array) -> Array:
+        """The loss of each row for its error."""
+
+    def conjugate(self, a: Array) -> tuple[Array, Array, Array]:
+        """The conjugate of each row's loss, its derivative and its second derivative."""
 
     def scores(self, w: Array) -> Array:
         """X w."""
@@ -87,7 +96,7 @@ class KinkedObjective(Objective, Protocol):
 
 @dataclass
 class _State:
-    """A point inside the bounds: ``target - X w = u - v + bend a``, with u, v > 0 and low < a < high."""
+    """A point inside the bounds: ``target - X w = u - v + h'(a)``, with u, v > 0 and low < a < high."""
 
     w: Array
     u: Array
@@ -171,7 +180,7 @@ def _minimise(programme: Programme, tol: float, max_iter: int) -> _Solution:
 
 def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: int) -> _Solution | None:
     """The minimum by programmes over some of the rows; None if that fails."""
-    n, low, high, bend = programme.n, programme.low, programme.high, programme.bend
+    n, low, high, reach = programme.n, programme.low, programme.high, programme.reach
     chosen = np.unique(np.random.RandomState(0).randint(n, size=rows))
     sample = programme.sample(chosen)
     first = _follow(sample, SAMPLE_GAP, max_iter)
@@ -180,7 +189,7 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
     spread = programme.standard_errors(_covariance_root(sample, first.w))
     e = programme.target - programme.scores(first.w)
     # How far a row is from the quadratic or kinked part of its loss, in standard errors.
-    outside = np.abs(e) - bend * np.where(e > 0, high, -low)
+    outside = np.abs(e) - reach
     smallest = EPS * max(float(np.abs(programme.target).max()), np.finfo(float).tiny)
     distance = outside / np.maximum(spread, smallest)
     inside = np.zeros(n, dtype=bool)
@@ -202,13 +211,13 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
             side = high if above[group[0]] else low
             a[group] = side[group] * (total / side[group].sum())
         e = programme.target - programme.scores(found.w)
-        losses = row_losses(programme, e)
-        gap = float((losses - a * e + 0.5 * bend * a * a).sum()) + found.penalty_gap
+        losses = programme.losses(e)
+        gap = float((losses - a * e + programme.conjugate(a)[0]).sum()) + found.penalty_gap
         value = float(losses.sum()) + _penalty(programme, found.w)
         if gap <= share * value + _rounding(programme):
             found.gap, found.value, found.n_iter = gap, value, steps
             return found
-        wrong = (above & (e < bend * high)) | (below & (e > bend * low))
+        wrong = (above & (e < reach)) | (below & (e > -reach))
         if not wrong.any():
             return None
         inside |= wrong
@@ -222,7 +231,7 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
 def _covariance_root(sample: Programme, w: Array) -> Array:
     """A root of the covariance of the minimum over a sample: its rows give those of scores."""
     e = np.abs(sample.target - sample.scores(w))
-    width = np.maximum(np.quantile(e, 0.25), sample.bend * np.maximum(sample.high, -sample.low))
+    width = np.maximum(np.quantile(e, 0.25), sample.reach)
     width = np.maximum(width, EPS * max(float(np.abs(sample.target).max()), np.finfo(float).tiny))
     density = np.where(e <= width, sample.weights / (2.0 * width), 1e-12 * sample.weights / width)
     zeros = np.zeros(sample.n)
@@ -237,16 +246,6 @@ def _covariance_root(sample: Programme, w: Array) -> Array:
     lower, parts = np.linalg.eigh(np.tril(variance) + np.tril(variance, -1).T)
     root: Array = bread @ (parts * np.sqrt(np.maximum(lower, 0.0)))
     return root
-
-
-def row_losses(programme: Programme, e: Array) -> Array:
-    """The loss of each row for an error e = target - score."""
-    low, high, bend = programme.low, programme.high, programme.bend
-    if not bend.any():
-        return np.where(e > 0, high, low) * e
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(bend > 0, np.clip(e / bend, low, high), np.where(e > 0, high, low))
-    return slope * (e - 0.5 * bend * slope)
 
 
 def _costs(programme: Programme, w: Array) -> Array:
@@ -275,7 +274,7 @@ def _with_zeros(programme: Programme, found: _Solution, share: float) -> _Soluti
     allowed = share * found.value + _rounding(programme)
     for zero in (small, small & (width * np.abs(found.w) <= allowed / programme.size)):
         w = np.where(zero, 0.0, found.w)
-        value = float(row_losses(programme, programme.target - programme.scores(w)).sum())
+        value = float(programme.losses(programme.target - programme.scores(w)).sum())
         value += _penalty(programme, w)
         if found.gap + value - found.value <= allowed:
             found.w, found.gap, found.value = w, found.gap + value - found.value, value
@@ -314,7 +313,7 @@ class _Path:
         # A parameter counts as a row of target 0 and score w, so that its error is -w.
         self._low = np.concatenate([programme.low, -positive[self._penalised]])
         self._high = np.concatenate([programme.high, negative[self._penalised]])
-        self._bend = np.concatenate([programme.bend, zeros])
+        self._zeros = zeros
         self._rounding = _rounding(programme)
 
     def _scores(self, w: Array) -> Array:
@@ -398,9 +397,10 @@ class _Path:
         ridge, pairs = self._programme.ridge, 2 * at.u.size
         product = float(at.u @ s + at.v @ t) / pairs
         us, vt = at.u / s, at.v / t
-        q = 1.0 / (us + vt + self._bend)
+        _, slope, curvature = self._programme.conjugate(at.a[: self._n])
+        q = 1.0 / (us + vt + np.concatenate([curvature, self._zeros]))
         # The error that u - v leaves to a: these are equal, but for rounding and after a restart.
-        residual = e - self._bend * at.a
+        residual = e - np.concatenate([slope, self._zeros])
         matrix, total = self._normal(q, q * residual + at.a)
         weighted = np.tril(matrix)
         weighted += np.tril(matrix, -1).T
@@ -429,9 +429,9 @@ class _Path:
     ) -> _Solution:
         """What is known at a point: the value, and the gap as a sum of terms that are not negative."""
         programme, n, ridge = self._programme, self._n, self._programme.ridge
-        losses = row_losses(programme, e[:n])
+        losses = programme.losses(e[:n])
         a = at.a[:n]
-        gap = float((losses - a * e[:n] + 0.5 * programme.bend * a * a).sum())
+        gap = float((losses - a * e[:n] + programme.conjugate(a)[0]).sum())
         norm_dual = np.zeros(programme.size)
         norm_dual[self._penalised] = at.a[n:]
         # xa includes the dual variables of the norm, so that it is ridge w at the optimum.
