@@ -15,7 +15,7 @@ from sklloss import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 # Imported only if the user passes their arrays, or asks for a plot.
-OPTIONAL = {"torch", "matplotlib"}
+OPTIONAL = {"pandas", "torch", "matplotlib"}
 # What a distribution is imported as, where that is not its name.
 IMPORT_NAMES = {"scikit-learn": "sklearn"}
 

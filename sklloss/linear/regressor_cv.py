@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklloss._base import unchanged_on_error, warn
@@ -29,6 +30,11 @@ __all__ = ["LinearRegressorCV"]
 
 # The least l1_ratio for which the largest alpha of a grid is computed, as for any less it would be boundless.
 LEAST_L1_RATIO = 1e-3
+
+
+def _never(estimator: Any) -> bool:
+    """For `available_if`: an AttributeError."""
+    raise AttributeError(f"{type(estimator).__name__} has no partial_fit")
 
 
 class LinearRegressorCV(LinearRegressor):
@@ -201,10 +207,10 @@ class LinearRegressorCV(LinearRegressor):
         with unchanged_on_error(self):
             return self._fit(X, y, sample_weight, offset, groups)
 
-    @property
-    def partial_fit(self) -> Any:
+    @available_if(_never)
+    def partial_fit(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> Self:
         """Not available: a penalty cannot be chosen batch by batch."""
-        raise AttributeError(f"{type(self).__name__} has no partial_fit")
+        raise NotImplementedError
 
     def _fit(self, X, y, sample_weight, offset, groups):
         model = self._model()

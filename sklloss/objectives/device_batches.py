@@ -174,14 +174,12 @@ class DeviceLoss:
         """Value and gradient, times the sum of weights, of a loss that is not a mean over rows."""
         xp = self.device.xp
         total = float(raw.shape[0]) if weight is None else self._total
-        count = self.outputs if self.loss.separable else 1
-        sums = xp.zeros(count, dtype=self._wide, device=self.device.native)
+        sums = xp.zeros(1, dtype=self._wide, device=self.device.native)
         if total == 0.0:
             return sums, xp.zeros_like(raw)
         rows = None if weight is None else weight[:, 0]
         value, gradient = self.loss.mean_formula(xp, y, raw, rows)
-        sums = xp.concat([xp.reshape(xp.astype(value, self._wide), (1,)) * total, sums[1:]])
-        return sums, gradient * total
+        return xp.reshape(xp.astype(value, self._wide), (1,)) * total, gradient * total
 
 
 def epoch(passes: DevicePasses, w: Floats, plan: EpochPlan) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from sklloss.data.dataset import Dataset
 from sklloss.losses import HalfSquaredError
@@ -16,6 +18,8 @@ from sklloss.objectives.passes import Floats, Indices, Passes
 # The error beyond which a log-cosh is linear to within 1e-8, and the least distance of a slope from its
 # bound, relative to it.
 ENTROPIC_REACH, TINY = 9.0, 1e-300
+# Columns that have less than this share of a kernel matrix are left out of it.
+NEGLIGIBLE_SHARE = 1e-15
 # Rows whose standard errors are computed at a time.
 SPREAD_ROWS = 1 << 13
 
@@ -159,6 +163,68 @@ class Programme:
         _, gradient, matrix = passes.hessian(np.zeros((1, self.size)))
         return matrix[0], -gradient[0]
 
+    def column_sizes(self) -> Floats:
+        """The root mean square of each column of a wide programme."""
+        sizes: Floats = np.sqrt(self._squares / self.n)
+        return sizes
+
+    @property
+    def wide(self) -> bool:
+        """Whether `dual_solver` costs less than a matrix: more parameters than rows, nearly all with a ridge.
+
+        Without a ridge the costs alone hold a parameter, and its second derivative vanishes near the optimum.
+        """
+        several = np.count_nonzero(self.ridge <= 0) <= 1 + self.n // 2
+        return bool(self.n < self.size and several and self._passes.device is None)
+
+    @functools.cached_property
+    def _columns(self) -> Any:
+        """The rows less their center, with ones for the intercept, dense or CSC."""
+        X, passes = self._passes.data.X, self._passes
+        ones = np.ones((self.n, self.size - passes.features))
+        if passes.sparse:
+            parts: Any = [X.astype(np.float64), ones]
+            return scipy.sparse.hstack(parts, "csc")
+        return np.hstack([X - passes.center, ones])
+
+    @functools.cached_property
+    def _squares(self) -> Floats:
+        columns = self._columns
+        squares = columns.multiply(columns) if self._passes.sparse else columns * columns
+        return np.asarray(squares.sum(axis=0)).ravel()
+
+    def dual_solver(self, q: Floats, diagonal: Floats) -> Callable[[Floats], Floats]:
+        """A solver with ``X' diag(q) X + diag(diagonal)`` by a matrix of the size of the rows.
+
+        Woodbury's identity for the parameters with a positive ``diagonal``, and a Schur complement for the
+        others, which must be few.
+        """
+        free = np.flatnonzero(diagonal <= 0)
+        inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+        share = inverse * self._squares
+        held = np.flatnonzero(share > NEGLIGIBLE_SHARE * share.sum())
+        columns, rest = self._columns[:, held], self._columns[:, free]
+        rest = rest.toarray() if self._passes.sparse else rest
+        if self._passes.sparse:
+            kernel = (columns @ scipy.sparse.diags_array(inverse[held]) @ columns.T).toarray()
+        else:
+            kernel = (columns * inverse[held]) @ columns.T
+        np.einsum("ii->i", kernel)[:] += 1.0 / q
+        apply_inverse = _positive_inverse(kernel)
+        between = apply_inverse(rest)
+        schur = rest.T @ between
+
+        def solve(g: Floats) -> Floats:
+            scores = columns @ (inverse[held] * g[held])
+            w = np.zeros_like(g)
+            if free.size:
+                w[free] = np.linalg.lstsq(schur, g[free] - between.T @ scores, rcond=None)[0]
+                scores = scores + rest @ w[free]
+            back = self._columns.T @ apply_inverse(scores)
+            return np.where(diagonal > 0, inverse * (g - back), w)
+
+        return solve
+
     # Other programmes --------------------------------------------------------------------------------
 
     def _replaced(self, X: Any, target: Floats, low: Floats, high: Floats, bend: Floats) -> Programme:
@@ -183,6 +249,20 @@ class Programme:
         share = part.weights.sum() / self.weights.sum()
         part.costs, part.ridge = (share * self.costs[0], share * self.costs[1]), share * self.ridge
         return part
+
+    def columns(self, chosen: Indices) -> Programme:
+        """The programme over some of the parameters, in ascending order, the others being 0.
+
+        The last has to be among them if it is the intercept.
+        """
+        passes = self._passes
+        features = chosen[chosen < passes.features]
+        rows = Dataset(passes.data.on_host()[:, features].astype(np.float64), self.target[:, None])
+        costs = self.costs[0][chosen], self.costs[1][chosen]
+        part = _host_passes(passes, rows, passes.center[features])
+        return Programme(
+            part, self.target, self.low, self.high, self.bend, costs, self.ridge[chosen], self._entropic
+        )
 
     def merged(self, rows: Indices, groups: list[Indices]) -> Programme:
         """The programme over some rows, and one row in place of each group of others.
@@ -223,8 +303,31 @@ class Programme:
         return np.sqrt(square)
 
 
-def _host_passes(passes: Passes, data: Dataset) -> Passes:
-    """Passes in main memory over other rows, with the same center."""
+def _positive_inverse(matrix: Floats) -> Callable[[Floats], Floats]:
+    """What multiplies vectors, or the columns of a matrix, by the inverse of a positive matrix."""
+    root = np.sqrt(np.maximum(matrix.diagonal(), np.finfo(float).tiny))
+    matrix = matrix / root / root[:, None]
+    ridge = 0.0
+    while True:
+        np.einsum("ii->i", matrix)[:] = 1.0 + ridge
+        try:
+            factor = cho_factor(matrix, lower=True, check_finite=False)
+            break
+        except np.linalg.LinAlgError:
+            if ridge > 1.0:
+                return lambda rhs: np.full_like(rhs, np.nan)
+            ridge = max(1e-14, 100 * ridge)
+
+    def solve(rhs: Floats) -> Floats:
+        scale = root if rhs.ndim == 1 else root[:, None]
+        found: Floats = cho_solve(factor, rhs / scale, check_finite=False) / scale
+        return found
+
+    return solve
+
+
+def _host_passes(passes: Passes, data: Dataset, center: Floats | None = None) -> Passes:
+    """Passes in main memory over other rows, with the same center unless one is given."""
     from sklloss.objectives.numpy_passes import NumPyPasses
 
     return NumPyPasses(
@@ -232,5 +335,5 @@ def _host_passes(passes: Passes, data: Dataset) -> Passes:
         HalfSquaredError(),
         fit_intercept=passes.fit_intercept,
         n_threads=passes.n_threads,
-        center=passes.center,
+        center=passes.center if center is None else center,
     )

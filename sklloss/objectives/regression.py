@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from sklloss.objectives.programme import Programme
 # Rows, and rows for each parameter, of a sample for least squares; most parameters.
 SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
 MOST_PARAMETERS = 1000
+# The most by which cancellation is taken to raise the relative rounding error of a value.
+MOST_CANCELLED = 1e6
 # Errors are mostly where a loss is linear if their mean is this many times the reach of its curvature.
 MANY_REACHES = 2.0
 
@@ -41,10 +44,24 @@ class RegressionObjective(LinearObjective):
     def __init__(
         self, passes: Passes, C: float, l1_ratio: float = 0.0, penalty_weights: Floats | None = None
     ) -> None:
+        self.saturated: Floats = np.zeros(1)
+        self._least_value = np.inf
         super().__init__(passes, C, l1_ratio, penalty_weights)
-        self.saturated: Floats = np.zeros(self.problems)
+        self.saturated = np.zeros(self.problems)
         if type(passes.loss).saturated is not Loss.saturated:
             self.saturated = self.scale * passes.saturated_sums
+
+    @property
+    def noise(self) -> float:  # type: ignore[override]  # an attribute in LinearObjective
+        """The relative rounding error of a value, which is a difference of sums."""
+        if not np.isfinite(self._least_value):
+            return self._sum_noise
+        size = float(np.abs(self.saturated).max()) / max(self._least_value, sys.float_info.min)
+        return self._sum_noise * (1.0 + min(size, MOST_CANCELLED))
+
+    @noise.setter
+    def noise(self, sum_noise: float) -> None:
+        self._sum_noise = sum_noise
 
     @property
     def total_weight(self) -> float:
@@ -131,7 +148,10 @@ class RegressionObjective(LinearObjective):
     def with_penalty(self, w: Array, sums: Array, gradient: Array) -> tuple[Array, Array]:
         """See `LinearObjective.with_penalty`."""
         value, gradient = super().with_penalty(w, sums, gradient)
-        return self._above_saturated(value), gradient
+        value = self._above_saturated(value)
+        if isinstance(value, np.ndarray) and self.saturated.any():
+            self._least_value = min(self._least_value, float(value.min()))
+        return value, gradient
 
     def null_value(self, *, exact: bool = False) -> Floats:
         """See `LinearObjective.null_value`."""

@@ -1,5 +1,6 @@
 """A primal-dual interior point for losses with kinks, over the rows that can be near theirs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,8 @@ STEP_SHARE = 0.995
 SAMPLE_GAP, RESTART_GAP = 1e-2, 1e-1
 # A restart that has not reached RESTART_GAP after so many steps starts anew.
 MAX_RESTART_STEPS = 40
+# More parameters than these are solved over those that may be other than 0: first so many, in rounds.
+MANY_PARAMETERS, FIRST_COLUMNS, MAX_ROUNDS_OF_COLUMNS = 500, 100, 50
 MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
 # The share of the gap allowed at the end that a programme over part of the rows may use.
 PART_SHARE = 0.25
@@ -70,11 +73,24 @@ class Programme(Protocol):
     def normal(self, q: Array, v: Array) -> tuple[Array, Array]:
         """X' diag(q) X and X' v."""
 
+    @property
+    def wide(self) -> bool:
+        """Whether `dual_solver` is cheaper than the matrix."""
+
+    def column_sizes(self) -> Array:
+        """The root mean square of each column."""
+
+    def dual_solver(self, q: Array, diagonal: Array) -> Callable[[Array], Array]:
+        """A solver with ``X' diag(q) X + diag(diagonal)``."""
+
     def take(self, rows: Array) -> "Programme":
         """The programme over some rows."""
 
     def sample(self, rows: Array) -> "Programme":
         """The same, with penalties in proportion."""
+
+    def columns(self, chosen: Array) -> "Programme":
+        """The programme over some parameters, the others being 0."""
 
     def merged(self, rows: Array, groups: list[Array]) -> "Programme":
         """The programme over some rows, and one row for each group of others."""
@@ -171,6 +187,9 @@ def _minimise(programme: Programme, tol: float, max_iter: int) -> _Solution:
     rows = int(np.sqrt(programme.size) * n ** (2 / 3))
     share = float(allowed_gap(np.ones(1), tol)[0])
     found = None
+    free = np.count_nonzero(np.minimum(*programme.costs) <= 0)
+    if programme.size > MANY_PARAMETERS and 2 * free < min(n, programme.size) and max_iter > 0:
+        return _minimise_by_columns(programme, share, max_iter)
     if 2 * rows < n and max_iter > 0:
         found = _minimise_by_parts(programme, rows, share, max_iter)
     if found is None:
@@ -228,6 +247,54 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
     return None
 
 
+def _minimise_by_columns(programme: Programme, share: float, max_iter: int) -> _Solution:
+    """The minimum of a programme with many parameters that cost something, over those that are not 0.
+
+    A parameter that is left out is 0 at the optimum if its gradient is within its costs. Where it is not, the
+    dual variables of the rows are scaled down until it is, which makes them feasible for all parameters: the
+    gap that they prove says whether more parameters are needed.
+    """
+    negative, positive = programme.costs
+    slopes = np.where(programme.target > np.median(programme.target), programme.high, programme.low)
+    excess = _excess(programme, slopes)
+    chosen = np.minimum(negative, positive) <= 0
+    chosen |= np.isin(np.arange(programme.size), np.argsort(-excess)[:FIRST_COLUMNS])
+    steps = 0
+    for _ in range(MAX_ROUNDS_OF_COLUMNS):
+        at = np.flatnonzero(chosen)
+        part = programme.columns(at)
+        found = _with_zeros(part, _follow(part, PART_SHARE * share, max_iter), PART_SHARE * share)
+        steps += found.n_iter
+        excess = _excess(programme, found.a)
+        excess[chosen] = 0.0
+        scale = 1.0 / max(1.0, float(excess.max(initial=0.0)))
+        a = scale * found.a
+        dual = float(a @ programme.target - programme.conjugate(a)[0].sum())
+        rest = scale * part.transposed(found.a)
+        over = np.maximum(np.maximum(rest - part.costs[1], -rest - part.costs[0]), 0.0)
+        dual -= 0.5 * float((over[part.ridge > 0] ** 2 / part.ridge[part.ridge > 0]).sum())
+        gap = max(found.gap, found.value - dual)
+        w, norm_dual = np.zeros(programme.size), np.zeros(programme.size)
+        w[at], norm_dual[at] = found.w, found.norm_dual
+        done = found.converged and gap <= share * found.value + _rounding(programme)
+        solution = _Solution(w, found.a, norm_dual, found.penalty_gap, gap, found.value, steps, done, None)
+        more = np.flatnonzero(excess > 1.0)
+        if done or not found.converged or not more.size:
+            return solution
+        most = max(FIRST_COLUMNS, 2 * np.count_nonzero(found.w))
+        # Columns that are 0 at the optimum of a part stay: they may be what keeps others out.
+        chosen[more[np.argsort(-excess[more])[:most]]] = True
+    return solution
+
+
+def _excess(programme: Programme, a: Array) -> Array:
+    """The gradient of each parameter at 0, relative to its cost: above 1 it has to move."""
+    gradient = programme.transposed(a)
+    negative, positive = programme.costs
+    cost = np.where(gradient > 0, positive, negative)
+    return np.divide(np.abs(gradient), cost, out=np.zeros_like(gradient), where=cost > 0)
+
+
 def _covariance_root(sample: Programme, w: Array) -> Array:
     """A root of the covariance of the minimum over a sample: its rows give those of scores."""
     e = np.abs(sample.target - sample.scores(w))
@@ -276,8 +343,9 @@ def _with_zeros(programme: Programme, found: _Solution, share: float) -> _Soluti
         w = np.where(zero, 0.0, found.w)
         value = float(programme.losses(programme.target - programme.scores(w)).sum())
         value += _penalty(programme, w)
-        if found.gap + value - found.value <= allowed:
-            found.w, found.gap, found.value = w, found.gap + value - found.value, value
+        if value - found.value <= allowed:
+            found.gap += max(0.0, value - found.value)
+            found.w, found.value = w, value
             break
     return found
 
@@ -324,25 +392,35 @@ class _Path:
         total[self._penalised] += v[self._n :]
         return total
 
-    def _normal(self, q: Array, v: Array) -> tuple[Array, Array]:
-        """The matrix of the equations without the L2 penalty, and X' v."""
+    def _system(self, q: Array, v: Array) -> tuple[Callable[[Array], Array], Array]:
+        """A solver of the equations, and X' v."""
+        diagonal = self._programme.ridge.copy()
+        diagonal[self._penalised] += q[self._n :]
+        if self._programme.wide:
+            return self._programme.dual_solver(q[: self._n], diagonal), self._transposed(v)
         matrix, total = self._programme.normal(q[: self._n], v[: self._n])
         total[self._penalised] += v[self._n :]
-        matrix[self._penalised, self._penalised] += q[self._n :]
-        return matrix, total
+        np.einsum("ii->i", matrix)[:] += diagonal
+        return PositiveSolver(matrix), total
 
     def start(self) -> _State:
         """The least squares solution, with slacks that are large enough."""
         programme, n = self._programme, self._n
-        matrix, total = programme.normal(programme.weights, programme.weights * programme.target)
-        diagonal = np.einsum("ii->i", matrix)
-        diagonal *= 1.0 + 1e-8
-        diagonal += programme.ridge
-        w = PositiveSolver(matrix)(total)
+        if programme.wide:
+            w = np.zeros(programme.size)
+        else:
+            matrix, total = programme.normal(programme.weights, programme.weights * programme.target)
+            diagonal = np.einsum("ii->i", matrix)
+            diagonal *= 1.0 + 1e-8
+            diagonal += programme.ridge
+            w = PositiveSolver(matrix)(total)
         e = self._target - self._scores(w)
         slack = np.full(e.size, FIRST_SLACK * np.abs(e[:n]).mean())
         norm = np.abs(e[n:])
         slack[n:] = FIRST_SLACK * norm + (1e-3 * norm.mean() if norm.size else 0.0)
+        if programme.wide:
+            sizes = programme.column_sizes()[self._penalised]
+            slack[n:] = slack[0] / np.where(sizes > 0, sizes, 1.0)
         np.maximum(slack, np.finfo(float).tiny ** 0.25, out=slack)
         # 0 is inside, but for a parameter with a cost on one side only.
         least = np.where(np.minimum(-self._low, self._high) > 0, 0.0, FIRST_SLACK * (self._high - self._low))
@@ -372,6 +450,10 @@ class _Path:
             np.maximum(t, np.finfo(float).tiny, out=t)
             product = float(at.u @ s + at.v @ t) / pairs
             solution = self._solution(at, e, xa, iteration, restart)
+            if solution.converged:
+                # The sum has been updated from step to step.
+                xa = self._transposed(at.a)
+                solution = self._solution(at, e, xa, iteration, restart)
             if solution.gap <= RESTART_GAP * solution.value and restart is None:
                 restart = solution.restart = (at.w, product)
             if best is None or solution.gap < best.gap:
@@ -401,11 +483,7 @@ class _Path:
         q = 1.0 / (us + vt + np.concatenate([curvature, self._zeros]))
         # The error that u - v leaves to a: these are equal, but for rounding and after a restart.
         residual = e - np.concatenate([slope, self._zeros])
-        matrix, total = self._normal(q, q * residual + at.a)
-        weighted = np.tril(matrix)
-        weighted += np.tril(matrix, -1).T
-        np.einsum("ii->i", matrix)[:] += ridge
-        solve = PositiveSolver(matrix)
+        solve, total = self._system(q, q * residual + at.a)
         dw = solve(total - ridge * at.w)
         if not np.isfinite(dw).all():
             return None
@@ -422,7 +500,7 @@ class _Path:
             return None
         da = right - q * self._scores(dw)
         du, dv = above - at.u + us * da, below - at.v - vt * da
-        return dw, du, dv, da, xright - xa - weighted @ dw
+        return dw, du, dv, da, ridge * (at.w + dw) - xa
 
     def _solution(
         self, at: _State, e: Array, xa: Array, n_iter: int, restart: tuple[Array, float] | None

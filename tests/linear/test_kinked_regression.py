@@ -169,3 +169,32 @@ def test_interior_point_is_for_losses_with_a_kink():
     X, y = regression()
     with pytest.raises(ValueError, match="interior-point"):
         LinearRegressor("poisson", solver="interior-point").fit(X, np.abs(y))
+
+
+@pytest.mark.parametrize("layout", [np.asarray, scipy.sparse.csr_array])
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_many_columns_are_solved_over_those_that_are_not_zero(layout, quantile):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 700))
+    y = X[:, :3] @ [3.0, -2.0, 1.0] + rng.standard_t(3, size=60) + 5
+    model = LinearRegressor(losses.Quantile(quantile), alpha=0.05, l1_ratio=1.0).fit(layout(X), y)
+    assert model.loss_ == pytest.approx(linear_programme(X, y, quantile, 0.05), rel=1e-7)
+    assert 0 < np.count_nonzero(model.coef_) < 60
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_many_columns_with_an_l2_penalty_meet_the_optimality_conditions(l1_ratio):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 700))
+    y = X[:, :3] @ [3.0, -2.0, 1.0] + rng.standard_t(3, size=60) + 5
+    model = LinearRegressor(losses.Huber(0.5), alpha=0.1, l1_ratio=l1_ratio, solver="interior-point").fit(
+        X, y
+    )
+    slope = X.T @ losses.Huber(0.5).gradient(y, X @ model.coef_ + model.intercept_)
+    slope += 0.1 * (1 - l1_ratio) * model.coef_
+    held = model.coef_ == 0
+    assert np.abs(slope + 0.1 * l1_ratio * np.sign(model.coef_))[~held].max() < 1e-3
+    assert (np.abs(slope[held]) <= 0.1 * l1_ratio + 1e-4).all()
+    newton = LinearRegressor(losses.Huber(0.5), alpha=0.1, l1_ratio=l1_ratio, tol=1e-6)
+    newton.set_params(solver="proximal-newton" if l1_ratio else "newton-cg").fit(X, y)
+    assert model.loss_ == pytest.approx(newton.loss_, rel=1e-6)
