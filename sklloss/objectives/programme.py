@@ -20,6 +20,8 @@ from sklloss.objectives.passes import Floats, Indices, Passes
 ENTROPIC_REACH, TINY = 9.0, 1e-300
 # Columns that have less than this share of a kernel matrix are left out of it.
 NEGLIGIBLE_SHARE = 1e-15
+# Most numbers in an X whose products are left to BLAS.
+SMALL_X = 1 << 20
 # Rows whose standard errors are computed at a time.
 SPREAD_ROWS = 1 << 13
 
@@ -142,16 +144,35 @@ class Programme:
     def _from_zero(self) -> Passes:
         return self._over(np.zeros(self.n))
 
+    @functools.cached_property
+    def _small_X(self) -> Floats | None:
+        """X, where a product by BLAS on one thread takes less time than a pass; else None."""
+        X = self._passes.data.X
+        small = isinstance(X, np.ndarray) and X.dtype == np.float64 and X.size <= SMALL_X
+        return X if small else None
+
     def scores(self, w: Floats) -> Floats:
         """X w."""
+        if self._small_X is not None:
+            return self._small_X @ w[: self._passes.features] + self._shift(w)
         slopes = self._from_zero.empty_slopes()
         self._from_zero.value_and_gradient(w[None], slopes=slopes)
         device = self._passes.device
         host = slopes if device is None else device.get(slopes)
         return host[:, 0].astype(np.float64, copy=False)
 
+    def _shift(self, w: Floats) -> float:
+        """What the intercept and the center add to each score."""
+        features = self._passes.features
+        return float(w[features:].sum() - self._passes.center @ w[:features])
+
     def transposed(self, v: Floats) -> Floats:
         """X' v."""
+        if self._small_X is not None:
+            total, features = np.empty(self.size), self._passes.features
+            total[features:] = total_v = v.sum()
+            total[:features] = v @ self._small_X - total_v * self._passes.center
+            return total
         passes = self._over(-v)
         precise = passes.dtype == np.float64
         evaluate = passes.value_and_gradient if precise else passes.precise_gradient

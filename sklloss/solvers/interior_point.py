@@ -451,8 +451,8 @@ class _Path:
             product = float(at.u @ s + at.v @ t) / pairs
             solution = self._solution(at, e, xa, iteration, restart)
             if solution.converged:
-                # The sum has been updated from step to step.
-                xa = self._transposed(at.a)
+                # Errors and sums have been updated from step to step.
+                e, xa = self._target - self._scores(at.w), self._transposed(at.a)
                 solution = self._solution(at, e, xa, iteration, restart)
             if solution.gap <= RESTART_GAP * solution.value and restart is None:
                 restart = solution.restart = (at.w, product)
@@ -464,18 +464,17 @@ class _Path:
             if step is None or iteration - best.n_iter >= PATIENCE:
                 best.converged = best.gap <= ROUNDED_GAP * best.value
                 return best
-            dw, du, dv, da, xda = step
+            dw, du, dv, da, xdw, xda = step
             share = max(STEP_SHARE, 1.0 - pairs * product / max(solution.value, np.finfo(float).tiny))
             way = min(1.0, share * _way_to_boundary(at, s, t, du, dv, da))
             at = _State(at.w + way * dw, at.u + way * du, at.v + way * dv, at.a + way * da)
-            xa = xa + way * xda
-            e = self._target - self._scores(at.w)
+            e, xa = e - way * xdw, xa + way * xda
         raise AssertionError
 
     def _step(
         self, at: _State, e: Array, xa: Array, s: Array, t: Array
-    ) -> tuple[Array, Array, Array, Array, Array] | None:
-        """Mehrotra's step: of the parameters, the slacks and the dual variables, and X' times the last."""
+    ) -> tuple[Array, Array, Array, Array, Array, Array] | None:
+        """Mehrotra's step: of w, u, v and a, and what X w and X' a change by."""
         ridge, pairs = self._programme.ridge, 2 * at.u.size
         product = float(at.u @ s + at.v @ t) / pairs
         us, vt = at.u / s, at.v / t
@@ -498,9 +497,10 @@ class _Path:
         dw = solve(xright - ridge * at.w)
         if not np.isfinite(dw).all():
             return None
-        da = right - q * self._scores(dw)
+        xdw = self._scores(dw)
+        da = right - q * xdw
         du, dv = above - at.u + us * da, below - at.v - vt * da
-        return dw, du, dv, da, ridge * (at.w + dw) - xa
+        return dw, du, dv, da, xdw, ridge * (at.w + dw) - xa
 
     def _solution(
         self, at: _State, e: Array, xa: Array, n_iter: int, restart: tuple[Array, float] | None
