@@ -44,8 +44,8 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     Minimises ``sum_i w_i loss_i / sum_i w_i + alpha * (l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 *
     ||coef||**2)`` to within 1e-6 of its optimum at the default ``tol``, whatever the units of X and y: the
     objective of scikit-learn's `PoissonRegressor`, `GammaRegressor`, `TweedieRegressor`, `ElasticNet`,
-    `Lasso` and, with ``alpha / n``, `Ridge`. If the loss is not convex, the optimum is the local one that is
-    reached from 0.
+    `Lasso`, `QuantileRegressor` (``l1_ratio=1``) and, with ``alpha / n``, `Ridge`. If the loss is not convex,
+    the optimum is the local one that is reached from 0.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
     l1_ratio : float, default=0.0
         The share of L1 in the penalty, in [0, 1]: 0 is L2 alone; 1 is L1 alone, which sets coefficients to
         exactly 0; values in between are the elastic net. Above 0 the loss must be convex and state its second
-        derivative (`Loss.curvature`).
+        derivative (`Loss.curvature`), or have a kink.
     tol : float, default=1e-4
         Accuracy, the same for every solver: the fit stops when the objective, less that of a perfect
         prediction, is estimated to be within a relative ``tol**2`` of its optimum, or when rounding prevents
@@ -69,7 +69,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         Whether to learn an intercept, which is not penalised.
     solver : str, default="auto"
         "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam", as in
-        `LogisticClassifier`. "auto" chooses by the loss, the penalty and the size of the problem.
+        `LogisticClassifier`, or "interior-point". "auto" chooses by the loss, the penalty and the size of the
+        problem: "interior-point" for "absolute_error" and "quantile", whose optimum it finds exactly, to a
+        duality gap, and for "huber" and "log_cosh" where most errors are where these are linear.
     max_iter : int, default=100
         Maximum number of iterations, or of epochs for "sgd" and "adam"; reaching it issues a
         ConvergenceWarning.
@@ -127,6 +129,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
 
     Notes
     -----
+    `HuberRegressor` of scikit-learn fits the scale of the errors too; here it is ``losses.Huber(delta)``, in
+    the unit of y. Exposure in a model of counts is ``offset=np.log(exposure)``.
+
     y has shape (n,), or (n, n_outputs) for several outputs, which have nothing in common but X: with T
     outputs the result is that of a fit for each with T times the ``alpha``. Targets outside the domain of the
     loss, such as a negative count, are an error that names the row.

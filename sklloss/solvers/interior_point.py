@@ -21,6 +21,8 @@ MAX_RESTART_STEPS = 40
 # More parameters than these are solved over those that may be other than 0: first so many, in rounds.
 MANY_PARAMETERS, FIRST_COLUMNS, MAX_ROUNDS_OF_COLUMNS = 500, 100, 50
 MAX_ROUNDS = 8  # of adding rows that turned out to be beyond their kink
+# The gap to which a programme over some of the rows is solved before the signs of the others are checked.
+LOOSE_GAP = 1e-3
 # The share of the gap allowed at the end that a programme over part of the rows may use.
 PART_SHARE = 0.25
 # A coefficient is likely to be 0 if it costs no more than this share of the value, and its dual variable is
@@ -133,6 +135,7 @@ class _Solution:
     n_iter: int
     converged: bool
     restart: tuple[Array, float] | None
+    state: _State
 
 
 def interior_point(
@@ -220,28 +223,36 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
     for _ in range(MAX_ROUNDS):
         groups = [group for group in (np.flatnonzero(above), np.flatnonzero(below)) if group.size]
         near = np.flatnonzero(inside)
-        found = _follow(programme.merged(near, groups), PART_SHARE * share, max_iter, restart)
+        path = _Path(programme.merged(near, groups), LOOSE_GAP)
+        found = path.follow_from(restart, max_iter)
         steps += found.n_iter
         if not found.converged:
             return None
+        restart = found.restart
+        e = programme.target - programme.scores(found.w)
+        wrong = (above & (e < reach)) | (below & (e > -reach))
+        if not wrong.any():
+            found = path.follow(found.state, max_iter, PART_SHARE * share)
+            steps += found.n_iter
+            if not found.converged:
+                return None
+            e = programme.target - programme.scores(found.w)
+            wrong = (above & (e < reach)) | (below & (e > -reach))
         a = np.empty(n)
         a[near] = found.a[: near.size]
         for group, total in zip(groups, found.a[near.size :], strict=True):
             side = high if above[group[0]] else low
             a[group] = side[group] * (total / side[group].sum())
-        e = programme.target - programme.scores(found.w)
         losses = programme.losses(e)
         gap = float((losses - a * e + programme.conjugate(a)[0]).sum()) + found.penalty_gap
         value = float(losses.sum()) + _penalty(programme, found.w)
         if gap <= share * value + _rounding(programme):
             found.gap, found.value, found.n_iter = gap, value, steps
             return found
-        wrong = (above & (e < reach)) | (below & (e > -reach))
         if not wrong.any():
             return None
         inside |= wrong
         above, below = above & ~wrong, below & ~wrong
-        restart = found.restart
         if 2 * np.count_nonzero(inside) > n:
             return None
     return None
@@ -277,7 +288,9 @@ def _minimise_by_columns(programme: Programme, share: float, max_iter: int) -> _
         w, norm_dual = np.zeros(programme.size), np.zeros(programme.size)
         w[at], norm_dual[at] = found.w, found.norm_dual
         done = found.converged and gap <= share * found.value + _rounding(programme)
-        solution = _Solution(w, found.a, norm_dual, found.penalty_gap, gap, found.value, steps, done, None)
+        solution = _Solution(
+            w, found.a, norm_dual, found.penalty_gap, gap, found.value, steps, done, None, found.state
+        )
         more = np.flatnonzero(excess > 1.0)
         if done or not found.converged or not more.size:
             return solution
@@ -360,12 +373,7 @@ def _follow(
 
     ``restart`` is a point that is near the central path where complementary pairs have about a given product.
     """
-    path = _Path(programme, share)
-    if restart is not None:
-        found = path.follow(path.near_path(*restart), min(max_iter, MAX_RESTART_STEPS))
-        if found.converged or max_iter <= MAX_RESTART_STEPS:
-            return found
-    return path.follow(path.start(), max_iter)
+    return _Path(programme, share).follow_from(restart, max_iter)
 
 
 class _Path:
@@ -437,9 +445,21 @@ class _Path:
         above = np.where(e >= 0, least, weights - least)
         return _State(w, product / above, product / (weights - above), self._high - above)
 
+    def follow_from(self, restart: tuple[Array, float] | None, max_iter: int) -> _Solution:
+        """Steps from a point near the path; from the start if there is none, or if that takes too many."""
+        if restart is not None:
+            found = self.follow(self.near_path(*restart), min(max_iter, MAX_RESTART_STEPS))
+            if found.converged or max_iter <= MAX_RESTART_STEPS:
+                return found
+        return self.follow(self.start(), max_iter)
+
     @np.errstate(all="ignore")
-    def follow(self, at: _State, max_iter: int) -> _Solution:
-        """Steps from an interior point; the best point if rounding prevents further progress."""
+    def follow(self, at: _State, max_iter: int, share: float | None = None) -> _Solution:
+        """Steps from an interior point; the best point if rounding prevents further progress.
+
+        ``share`` replaces that of the gap in the value that is allowed.
+        """
+        self._share = self._share if share is None else share
         pairs = 2 * at.u.size
         e = self._target - self._scores(at.w)
         xa = self._transposed(at.a)
@@ -521,7 +541,7 @@ class _Path:
         value = float(losses.sum()) + _penalty(programme, at.w)
         gap += penalty_gap
         converged = gap <= self._share * value + self._rounding
-        return _Solution(at.w, a, norm_dual, penalty_gap, gap, value, n_iter, converged, restart)
+        return _Solution(at.w, a, norm_dual, penalty_gap, gap, value, n_iter, converged, restart, at)
 
 
 def _way_to_boundary(at: _State, s: Array, t: Array, du: Array, dv: Array, da: Array) -> float:
