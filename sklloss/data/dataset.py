@@ -213,7 +213,8 @@ class Dataset:
             values = target_in_dtype(values, dtype, loss, "y" + suffix)
         if weight is not None:
             weight = weight_in_dtype(weight, dtype, "sample_weight" + suffix)
-        return replace(self, X=in_dtype(self.X, dtype, "X" + suffix), values=values, weight=weight)
+        found = replace(self, X=in_dtype(self.X, dtype, "X" + suffix), values=values, weight=weight)
+        return with_offset(found, self.offset, "offset" + suffix)
 
     def on_host(self) -> Any:
         """X as a NumPy array or CSR matrix."""
@@ -332,6 +333,24 @@ def with_offset(data: Dataset, offset: ArrayLike | None, name: str) -> Dataset:
     if not np.isfinite(cast).all():
         raise ValueError(f"{name} is out of the range of {data.dtype.name}, the dtype of X")
     return replace(data, offset=cast)
+
+
+def add_offset(estimator: Any, scores: Any, offset: ArrayLike | None) -> Any:
+    """Raw scores (n,) or (n, outputs) plus an offset, which is needed if the fit had one."""
+    if offset is None:
+        if getattr(estimator, "_has_offset", False):
+            raise ValueError(
+                f"{type(estimator).__name__} was fitted with an offset, so that predictions need one: pass "
+                "offset="
+            )
+        return scores
+    outputs = scores.shape[1] if scores.ndim == 2 else 1
+    checked = check_offset(offset, scores.shape[0], outputs)
+    checked = checked[:, 0] if scores.ndim == 1 else checked
+    device = device_of(scores)
+    if device is None:
+        return scores + checked.astype(scores.dtype)
+    return scores + device.put(checked, device.numpy_dtype(scores))
 
 
 def check_validation_data(

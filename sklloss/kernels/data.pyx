@@ -338,7 +338,7 @@ cdef class Dataset:
     ) noexcept nogil:
         """Point a batch at the rows [first, first + rows), or at those that ``order`` names in these places.
 
-        The workspace has their raw scores, to which an offset is added. Targets and weights are read in place
+        An offset is added to the raw scores that the workspace has, if any. Targets and weights are read in place
         if the rows follow each other and the workspace has their dtype, else they are copied to it. Returns
         -1, or the first row of the batch with a code out of range, where codes are expanded.
         """
@@ -383,7 +383,7 @@ cdef class Dataset:
             else:
                 self.copy(self.weight, per_row, work.single, order, first, rows, work.weight)
                 batch.weight = work.weight
-        if self.offset != NULL:
+        if self.offset != NULL and work.raw != NULL:
             if work.single:
                 add_rows(<const float*>self.offset, self.outputs, order, first, rows, <float*>work.raw)
             elif self.single:

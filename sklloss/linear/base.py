@@ -34,13 +34,12 @@ from sklloss.data.checks import (
     check_choice,
     check_flag,
     check_integer,
-    check_offset,
     check_real,
     check_verbose,
     check_X,
     on_host,
 )
-from sklloss.data.dataset import DEVICE_DTYPES, check_data, check_validation_data
+from sklloss.data.dataset import DEVICE_DTYPES, add_offset, check_data, check_validation_data
 from sklloss.data.targets import code_classes
 from sklloss.linear.features import monotonic_signs, penalty_weights
 from sklloss.linear.partial_fit import (
@@ -97,24 +96,6 @@ def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
         intercept = xp.astype(intercept, dtype, copy=False)
     with full_precision(origin):
         return X @ (coef.T if coef.ndim == 2 else coef) + intercept
-
-
-def add_offset(estimator: Any, scores: Array, offset: ArrayLike | None) -> Array:
-    """Raw scores (n,) or (n, outputs) plus an offset, which is needed if the fit had one."""
-    if offset is None:
-        if getattr(estimator, "_has_offset", False):
-            raise ValueError(
-                f"{type(estimator).__name__} was fitted with an offset, so that predictions need one: pass "
-                "offset="
-            )
-        return scores
-    outputs = scores.shape[1] if scores.ndim == 2 else 1
-    checked = check_offset(offset, scores.shape[0], outputs)
-    checked = checked[:, 0] if scores.ndim == 1 else checked
-    device = device_of(scores)
-    if device is None:
-        return scores + checked.astype(scores.dtype)
-    return scores + device.put(checked, device.numpy_dtype(scores))
 
 
 class LinearPredictions(ClassPredictions):

@@ -19,9 +19,9 @@ from sklloss import losses
 from sklloss._base import unchanged_on_error
 from sklloss.arrays.device import to_device
 from sklloss.data.checks import Array, MatrixLike, check_real, check_same_device, check_X, on_host
-from sklloss.data.dataset import check_stream_data
+from sklloss.data.dataset import add_offset, check_stream_data
 from sklloss.data.targets import check_regression_loss, code_values
-from sklloss.linear.base import SOLVERS, LinearModel, add_offset, raw_scores
+from sklloss.linear.base import SOLVERS, LinearModel, raw_scores
 from sklloss.linear.features import penalty_weights
 from sklloss.linear.partial_fit import STOCHASTIC, StreamMixin, has_no_l1
 from sklloss.losses import Loss

@@ -151,11 +151,15 @@ class BaseMLP(CallbackSupport, Movable, VersionStamp, Estimator):
             If a parameter or an argument is invalid; the message names it. The estimator then keeps
             its previous state.
         """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    def _fit(self, X, y, sample_weight, validation, **offsets):
+        """What `fit` does; ``offsets`` are for `_fit_data`."""
         callbacks = FitCallbacks(self, X, y, sample_weight, self.max_iter)
         first = not (self.warm_start and hasattr(self, "coefs_"))
         with unchanged_on_error(self):
             optimizer = self._check_parameters()
-            datasets = self._fit_data(X, y, sample_weight, (X_val, y_val, sample_weight_val), first)
+            datasets = self._fit_data(X, y, sample_weight, validation, first, **offsets)
             return self._train(optimizer, datasets, first=first, callbacks=callbacks)
 
     def _train_one_epoch(self, X, y, sample_weight, classes=None):

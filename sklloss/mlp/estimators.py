@@ -17,6 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklloss import losses
+from sklloss._base import with_callbacks
 from sklloss._class_predictions import ClassPredictions, accuracy
 from sklloss.arrays.device import to_device
 from sklloss.data.checks import (
@@ -29,7 +30,13 @@ from sklloss.data.checks import (
     check_weight,
     on_host,
 )
-from sklloss.data.dataset import Labels, check_data, check_stream_data, check_validation_data
+from sklloss.data.dataset import (
+    Labels,
+    add_offset,
+    check_data,
+    check_stream_data,
+    check_validation_data,
+)
 from sklloss.data.targets import (
     check_class_stream,
     check_regression_loss,
@@ -715,6 +722,43 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.device = device
         self.device_dtype = device_dtype
 
+    @with_callbacks
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        offset: ArrayLike | None = None,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        offset_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val : array-like
+            As for `MLPClassifier.fit`.
+        offset, offset_val : array-like of shape (n,) or (n, outputs), default=None
+            A known term that is added to the raw scores, such as the logarithm of the exposure of a count, of
+            the rows and of the validation rows. Predictions then need one too.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an argument is invalid; the message names it. The estimator then keeps its
+            previous state.
+        """
+        return self._fit(
+            X, y, sample_weight, (X_val, y_val, sample_weight_val), offset=offset, offset_val=offset_val
+        )
+
     @available_if(check_partial_fit)
     def partial_fit(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch over the given rows, continuing where the last call left off.
@@ -731,12 +775,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         return self._train_one_epoch(X, y, sample_weight)
 
-    def predict(self, X: MatrixLike) -> Array:
+    def predict(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
         """Predicted values.
 
         Parameters
         ----------
         X : array-like, DataFrame or sparse matrix of shape (n, p)
+        offset : array-like of shape (n,) or (n, outputs), default=None
+            What is added to the raw scores, before the inverse link; needed if `fit` had one.
 
         Returns
         -------
@@ -744,10 +790,20 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         check_is_fitted(self)
         check_same_device(self, X, self._model_array(), "predict")
-        values = self._of_outputs(losses.get(self._link).predict, X)
+        link = losses.get(self._link).predict
+        if offset is None and not self._has_offset:
+            values = self._of_outputs(link, X)
+        else:
+            values = link(add_offset(self, self._of_outputs(lambda raw: raw, X), offset))
         return values[:, 0] if values.shape[1] == 1 else values
 
-    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> float:
         """R², the proportion of the variance of y that the predictions explain.
 
         Parameters
@@ -755,20 +811,25 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         X : array-like, DataFrame or sparse matrix of shape (n, p)
         y : array-like of shape (n,) or (n, outputs)
         sample_weight : array-like of shape (n,), optional
+        offset : array-like, optional
+            As for `predict`.
 
         Returns
         -------
         float
         """
-        predicted, y = on_host(self.predict(X), "X"), on_host(y, "y")
+        predicted, y = on_host(self.predict(X, offset), "X"), on_host(y, "y")
         copies = losses.get(self._link).outputs_per_target
         y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
         return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
 
-    def _fit_data(self, X, y, sample_weight, validation, first):
+    def _fit_data(self, X, y, sample_weight, validation, first, offset=None, offset_val=None):
         code = self._coder()
-        data = check_data(self, X, y, sample_weight, code, reset=first)
-        held_out = check_validation_data(self, *validation, code, data)
+        data = check_data(self, X, y, sample_weight, code, reset=first, offset=offset)
+        held_out = check_validation_data(self, *validation, code, data, offset_val=offset_val)
+        if held_out is not None and (offset is None) != (offset_val is None):
+            raise ValueError("offset and offset_val must be given together, or neither of them")
+        self._has_offset = offset is not None
         if held_out is not None and held_out.outputs != data.outputs:
             raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")
         self._link = self.loss
@@ -776,6 +837,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _stream_data(self, X, y, sample_weight, classes, first):
         learned = None if first else self._model_array()
+        if not first and self._has_offset:
+            raise ValueError("partial_fit does not continue a fit with an offset")
+        self._has_offset = False
         data = check_stream_data(self, X, y, sample_weight, self._coder(), learned)
         self._link = self.loss
         return data, None, None
@@ -793,6 +857,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _validation_score(self, held_out, loss, raw):
         """R² on the held-out rows; NaN if any prediction is not finite."""
+        raw = raw if held_out.offset is None else raw + held_out.offset
         values = loss.predict(raw)
         if not np.isfinite(values).all():
             return float("nan")

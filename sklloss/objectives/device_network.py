@@ -210,6 +210,8 @@ class DeviceNetworkObjective(NetworkObjective):
         xp, loss = self._xp, self._loss
         assert loss is not None
         uniform = isinstance(share, float)
+        if y.ndim == 2 and y.shape[1] == 2 * raw.shape[1]:
+            raw, y = raw + y[:, raw.shape[1] :], y[:, : raw.shape[1]]
         if not loss.additive:
             value, gradient = loss.mean_formula(xp, y, raw, None if uniform else share[:, 0])
             total.add_scalar(value, count)
@@ -287,7 +289,9 @@ class DeviceNetworkRows:
         if data.codes is not None:
             self.targets = device.put(data.codes, np.int64)
         elif data.values is not None:
-            self.targets = device.put(data.values, data.dtype)
+            # The columns of an offset follow those of the targets.
+            parts = data.values if data.offset is None else np.hstack([data.values, data.offset])
+            self.targets = device.put(parts, data.dtype)
         self.weight: NDArray[Any] | None = data.weight
         self.has_zero_weights: bool = data.weight is not None and not data.weight.all()
         self._sparse = hasattr(data.X, "dense_rows")

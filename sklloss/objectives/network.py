@@ -220,7 +220,9 @@ class NumpyNetworkObjective(NetworkObjective):
 
     def rows(self, data: Dataset) -> data_kernels.Dataset:
         """See `NetworkObjective.rows`; nothing is copied."""
-        return data_kernels.Dataset(data.X, data.values, data.codes, data.weight, outputs=data.outputs)
+        return data_kernels.Dataset(
+            data.X, data.values, data.codes, data.weight, outputs=data.outputs, offset=data.offset
+        )
 
     def epoch(
         self,

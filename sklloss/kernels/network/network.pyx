@@ -201,6 +201,7 @@ cdef class Network(Task):
         plan.block = block
         plan.input.sparse = data.sparse
         plan.input.x = data.x
+        plan.input.offset = data.offset
         plan.input.row_step = data.row_step
         plan.input.column_step = data.column_step
         plan.input.csr.values = data.x

@@ -47,6 +47,7 @@ cdef struct Input:
     Py_ssize_t row_step          # in numbers
     Py_ssize_t column_step
     SparseRows csr               # the current block of rows, if sparse
+    const void* offset           # (rows, outputs), to be added to raw scores; or NULL
 
 
 cdef struct Work:
@@ -323,6 +324,18 @@ cdef void backward_layer(
     pack_delta(plan, layer, low, high, first, width)
 
 
+cdef void add_offset(
+    const Plan* plan, const real* offset, Py_ssize_t done, Py_ssize_t rows, real* raw
+) noexcept nogil:
+    """Add the offset of rows of the batch, from ``done`` on, to their raw scores."""
+    cdef const Work* work = &plan.current
+    cdef Py_ssize_t outputs = plan.batch.outputs, first = work.first - work.done + done, i, k, row
+    for i in range(rows):
+        row = work.order[first + i] if work.order != NULL else first + i
+        for k in range(outputs):
+            raw[i * outputs + k] += offset[row * outputs + k]
+
+
 cdef Py_ssize_t run_loss(
     Plan* plan, Py_ssize_t done, Py_ssize_t rows, void* raw, Py_ssize_t piece
 ) noexcept nogil:
@@ -342,6 +355,11 @@ cdef Py_ssize_t run_loss(
         batch.codes = batch.codes + done
     if batch.weight != NULL:
         batch.weight = at(plan, batch.weight, done * per_row)
+    if plan.input.offset != NULL:
+        if plan.single:
+            add_offset(plan, <const float*>plan.input.offset, done, rows, <float*>raw)
+        else:
+            add_offset(plan, <const double*>plan.input.offset, done, rows, <double*>raw)
     bad = plan.loss(&batch)
     return bad if bad < 0 else done + bad
 
