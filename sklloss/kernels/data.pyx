@@ -338,9 +338,9 @@ cdef class Dataset:
     ) noexcept nogil:
         """Point a batch at the rows [first, first + rows), or at those that ``order`` names in these places.
 
-        An offset is added to the raw scores that the workspace has, if any. Targets and weights are read in place
-        if the rows follow each other and the workspace has their dtype, else they are copied to it. Returns
-        -1, or the first row of the batch with a code out of range, where codes are expanded.
+        An offset is added to the raw scores that the workspace has, if any. Targets and weights are read in
+        place if the rows follow each other and the workspace has their dtype, else they are copied to it.
+        Returns -1, or the first row of the batch with a code out of range, where codes are expanded.
         """
         cdef bint in_place = order == NULL and self.single == work.single
         cdef const Py_ssize_t* codes
