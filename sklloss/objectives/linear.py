@@ -84,6 +84,8 @@ class LinearObjective:
         The weight of each parameter's absolute value in the penalty.
     linear : ndarray of shape (problems, size) or None
         The weight of each parameter itself, see `constrain`.
+    saturated : ndarray of shape (problems,)
+        What values count from, see `RegressionObjective`; else 0.
     vectors : NumPyVectors or ArrayVectors
         Operations on parameters and gradients where X lives. If that is a device, `value_and_gradient`,
         `linearise` and `product` return arrays on the device for arrays on the device, without waiting for
@@ -104,6 +106,7 @@ class LinearObjective:
         self.problems: int = passes.outputs if passes.separable else 1
         self.size: int = passes.width if passes.separable else passes.outputs * passes.width
         self.shape: tuple[int, int] = (self.problems, self.size)
+        self.saturated: Floats = np.zeros(self.problems)
         self.convex: bool = passes.loss.convex
         self._point: Array = None
         self._curved: Passes | None = None
@@ -249,7 +252,9 @@ class LinearObjective:
         """
         sums, gradient, hessian = self.passes.hessian(self.coef(w))
         value, gradient = self.with_penalty(w, sums, gradient)
-        if not np.isfinite(hessian).all():
+        if not np.isfinite(
+            hessian[np.isfinite(value)]
+        ).all():  # where the value is infinite a solver turns back
             raise ValueError(TOO_LARGE)
         hessian *= self.scale
         diagonal = np.einsum("bii->bi", hessian)
@@ -271,7 +276,9 @@ class LinearObjective:
         """
         if self.problems > 1 or self.linear is not None:
             return None
-        return self.passes.newton_steps(self.scale, self.ridge[0], self.l1[0], points, values, *rule)
+        saturated = float(self.saturated[0])
+        penalties = self.ridge[0], self.l1[0]
+        return self.passes.newton_steps(self.scale, saturated, *penalties, points, values, *rule)
 
     @property
     def takes_newton_steps(self) -> bool:

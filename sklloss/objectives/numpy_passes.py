@@ -393,7 +393,14 @@ class NumPyPasses(Passes):
         return self.n * padded <= SMALL_X and work <= COMPILED_STEP_WORK
 
     def newton_steps(
-        self, scale: float, ridge: Floats, l1: Floats, points: Floats, values: Floats, *rule: Any
+        self,
+        scale: float,
+        saturated: float,
+        ridge: Floats,
+        l1: Floats,
+        points: Floats,
+        values: Floats,
+        *rule: Any,
     ) -> tuple[int, bool] | None:
         """See `Passes.newton_steps`."""
         if not self.takes_newton_steps:
@@ -401,7 +408,7 @@ class NumPyPasses(Passes):
         coupled = not self.separable
         block = self._hessian_shape(coupled)[1]
         return small_newton.newton_steps(
-            self._kernel64, self._data, coupled, block, scale, ridge, l1, points, values, rule
+            self._kernel64, self._data, coupled, block, (scale, saturated), ridge, l1, points, values, rule
         )
 
     # Stochastic passes ---------------------------------------------------------------------------------

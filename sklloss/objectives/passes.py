@@ -309,13 +309,20 @@ class Passes(ABC):
         raise NotImplementedError
 
     def newton_steps(
-        self, scale: float, ridge: Floats, l1: Floats, points: Floats, values: Floats, *rule: Any
+        self,
+        scale: float,
+        saturated: float,
+        ridge: Floats,
+        l1: Floats,
+        points: Floats,
+        values: Floats,
+        *rule: Any,
     ) -> tuple[int, bool] | None:
         """Newton steps from ``points[0]``, whose other rows they fill, in one compiled call.
 
-        The objective, of a single problem, is ``scale`` times the loss sum plus the penalties of
-        ``ridge`` and ``l1``, (size,). See `sklloss.kernels.linear.small_newton.newton_steps`. None unless
-        `takes_newton_steps`.
+        The objective, of a single problem, is ``scale`` times the loss sum, less ``saturated``, plus the
+        penalties of ``ridge`` and ``l1``, (size,). See
+        `sklloss.kernels.linear.small_newton.newton_steps`. None unless `takes_newton_steps`.
         """
         return None
 

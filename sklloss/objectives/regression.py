@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -44,10 +43,8 @@ class RegressionObjective(LinearObjective):
     def __init__(
         self, passes: Passes, C: float, l1_ratio: float = 0.0, penalty_weights: Floats | None = None
     ) -> None:
-        self.saturated: Floats = np.zeros(1)
         self._least_value = np.inf
         super().__init__(passes, C, l1_ratio, penalty_weights)
-        self.saturated = np.zeros(self.problems)
         if type(passes.loss).saturated is not Loss.saturated:
             self.saturated = self.scale * passes.saturated_sums
 
@@ -171,15 +168,6 @@ class RegressionObjective(LinearObjective):
         other.saturated *= scale / other.scale
         other.scale, other.l1, other.ridge, other.linear = scale, self.l1, self.ridge, self.linear
         return other
-
-    @property
-    def takes_newton_steps(self) -> bool:
-        """See `LinearObjective.takes_newton_steps`; compiled steps know no saturated values."""
-        return super().takes_newton_steps and not self.saturated.any()
-
-    def newton_steps(self, points: Floats, values: Floats, *rule: Any) -> tuple[int, bool] | None:
-        """See `LinearObjective.newton_steps`."""
-        return None if self.saturated.any() else super().newton_steps(points, values, *rule)
 
     def _above_saturated(self, value: Array) -> Array:
         if not self.saturated.any():

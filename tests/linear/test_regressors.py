@@ -294,3 +294,14 @@ def test_bad_input_is_named_and_leaves_the_model(parameters, y, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X, y)
     assert model.coef_ is before
+
+
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs"])
+def test_a_first_step_whose_loss_overflows_is_halved(solver):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 5)) + 3.0
+    y = 1e9 * np.exp(X @ rng.normal(size=5))
+    model = LinearRegressor("poisson", fit_intercept=False, solver=solver).fit(X, y)
+    far = LinearRegressor("poisson", fit_intercept=False, tol=1e-6, max_iter=1000).fit(X, y)
+    saturated = losses.Poisson()(y, np.log(y))
+    assert model.loss_ - far.loss_ <= 1e-6 * (far.loss_ - saturated)

@@ -173,7 +173,7 @@ def test_second_derivatives_are_those_of_numpy(loss, name, dtype):
 def test_what_is_known_of_the_columns_is_what_numpy_knows(name, dtype, weights):
     exact = 1e-4 if name == NO_FLOAT64 else 1e-12
     here, there = pair(losses.LogLoss(), name, dtype, weights)
-    assert there.newton_steps(1.0, np.ones(6), np.zeros(6), np.zeros(6), []) is None
+    assert there.newton_steps(1.0, 0.0, np.ones(6), np.zeros(6), np.zeros(6), []) is None
     assert (there.n, there.features, there.width, there.outputs) == (N, FEATURES, FEATURES + 1, OUTPUTS)
     assert there.dtype == here.dtype == dtype
     assert not there.compiled

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sklloss import LogisticClassifier, SoftmaxClassifier
+from sklloss import LinearRegressor, LogisticClassifier, SoftmaxClassifier
 from sklloss.kernels.linear import small_newton
 from sklloss.objectives.linear import LinearObjective
 
@@ -187,6 +187,22 @@ def test_only_small_problems_take_compiled_steps(monkeypatch):
     SoftmaxClassifier(tol=0.1).fit(X, y, X_val=X, y_val=y)
     # those over samples of the rows
     assert max(taken) < 40000
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"l1_ratio": 0.5}, {"fit_intercept": False}, {"max_iter": 2}], ids=str
+)
+@pytest.mark.parametrize("loss", ["poisson", "gamma", "tweedie", "squared_error"])
+def test_values_of_regressions_count_from_those_of_perfect_predictions(monkeypatch, loss, options):
+    X, classes, weight = table(n=400, noise=0.5)
+    y = 1e3 * np.exp(classes - 0.2 * X[:, 0])
+    fast, said = fit(LinearRegressor, X, y, weight, loss=loss, alpha=1e-2, **options)
+    one_by_one(monkeypatch)
+    slow, expected = fit(LinearRegressor, X, y, weight, loss=loss, alpha=1e-2, **options)
+    assert said == expected
+    np.testing.assert_allclose(fast.loss_curve_[0], slow.loss_curve_[0], rtol=1e-13)
+    np.testing.assert_allclose(fast.loss_, slow.loss_, rtol=1e-9)
+    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=1e-6, atol=1e-9)
 
 
 L1_CASES = {

@@ -46,7 +46,7 @@ cdef struct Newton:
     # A problem over few rows, the rule of its steps (see `newton_steps`), and memory.
     Model model
     Py_ssize_t block, size
-    double scale
+    double scale, saturated
     const double* ridge
     const double* l1
     bint has_l1
@@ -121,6 +121,7 @@ cdef bint evaluate(
     value[0] = scale * newton.loss[0]
     value[0] += 0.5 * total
     value[0] += norm
+    value[0] -= newton.saturated
     if not curved:
         return True
     if model.coupled:
@@ -314,7 +315,7 @@ cdef Py_ssize_t take_steps(
     The parameters after each step replace those before it if ``in_place``, else they follow them.
     """
     cdef Py_ssize_t taken = 0, size = newton.size, i
-    cdef double value, new_value = 0.0, slope, predicted_decrease, earlier = 0.0, least
+    cdef double value, new_value = 0.0, slope, predicted_decrease, earlier = 0.0, least, sums
     cdef bint fresh = True, beyond
     solved[0] = False
     if not evaluate(data, newton, every, w, &value, newton.gradient, True):
@@ -324,6 +325,7 @@ cdef Py_ssize_t take_steps(
     if not value <= newton.start:
         return 0
     while taken < most and not solved[0] and value > least and isfinite(value):
+        sums = fabs(value) + fabs(newton.saturated)  # a value is a difference
         if not newton_direction(newton, w, fresh):
             break
         predicted_decrease = slope = 0.0
@@ -347,7 +349,7 @@ cdef Py_ssize_t take_steps(
         fresh = not solved[0] and not (newton.lazy and predicted_decrease <= NEAR * fabs(value))
         if not (
             evaluate(data, newton, every, newton.point, &new_value, newton.new_gradient, fresh)
-            and new_value <= value - newton.enough * slope + newton.noise * fabs(value)
+            and new_value <= value - newton.enough * slope + newton.noise * sums
         ):
             solved[0] = False
             break
@@ -355,7 +357,7 @@ cdef Py_ssize_t take_steps(
         earlier = predicted_decrease
         beyond = newton.gap <= newton.close_gap
         beyond = beyond and (
-            value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * fabs(value)
+            value - new_value > newton.underestimate * predicted_decrease + VALUE_ROUNDING * sums
         )
         value = values[taken] = new_value
         if not in_place:
@@ -375,7 +377,7 @@ def newton_steps(
     Dataset data,
     bint coupled,
     Py_ssize_t block,
-    double scale,
+    constants,
     const double[::1] ridge,
     const double[::1] l1,
     double[:, ::1] points,
@@ -398,9 +400,10 @@ def newton_steps(
     or less (or times ``start``, if that is lower), a number that is not finite.
 
     ``loss`` is a `CompiledLoss` for double, X is dense with a center, and there is a single problem: one
-    output, or ``coupled`` ones. ``block`` is the number of rows per block. ``scale``, ``ridge`` and ``l1``
-    make the objective of the loss. ``points`` (steps + 1, size) and ``values`` (steps + 1,) are filled with
-    the parameters and the value at the start and after each step; no more steps are taken than they have
+    output, or ``coupled`` ones. ``block`` is the number of rows per block. The
+    objective is ``scale`` times the loss's sum, less ``saturated``, which are the ``constants``, plus the
+    penalties of ``ridge`` and ``l1``. ``points`` (steps + 1, size) and ``values`` (steps + 1,) are filled
+    with the parameters and the value at the start and after each step; no more steps are taken than they have
     places for.
 
     Returns the number of steps, and whether the problem is solved.
@@ -415,7 +418,8 @@ def newton_steps(
     cdef double[MAX_SAMPLE_STEPS + 1] sample_values
     gap, newton.vanished, newton.start, newton.enough, newton.noise = rule[:5]
     newton.underestimate, newton.close_gap = rule[5:]
-    newton.block, newton.scale, newton.ridge, newton.l1 = block, scale, &ridge[0], &l1[0]
+    newton.scale, newton.saturated = constants
+    newton.block, newton.ridge, newton.l1 = block, &ridge[0], &l1[0]
     null = newton.start
     newton.has_l1 = False
     newton.lazy = data.rows >= SAMPLE_EVERY * max(LEAST_SAMPLE, SAMPLE_ROWS * size)
@@ -430,7 +434,7 @@ def newton_steps(
     make_newton(&newton, size)
     with nogil:
         data.load_rows(NULL, 0, data.rows, newton.model.z, newton.model.step, False)
-        if at_zero and most > 0 and newton.lazy:
+        if at_zero and most > 0 and newton.lazy and newton.saturated == 0.0:
             newton.gap = SAMPLE_GAP
             newton.block = SAMPLE_BLOCK
             take_steps(data, &newton, SAMPLE_EVERY, w, True, sample_values, MAX_SAMPLE_STEPS, &solved)
