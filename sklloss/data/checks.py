@@ -380,10 +380,11 @@ def check_offset(offset: Any, n_samples: int, outputs: int, name: str = "offset"
     offset = on_host(offset, name)
     with _named(name):
         offset = check_array(offset, ensure_2d=False, dtype=np.float64, input_name=name, ensure_min_samples=0)
-    shapes = [(n_samples,), (n_samples, outputs)]
-    if offset.shape not in shapes:
-        wanted = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{name} must have shape {wanted}, got an array of shape {offset.shape}")
+    if offset.shape not in ((n_samples,), (n_samples, 1), (n_samples, outputs)):
+        raise ValueError(
+            f"{name} must have shape ({n_samples},) or ({n_samples}, {outputs}), got an array of shape "
+            f"{offset.shape}"
+        )
     return offset.reshape(n_samples, -1)
 
 
@@ -398,13 +399,16 @@ def weight_in_dtype(
     return cast
 
 
-def check_validation_arguments(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
+def check_validation_arguments(
+    X_val: Any, y_val: Any, sample_weight_val: Any = None, offset_val: Any = None
+) -> bool:
     """Whether there is a validation set; a ValueError if only a part of one is given."""
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} is given without {missing}")
-    if X_val is None and sample_weight_val is not None:
-        raise ValueError("sample_weight_val is given without X_val and y_val")
+    for name, value in (("sample_weight_val", sample_weight_val), ("offset_val", offset_val)):
+        if X_val is None and value is not None:
+            raise ValueError(f"{name} is given without X_val and y_val")
     return X_val is not None
 
 

@@ -366,15 +366,18 @@ def check_validation_data(
 ) -> Dataset | None:
     """Check a validation set, which must be on the device that the training rows in ``data`` came from.
 
-    Parameters are those of `check_data`. The rows are cast to ``dtype``, if it is given.
+    Parameters are those of `check_data`. The rows are cast to ``dtype``, if it is given, and have an offset
+    if the training rows do.
 
     Returns
     -------
     Dataset or None
         None if there is no validation set.
     """
-    if not check_validation_arguments(X_val, y_val, sample_weight_val):
+    if not check_validation_arguments(X_val, y_val, sample_weight_val, offset_val):
         return None
+    if (data.offset is None) != (offset_val is None):
+        raise ValueError("offset and offset_val must be given together, or neither of them")
     rows = check_rows(
         estimator, X_val, sample_weight_val, reset=False, origin=data.origin, dtype=dtype, suffix="_val"
     )

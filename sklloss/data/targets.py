@@ -541,8 +541,8 @@ def check_regression_loss(loss: str | Loss, owner: str) -> Loss:
         The class name of the estimator.
     """
     found = losses.get(loss)
-    named = [name for name in losses.names() if losses.get(name).target == "values"]
-    if isinstance(loss, str) and loss not in named:
+    if isinstance(loss, str) and found.target != "values":
+        named = [name for name in losses.names() if losses.get(name).target == "values"]
         raise ValueError(
             f"loss={loss!r} is for classification; {owner} has {', '.join(named)}, and any Loss object over "
             "values or probabilities"

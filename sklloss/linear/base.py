@@ -63,6 +63,7 @@ from sklloss.solvers.lbfgs import lbfgs
 from sklloss.solvers.newton import newton_cholesky
 from sklloss.solvers.newton_cg import lbfgs_newton_cg, newton_cg
 from sklloss.solvers.proximal_newton import proximal_newton
+from sklloss.solvers.root import minimise_root
 from sklloss.solvers.signs import with_signs
 
 SOLVERS: dict[str, Callable[..., Result]] = {
@@ -80,6 +81,14 @@ NEWTON = ("newton-cholesky", "newton-cg", "proximal-newton")
 LARGEST_HESSIAN = 200
 # With this many parameters per problem or more, Hessians of several problems cost more than gradient passes.
 LARGE_HESSIANS = 64
+
+
+def split_intercept(coef: Array, fit_intercept: bool) -> tuple[Array, Array]:
+    """Coefficients (outputs, features) and intercepts (outputs,), 0 without any, from (outputs, width)."""
+    if not fit_intercept:
+        return coef, np.zeros_like(coef[:, 0])
+    # Copies, which keep no memory of the whole.
+    return coef[:, :-1].copy(), coef[:, -1].copy()
 
 
 def raw_scores(X: Any, coef: Array, intercept: Any) -> Array:
@@ -122,13 +131,11 @@ class LinearPredictions(ClassPredictions):
         device : Device, optional
             Of the fitted arrays; None for NumPy.
         """
-        features = coef.shape[1] - bool(self.fit_intercept)
         self.classes_ = to_device(labels.classes, device)
         self._kind = labels.kind
         self._link = link
-        intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
-        self.coef_ = to_device(coef[:, :features].astype(dtype), device)
-        self.intercept_ = to_device(intercept, device)
+        coef, intercept = split_intercept(coef.astype(dtype), self.fit_intercept)
+        self.coef_, self.intercept_ = to_device(coef, device), to_device(intercept, device)
 
     def decision_function(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
         """Raw scores of each row.
@@ -322,8 +329,6 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
                 self, X_val, y_val, sample_weight_val, self._validation_coder(data), data, dtype=data.dtype,
                 offset_val=offset_val,
             )  # fmt: skip
-            if held_out is not None and (offset is None) != (offset_val is None):
-                raise ValueError("offset and offset_val must be given together, or neither of them")
             learned = functools.partial(self._learned, objective=objective, data=data, loss=loss)
             monitor = _Monitor(
                 objective, self.verbose, callbacks.steps("iteration", learned), self._reported_value
@@ -337,7 +342,7 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
             minimise = self._solver(objective, solvers[0], start, monitor.callback, solvers.append)
             with threads.single_threaded_blas(), full_precision(objective.passes.device):
                 try:
-                    result = self._check_result(minimise())
+                    result = self._check_result(minimise(), objective)
                 except _Stopped as stop:
                     if monitor.at_start is None:
                         monitor.begin(objective.value_and_gradient(start)[0])
@@ -427,13 +432,12 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
         refusal = newton_refusal(objective.passes.loss)
         constrained = monotonic_signs(self) is not None
         if self._has_l1 or constrained:
-            what, without = (
-                (f"l1_ratio={self.l1_ratio}", "l1_ratio=0") if self._has_l1 else ("monotonic_cst", "None")
-            )
+            what, without, asks = "monotonic_cst", "monotonic_cst=None", "constraints"
+            if self._has_l1:
+                what, without, asks = f"l1_ratio={self.l1_ratio}", "l1_ratio=0", "an L1 penalty"
             if refusal:
                 raise ValueError(f"{what} does not fit loss={self.loss!r}, which {refusal}; use {without}")
             if self.solver not in ("auto", "proximal-newton"):
-                asks = "an L1 penalty" if self._has_l1 else "constraints"
                 raise ValueError(
                     f"solver={self.solver!r} minimises smooth objectives, and {what} asks for {asks}; use "
                     "solver='proximal-newton' or 'auto'"
@@ -463,6 +467,8 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
         signs = monotonic_signs(self)
         if signs is not None:
             minimise = functools.partial(with_signs, minimise, signs=signs)
+        if objective.passes.loss.root_of is not None and name in NEWTON:
+            minimise = functools.partial(minimise_root, minimise)
         return functools.partial(
             minimise, objective, start, tol=self.tol, max_iter=self.max_iter, callback=callback, **options
         )
@@ -470,11 +476,10 @@ class LinearModel(CallbackSupport, Movable, VersionStamp, Estimator):
     def _minimise(self, objective, start, cache=None):
         """The result of the solver for this objective."""
         name = self._choose_solver(objective)
-        return self._check_result(
-            self._solver(objective, name, start, cache=cache if start.any() else None)()
-        )
+        minimise = self._solver(objective, name, start, cache=cache if start.any() else None)
+        return self._check_result(minimise(), objective)
 
-    def _check_result(self, result):
+    def _check_result(self, result, objective):
         """The result of a solver; a ValueError if a number in it is not finite."""
         if not np.isfinite(result.w).all():
             raise ValueError("the fit ended at parameters that are not finite: rescale the columns of X")

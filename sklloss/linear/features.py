@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklloss.data.checks import check_real, on_host
+from sklloss.data.checks import on_host
 
 
 def penalty_weights(estimator: Any) -> NDArray[np.float64] | None:
@@ -22,8 +22,12 @@ def penalty_weights(estimator: Any) -> NDArray[np.float64] | None:
     if given is None:
         return None
     weights = _by_feature("penalty_weights", given, estimator, 1.0)
-    for j, weight in enumerate(weights):
-        check_real(f"penalty_weights[{j}]", float(weight), 0.0, open_high=True)
+    wrong = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
+    if wrong.size:
+        raise ValueError(
+            "penalty_weights must be finite and not negative, got "
+            f"{weights[wrong[0]]} for feature {_feature(estimator, wrong[0])}"
+        )
     return None if (weights == 1).all() else weights
 
 
@@ -41,8 +45,17 @@ def monotonic_signs(estimator: Any) -> NDArray[np.float64] | None:
     signs = _by_feature("monotonic_cst", given, estimator, 0.0)
     wrong = np.flatnonzero(~np.isin(signs, (-1, 0, 1)))
     if wrong.size:
-        raise ValueError(f"monotonic_cst must be -1, 0 or 1, got {signs[wrong[0]]} for feature {wrong[0]}")
+        raise ValueError(
+            f"monotonic_cst must be -1, 0 or 1, got {signs[wrong[0]]:g} for feature "
+            f"{_feature(estimator, wrong[0])}"
+        )
     return signs if signs.any() else None
+
+
+def _feature(estimator: Any, j: int) -> str:
+    """The name of a feature, or its number, in errors."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return str(j) if names is None else repr(str(names[j]))
 
 
 def _by_feature(name: str, given: Any, estimator: Any, default: float) -> NDArray[np.float64]:

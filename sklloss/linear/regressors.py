@@ -21,7 +21,7 @@ from sklloss.arrays.device import to_device
 from sklloss.data.checks import Array, MatrixLike, check_real, check_same_device, check_X, on_host
 from sklloss.data.dataset import add_offset, check_stream_data
 from sklloss.data.targets import check_regression_loss, code_values
-from sklloss.linear.base import SOLVERS, LinearModel, raw_scores
+from sklloss.linear.base import SOLVERS, LinearModel, raw_scores, split_intercept
 from sklloss.linear.features import penalty_weights
 from sklloss.linear.partial_fit import STOCHASTIC, StreamMixin, has_no_l1
 from sklloss.losses import Loss
@@ -29,7 +29,6 @@ from sklloss.objectives.classification import newton_refusal
 from sklloss.objectives.passes import make_passes
 from sklloss.objectives.regression import RegressionObjective
 from sklloss.solvers.interior_point import interior_point
-from sklloss.solvers.root import minimise_root
 
 __all__ = ["LinearRegressor"]
 
@@ -203,6 +202,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
             The rows, which are shuffled by ``random_state``.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their targets.
         sample_weight : array-like of shape (n_samples,), default=None
             As for `fit`.
 
@@ -236,6 +236,7 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            Rows.
         offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             What is added to the raw scores, before the inverse link; needed if `fit` had one.
 
@@ -263,7 +264,9 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in R².
         offset : array-like, default=None
             As for `predict`.
 
@@ -372,12 +375,10 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
             return "interior-point"
         return super()._choose_solver(objective)
 
-    def _solver(self, objective, name, start, callback=None, begins=None, cache=None):
-        """See `LinearModel._solver`; the root of a mean takes a solver of the mean."""
-        call = super()._solver(objective, name, start, callback, begins, cache)
-        if objective.passes.loss.root_of is None or name in ("lbfgs", *STOCHASTIC):
-            return call
-        return functools.partial(minimise_root, call.func, *call.args, **call.keywords)
+    def _check_result(self, result, objective):
+        """See `LinearModel._check_result`; a model that reproduces y has converged."""
+        result.converged[objective.is_perfect(result.value)] = True
+        return super()._check_result(result, objective)
 
     def _why_vanished(self):
         """Why there is nothing left to minimise: the model reproduces y, which is an optimum."""
@@ -389,12 +390,10 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
 
     def _set_parameters(self, coef, *, data, loss, dtype):
         """Set the attributes that `predict` needs, from coefficients (outputs, width)."""
-        device, features = data.origin.device, coef.shape[1] - bool(self.fit_intercept)
-        intercept = coef[:, -1].astype(dtype) if self.fit_intercept else np.zeros(len(coef), dtype)
+        coef, intercept = split_intercept(coef.astype(dtype), self.fit_intercept)
         self._link = self.loss
-        if len(coef) == 1 and data.values.shape[1] == 1:
-            self.coef_ = to_device(coef[0, :features].astype(dtype), device)
-            self.intercept_ = float(intercept[0])
+        if len(coef) == 1:
+            self.coef_, self.intercept_ = to_device(coef[0], data.origin.device), float(intercept[0])
         else:
-            self.coef_ = to_device(coef[:, :features].astype(dtype), device)
-            self.intercept_ = to_device(intercept, device)
+            self.coef_ = to_device(coef, data.origin.device)
+            self.intercept_ = to_device(intercept, data.origin.device)

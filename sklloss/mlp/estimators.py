@@ -739,11 +739,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         Parameters
         ----------
-        X, y, sample_weight, X_val, y_val, sample_weight_val : array-like
+        X, y, sample_weight : array-like
             As for `MLPClassifier.fit`.
-        offset, offset_val : array-like of shape (n,) or (n, outputs), default=None
-            A known term that is added to the raw scores, such as the logarithm of the exposure of a count, of
-            the rows and of the validation rows. Predictions then need one too.
+        offset : array-like of shape (n,) or (n, outputs), default=None
+            A known term that is added to the raw scores, such as the logarithm of the exposure of a count.
+            Predictions then need one too.
+        X_val, y_val, sample_weight_val, offset_val : array-like, default=None
+            A validation set, as for `MLPClassifier.fit`; it has an offset if X has one.
 
         Returns
         -------
@@ -827,8 +829,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         code = self._coder()
         data = check_data(self, X, y, sample_weight, code, reset=first, offset=offset)
         held_out = check_validation_data(self, *validation, code, data, offset_val=offset_val)
-        if held_out is not None and (offset is None) != (offset_val is None):
-            raise ValueError("offset and offset_val must be given together, or neither of them")
         self._has_offset = offset is not None
         if held_out is not None and held_out.outputs != data.outputs:
             raise ValueError(f"y_val has {held_out.outputs} outputs, y has {data.outputs}")

@@ -6,6 +6,7 @@ import functools
 import sys
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from sklloss.losses import AbsoluteError, HalfSquaredError, Loss
@@ -19,6 +20,8 @@ SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
 MOST_PARAMETERS = 1000
 # The most by which cancellation is taken to raise the relative rounding error of a value.
 MOST_CANCELLED = 1e6
+# A value of this many times the rounding error of its sums, or less, is that of a perfect prediction.
+PERFECT_ROUNDING = 4.0
 # Errors are mostly where a loss is linear if their mean is this many times the reach of its curvature.
 MANY_REACHES = 2.0
 
@@ -45,7 +48,8 @@ class RegressionObjective(LinearObjective):
     ) -> None:
         self._least_value = np.inf
         super().__init__(passes, C, l1_ratio, penalty_weights)
-        if type(passes.loss).saturated is not Loss.saturated:
+        self._counts_from_saturated = type(passes.loss).saturated is not Loss.saturated
+        if self._counts_from_saturated:
             self.saturated = self.scale * passes.saturated_sums
 
     @property
@@ -59,6 +63,15 @@ class RegressionObjective(LinearObjective):
     @noise.setter
     def noise(self, sum_noise: float) -> None:
         self._sum_noise = sum_noise
+
+    def is_perfect(self, value: Floats) -> NDArray[np.bool_]:
+        """Which values are those of a perfect prediction, but for the rounding of the sums they come from."""
+        perfect: NDArray[np.bool_] = value == 0
+        if self._counts_from_saturated:
+            null = self.null_value()
+            size = np.abs(self.saturated) + np.where(np.isfinite(null), np.abs(null), 0.0)
+            perfect |= np.abs(value) <= PERFECT_ROUNDING * self._sum_noise * size
+        return perfect
 
     @property
     def total_weight(self) -> float:

@@ -33,6 +33,8 @@ LEAST_SLACK = 1e-6
 PATIENCE = 15
 ROUNDED_GAP = 1e-6
 EPS = float(np.finfo(float).eps)
+# Slacks and errors that are less count as this: y may be 0 throughout.
+LEAST_ERROR = float(np.finfo(float).tiny) ** 0.25
 
 
 class Programme(Protocol):
@@ -212,7 +214,7 @@ def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: 
     e = programme.target - programme.scores(first.w)
     # How far a row is from the quadratic or kinked part of its loss, in standard errors.
     outside = np.abs(e) - reach
-    smallest = EPS * max(float(np.abs(programme.target).max()), np.finfo(float).tiny)
+    smallest = max(EPS * float(np.abs(programme.target).max()), LEAST_ERROR)
     distance = outside / np.maximum(spread, smallest)
     inside = np.zeros(n, dtype=bool)
     inside[np.argpartition(distance, rows)[:rows]] = True
@@ -312,7 +314,7 @@ def _covariance_root(sample: Programme, w: Array) -> Array:
     """A root of the covariance of the minimum over a sample: its rows give those of scores."""
     e = np.abs(sample.target - sample.scores(w))
     width = np.maximum(np.quantile(e, 0.25), sample.reach)
-    width = np.maximum(width, EPS * max(float(np.abs(sample.target).max()), np.finfo(float).tiny))
+    width = np.maximum(width, max(EPS * float(np.abs(sample.target).max()), LEAST_ERROR))
     density = np.where(e <= width, sample.weights / (2.0 * width), 1e-12 * sample.weights / width)
     zeros = np.zeros(sample.n)
     curvature, _ = sample.normal(density, zeros)
@@ -429,7 +431,7 @@ class _Path:
         if programme.wide:
             sizes = programme.column_sizes()[self._penalised]
             slack[n:] = slack[0] / np.where(sizes > 0, sizes, 1.0)
-        np.maximum(slack, np.finfo(float).tiny ** 0.25, out=slack)
+        np.maximum(slack, LEAST_ERROR, out=slack)
         # 0 is inside, but for a parameter with a cost on one side only.
         least = np.where(np.minimum(-self._low, self._high) > 0, 0.0, FIRST_SLACK * (self._high - self._low))
         a = np.clip(0.0, self._low + least, self._high - least)

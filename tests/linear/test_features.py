@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.optimize import minimize
 
 from sklloss import (
     LinearRegressor,
@@ -104,6 +105,25 @@ def test_signs_of_a_loss_with_a_kink(loss):
     assert model.loss_ > free.loss_
 
 
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5, 1.0])
+def test_signs_of_the_root_mean_squared_error(l1_ratio):
+    X, eta, rng = data()
+    y = eta + rng.normal(size=len(eta))
+    model = LinearRegressor("root_mean_squared_error", alpha=0.05, l1_ratio=l1_ratio, monotonic_cst=SIGNS)
+    model.fit(X, y)
+
+    def value(w):
+        root = np.sqrt(np.mean((y - X @ w[:5] - w[5]) ** 2))
+        return root + 0.05 * (l1_ratio * np.abs(w[:5]).sum() + (1 - l1_ratio) / 2 * w[:5] @ w[:5])
+
+    bounds = [{1: (0, None), -1: (None, 0), 0: (None, None)}[sign] for sign in [*SIGNS.tolist(), 0]]
+    found = minimize(value, np.zeros(6), bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-9})
+    assert value(np.append(model.coef_, model.intercept_)) == pytest.approx(model.loss_, rel=1e-12)
+    assert model.loss_ <= found.fun * (1 + 1e-9)
+    assert (model.coef_ * SIGNS >= 0).all()
+    assert model.coef_[1] == 0
+
+
 def test_signs_in_classifiers():
     X, eta, rng = data()
     y = (rng.uniform(size=len(eta)) < 1 / (1 + np.exp(-eta))).astype(int)
@@ -136,15 +156,22 @@ def test_features_go_by_name():
     named = LinearRegressor(monotonic_cst={"b": 1}, penalty_weights={"a": 0.0}).fit(frame, eta)
     listed = LinearRegressor(monotonic_cst=[0, 1, 0, 0, 0], penalty_weights=[0, 1, 1, 1, 1]).fit(X, eta)
     np.testing.assert_allclose(named.coef_, listed.coef_, rtol=1e-12)
+    with pytest.raises(ValueError, match="got -1.0 for feature 'b'"):
+        LinearRegressor(penalty_weights={"b": -1.0}).fit(frame, eta)
+    with pytest.raises(ValueError, match=r"monotonic_cst names features that X does not have: \['z'\]"):
+        LinearRegressor(monotonic_cst={"z": 1}).fit(frame, eta)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"penalty_weights": [1, -1, 1, 1, 1]}, r"penalty_weights\[1\] must be in"),
+        (
+            {"penalty_weights": [1, -1, 1, 1, 1]},
+            "penalty_weights must be finite and not negative, got -1.0 for feature 1",
+        ),
         ({"penalty_weights": [1, 1]}, r"penalty_weights must have shape \(5,\)"),
         ({"penalty_weights": {"a": 1}}, "X has none"),
-        ({"monotonic_cst": [0, 2, 0, 0, 0]}, "monotonic_cst must be -1, 0 or 1, got 2.0 for feature 1"),
+        ({"monotonic_cst": [0, 2, 0, 0, 0]}, "monotonic_cst must be -1, 0 or 1, got 2 for feature 1"),
         ({"monotonic_cst": SIGNS, "solver": "lbfgs"}, "monotonic_cst asks for constraints"),
     ],
 )
@@ -157,6 +184,6 @@ def test_bad_values_are_named(parameters, message):
 
 def test_a_sign_needs_a_convex_loss_and_no_partial_fit():
     X, eta, _ = data()
-    with pytest.raises(ValueError, match="monotonic_cst does not fit"):
+    with pytest.raises(ValueError, match="monotonic_cst does not fit .*; use monotonic_cst=None"):
         LogisticClassifier(loss="focal", monotonic_cst=SIGNS).fit(X, (eta > 0).astype(int))
     assert not hasattr(LinearRegressor(monotonic_cst=SIGNS), "partial_fit")

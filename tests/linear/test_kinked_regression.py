@@ -145,6 +145,7 @@ def test_several_outputs_are_the_fits_of_each():
         ),
         ("an exact fit", lambda X, y: (X, X @ np.arange(1.0, 6) + 2)),
         ("constant y", lambda X, y: (X, np.full(len(X), 7.0))),
+        ("y of zeros", lambda X, y: (X, np.zeros(len(X)))),
         ("fewer rows than columns", lambda X, y: (np.random.default_rng(0).normal(size=(20, 40)), y[:20])),
         ("one row", lambda X, y: (X[:1], y[:1])),
         ("rows given twice", lambda X, y: (np.repeat(X, 2, axis=0), np.repeat(y, 2))),
@@ -157,6 +158,14 @@ def test_data_as_it_comes(name, change, alpha):
     center, unit = np.median(y), max(np.ptp(y), 1.0)
     least = linear_programme(X, (y - center) / unit, 0.4, alpha, scale=1.0) * unit
     assert model.loss_ <= least * (1 + 1e-6) + 1e-9 * unit
+
+
+def test_many_rows_of_zeros_are_reproduced():
+    X, _ = regression(3000)
+    for loss in ("absolute_error", losses.Quantile([0.1, 0.9])):
+        model = LinearRegressor(loss).fit(X, np.zeros(len(X)))
+        assert model.loss_ == 0
+        assert not model.coef_.any()
 
 
 def test_reaching_max_iter_warns():

@@ -1,5 +1,7 @@
 """LinearRegressor with smooth losses: its optimum, its interface and its errors."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -167,6 +169,18 @@ def test_a_warm_start_begins_at_the_last_optimum():
         model.fit(X[:, :3], y)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs", "proximal-newton"])
+@pytest.mark.parametrize("loss", ["poisson", "gamma", "tweedie"])
+def test_targets_that_are_reproduced_are_no_failure_to_converge(loss, solver, alpha):
+    X, _, _ = data(100)
+    for constant in (np.e, 1e6, 1e-6):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = LinearRegressor(loss, alpha=alpha, solver=solver).fit(X, np.full(len(X), constant))
+        np.testing.assert_allclose(model.predict(X), constant, rtol=1e-7)
+
+
 def test_the_same_bits_for_any_number_of_threads():
     X, eta, rng = data(5000, 20)
     y = rng.poisson(np.exp(eta)).astype(float)
@@ -232,6 +246,11 @@ def test_offsets_of_tensors_and_of_several_outputs():
     np.testing.assert_allclose(model.coef_.numpy(), expected.coef_, rtol=1e-6)
     predicted = model.predict(torch.tensor(X), offset=torch.tensor(offset))
     np.testing.assert_allclose(predicted.numpy(), expected.predict(X, offset=offset), rtol=1e-6)
+    one, column = offset[:, 0], offset[:, :1]
+    model = LinearRegressor("poisson").fit(X, Y, offset=one)
+    again = LinearRegressor("poisson").fit(X, Y, offset=column)
+    np.testing.assert_array_equal(model.coef_, again.coef_)
+    np.testing.assert_array_equal(model.predict(X, offset=one), model.predict(X, offset=column))
 
 
 def test_offsets_are_checked_and_needed_again():
@@ -253,6 +272,8 @@ def test_offsets_are_checked_and_needed_again():
         model.predict(X, offset=np.zeros((n, 2)))
     with pytest.raises(ValueError, match="offset_val"):
         model.fit(X, eta, offset=np.zeros(n), X_val=X, y_val=eta)
+    with pytest.raises(ValueError, match="offset_val is given without X_val and y_val"):
+        model.fit(X, eta, offset=np.zeros(n), offset_val=np.zeros(n))
     assert model.coef_ is before
 
 
