@@ -584,10 +584,10 @@ def code_values(data: Dataset, y: Any, loss: Loss, name: str = "y") -> Dataset:
             raise ValueError(f"{name} must be numeric, got dtype {y.dtype}") from error
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
     values = target_in_dtype(y.reshape(y.shape[0], -1), data.dtype, loss, name, name.replace("y", "X"))
+    scored = values[:, 0] if values.shape[1] == 1 else values
     copies = loss.outputs_per_target
     if copies > 1:
         if values.shape[1] != 1:
             raise ValueError(f"{name} must have shape (n,) for loss={loss!r}, got shape {y.shape}")
         values = np.repeat(values, copies, axis=1)
-    outputs = values.shape[1]
-    return replace(data, values=values, outputs=outputs, y=values.reshape(-1) if outputs == 1 else values)
+    return replace(data, values=values, outputs=values.shape[1], y=scored)

@@ -30,6 +30,7 @@ from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_rea
 from sklloss.data.dataset import Dataset, check_rows
 from sklloss.data.targets import hard_labels, scored_classes
 from sklloss.linear.base import LinearPredictions
+from sklloss.linear.features import monotonic_signs, penalty_weights
 from sklloss.losses import Loss
 from sklloss.metrics import argmax_accuracy
 from sklloss.model_selection import StratifiedSoftKFold
@@ -95,9 +96,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
             loss = model._check_parameters()
         n_threads = threads.count(self.n_threads)
         checked = check_rows(self, X, sample_weight)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(model, name, getattr(self, name))
+        model.n_features_in_ = self.n_features_in_
+        # Scorers see the rows without the names of their columns.
+        model.penalty_weights, model.monotonic_cst = penalty_weights(self), monotonic_signs(self)
         data = model._coder(self.class_weight)(checked, y, name="y")
         data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
         passes = model._passes(data, loss, n_threads)
@@ -296,7 +297,6 @@ class _Search:
         ``model`` is a classifier whose parameters and fitted attributes are changed from point to point.
         """
         passes = model._passes(self.data.take(train), self.loss, self.n_threads)
-        model.n_features_in_ = passes.features
         score = self._scorer(fold, test)
         shape = (len(self.l1_ratios), len(self.Cs))
         path = Bunch(

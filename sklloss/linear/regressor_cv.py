@@ -22,6 +22,7 @@ from sklloss.arrays import threads
 from sklloss.arrays.device import full_precision, to_device
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
 from sklloss.data.dataset import Dataset, check_data
+from sklloss.linear.features import monotonic_signs, penalty_weights
 from sklloss.linear.regressors import LinearRegressor
 from sklloss.losses import Loss
 from sklloss.solvers.path import follow_path, newton_path
@@ -222,9 +223,9 @@ class LinearRegressorCV(LinearRegressor):
             raise ValueError("offset is for scoring=None, the loss: a scorer would predict without it")
         n_threads = threads.count(self.n_threads)
         data = check_data(self, X, y, sample_weight, model._training_coder(), offset=offset)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(model, name, getattr(self, name))
+        model.n_features_in_ = self.n_features_in_
+        # Scorers see the rows without the names of their columns.
+        model.penalty_weights, model.monotonic_cst = penalty_weights(self), monotonic_signs(self)
         with threads.single_threaded_blas(), full_precision(data.device):
             passes = model._passes(data, loss, n_threads)
             alphas = self._grid(model, passes, ratios)

@@ -5,6 +5,8 @@ from itertools import pairwise
 from math import inf, log
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sklloss.losses import _checks
 from sklloss.losses._base import Loss, as_column, number, parameter, register
 
@@ -244,13 +246,15 @@ class Quantile(Loss):
 
     Parameters
     ----------
-    quantile : float in (0, 1), default=0.5
+    quantile : float or list of float in (0, 1), default=0.5
+        A list, in ascending order, has an output for each quantile of a target (n,): raw is (n, quantiles),
+        and the loss is the mean over them. A list of one is the same as its number.
 
     Notes
     -----
     y_true is finite and has the shape of raw, (n,) or (n, T). `predict` gives raw itself: the link is the
-    identity. Convex, and robust: the gradient is bounded. No second derivative is defined, since it is 0
-    wherever it exists.
+    identity, but several quantiles are sorted within a row, so that they never cross. Convex, and robust: the
+    gradient is bounded. No second derivative is defined, since it is 0 wherever it exists.
 
     References
     ----------
@@ -261,6 +265,8 @@ class Quantile(Loss):
     >>> from sklloss.losses import Quantile
     >>> Quantile(0.75).per_sample([0.0, 0.0], [-8.0, 8.0]).tolist()
     [6.0, 2.0]
+    >>> Quantile([0.25, 0.75]).predict([[3.0, 2.0]]).tolist()
+    [[2.0, 3.0]]
     """
 
     quantile: float | tuple[float, ...] = parameter(0.5, "in (0, 1)", lambda x: 0.0 < x < 1.0)
@@ -269,17 +275,17 @@ class Quantile(Loss):
     curved_within: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        """Check the quantiles; a list becomes a tuple."""
-        if isinstance(self.quantile, str) or not hasattr(self.quantile, "__len__"):
+        """Check the quantiles; a list becomes a tuple, and a list of one quantile that quantile."""
+        if np.ndim(self.quantile) == 0:
             super().__post_init__()
             return
         levels = tuple(
             number(level, f"quantile[{k}]", "in (0, 1)", lambda x: 0.0 < x < 1.0)
-            for k, level in enumerate(self.quantile)  # type: ignore[arg-type]  # which has a length
+            for k, level in enumerate(self.quantile)  # type: ignore[arg-type]  # which is iterable
         )
         if not levels or any(low >= high for low, high in pairwise(levels)):
             raise ValueError(f"quantile must be ascending and not empty, got {self.quantile!r}")
-        object.__setattr__(self, "quantile", levels)
+        object.__setattr__(self, "quantile", levels if len(levels) > 1 else levels[0])
 
     @property
     def kernel(self) -> str | None:  # type: ignore[override]  # a class attribute in Loss

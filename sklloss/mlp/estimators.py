@@ -861,4 +861,4 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         values = loss.predict(raw)
         if not np.isfinite(values).all():
             return float("nan")
-        return float(r2_score(held_out.y, values, sample_weight=held_out.weight))
+        return float(r2_score(held_out.values, values, sample_weight=held_out.weight))

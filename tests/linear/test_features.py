@@ -1,12 +1,16 @@
 """penalty_weights and monotonic_cst, in all linear estimators."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
 from scipy.optimize import minimize
+from sklearn.base import clone
 
 from sklloss import (
     LinearRegressor,
+    LinearRegressorCV,
     LogisticClassifier,
     LogisticClassifierCV,
     SoftmaxClassifier,
@@ -160,6 +164,25 @@ def test_features_go_by_name():
         LinearRegressor(penalty_weights={"b": -1.0}).fit(frame, eta)
     with pytest.raises(ValueError, match=r"monotonic_cst names features that X does not have: \['z'\]"):
         LinearRegressor(monotonic_cst={"z": 1}).fit(frame, eta)
+
+
+def test_cross_validation_takes_names_and_scorers():
+    pandas = pytest.importorskip("pandas")
+    X, eta, _ = data()
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    for estimator, y, scoring in (
+        (LogisticClassifierCV(Cs=2), (eta > 0).astype(int), "f1"),
+        (LinearRegressorCV(alphas=2), eta, "r2"),
+    ):
+        estimator.set_params(scoring=scoring, penalty_weights={"a": 0.0}, monotonic_cst={"b": 1})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            named = clone(estimator).fit(frame, y)
+        listed = estimator.set_params(penalty_weights=[0, 1, 1, 1, 1], monotonic_cst=[0, 1, 0, 0, 0]).fit(
+            X, y
+        )
+        np.testing.assert_allclose(named.scores_, listed.scores_)
+        assert named.feature_names_in_.tolist() == list("abcde")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import KFold, cross_val_score
 
-from sklloss import LinearRegressor, MLPRegressor, losses
+from sklloss import LinearRegressor, LinearRegressorCV, MLPRegressor, losses
+from sklloss.metrics import d2_loss
 
 LEVELS = (0.05, 0.5, 0.95)
 
@@ -25,6 +29,11 @@ def test_a_list_is_a_value_as_every_loss_is():
     assert pickle.loads(pickle.dumps(loss)) == loss
 
 
+def test_a_list_of_one_is_its_number():
+    assert losses.Quantile([0.3]) == losses.Quantile(0.3) == losses.Quantile(np.array(0.3))
+    assert losses.Quantile([0.3])([1.0], [2.0]) == pytest.approx(0.7)
+
+
 def test_the_loss_is_the_mean_over_quantiles():
     rng = np.random.default_rng(0)
     y, raw, weight = rng.normal(size=20), rng.normal(size=(20, 3)), rng.uniform(size=20)
@@ -41,6 +50,19 @@ def test_the_loss_is_the_mean_over_quantiles():
 def test_predictions_are_sorted_within_a_row():
     raw = np.array([[3.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     np.testing.assert_array_equal(losses.Quantile(LEVELS).predict(raw), [[1, 2, 3], [0, 1, 2]])
+
+
+def test_scorers_get_one_target_for_all_quantiles():
+    X, y = heteroscedastic(200)
+    loss = losses.Quantile(LEVELS)
+    scorer = make_scorer(d2_loss, loss=loss)
+    model = LinearRegressorCV(loss, alphas=[1e-3], cv=KFold(3), scoring=scorer).fit(X, y)
+    expected = cross_val_score(LinearRegressor(loss, alpha=1e-3), X, y, scoring=scorer, cv=KFold(3))
+    np.testing.assert_allclose(model.scores_[:, 0, 0], expected, rtol=1e-6)
+    network = MLPRegressor(loss, early_stopping=scorer, max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        network.fit(X, y)
+    assert np.isfinite(network.validation_scores_).all()
 
 
 @pytest.mark.parametrize(
