@@ -11,19 +11,19 @@ import joblib
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklloss._base import unchanged_on_error, warn
+from sklloss._base import Estimator, Movable, VersionStamp, unchanged_on_error, warn
 from sklloss.arrays import threads
 from sklloss.arrays.device import full_precision, to_device
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
 from sklloss.data.dataset import Dataset, check_data
 from sklloss.linear.features import monotonic_signs, penalty_weights
-from sklloss.linear.regressors import LinearRegressor
+from sklloss.linear.regressors import LinearRegressor, RegressorPredictions
 from sklloss.losses import Loss
 from sklloss.solvers.path import follow_path, newton_path
 
@@ -33,12 +33,7 @@ __all__ = ["LinearRegressorCV"]
 LEAST_L1_RATIO = 1e-3
 
 
-def _never(estimator: Any) -> bool:
-    """For `available_if`: an AttributeError."""
-    raise AttributeError(f"{type(estimator).__name__} has no partial_fit")
-
-
-class LinearRegressorCV(LinearRegressor):
+class LinearRegressorCV(Movable, VersionStamp, RegressorPredictions, RegressorMixin, Estimator):
     """`LinearRegressor` with alpha and l1_ratio chosen by cross-validation, along a path of values.
 
     Parameters
@@ -208,11 +203,6 @@ class LinearRegressorCV(LinearRegressor):
         with unchanged_on_error(self):
             return self._fit(X, y, sample_weight, offset, groups)
 
-    @available_if(_never)
-    def partial_fit(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Not available: a penalty cannot be chosen batch by batch."""
-        raise NotImplementedError
-
     def _fit(self, X, y, sample_weight, offset, groups):
         model = self._model()
         ratios = _numbers("l1_ratios", self.l1_ratios, 0.0, 1.0)
@@ -299,7 +289,8 @@ class LinearRegressorCV(LinearRegressor):
         self.loss_ = model._reported_value(float(result.value.sum()), objective)
         self.loss_curve_ = [model._reported_value(value, objective) for value in result.curve]
         self.solver_ = model._choose_solver(objective)
-        self._become(result.w, objective=objective, data=passes.data, loss=loss)
+        coef = passes.uncentered(objective.coef(result.w))
+        self._set_parameters(coef, data=passes.data, loss=loss, dtype=passes.data.origin.dtype)
         self._has_offset = passes.data.offset is not None
 
 

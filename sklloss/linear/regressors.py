@@ -37,7 +37,86 @@ ROUGH_TOL = 0.03
 ROUGH_STEPS = 100
 
 
-class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
+class RegressorPredictions:
+    """Mixin: the fitted model ``X @ coef_.T + intercept_`` and its predictions."""
+
+    coef_: Array
+    intercept_: Any
+
+    def predict(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
+        """Predicted values.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+            Rows.
+        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            What is added to the raw scores, before the inverse link; needed if `fit` had one.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        check_is_fitted(self)
+        check_same_device(self, X, self.coef_, "predict")
+        scores = raw_scores(check_X(self, X, reset=False), self.coef_, self.intercept_)
+        return losses.get(self._link).predict(add_offset(self, scores, offset))
+
+    def score(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> float:
+        """R², the proportion of the variance of y that the predictions explain.
+
+        With several quantiles it is the mean over them.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in R².
+        offset : array-like, default=None
+            As for `predict`.
+
+        Returns
+        -------
+        float
+        """
+        predicted, y = on_host(self.predict(X, offset), "X"), on_host(y, "y")
+        copies = losses.get(self._link).outputs_per_target
+        y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
+        return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tags for scikit-learn: sparse input, several outputs, and what the loss takes for y."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        try:
+            domain = losses.get(self.loss).domain
+        except (TypeError, ValueError):  # which `fit` reports
+            domain = None
+        tags.target_tags.positive_only = domain in ("positive", "non-negative")
+        # scikit-learn's check of several outputs has negative ones.
+        tags.target_tags.multi_output = not tags.target_tags.positive_only
+        return tags
+
+    def _set_parameters(self, coef, *, data, loss, dtype):
+        """Set the attributes that `predict` needs, from coefficients (outputs, width)."""
+        coef, intercept = split_intercept(coef.astype(dtype), self.fit_intercept)
+        self._link = self.loss
+        if len(coef) == 1:
+            self.coef_, self.intercept_ = to_device(coef[0], data.origin.device), float(intercept[0])
+        else:
+            self.coef_ = to_device(coef, data.origin.device)
+            self.intercept_ = to_device(intercept, data.origin.device)
+
+
+class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearModel):
     """A linear model that minimises any regression loss, such as the Poisson, Huber or squared loss.
 
     Minimises ``sum_i w_i loss_i / sum_i w_i + alpha * (l1_ratio * ||coef||_1 + (1 - l1_ratio) / 2 *
@@ -230,68 +309,6 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
                 check_stream_data(self, X, y, sample_weight, self._training_coder(), learned), loss
             )
 
-    def predict(self, X: MatrixLike, offset: ArrayLike | None = None) -> Array:
-        """Predicted values.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-            Rows.
-        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            What is added to the raw scores, before the inverse link; needed if `fit` had one.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        check_is_fitted(self)
-        check_same_device(self, X, self.coef_, "predict")
-        scores = raw_scores(check_X(self, X, reset=False), self.coef_, self.intercept_)
-        return losses.get(self._link).predict(add_offset(self, scores, offset))
-
-    def score(
-        self,
-        X: MatrixLike,
-        y: MatrixLike,
-        sample_weight: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
-    ) -> float:
-        """R², the proportion of the variance of y that the predictions explain.
-
-        With several quantiles it is the mean over them.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in R².
-        offset : array-like, default=None
-            As for `predict`.
-
-        Returns
-        -------
-        float
-        """
-        predicted, y = on_host(self.predict(X, offset), "X"), on_host(y, "y")
-        copies = losses.get(self._link).outputs_per_target
-        y = y if copies == 1 else np.repeat(np.reshape(y, (-1, 1)), copies, axis=1)
-        return float(r2_score(y, predicted, sample_weight=on_host(sample_weight, "sample_weight")))
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tags for scikit-learn: sparse input, several outputs, and what the loss takes for y."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        try:
-            domain = losses.get(self.loss).domain
-        except (TypeError, ValueError):  # which `fit` reports
-            domain = None
-        tags.target_tags.positive_only = domain in ("positive", "non-negative")
-        # scikit-learn's check of several outputs has negative ones.
-        tags.target_tags.multi_output = not tags.target_tags.positive_only
-        return tags
-
     @property
     def _has_l1(self):
         """Whether the penalty has an L1 part."""
@@ -387,13 +404,3 @@ class LinearRegressor(StreamMixin, RegressorMixin, LinearModel):
         """See `LinearModel._parameters`."""
         coef, intercept = super()._parameters()
         return np.atleast_2d(coef), np.atleast_1d(np.asarray(intercept))
-
-    def _set_parameters(self, coef, *, data, loss, dtype):
-        """Set the attributes that `predict` needs, from coefficients (outputs, width)."""
-        coef, intercept = split_intercept(coef.astype(dtype), self.fit_intercept)
-        self._link = self.loss
-        if len(coef) == 1:
-            self.coef_, self.intercept_ = to_device(coef[0], data.origin.device), float(intercept[0])
-        else:
-            self.coef_ = to_device(coef, data.origin.device)
-            self.intercept_ = to_device(intercept, data.origin.device)

@@ -93,4 +93,5 @@ def test_bad_parameters_are_named(parameters, message):
     X, eta, _ = data()
     with pytest.raises(ValueError, match=message):
         LinearRegressorCV(**parameters).fit(X, eta)
-    assert not hasattr(LinearRegressorCV(), "partial_fit")
+    for absent in ("partial_fit", "set_partial_fit_request", "warm_start"):
+        assert not hasattr(LinearRegressorCV(), absent)
