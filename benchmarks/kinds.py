@@ -87,6 +87,12 @@ class LinearProblem:
         return 1 if self.objective == "binary" else int(self.y.max()) + 1
 
     @property
+    def question(self):
+        """What is asked of X and y, in words that tell it from other questions."""
+        l1 = f" {self.l1_ratio!r}" if self.l1_ratio else ""
+        return f"{self.C!r} {self.objective}{l1}"
+
+    @property
     def unknowns(self):
         """Size of the largest system that Newton's method has to solve; several labels are separate ones."""
         return (self.X.shape[1] + 1) * (self.outputs if self.objective == "softmax" else 1)
@@ -100,6 +106,48 @@ class PathProblem(LinearProblem):
     """
 
     Cs: np.ndarray | None = None
+    folds: int = 5
+
+
+@dataclass
+class RegressionProblem:
+    """Minimise the mean loss + alpha * (l1_ratio ||coef||_1 + (1 - l1_ratio) / 2 ||coef||^2).
+
+    The intercept is not penalised. ``loss`` is "squared_error" (half the square), "huber", "log_cosh",
+    "quantile", "poisson" or "gamma"; of the last two the objective counts half the deviance, which is 0 for a
+    perfect prediction. ``parameter`` is Huber's delta, or the quantile. ``memory`` asks for the peak memory
+    of our fit.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    loss: str
+    alpha: float
+    l1_ratio: float = 0.0
+    parameter: float | None = None
+    gaps: tuple = (1e-6,)
+    memory: bool = False
+    name: str = ""
+    weights = None
+    sparse = False
+    outputs = 1
+
+    @property
+    def question(self):
+        """What is asked of X and y, in words that tell it from other questions."""
+        parameter = "" if self.parameter is None else f" {self.parameter:g}"
+        penalty = {0.0: "L2", 1.0: "L1"}.get(self.l1_ratio, f"l1_ratio={self.l1_ratio:.6g}")
+        return f"{self.loss}{parameter}, " + (f"alpha={self.alpha:g} {penalty}" if self.alpha else "alpha=0")
+
+
+@dataclass
+class RegressionPathProblem(RegressionProblem):
+    """Cross-validation over ``alphas``, scored by the loss.
+
+    ``alpha`` is the value that it chooses. Its gap is that of the last fit, of all rows, at that alpha.
+    """
+
+    alphas: np.ndarray | None = None
     folds: int = 5
 
 

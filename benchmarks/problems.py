@@ -22,6 +22,8 @@ from kinds import (
     PassProblem,
     PathProblem,
     PredictProblem,
+    RegressionPathProblem,
+    RegressionProblem,
     SearchProblem,
 )
 
@@ -43,6 +45,7 @@ class Spec:
     needs: str | None
     against: tuple = ()
     beside: tuple = ()
+    targets: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
 
 
@@ -51,19 +54,24 @@ PROBLEMS = {}
 
 ALL, SKLEARN, TORCH, SAGA = ("all",), ("scikit-learn",), ("torch",), ("saga",)
 DIGITS_BEST = 11  # which C the search on digits chooses
+POISSON_BEST = 99  # which alpha that on diamonds chooses
 
 
-def problem(group, name, *, quick=True, full=True, needs=None, against=(), beside=(), **options):
+def problem(
+    group, name, *, quick=True, full=True, needs=None, against=(), beside=(), targets=None, **options
+):
     """Register the decorated function, called with the arrays of the file it ``needs`` and ``options``.
 
     ``against`` makes it a row of the table: the rivals that it is compared with there, or ALL. ``beside``
-    names solvers that the row shows beside the fastest, however slow they are.
+    names solvers that the row shows beside the fastest, however slow they are. ``targets`` of a regression
+    holds, for each rival that takes part, how many times as long as ours it is to take at least (None: no
+    target), and for "seconds" and "memory" (of X) what ours is to take at most.
     """
 
     def register(make):
         if name in PROBLEMS:
             raise ValueError(f"two problems are called {name!r}")
-        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, against, beside, options)
+        PROBLEMS[name] = Spec(name, group, make, quick, full, needs, against, beside, targets or {}, options)
         return make
 
     return register
@@ -414,6 +422,126 @@ def _stdlib_text(one_vs_rest=False, **options):
     if one_vs_rest:
         return LinearProblem(X, np.eye(y.max() + 1, dtype=np.intp)[y], "multilabel", **options)
     return LinearProblem(X, y, "softmax", **options)
+
+
+# Regressions. The prices of the diamonds are as they come: hundreds to thousands of dollars.
+
+_GLM = {"scikit-learn": 4, "glum": 4}
+_LASSO = dict.fromkeys(("scikit-learn", "celer", "skglm", "adelie"))
+_MEDIAN = {"loss": "quantile", "parameter": 0.5, "alpha": 1e-4}
+_MEDIAN_TARGETS = {"scikit-learn": 1000, "rehline": 5, "pinball-qr": 5, "statsmodels": 5}
+
+
+@problem("regression", "diamonds-cv-poisson", needs="diamonds", quick=False, targets={"scikit-learn": 30})
+def _diamonds_path(X, y):
+    X, y = (np.ascontiguousarray(a, dtype=np.float64) for a in (X, y))
+    alphas = np.logspace(2, -4, 100)
+    return RegressionPathProblem(X, y, "poisson", alphas[POISSON_BEST], alphas=alphas)
+
+
+@problem(
+    "regression",
+    "diamonds-lasso",
+    needs="diamonds",
+    quick=False,
+    targets={**_LASSO, "scikit-learn": 20},
+    loss="squared_error",
+    alpha=1e-3,
+    l1_ratio=1.0,
+)
+@problem(
+    "regression",
+    "diamonds-log_cosh",
+    needs="diamonds",
+    quick=False,
+    targets={"scikit-learn": 10},
+    loss="log_cosh",
+    alpha=1e-4,
+)
+@problem(
+    "regression",
+    "diamonds-huber",
+    needs="diamonds",
+    quick=False,
+    targets={"rehline": 10, "scikit-learn": 10},
+    loss="huber",
+    parameter=1.35,
+    alpha=1e-4,
+)
+@problem(
+    "regression", "diamonds-gamma", needs="diamonds", quick=False, targets=_GLM, loss="gamma", alpha=1e-4
+)
+@problem(
+    "regression", "diamonds-poisson", needs="diamonds", quick=False, targets=_GLM, loss="poisson", alpha=1e-4
+)
+@problem(
+    "regression",
+    "diamonds-median-no-penalty",
+    needs="diamonds",
+    quick=False,
+    targets={"pinball-qr": 5, "statsmodels": 5},
+    **{**_MEDIAN, "alpha": 0.0},
+)
+@problem(
+    "regression", "diamonds-median-l2", needs="diamonds", quick=False, targets=_MEDIAN_TARGETS, **_MEDIAN
+)
+@problem(
+    "regression",
+    "diamonds-median-l1",
+    needs="diamonds",
+    quick=False,
+    targets=_MEDIAN_TARGETS,
+    l1_ratio=1.0,
+    **_MEDIAN,
+)
+def _diamonds_price(X, y, **options):
+    X, y = (np.ascontiguousarray(a, dtype=np.float64) for a in (X, y))
+    return RegressionProblem(X, y, **options)
+
+
+def _prices(rows, columns):
+    """Columns of different units and shares, and a positive target whose error grows with it."""
+    rng = np.random.default_rng(10)
+    X = rng.standard_normal((rows, columns))
+    X[:, 1::2] += 0.5 * X[:, ::2]
+    slope = rng.standard_normal(columns) / np.sqrt(columns)
+    y = np.exp(7 + 0.5 * X @ slope) * rng.gamma(5.0, 0.2, rows)
+    return X * 10.0 ** rng.integers(-2, 3, columns), y
+
+
+@problem("regression", "synthetic-poisson", targets=_GLM, loss="poisson", alpha=1e-4)
+@problem("regression", "synthetic-median-l2", targets={**_MEDIAN_TARGETS, "scikit-learn": None}, **_MEDIAN)
+def _synthetic_price(**options):
+    X, y = _prices(20_000, 20)
+    return RegressionProblem(X, y, **options)
+
+
+@problem("regression", "synthetic-3e6x20-quantile", quick=False, targets={"seconds": 5, "memory": 2})
+def _large_quantile():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3_000_000, 20))
+    y = X @ rng.standard_normal(20) + rng.standard_t(3, size=len(X)) * (1 + 0.5 * np.abs(X[:, 0]))
+    return RegressionProblem(X, y, "quantile", 1e-4, parameter=0.9, memory=True)
+
+
+@problem("regression", "synthetic-1e6x50-ridge", quick=False, targets={"scikit-learn": 1})
+def _large_ridge():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1_000_000, 50))
+    y = X @ rng.standard_normal(50) + rng.standard_normal(len(X))
+    return RegressionProblem(X, y, "squared_error", 1e-4)
+
+
+@problem("regression", "synthetic-1000x20000-lasso", quick=False, targets={**_LASSO, "celer": 1, "skglm": 1})
+@problem("regression", "synthetic-200x1000-lasso", full=False, targets=_LASSO, rows=200, columns=1000)
+def _sparse_signal(rows=1000, columns=20_000):
+    """Columns lie in memory one after the other, as all rivals want them."""
+    rng = np.random.default_rng(0)
+    X = np.asfortranarray(rng.standard_normal((rows, columns)))
+    slope = np.zeros(columns)
+    slope[:20] = 3 * rng.standard_normal(20)
+    y = X @ slope + rng.standard_normal(rows)
+    return RegressionProblem(X, y, "squared_error", 0.1, l1_ratio=1.0)
 
 
 # Networks

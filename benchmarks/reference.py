@@ -7,8 +7,10 @@ import hashlib
 import json
 import time
 
+import kinds
 import numpy as np
 import reference_l1
+import reference_regression
 import scipy.linalg
 import scipy.special
 from threadpoolctl import threadpool_limits
@@ -47,6 +49,8 @@ def objective(problem, coef, intercept):
         import reference_device  # which needs torch
 
         return reference_device.objective(problem, coef, intercept)
+    if isinstance(problem, kinds.RegressionProblem):
+        return reference_regression.objective(problem, coef, intercept)
     coef = np.asarray(coef, dtype=np.float64).reshape(problem.outputs, problem.X.shape[1])
     intercept = np.asarray(intercept, dtype=np.float64).reshape(problem.outputs)
     total = 0.0
@@ -177,6 +181,8 @@ def solve(problem, say=lambda line: None, limit=900.0):
     """Minimise with Newton steps until float64 has no more to give; return F and an estimate of F - F*."""
     # Two BLAS libraries' threads get into each other's way on small matrices.
     with threadpool_limits(1 if problem.X.shape[0] * problem.X.shape[1] < 1_000_000 else None):
+        if isinstance(problem, kinds.RegressionProblem):
+            return reference_regression.solve(problem, say)
         return (reference_l1.solve if problem.l1_ratio else _solve)(problem, say, limit)
 
 
@@ -228,8 +234,7 @@ def _digest(problem):
         if part is not None:
             h.update(f"{part.shape} {part.dtype}".encode())
             h.update(np.ascontiguousarray(part))
-    l1 = f" {problem.l1_ratio!r}" if problem.l1_ratio else ""
-    h.update(f"{problem.C!r} {problem.objective}{l1}".encode())
+    h.update(problem.question.encode())
     return h.hexdigest()
 
 

@@ -13,6 +13,7 @@ TITLES = {
     "kernels": "Kernels: loss and gradient of one batch, one thread",
     "passes": "One pass over X",
     "linear": "Linear classifiers: time to a gap of the optimum, (F - F*) / F*",
+    "regression": "Regressions: time to a gap of the optimum, (F - F*) / F*, and the targets",
     "defaults": "Linear classifiers at their defaults: time, and the gap that it bought",
     "memory": "Peak resident memory of a fit at the defaults, above what there was before it",
     "predict": "predict_proba of one row",
@@ -219,6 +220,38 @@ def details(rows):
     return table([*header, *extra, "notes"], lines)
 
 
+def targets(rows):
+    """Ours and each rival of a regression, with what the ratio, or our time, is to be."""
+    lines, missed = [], []
+    for row in rows:
+        ours, wanted, met = row["rival"] == OURS, row.get("wanted"), "-"
+        if wanted is not None and ("ratio" in row or (ours and "seconds" in row)):
+            good = row["seconds"] <= wanted if ours else row["ratio"][0] >= wanted
+            met = "yes" if good else "NO"
+            if not good:
+                what = _spread(row) if ours else f"{_ratio(row)} {row['rival']} {row['way']}"
+                missed.append(f"{row['problem']}: {what}, wanted {_wanted(row)}")
+        gap = row.get("gap")
+        notes = [row["asked"]] if row.get("asked") else []
+        if row.get("once") is not None:
+            notes.append(f"of an earlier run, while others kept {row['once']:.1f} CPUs busy")
+        if gap is not None and gap > float(row["target"]):
+            notes.append("comes no nearer")
+        notes += [*row.get("warned", ()), *([row["error"]] if "error" in row else ())]
+        line = [row["problem"], row["rival"], f"{row['way']} {row.get('setting', '')}".strip(), _spread(row)]
+        line += [_ratio(row) if not ours else "", _wanted(row), met]
+        line += ["-" if gap is None else f"{gap:.1e}" if gap > 1e-15 else "0", "; ".join(notes)]
+        lines.append(line)
+    header = ["problem", "who", "how", "median (min-max)", "ratio (min-max)", "target", "met", "gap", "notes"]
+    says = ["Targets missed:", *missed] if missed else ["Every target that was measured is met."]
+    return table(header, lines) + "\n\n" + "\n- ".join(says)
+
+
+def _wanted(row):
+    wanted = row.get("wanted")
+    return "-" if wanted is None else f"{wanted:g} s" if row["rival"] == OURS else f"{wanted:g}x"
+
+
 def memory(rows):
     """Peak memory: MiB, and by what X takes."""
     lines = []
@@ -228,8 +261,10 @@ def memory(rows):
             line += [f"{row['peak'] / 2**20:.1f}", f"{100 * row['peak'] / row['X']:.1f}%"]
         else:
             line += ["-", row["error"]]
+        wanted = row.get("wanted")
+        line.append("-" if wanted is None else f"{100 * wanted:g}%")
         lines.append(line)
-    return table(["problem", "who", "how", "X, MiB", "peak above, MiB", "of X"], lines)
+    return table(["problem", "who", "how", "X, MiB", "peak above, MiB", "of X", "target"], lines)
 
 
 def losses(rows):
@@ -266,6 +301,8 @@ def markdown(document):
         title = title.format(device=document["device"])
         if these and group == "memory":
             parts += [f"## {title}", memory(these)]
+        elif these and group == "regression":
+            parts += [f"## {title}", targets(these)]
         elif these:
             parts += [f"## {title}", summary(these), details(these)]
     slower = [line for group in TITLES for line in losses([r for r in rows if r.get("group") == group])]

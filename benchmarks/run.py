@@ -10,11 +10,11 @@ from pathlib import Path
 import problems
 import report
 import rivals
-from groups import command, gpu, kernels, linear, mlp, passes, products, table
+from groups import command, gpu, kernels, linear, mlp, passes, products, regression, table
 from groups.session import Session
 
 GROUPS = {"table": table, "kernels": kernels, "passes": passes, "linear": linear, "mlp": mlp}
-GROUPS |= {"products": products, "command": command, "gpu": gpu}
+GROUPS |= {"products": products, "command": command, "gpu": gpu, "regression": regression}
 ALL = ("kernels", "passes", "linear", "mlp")  # what runs where nothing else is asked for
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -27,7 +27,7 @@ def parse(arguments):
         nargs="?",
         default="all",
         choices=[*GROUPS, "all"],
-        help="all: all but table, products, command and gpu, the default",
+        help="all: all but table, regression, products, command and gpu, the default",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of mnist.npz, flights.npz, ... (or SKLLOSS_DATA)"
@@ -98,7 +98,7 @@ def main(arguments=None):
         for spec in problems.PROBLEMS.values():
             size = "" if spec.quick and spec.full else "quick only" if spec.quick else "full only"
             needs = f"needs {spec.needs}.npz" if spec.needs else ""
-            print(f"{spec.group:8} {spec.name:32} {size:11} {needs}".rstrip())
+            print(f"{spec.group:10} {spec.name:32} {size:11} {needs}".rstrip())
         return 0
     keep = (
         "group",

@@ -27,6 +27,8 @@ class Known:
     def order(self, problem_key, rival, way, ladder, gaps):
         """The settings to try, in order, each with the seconds that it took before, or None."""
         found = self.all.get(self._key(problem_key, rival, way), {})
+        if found.get("nearest", {"setting": None})["setting"] in ladder:
+            return [(found["nearest"]["setting"], found["nearest"]["seconds"])]
         first = [found[f"{gap:.0e}"] for gap in sorted(gaps, reverse=True) if f"{gap:.0e}" in found]
         if len(first) < len(gaps) and "failed" in found:
             first.append(found["failed"])
@@ -60,8 +62,25 @@ class Known:
         if failed is not None:
             found["failed"] = {"setting": failed, "seconds": None}
         if found:
-            self.all[self._key(problem_key, rival, way)] = found
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.file.with_suffix(".tmp")
-            draft.write_text(json.dumps(self.all, indent=1))
-            draft.replace(self.file)
+            self._save(problem_key, rival, way, found)
+
+    def keep_nearest(self, problem_key, rival, way, rung):
+        """Keep the one setting that is worth a fit, of a way that reaches no gap."""
+        self._save(problem_key, rival, way, {"nearest": {k: rung[k] for k in ("setting", "seconds")}})
+
+    def once(self, problem_key, rival, way, build):
+        """What is kept of a fit that is too long to be repeated, by the build that rivals are held to."""
+        return self.all.get(self._key(problem_key, rival, way), {}).get(f"once {build}")
+
+    def keep_once(self, problem_key, rival, way, build, entry):
+        """Keep a fit that is too long to be repeated."""
+        self._save(problem_key, rival, way, {f"once {build}": entry})
+
+    def _save(self, problem_key, rival, way, found):
+        key = self._key(problem_key, rival, way)
+        once = {k: v for k, v in self.all.get(key, {}).items() if k.startswith("once ")}
+        self.all[key] = once | found
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_suffix(".tmp")
+        draft.write_text(json.dumps(self.all, indent=1))
+        draft.replace(self.file)

@@ -60,8 +60,11 @@ def predict(session, name):
     _rows(session, "predict", name, "1 row", entrants, measure.alternate(turns, rounds, {}))
 
 
-def memory(session, problem, default_way):
-    """Fits at the defaults, each in a process of its own that has fitted a few rows before."""
+def memory(session, problem, default_way, most=None):
+    """Fits at the defaults, each in a process of its own that has fitted a few rows before.
+
+    ``most`` is what ours is to take at most, in units of X.
+    """
     X = problem.X
     size = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes if problem.sparse else X.nbytes
     for rival, way in default_way.items():
@@ -69,6 +72,7 @@ def memory(session, problem, default_way):
             continue
         session.workers[rival].close()
         row = {"group": "memory", "problem": problem.name, "rival": rival, "way": way, "X": size}
+        row["wanted"] = most if rival == OURS else None
         try:
             row |= session.workers[rival].ask("memory", problem.name, way, limit=300.0)
         except measure.RivalError as error:

@@ -80,7 +80,11 @@ class Session:
 
     def add(self, **row):
         """Keep a row, with the CPUs that others kept busy since the last problem began."""
-        self.rows.append({**row, "others": machine.others(self.before, self._snapshot())})
+        self.rows.append({**row, "others": self.others_here()})
+
+    def others_here(self):
+        """The CPUs that others kept busy since the last problem began."""
+        return machine.others(self.before, self._snapshot())
 
     def others(self):
         """The CPUs that others kept busy during the run."""

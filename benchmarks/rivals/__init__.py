@@ -1,15 +1,20 @@
 """One adapter per rival. To add one, write its file and list an instance of it here."""
 
 from rivals import (
+    adelie_,
     celer_,
+    glum_,
     gram_cd_,
     liblinear_,
     numpy_,
+    pinball_,
+    rehline_,
     skglm_,
     sklearn_,
     sklearnex_,
     sklloss_,
     snapml_,
+    statsmodels_,
     torch_,
 )
 
@@ -26,6 +31,11 @@ _ALL = (
     gram_cd_.GramDescent(),
     skglm_.Skglm(),
     celer_.Celer(),
+    adelie_.Adelie(),
+    glum_.Glum(),
+    rehline_.Rehline(),
+    pinball_.Pinball(),
+    statsmodels_.Statsmodels(),
 )
 RIVALS = {rival.name: rival for rival in _ALL}
 OURS = _ALL[0].name

@@ -75,12 +75,21 @@ class Rival:
         """Ways to time at their default tolerance too, if the problem has ``every_default``."""
         return ()
 
+    def asked(self, problem, way):
+        """What a regression problem becomes for this library, where it cannot solve it as it is.
+
+        None if it minimises something of its own, of which no gap is known.
+        """
+        return problem
+
     def _of(self, problem, what):
         kind = {
             kinds.KernelCase: "kernel",
             kinds.PassProblem: "pass",
             kinds.LinearProblem: "linear",
             kinds.PathProblem: "path",
+            kinds.RegressionProblem: "regression",
+            kinds.RegressionPathProblem: "regression_path",
             kinds.SearchProblem: "search",
             kinds.PredictProblem: "predict",
             kinds.CommandProblem: "command",
@@ -117,7 +126,8 @@ def host(array):
 
 def read_linear(model):
     """Coefficients and iterations of a fitted classifier with scikit-learn's attributes."""
-    n_iter = np.ravel(host(getattr(model, "n_iter_", [])))
+    n_iter = getattr(model, "n_iter_", None)
+    n_iter = np.ravel([] if n_iter is None else host(n_iter))
     return {
         "coef": host(model.coef_),
         "intercept": host(model.intercept_),

@@ -1,14 +1,14 @@
-"""celer: L1 logistic regression by proximal Newton steps on working sets chosen by duality.
+"""celer: the Lasso, and L1 logistic regression by proximal Newton steps, on working sets chosen by duality.
 
-It fits no intercept. A constant column of 100 takes its place, whose penalty is negligible, so that the
-objective is the same; it is appended outside the timed part, in celer's favour. celer itself copies CSR to
-CSC and rows to Fortran order; that is timed.
+Its logistic regression fits no intercept. A constant column of 100 takes its place, whose penalty is
+negligible, so that the objective is the same; it is appended outside the timed part, in celer's favour. celer
+itself copies CSR to CSC and rows to Fortran order; that is timed.
 """
 
 import numpy as np
 import scipy.sparse
 
-from rivals.base import Job, Rival, tolerances
+from rivals.base import Job, Rival, read_linear, tolerances
 
 COLUMN = 100.0
 
@@ -47,3 +47,15 @@ class Celer(Rival):
             return {"coef": coef[:, :-1], "intercept": COLUMN * coef[:, -1], "n_iter": None}
 
         return Job(run, read)
+
+    def regression_ways(self, problem, options):
+        return ("Lasso",) if (problem.loss, problem.l1_ratio) == ("squared_error", 1) else ()
+
+    def regression_ladder(self, problem, way):
+        return tolerances(-2, -12)
+
+    def regression_job(self, problem, way, setting):
+        from celer import Lasso
+
+        model = Lasso(alpha=problem.alpha, max_iter=1000, max_epochs=1_000_000, **(setting or {}))
+        return Job(lambda: model.fit(problem.X, problem.y), read_linear)

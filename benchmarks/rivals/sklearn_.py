@@ -1,4 +1,4 @@
-"""scikit-learn: every solver of LogisticRegression with this objective, MLPRegressor, and its loss module."""
+"""scikit-learn: LogisticRegression with every solver, the regressors, MLPRegressor, and the losses."""
 
 import importlib.util
 
@@ -19,11 +19,12 @@ from rivals.base import (
     read_search,
     tolerances,
 )
+from rivals.sklearn_regressors import Regressors
 
 COLUMN = 100.0  # liblinear's column for the intercept
 
 
-class ScikitLearn(Rival):
+class ScikitLearn(Regressors, Rival):
     name = "scikit-learn"
     module = "sklearn"
     packages = ("scikit-learn",)
@@ -150,6 +151,7 @@ class ScikitLearnOneThread(ScikitLearn):
     name = "scikit-learn-1-blas-thread"
     env = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}  # noqa: RUF012
     kernel_ways = linear_ways = network_ways = predict_ways = staticmethod(lambda problem, options: ())
+    regression_ways = regression_path_ways = kernel_ways
 
 
 class ScikitLearnArrays(Rival):

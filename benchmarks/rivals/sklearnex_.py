@@ -11,6 +11,7 @@ class Sklearnex(ScikitLearn):
     kernel_ways = search_ways = path_ways = network_ways = default_ways = staticmethod(
         lambda problem, options: ()
     )
+    regression_ways = regression_path_ways = kernel_ways
 
     def _classifier(self):
         from sklearnex.linear_model import LogisticRegression

@@ -136,6 +136,42 @@ class Sklloss(Rival):
 
         return fit_path(problem, sklloss.SoftmaxClassifierCV, **(setting or {}))
 
+    def regression_ways(self, problem, options):
+        return ("auto",)
+
+    def regression_ladder(self, problem, way):
+        """The defaults first, which promise a gap of 1e-6; a tighter tol only where they do not keep it."""
+        return [{}, *tolerances(-5, -12)]
+
+    def _regression(self, problem):
+        from sklloss import losses
+
+        return {
+            "squared_error": losses.HalfSquaredError,
+            "huber": lambda: losses.Huber(problem.parameter),
+            "log_cosh": losses.LogCosh,
+            "quantile": lambda: losses.Quantile(problem.parameter),
+            "poisson": losses.Poisson,
+            "gamma": losses.Gamma,
+        }[problem.loss]()
+
+    def regression_job(self, problem, way, setting):
+        import sklloss
+
+        given = {"alpha": problem.alpha, "l1_ratio": problem.l1_ratio, **(setting or {})}
+        model = sklloss.LinearRegressor(self._regression(problem), **given)
+        return Job(lambda: model.fit(problem.X, problem.y), read_linear)
+
+    regression_path_ways = regression_ways
+    regression_path_ladder = regression_ladder
+
+    def regression_path_job(self, problem, way, setting):
+        import sklloss
+
+        given = {"alphas": problem.alphas, "cv": problem.folds, **(setting or {})}
+        model = sklloss.LinearRegressorCV(self._regression(problem), **given)
+        return Job(lambda: model.fit(problem.X, problem.y), read_linear)
+
     def predict_ways(self, problem, options):
         return ("predict_proba",)
 
