@@ -93,39 +93,54 @@ def minimise_model(
 
 
 def _minimise_on_face(matrix: Array, slope: Array, z: Array, l1: Array) -> tuple[float, bool, float]:
-    """Move z to the minimum over its support with fixed signs, or as far as the signs allow.
+    """Move z to the minimum over its support with fixed signs, or nearer to it if signs have to change.
 
     ``z`` and ``slope`` change in place. Returns the gain, whether the minimum was reached, and a bound of the
     gain that is left over the support: that of the minimum without fixed signs.
     """
     face = np.flatnonzero((z != 0) | (l1 == 0))
-    sign = np.sign(z[face])
-    subgradient = slope[face] + l1[face] * sign
+    at, norm, sign = z[face], l1[face], np.sign(z[face])
+    subgradient = slope[face] + norm * sign
     block = matrix[np.ix_(face, face)]
     step = -solve_positive(block, subgradient)
     if not np.isfinite(step).all():
         return 0.0, False, np.inf
-    bound = (l1[face] > 0) & ((z[face] + step) * sign < 0)
+    bound = (norm > 0) & ((at + step) * sign < 0)
     exact = not bound.any()
-    moves = [np.where(bound, -z[face], step)]
-    if not exact:
-        # Up to where the first parameter reaches 0 the model certainly decreases.
-        to_zero = np.divide(-z[face], step, out=np.full_like(step, np.inf), where=bound)
-        first = to_zero.min()
-        moves.append(np.where(to_zero == first, -z[face], first * step))
+    moves = [np.where(bound, -at, step)]
     best: tuple[float, Array | None] = (0.0, None)
-    for candidate in moves:
-        # A matrix that is nearly singular may make an enormous move.
-        with np.errstate(over="ignore", invalid="ignore"):
-            gained = -(subgradient @ candidate + 0.5 * (candidate @ (block @ candidate)))
-        if gained > best[0]:
-            best = (gained, candidate)
-    gained, move = best
-    if move is None:
+    # A matrix that is nearly singular may make an enormous move.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not exact:
+            moves.append(_least_on_line(subgradient @ step, step @ (block @ step), at, step, norm))
+        for move in moves:
+            gained = -(slope[face] @ move + 0.5 * (move @ (block @ move)))
+            gained -= norm @ (np.abs(at + move) - np.abs(at))
+            if gained > best[0]:
+                best = (gained, move)
+    gained, chosen = best
+    if chosen is None:
         return 0.0, exact, -0.5 * (subgradient @ step)
-    z[face] += move
-    slope += matrix[:, face] @ move
+    z[face] += chosen
+    slope += matrix[:, face] @ chosen
     return gained, exact, -0.5 * (subgradient @ step) - gained
+
+
+def _least_on_line(slope: float, curvature: float, z: Array, step: Array, l1: Array) -> Array:
+    """The move along a step to the least point of a quadratic plus an L1 norm.
+
+    ``slope`` and ``curvature`` are those along the step at z, norm included. Indicators that sum to 1 share a
+    direction with hardly any curvature, along which many signs may have to change before the norm grows.
+    """
+    crosses = (l1 > 0) & (z * step < 0)
+    to_zero = np.divide(-z, step, out=np.full_like(step, np.inf), where=crosses)
+    for i in np.argsort(to_zero)[: np.count_nonzero(crosses)]:
+        if slope + curvature * to_zero[i] >= 0.0:
+            break
+        slope += 2.0 * l1[i] * abs(step[i])
+        if slope + curvature * to_zero[i] >= 0.0:
+            return np.where(to_zero == to_zero[i], -z, to_zero[i] * step)
+    return step * (-slope / curvature)
 
 
 def minimise_by_sweeps(

@@ -28,6 +28,7 @@ from sklloss.solvers.newton import REUSE_GAP, REUSE_RATIO, compiled_steps, progr
 LOOSEST = 0.1  # the largest share of its decrease that a model may leave undone
 CLOSEST = 0.1  # no model is solved more closely than this share of the gap allowed at the end
 MAX_TRIALS = 15  # of a step, with more damping each
+MEASURABLE = 10.0  # times the rounding error of a value
 SUFFICIENT_DECREASE = 1e-2  # least share of the predicted decrease that a step must achieve
 GOOD, POOR = 0.75, 0.25  # shares of the predicted decrease above which damping falls, below which it rises
 DAMPING_FACTOR = 4.0
@@ -131,7 +132,7 @@ def proximal_newton(
             models = products.at(chosen, gradient, w, gap)
         earlier = damping
         step, predicted_decrease, reached, damping, new = _accepted_step(
-            objective, w, value, models, active, damping
+            objective, w, value, models, active, complete, damping
         )
         # Where sweeps converge too slowly, as for correlated columns, Hessians take over.
         slow = slow or iteration >= MAX_COLUMN_STEPS
@@ -174,7 +175,7 @@ def _next_damping(
     """The damping of the next models, by what the last ones predicted."""
     damping = damping.copy()
     # A decrease that is hidden by the rounding of values is no evidence against the model.
-    measurable = predicted_decrease > 10 * objective.noise * np.abs(value)
+    measurable = predicted_decrease > MEASURABLE * objective.noise * np.abs(value)
     ratio = np.divide(value - new_value, predicted_decrease, out=np.ones_like(value), where=measurable)
     damping[active & (ratio > GOOD)] /= DAMPING_FACTOR
     damping[damping < LEAST_DAMPING] = 0.0
@@ -365,10 +366,12 @@ def _accepted_step(
     value: Array,
     models: "_ColumnModels | _MatrixModels | _ProductModels",
     active: Mask,
+    complete: Mask,
     damping: Array,
 ) -> tuple[Array, Array, Mask, Array, tuple[Array, Array]]:
     """The first step of each problem with a sufficient decrease, each with more damping; 0 if there is none.
 
+    Nor is there one where a model of all that can move predicts less than the rounding of values can hide.
     Returns the steps, predicted decreases, whether models were solved, the damping, and value and gradient.
     """
     step, damping = np.zeros_like(w), damping.copy()
@@ -382,6 +385,12 @@ def _accepted_step(
         new = _linearise(objective, w + step)
         # A NaN or infinite value fails the comparison too.
         pending &= invalid | ~(new[0] <= value - SUFFICIENT_DECREASE * predicted_decrease + noise)
+        hidden = pending & complete & reached & ~invalid & (damping < 1.0)
+        hidden &= predicted_decrease <= MEASURABLE * noise
+        pending &= ~hidden
+        if hidden.any():
+            step[hidden] = 0.0
+            new = _linearise(objective, w + step)
         if not pending.any():
             return step, predicted_decrease, reached, damping, new
         damping[pending] = np.maximum(DAMPING_FACTOR * damping[pending], 1.0)

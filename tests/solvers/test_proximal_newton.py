@@ -6,6 +6,7 @@ import scipy.sparse
 from scipy.optimize import minimize
 from sklloss.kernels.solve import descend
 
+from sklloss import LinearRegressor, losses
 from sklloss.objectives.column_model import ColumnModel, RowCurvature
 from sklloss.solvers.l1_models import (
     NO_SHIFTS,
@@ -337,3 +338,22 @@ def test_a_common_shift_stays_within_bounds(rng):
     descend(np.zeros((3, 3)), np.zeros(3), z, np.ones(3), *bounds, gains, at, np.zeros(3))
     np.testing.assert_array_equal(z, [0.75, 1.75, 2.75])
     assert gains[0] == 0.75
+
+
+def test_groups_of_indicators_move_together():
+    # the indicators of a group sum to 1: their common shift has hardly any curvature, and changes many signs
+    rng = np.random.default_rng(1)
+    groups = [np.eye(k)[rng.integers(k, size=30000)] for k in (3, 6, 9)]
+    X = np.column_stack([rng.normal(size=(30000, 2)), *groups])
+    y = rng.poisson(np.exp(X @ (rng.normal(size=20) + 1.0) + 1.0)).astype(float)
+    model = LinearRegressor("poisson", alpha=1e-4, l1_ratio=0.5).fit(X, y)
+    closer = LinearRegressor("poisson", alpha=1e-4, l1_ratio=0.5, tol=1e-7, max_iter=1000).fit(X, y)
+    assert model.n_iter_[0] < 30
+    saturated = losses.Poisson().saturated(np, y).mean()
+    assert model.loss_ - closer.loss_ <= 1e-6 * (closer.loss_ - saturated)
+    w, rest = (
+        closer.coef_,
+        X.T @ (np.exp(X @ closer.coef_ + closer.intercept_) - y) / len(y) + 5e-5 * closer.coef_,
+    )
+    np.testing.assert_allclose(rest[w != 0], -5e-5 * np.sign(w[w != 0]), atol=1e-9)
+    assert (np.abs(rest[w == 0]) <= 5e-5 + 1e-9).all()
