@@ -224,4 +224,8 @@ def test_fits_that_are_long_or_reach_no_gap_are_kept(benchmarks, tmp_path):
     assert known.once("p", "scikit-learn", "w", "avx2") == {"seconds": 99.0}
     assert known.once("p", "scikit-learn", "w", "avx512") is None
     assert known.order("p", "scikit-learn", "w", ladder, (1e-6,)) == [(ladder[1], 2.0)]
-    assert Known(tmp_path, fresh=True).once("p", "scikit-learn", "w", "avx2") is None
+    fresh = Known(tmp_path, fresh=True)
+    assert fresh.once("p", "scikit-learn", "w", "avx2") is None
+    fresh.keep_once("q", "scikit-learn", "w", "avx2", {"seconds": 1.0})
+    known = Known(tmp_path, fresh=False)
+    assert [known.once(p, "scikit-learn", "w", "avx2")["seconds"] for p in "pq"] == [99.0, 1.0]

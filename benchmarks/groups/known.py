@@ -17,7 +17,8 @@ class Known:
 
     def __init__(self, folder, fresh):
         self.file = folder / "settings.json"
-        self.all = json.loads(self.file.read_text()) if self.file.is_file() and not fresh else {}
+        self.before = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.all = {} if fresh else dict(self.before)
 
     @staticmethod
     def _key(problem_key, rival, way):
@@ -82,5 +83,5 @@ class Known:
         self.all[key] = once | found
         self.file.parent.mkdir(parents=True, exist_ok=True)
         draft = self.file.with_suffix(".tmp")
-        draft.write_text(json.dumps(self.all, indent=1))
+        draft.write_text(json.dumps(self.before | self.all, indent=1))
         draft.replace(self.file)
