@@ -394,7 +394,8 @@ class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearM
 
     def _check_result(self, result, objective):
         """See `LinearModel._check_result`; a model that reproduces y has converged."""
-        result.converged[objective.is_perfect(result.value)] = True
+        if not result.converged.all():
+            result.converged[objective.is_perfect(result.value)] = True
         return super()._check_result(result, objective)
 
     def _why_vanished(self):

@@ -20,7 +20,7 @@ SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
 MOST_PARAMETERS = 1000
 # The most by which cancellation is taken to raise the relative rounding error of a value.
 MOST_CANCELLED = 1e6
-# A value of this many times the rounding error of its sums, or less, is that of a perfect prediction.
+# A value of this many times its rounding error, or less, is that of a perfect prediction.
 PERFECT_ROUNDING = 4.0
 # Errors are mostly where a loss is linear if their mean is this many times the reach of its curvature.
 MANY_REACHES = 2.0
@@ -64,14 +64,44 @@ class RegressionObjective(LinearObjective):
     def noise(self, sum_noise: float) -> None:
         self._sum_noise = sum_noise
 
+    @property
+    def vanished_share(self) -> float | None:
+        """The share of the value at the start that is rounding, for a loss of the error; None for others.
+
+        Such a loss attains its minimum: a small value is a good fit, and no sign that there is no optimum.
+        """
+        if self.passes.loss.inverse_link_name != "identity":
+            return None
+        return (PERFECT_ROUNDING * self._sum_noise) ** 2
+
     def is_perfect(self, value: Floats) -> NDArray[np.bool_]:
         """Which values are those of a perfect prediction, but for the rounding of the sums they come from."""
-        perfect: NDArray[np.bool_] = value == 0
+        rounding = PERFECT_ROUNDING * self._sum_noise
         if self._counts_from_saturated:
             null = self.null_value()
-            size = np.abs(self.saturated) + np.where(np.isfinite(null), np.abs(null), 0.0)
-            perfect |= np.abs(value) <= PERFECT_ROUNDING * self._sum_noise * size
+            least = rounding * (np.abs(self.saturated) + np.where(np.isfinite(null), np.abs(null), 0.0))
+        elif self.passes.loss.inverse_link_name == "identity":
+            y = self._largest_scores()
+            least = self.scale * self.total_weight * self._losses_of_outputs(y, y * (1.0 + rounding))
+        else:
+            least = np.zeros(self.problems)
+        perfect: NDArray[np.bool_] = np.abs(value) <= least
         return perfect
+
+    def _largest_scores(self) -> Floats:
+        """The largest absolute target of each output, or offset if that is larger."""
+        data = self.passes.data
+        assert data.values is not None
+        largest: Floats = np.abs(data.values).max(axis=0).astype(np.float64)
+        return largest if data.offset is None else np.maximum(largest, np.abs(data.offset).max(axis=0))
+
+    def _losses_of_outputs(self, y: Floats, raw: Floats) -> Floats:
+        """The loss of a row in each problem, (problems,), as it counts in the objective."""
+        loss = self.passes.loss
+        if self.problems < self.passes.outputs or not loss.additive:
+            return np.array([loss(y[None], raw[None])])
+        parts = [loss.of_output(k)(y[k : k + 1], raw[k : k + 1]) for k in range(self.problems)]
+        return np.array(parts) / loss.row_divisor(self.passes.outputs)
 
     @property
     def total_weight(self) -> float:
@@ -126,13 +156,17 @@ class RegressionObjective(LinearObjective):
         return norm
 
     def bound_at(self, w: Floats) -> RegressionObjective | None:
-        """For the root of a mean: an upper bound over the mean itself, see `minimise_root`; None at 0."""
+        """For the root of a mean: an upper bound over the mean itself, see `minimise_root`.
+
+        None for a root of 0, but for rounding.
+        """
         mean = self.passes.loss.root_of
         assert mean is not None
         passes = self.passes.with_loss(mean)
         total = float(passes.value_and_gradient(self.coef(w))[0].sum())
         root = np.sqrt(total / self.total_weight)
-        if not root > 0:
+        at_zero = float(self.null_value(exact=True)[0]) / (self.scale * self.total_weight)
+        if not root > PERFECT_ROUNDING * self._sum_noise * at_zero:
             return None
         bound = RegressionObjective(passes, self.scale / (2.0 * root))
         bound.penalised = self.penalised

@@ -34,7 +34,10 @@ CLOSE_GAP = 1e-6  # the largest allowed gap, relative to the value, for which th
 
 
 class Objective(Protocol):
-    """What the stopping rule asks of an objective; parameters have shape (problems, size)."""
+    """What the stopping rule asks of an objective; parameters have shape (problems, size).
+
+    It may offer ``vanished_share``, which then replaces the constants above.
+    """
 
     @property
     def noise(self) -> float:
@@ -378,6 +381,9 @@ def allowed_gap(value: Any, tol: float) -> Array:
 
 def vanished_share(objective: Objective) -> float:
     """The share of its value at the start down to which an objective without a minimum is followed."""
+    own: float | None = getattr(objective, "vanished_share", None)
+    if own is not None:
+        return own
     return VANISHED_PENALISED if objective.penalised else VANISHED
 
 

@@ -127,7 +127,8 @@ def newton_cholesky(
             cheap, halvings = final or near, 0 if reused else MAX_HALVINGS
             step, new = _damped_step(objective, w, value, direction, decrement, active, cheap, halvings)
         unmoved = active & (step == 0.0)
-        beyond = active & underestimates(decrement / 2, value, new[0], allowed, objective.noise)
+        moved = w + step[:, None] * direction
+        beyond, new = _fallen_beyond(objective, moved, decrement / 2, value, new, allowed)
         solved &= ~beyond
         rounded = exhausted(decrement, value, objective.noise)
         if reused and (unmoved & ~solved & ~rounded).any():
@@ -135,8 +136,8 @@ def newton_cholesky(
             before = np.zeros_like(before)
             continue
         progress.end((active & solved) | (unmoved & ~invalid & rounded), unmoved)
-        w = w + step[:, None] * direction
-        value, gradient, hessian = new if not (beyond.any() and new[2] is None) else objective.hessian(w)
+        w = moved
+        value, gradient, hessian = new
         earlier = np.where(reused & np.isfinite(before), before, 0.0)
         before = np.where(step == 1.0, decrement, 0.0)
         reused = hessian is None
@@ -146,6 +147,26 @@ def newton_cholesky(
         if callback is not None:
             callback(iteration, w, value)
     return progress.result(w, value)
+
+
+def _fallen_beyond(
+    objective: HessianObjective,
+    w: Array,
+    predicted: Array,
+    value: Array,
+    new: tuple[Array, Array, Array | None],
+    allowed: Array,
+) -> tuple[Mask, tuple[Array, Array, Array | None]]:
+    """Which problems fell by more than predicted, see `underestimates`; and what is new at w, with a Hessian.
+
+    Where the terms of scores cancel, the passes without and with a Hessian differ by more than the noise. So
+    the second has to have seen it too.
+    """
+    beyond = underestimates(predicted, value, new[0], allowed, objective.noise)
+    if beyond.any() and new[2] is None:
+        new = objective.hessian(w)
+        beyond &= underestimates(predicted, value, new[0], allowed, objective.noise)
+    return beyond, new
 
 
 def _steady(decrement: Array, before: Array, earlier: Array) -> Mask:

@@ -75,7 +75,13 @@ def minimise_root(
         progress.record(iteration, np.ones(1, dtype=bool), value)
         if callback is not None:
             callback(iteration, w, value)
-        if (found.converged | found.vanished).all() and (FURTHER * decrease <= allowed_gap(value, tol)).all():
+        near = bool((FURTHER * decrease <= allowed_gap(value, tol)).all())
+        # From the minimum of almost the same bound a solver may find no step, and not know that it is there.
+        solved = found.converged.all() or (iteration > 1 and (found.n_iter < max_iter).all())
+        if found.vanished.all() or (near and solved):
             progress.converged[:] = True
+            break
+        if not (decrease > 0).all():
+            # The next step would be the same.
             break
     return progress.result(w, value)

@@ -181,6 +181,45 @@ def test_targets_that_are_reproduced_are_no_failure_to_converge(loss, solver, al
         np.testing.assert_allclose(model.predict(X), constant, rtol=1e-7)
 
 
+@pytest.mark.parametrize("seed", [22, 112, 140, 187])
+def test_scores_whose_terms_cancel_are_no_failure_to_converge(seed):
+    # Large columns without a penalty: passes with and without a Hessian round the value differently.
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(30, 40)) * 10.0 ** rng.integers(-3, 4, 40)
+    X += rng.normal(size=40) * 10.0 ** rng.integers(-2, 3, 40)
+    y = 1000 * rng.normal(size=30)
+    weights = (rng.uniform(size=40) < 0.8).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LinearRegressor(alpha=0.01, penalty_weights=weights).fit(X, y)
+    assert model.n_iter_[0] <= 5
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "log_cosh"])
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg", "lbfgs", "sgd"])
+@pytest.mark.parametrize("noise", [1e-3, 1e-5, 1e-7])
+def test_little_noise_is_no_perfect_fit(loss, solver, noise):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 6))
+    y = X @ rng.normal(size=6) + 1 + noise * rng.normal(size=500)
+    Z = np.column_stack([X, np.ones(500)])
+    least = np.mean((Z @ np.linalg.lstsq(Z, y)[0] - y) ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LinearRegressor(loss, alpha=0.0, solver=solver, random_state=0).fit(X, y)
+    assert np.mean((model.predict(X) - y) ** 2) <= least * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+def test_the_root_of_a_mean_ends_where_y_is_reproduced(unit):
+    X, _, rng = data()
+    y = unit * (X[:, 0] + rng.normal(size=len(X)))
+    weight = (np.arange(len(y)) < 5).astype(float)
+    model = LinearRegressor("root_mean_squared_error", alpha=0.0).fit(X, y, weight)
+    assert model.n_iter_[0] <= 5
+    np.testing.assert_allclose(model.predict(X[:5]), y[:5], rtol=1e-6)
+
+
 def test_the_same_bits_for_any_number_of_threads():
     X, eta, rng = data(5000, 20)
     y = rng.poisson(np.exp(eta)).astype(float)
