@@ -82,7 +82,10 @@ class Programme:
         bends = np.divide(bend, factor, out=np.zeros_like(factor), where=factor > 0)
         bounds = -highest * factor, -lowest * factor
         programme = cls(passes, target, *bounds, bends, costs, ridge, loss.entropic_conjugate)
-        return programme if factor.all() else programme.take(np.flatnonzero(factor))
+        rows = np.flatnonzero(factor)
+        # A small X is copied to double in main memory, so that all kinds of arrays take the same steps.
+        copied = passes.n * passes.features <= SMALL_X and programme._small_X is None
+        return programme.take(rows) if copied or len(rows) < passes.n else programme
 
     @property
     def n(self) -> int:
