@@ -34,6 +34,7 @@ ESTIMATORS = [
     sklloss.LinearRegressor(solver="sgd"),
     sklloss.LinearRegressor("absolute_error"),
     sklloss.LinearRegressor("quantile", l1_ratio=1.0),
+    sklloss.LinearRegressor(sklloss.losses.Quantile(0.9)),
     sklloss.LinearRegressorCV(alphas=3, cv=2),
     sklloss.MLPRegressor(),
     sklloss.MLPRegressor(solver="sgd", learning_rate_init=0.01),

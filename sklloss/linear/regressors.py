@@ -97,12 +97,14 @@ class RegressorPredictions:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         try:
-            domain = losses.get(self.loss).domain
+            loss = losses.get(self.loss)
         except (TypeError, ValueError):  # which `fit` reports
-            domain = None
-        tags.target_tags.positive_only = domain in ("positive", "non-negative")
+            return tags
+        tags.target_tags.positive_only = loss.domain in ("positive", "non-negative")
         # scikit-learn's check of several outputs has negative ones.
         tags.target_tags.multi_output = not tags.target_tags.positive_only
+        # A quantile far from the median is no prediction of the mean, by which R² judges.
+        tags.regressor_tags.poor_score = loss.kink is not None and loss.kink[0] != -loss.kink[1]
         return tags
 
     def _set_parameters(self, coef, *, data, loss, dtype):
@@ -185,7 +187,7 @@ class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearM
     ----------
     coef_ : ndarray of shape (n_features,) or (n_outputs, n_features)
     intercept_ : float or ndarray of shape (n_outputs,)
-    n_iter_ : ndarray of int32 of shape (n_outputs,)
+    n_iter_ : ndarray of int32 of shape (n_outputs,), or (1,) for "root_mean_squared_error"
         Iterations of each output; epochs of "sgd" and "adam"; 1 after `partial_fit`.
     loss_ : float
         The final objective, penalty included. It and the curves do not exist after `partial_fit`.
@@ -211,8 +213,9 @@ class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearM
     the unit of y. Exposure in a model of counts is ``offset=np.log(exposure)``.
 
     y has shape (n,), or (n, n_outputs) for several outputs, which have nothing in common but X: with T
-    outputs the result is that of a fit for each with T times the ``alpha``. Targets outside the domain of the
-    loss, such as a negative count, are an error that names the row.
+    outputs the result is that of a fit for each with T times the ``alpha``. That is not so for
+    "root_mean_squared_error", the root of a mean over all outputs. Targets outside the domain of the loss,
+    such as a negative count, are an error that names the row.
 
     Examples
     --------

@@ -76,11 +76,16 @@ class Loss:
         ``predict_proba``; its decisions are the signs or the largest of the scores.
     ``known_dispersion``
         Whether the loss is the whole negative log likelihood, rather than that times an unknown dispersion.
+    ``entropic_conjugate``
+        See `kink`.
     ``name``
         The name by which `losses.get` finds it, or None.
 
     Two more traits describe the second derivative: `curvature_bound`, its largest value, and
-    `curvature_buffer`, the form in which batches return it.
+    `curvature_buffer`, the form in which batches return it. What else a loss may state is optional: `kink`,
+    `curved_within` and `root_of` say how a linear model minimises it, `saturated` what a perfect prediction
+    costs, `expected_curvature` the information in a score, `outputs_per_target` and `of_output` how outputs
+    share a target.
 
     `inverse_link` turns raw into predictions and `check_values` refuses y_true outside the domain; override
     them where the attributes do not say enough.

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.linear_model import (
     ElasticNet,
     GammaRegressor,
+    HuberRegressor,
     Lasso,
     PoissonRegressor,
     Ridge,
@@ -72,6 +73,17 @@ def test_squared_error_is_ridge():
     assert isinstance(model.intercept_, float)
     assert model.intercept_ == pytest.approx(ridge.intercept_, rel=1e-9)
     assert model.score(X, y, weight) == pytest.approx(ridge.score(X, y, weight))
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 10.0, 300.0])
+def test_huber_is_scikit_learns_at_its_scale(alpha):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 4))
+    y = X @ [1.0, 2.0, 0.0, -1.0] + 3 + 2 * rng.standard_t(2, size=500)
+    rival = HuberRegressor(epsilon=1.35, alpha=alpha, tol=1e-10, max_iter=10000).fit(X, y)
+    model = LinearRegressor(losses.Huber(1.35 * rival.scale_), alpha=alpha * rival.scale_ / 500, tol=1e-6)
+    np.testing.assert_allclose(model.fit(X, y).coef_, rival.coef_, atol=1e-4)
+    assert model.intercept_ == pytest.approx(rival.intercept_, abs=1e-4)
 
 
 @pytest.mark.parametrize("l1_ratio", [0.3, 1.0])
