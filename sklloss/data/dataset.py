@@ -336,7 +336,12 @@ def with_offset(data: Dataset, offset: ArrayLike | None, name: str) -> Dataset:
 
 
 def add_offset(estimator: Any, scores: Any, offset: ArrayLike | None) -> Any:
-    """Raw scores (n,) or (n, outputs) plus an offset, which is needed if the fit had one."""
+    """Raw scores (n,) or (n, outputs) plus an offset, which is needed if the fit had one.
+
+    Cross-validation sets ``_test_offset`` of a model that it gives to a scorer, which knows of no offset.
+    """
+    if offset is None:
+        offset = getattr(estimator, "_test_offset", None)
     if offset is None:
         if getattr(estimator, "_has_offset", False):
             raise ValueError(

@@ -27,7 +27,7 @@ from sklloss._base import Estimator, VersionStamp, unchanged_on_error, warn
 from sklloss._class_predictions import accuracy
 from sklloss.arrays import threads
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
-from sklloss.data.dataset import Dataset, check_rows
+from sklloss.data.dataset import Dataset, add_offset, check_rows, with_offset
 from sklloss.data.targets import hard_labels, scored_classes
 from sklloss.linear.base import LinearPredictions
 from sklloss.linear.features import monotonic_signs, penalty_weights
@@ -59,7 +59,13 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
     __metadata_request__score: ClassVar = {"sample_weight": UNUSED}
 
     def fit(
-        self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None, **params: Any
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        offset: ArrayLike | None = None,
+        **params: Any,
     ) -> Self:
         """Choose the penalty by cross-validation and fit the model with it.
 
@@ -72,6 +78,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
             Targets, see the class.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, which count in the fits and are passed to the scorer.
+        offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            A known term that is added to the raw scores, in the fits and for the scorer. Predictions of a
+            model that was fitted with an offset need one too.
         **params : dict
             With metadata routing enabled, what the splitter and the scorer request, such as ``groups``.
 
@@ -86,9 +95,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
             If a parameter or an argument is invalid; the message names it. The estimator is left unchanged.
         """
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, params)
+            return self._fit(X, y, sample_weight, offset, params)
 
-    def _fit(self, X, y, sample_weight, params):
+    def _fit(self, X, y, sample_weight, offset, params):
         Cs = self._check_Cs()
         l1_ratios = _real_numbers("l1_ratios", self.l1_ratios, "a list of numbers in [0, 1]", 0, 1)
         model = self._model()
@@ -100,6 +109,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
         # Scorers see the rows without the names of their columns.
         model.penalty_weights, model.monotonic_cst = penalty_weights(self), monotonic_signs(self)
         data = model._coder(self.class_weight)(checked, y, name="y")
+        data = with_offset(data, offset, "offset")
         data = dataclasses.replace(data, y=scored_classes(y, data.n, data.labels))
         passes = model._passes(data, loss, n_threads)
         routed = self._route("fit", sample_weight=checked.weight, **params)
@@ -128,6 +138,7 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
             coef = self._refit(model, passes, unsolved) if self.refit else self._average(model)
         self.solver_ = model._choose_solver(model._objective(passes))
         self._set_model(data.labels, model._own_link(loss), coef, data.dtype)
+        self._has_offset = offset is not None
         if unsolved:
             warn(
                 f"{type(self).__name__} (solver={self.solver_!r}) has not converged in {len(unsolved)} of "
@@ -215,7 +226,12 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
         return Bunch(splitter=Bunch(split={}), scorer=Bunch(score=weight))
 
     def score(
-        self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None, **params: Any
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        **params: Any,
     ) -> float:
         """Score by ``scoring``: by default the accuracy.
 
@@ -225,6 +241,8 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
         y : array-like
             Targets of any kind that `fit` takes, if the scorer does.
         sample_weight : array-like of shape (n_samples,), default=None
+        offset : array-like, default=None
+            As for `decision_function`.
         **params : dict
             With metadata routing enabled, what the scorer requests.
 
@@ -237,7 +255,9 @@ class LinearClassifierCV(VersionStamp, LinearPredictions, ClassifierMixin, Estim
         if sample_weight is not None:
             params["sample_weight"] = sample_weight
         routed = self._route("score", **params)
-        return float(scorer(self, X, y, **routed.scorer.score))
+        model = copy.copy(self)
+        model._test_offset = offset
+        return float(scorer(model, X, y, **routed.scorer.score))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """The metadata routing: to the splitter in `fit`, to the scorer in `fit` and `score`.
@@ -297,6 +317,7 @@ class _Search:
         ``model`` is a classifier whose parameters and fitted attributes are changed from point to point.
         """
         passes = model._passes(self.data.take(train), self.loss, self.n_threads)
+        model._test_offset = None if self.data.offset is None else self.data.offset[test]
         score = self._scorer(fold, test)
         shape = (len(self.l1_ratios), len(self.Cs))
         path = Bunch(
@@ -439,12 +460,12 @@ def _scoring(scoring, y, loss):
 
 
 def _accuracy(X, correct, weight, model):
-    return accuracy(model._decide(model._raw(X)), correct, weight)
+    return accuracy(model._decide(add_offset(model, model._raw(X), None)), correct, weight)
 
 
 def _neg_log_loss(X, codes, weight, model):
     """The negated log loss; y may lack a class, and probabilities are clipped as in scikit-learn."""
-    p = model._probabilities(model._raw(X))
+    p = model._probabilities(add_offset(model, model._raw(X), None))
     if p.shape[1] == 2:
         p[:, 0] = 1 - p[:, 1]
     p = p[np.arange(len(codes)), codes]

@@ -184,9 +184,10 @@ class LinearRegressorCV(Movable, VersionStamp, RegressorPredictions, RegressorMi
             Training rows, as for `LinearRegressor`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, which count in the fits and in the loss of the test rows.
+            Non-negative weights, which count in the fits and in the loss of the test rows, and are passed to
+            the scorer.
         offset : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            As for `LinearRegressor`; only with ``scoring=None``.
+            As for `LinearRegressor`, and for the scorer too.
         groups : array-like of shape (n_samples,), default=None
             Passed to ``cv``.
 
@@ -209,8 +210,6 @@ class LinearRegressorCV(Movable, VersionStamp, RegressorPredictions, RegressorMi
         for model.l1_ratio in ratios:
             loss = model._check_parameters()
         scorer = None if self.scoring is None else get_scorer(self.scoring)
-        if scorer is not None and offset is not None:
-            raise ValueError("offset is for scoring=None, the loss: a scorer would predict without it")
         n_threads = threads.count(self.n_threads)
         data = check_data(self, X, y, sample_weight, model._training_coder(), offset=offset)
         model.n_features_in_ = self.n_features_in_
@@ -327,6 +326,8 @@ class _Search:
         if not total > 0 or not passes.row_weights().any():
             raise ValueError(f"fold {fold} of cv has no positive sample_weight")
         shape = self.alphas.shape
+        test_rows, model._test_offset = held_out.data.on_host(), held_out.data.offset
+        weighted = {} if self.data.weight is None else {"sample_weight": self.data.weight[test]}
         path = _Path(
             np.empty((*shape, passes.outputs, passes.width)), np.empty(shape), np.empty(shape),
             np.empty(shape, dtype=np.int32),
@@ -342,7 +343,7 @@ class _Search:
                 if self.scorer is not None:
                     model._set_parameters(coef, data=rows, loss=self.loss, dtype=passes.dtype)
                     model.device = None
-                    path.scores[r, a] = self.scorer(model, held_out.data.on_host(), held_out.data.y)
+                    path.scores[r, a] = self.scorer(model, test_rows, held_out.data.y, **weighted)
                 why = model._why_unsolved(result)
                 if why:
                     path.unsolved.append(f"in fold {fold}, at alpha={self.alphas[r, a]:g}: {why}")

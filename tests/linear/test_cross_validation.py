@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import get_scorer
+from sklearn.metrics import accuracy_score, f1_score, get_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     KFold,
@@ -342,3 +342,33 @@ def test_a_loss_with_an_inverse_link_of_its_own(rng):
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), rtol=1e-3, atol=1e-4)
     focal = SoftmaxClassifierCV(loss="focal", Cs=3).fit(X, y)
     assert focal.solver_ == "lbfgs"
+
+
+@pytest.mark.parametrize(
+    "scoring", [None, "accuracy", "neg_log_loss", "f1_macro", metrics.neg_cross_entropy], ids=str
+)
+@pytest.mark.parametrize("cls", [LogisticClassifierCV, SoftmaxClassifierCV])
+def test_an_offset_counts_in_fits_and_scores(cls, scoring):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 4))
+    offset = 3.0 * rng.normal(size=300)
+    y = (X[:, 0] + offset + rng.logistic(size=300) > 0).astype(int)
+    model = cls(Cs=[0.01, 1.0], cv=3, scoring=scoring).fit(X, y, offset=offset)
+    train, test = next(StratifiedKFold(3).split(X, y))
+    alone = LogisticClassifier(C=1.0).fit(X[train], y[train], offset=offset[train])
+    raw = alone.decision_function(X[test], offset[test])
+    expected = {
+        None: accuracy_score(y[test], raw > 0),
+        "accuracy": accuracy_score(y[test], raw > 0),
+        "f1_macro": f1_score(y[test], raw > 0, average="macro"),
+    }.get(scoring, -losses.LogLoss()(y[test], raw))
+    assert model.scores_[0, 0, 1] == pytest.approx(expected, rel=1e-5)
+    whole = LogisticClassifier(C=model.C_).fit(X, y, offset=offset)
+    np.testing.assert_allclose(model.coef_, whole.coef_, rtol=1e-3, atol=1e-4)
+    if scoring in (None, "accuracy"):
+        assert model.score(X, y, offset=offset) == accuracy_score(y, model.predict(X, offset))
+    for missing in (model.predict, lambda X: model.score(X, y)):
+        with pytest.raises(ValueError, match="fitted with an offset"):
+            missing(X)
+    with pytest.raises(ValueError, match="offset must have shape"):
+        model.fit(X, y, offset=offset[:-1])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import ElasticNetCV
-from sklearn.metrics import mean_absolute_error
+from sklearn.metrics import mean_absolute_error, mean_poisson_deviance
 from sklearn.model_selection import GroupKFold, KFold
 
 from sklloss import LinearRegressor, LinearRegressorCV, losses
@@ -76,8 +76,18 @@ def test_offsets_count_in_every_fold():
     assert model.alpha_ == 1e-3
     with pytest.raises(ValueError, match="fitted with an offset"):
         model.predict(X)
-    with pytest.raises(ValueError, match="offset is for scoring=None"):
-        LinearRegressorCV(alphas=2, scoring="r2").fit(X, y, offset=offset)
+    # a scorer sees predictions with the offset, and weights
+    weight = rng.integers(0, 3, len(eta)).astype(float)
+    scored = LinearRegressorCV("poisson", alphas=[1e-3, 10.0], cv=3, scoring="neg_mean_poisson_deviance")
+    scored.fit(X, y, weight, offset=offset)
+    train, test = next(KFold(3).split(X))
+    alone = LinearRegressor("poisson", alpha=10.0).fit(
+        X[train], y[train], weight[train], offset=offset[train]
+    )
+    predicted = alone.predict(X[test], offset[test])
+    expected = -mean_poisson_deviance(y[test], predicted, sample_weight=weight[test])
+    assert scored.scores_[0, 0, 1] == pytest.approx(expected, rel=1e-6)
+    assert scored.alpha_ == 1e-3
 
 
 @pytest.mark.parametrize(
