@@ -305,7 +305,7 @@ def test_a_pickle_predicts_the_same_and_a_clone_fits_the_same(rng, estimator):
     kinds = {
         name: type(value) for name, value in vars(model).items() if name.endswith("_") or name.startswith("_")
     }
-    assert set(kinds.values()) <= {np.ndarray, int, float, str, list, type(None)}
+    assert set(kinds.values()) <= {np.ndarray, bool, int, float, str, list, type(None)}
     assert type(model.C_) is float
     assert type(model.l1_ratio_) is float
     assert type(model.score(X, y)) is float
