@@ -4,7 +4,7 @@ import dataclasses
 
 from rivals.base import Job, read_linear, tolerances
 
-FEW = 20_000  # rows of QuantileRegressor's linear programme, which takes minutes
+FEW = 20_000  # rows that QuantileRegressor gets, whose linear programme takes minutes for more
 
 
 class Regressors:
@@ -17,8 +17,11 @@ class Regressors:
             name = "Lasso" if problem.l1_ratio == 1 else "ElasticNet"
             tall = problem.X.shape[0] > problem.X.shape[1]
             return (name, f"{name} precompute") if tall else (name,)
+        if problem.loss == "quantile" and problem.alpha:
+            more = problem.l1_ratio == 1 and FEW < len(problem.y) < 100_000
+            return ("QuantileRegressor", "QuantileRegressor on all rows")[: 1 + more]
         return {
-            "quantile": ("QuantileRegressor",) if problem.alpha else (),
+            "quantile": (),
             "poisson": ("newton-cholesky",),
             "gamma": ("newton-cholesky",),
             "huber": ("HuberRegressor",),
@@ -29,6 +32,8 @@ class Regressors:
         """QuantileRegressor penalises by L1, and gets few rows; HuberRegressor fits a scale too."""
         if way == "HuberRegressor":
             return None
+        if way == "QuantileRegressor on all rows":
+            return problem
         if way == "QuantileRegressor":
             X, y = problem.X[:FEW], problem.y[:FEW]
             return dataclasses.replace(problem, X=X, y=y, l1_ratio=1.0)
@@ -50,7 +55,7 @@ class Regressors:
             given["max_iter"] = 1_000_000
         if way == "Ridge cholesky":
             model = linear_model.Ridge(alpha=problem.alpha * len(problem.y), solver="cholesky")
-        elif way == "QuantileRegressor":
+        elif way.startswith("QuantileRegressor"):
             model = linear_model.QuantileRegressor(quantile=problem.parameter, **given)
         elif way == "HuberRegressor":
             model = linear_model.HuberRegressor(**given)
