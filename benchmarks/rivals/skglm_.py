@@ -42,7 +42,8 @@ class Skglm(Rival):
     def regression_job(self, problem, way, setting):
         from skglm import Lasso
 
-        model = Lasso(problem.alpha, max_iter=1000, max_epochs=1_000_000, **(setting or {}))
+        more = {} if setting is None else {"max_iter": 1000, "max_epochs": 1_000_000, **setting}
+        model = Lasso(problem.alpha, **more)
         return Job(lambda: model.fit(problem.X, problem.y), read_linear)
 
     @staticmethod
