@@ -18,6 +18,7 @@ from sklloss.objectives.programme import Programme
 # Rows, and rows for each parameter, of a sample for least squares; most parameters.
 SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
 MOST_PARAMETERS = 1000
+FITTED_ROWS_EACH = 2  # the least, for errors that are not fitted away
 # The most by which cancellation is taken to raise the relative rounding error of a value.
 MOST_CANCELLED = 1e6
 # A value of this many times its rounding error, or less, is that of a perfect prediction.
@@ -129,15 +130,15 @@ class RegressionObjective(LinearObjective):
     def least_squares(self) -> tuple[Floats, Floats]:
         """Parameters from which errors are small, and the mean absolute error of each output.
 
-        The least squares solution for a sample of the rows; the mean of y for more parameters than are worth
-        a Hessian.
+        The least squares solution for a sample of the rows; the mean of y where parameters are more than are
+        worth a Hessian, or so many that rows would be fitted away.
         """
         passes = self.passes
         step = passes.n // max(SAMPLE_ROWS, SAMPLE_ROWS_EACH * passes.width) | 1
         sample = passes.every_nth(step) if step > 1 else passes
         passes = passes if sample is None else sample
         coef = self.coef(self.mean_target())
-        if passes.width <= MOST_PARAMETERS:
+        if passes.width <= min(MOST_PARAMETERS, passes.n // FITTED_ROWS_EACH):
             squares = passes.with_loss(HalfSquaredError())
             _, gradient, matrices = squares.hessian(np.zeros(coef.shape))
             coef = -BlockSolver(matrices, self.small_ridge)(gradient)
@@ -146,9 +147,12 @@ class RegressionObjective(LinearObjective):
 
     @property
     def mostly_linear(self) -> bool:
-        """Whether most errors are where the loss has no curvature, or nearly none."""
+        """Whether most errors are where the loss has no curvature, or nearly none; or may be, of few rows."""
         reach = self.passes.loss.of_output(0).curved_within
-        return reach is not None and bool((self.least_squares[1] > MANY_REACHES * reach).any())
+        if reach is None:
+            return False
+        few = self.passes.n < FITTED_ROWS_EACH * self.passes.width <= FITTED_ROWS_EACH * MOST_PARAMETERS
+        return few or bool((self.least_squares[1] > MANY_REACHES * reach).any())
 
     def whole_value(self, w: Floats) -> Floats:
         """The value with all penalties, (problems,)."""

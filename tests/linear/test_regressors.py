@@ -124,6 +124,20 @@ def test_losses_that_are_linear_far_out_reach_their_optimum(loss, unit, l1_ratio
     assert abs(model.loss_ - exact.loss_) <= 1e-6 * exact.loss_
 
 
+@pytest.mark.parametrize("loss", ["huber", "log_cosh"])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize(("alpha", "l1_ratio"), [(1e-4, 0.0), (0.1, 0.0), (0.1, 0.5), (0.1, 1.0)])
+def test_errors_that_are_fitted_away_do_not_choose_the_solver(loss, scale, alpha, l1_ratio):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 40))
+    y = scale * (X[:, :3].sum(axis=1) + rng.standard_t(2, size=30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LinearRegressor(loss, alpha=alpha, l1_ratio=l1_ratio).fit(X, y)
+    exact = LinearRegressor(loss, alpha=alpha, l1_ratio=l1_ratio, solver="interior-point", tol=1e-5).fit(X, y)
+    assert model.loss_ <= exact.loss_ * (1 + 1e-6)
+
+
 def test_root_mean_squared_error_is_one_problem_over_all_outputs():
     X, eta, rng = data()
     X = StandardScaler().fit_transform(X)
