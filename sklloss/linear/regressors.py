@@ -151,7 +151,8 @@ class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearM
         "auto", "newton-cholesky", "newton-cg", "lbfgs", "proximal-newton", "sgd" or "adam", as in
         `LogisticClassifier`, or "interior-point". "auto" chooses by the loss, the penalty and the size of the
         problem: "interior-point" for "absolute_error" and "quantile", whose optimum it finds exactly, to a
-        duality gap, and for "huber" and "log_cosh" where most errors are where these are linear.
+        duality gap, and for "huber" and "log_cosh" where most errors are where these are linear, or there are
+        fewer than two rows for each column.
     max_iter : int, default=100
         Maximum number of iterations, or of epochs for "sgd" and "adam"; reaching it issues a
         ConvergenceWarning.
