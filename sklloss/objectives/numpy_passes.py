@@ -511,8 +511,8 @@ class NumPyPasses(Passes):
         else:
             block = self._block_rows()
             for first in range(0, self.n, block):
-                part = self.X[first : first + block].astype(np.float64)
-                part -= self.center
+                part = self.X[first : first + block].astype(np.float64, copy=False)
+                part = part - self.center if self.center.any() else part
                 squares += weight[first : first + block] @ (part * part)
         return squares
 

@@ -28,6 +28,7 @@ CONSTANT_SAMPLE_ROWS = 64
 CONSTANT_STEP_ROWS = 1 << 14
 # Rows from which the center of the columns is estimated.
 CENTER_ROWS = 256
+CENTER_COLUMNS = 512  # looked at together, to bound the memory of a wide X
 # A column is centered if its mean is larger than this many standard deviations.
 CENTER_RATIO = 10
 # Rows for each column from which a Gram matrix is estimated.
@@ -544,13 +545,17 @@ class Passes(ABC):
         else:
             rows = self.weighted_rows()
             sample = self._rows_as_numpy(rows[:: max(1, len(rows) // CENTER_ROWS)])
-        sample = sample.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = np.add.reduce(sample) / len(sample)
-            sample -= mean
-            spread = np.sqrt(np.einsum("ij,ij->j", sample, sample) / len(sample))
-            # False for a spread that is not finite
-            return np.where(np.abs(mean) > CENTER_RATIO * spread, mean, 0.0)
+        center = np.empty(self.features)
+        for first in range(0, self.features, CENTER_COLUMNS):
+            columns = slice(first, first + CENTER_COLUMNS)
+            part = sample[:, columns].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = np.add.reduce(part) / len(part)
+                part -= mean
+                spread = np.sqrt(np.einsum("ij,ij->j", part, part) / len(part))
+                # False for a spread that is not finite
+                center[columns] = np.where(np.abs(mean) > CENTER_RATIO * spread, mean, 0.0)
+        return center
 
     def _bad_code(self, row: int) -> ValueError:
         code = None if self.codes is None else self.codes[row]
