@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from sklloss.arrays import threads
 from sklloss.data.dataset import Dataset
 from sklloss.losses import HalfSquaredError
 from sklloss.objectives.passes import Floats, Indices, Passes
@@ -23,7 +24,7 @@ NEGLIGIBLE_SHARE = 1e-15
 # Most numbers in an X whose products are left to BLAS.
 SMALL_X = 1 << 20
 # Rows whose standard errors are computed at a time.
-SPREAD_ROWS = 1 << 13
+SPREAD_ROWS = 1 << 10
 
 
 class Programme:
@@ -111,6 +112,11 @@ class Programme:
             return np.full(self.n, ENTROPIC_REACH)
         return self.bend * np.maximum(self.high, -self.low)
 
+    @functools.cached_property
+    def _linear(self) -> bool:
+        """Whether all losses are linear on both sides of a kink."""
+        return not self._entropic and not self.bend.any()
+
     def losses(self, e: Floats) -> Floats:
         """The loss of each row for an error e = target - score."""
         if self._entropic:
@@ -120,13 +126,16 @@ class Programme:
                 size < 1.0, small, size + (np.log1p(np.exp(-2.0 * size)) - np.log(2.0))
             )
         slope = np.where(e > 0, self.high, self.low)
-        if self.bend.any():
-            inside = np.divide(e, self.bend, out=np.full_like(e, np.inf), where=self.bend > 0)
-            slope = np.where(self.bend > 0, np.clip(inside, self.low, self.high), slope)
+        if self._linear:
+            return slope * e
+        inside = np.divide(e, self.bend, out=np.full_like(e, np.inf), where=self.bend > 0)
+        slope = np.where(self.bend > 0, np.clip(inside, self.low, self.high), slope)
         return slope * (e - 0.5 * self.bend * slope)
 
     def conjugate(self, a: Floats) -> tuple[Floats, Floats, Floats]:
         """h_i(a), its derivative and its second derivative."""
+        if self._linear:
+            return self.bend, self.bend, self.bend
         if not self._entropic:
             return 0.5 * self.bend * a * a, self.bend * a, self.bend
         above = np.maximum(self.high - a, TINY * self.high)
@@ -140,7 +149,8 @@ class Programme:
     def _over(self, values: Floats, weight: NDArray[Any] | None = None) -> Passes:
         """Passes over the rows with half the squared error from other targets."""
         data, dtype = self._passes.data, self._passes.dtype
-        rows = Dataset(data.X, values.astype(dtype, copy=False)[:, None], weight=weight)
+        values = values.astype(dtype, copy=False).reshape(self.n, -1)
+        rows = Dataset(data.X, values, weight=weight, outputs=values.shape[1])
         return self._passes._passes_over(rows, HalfSquaredError())
 
     @functools.cached_property
@@ -176,10 +186,15 @@ class Programme:
             total[features:] = total_v = v.sum()
             total[:features] = v @ self._small_X - total_v * self._passes.center
             return total
-        passes = self._over(-v)
+        return self._sums(v[:, None])[0]
+
+    def _sums(self, v: Floats) -> Floats:
+        """v' X, for v of shape (n, sums)."""
+        passes, sums = self._over(-v), v.shape[1]
         precise = passes.dtype == np.float64
         evaluate = passes.value_and_gradient if precise else passes.precise_gradient
-        return evaluate(np.zeros((1, self.size)))[1][0]
+        # The loss of a row is the mean over its outputs.
+        return sums * evaluate(np.zeros((sums, self.size)))[1]
 
     def normal(self, q: Floats, v: Floats) -> tuple[Floats, Floats]:
         """The lower triangle of X' diag(q) X, and X' v."""
@@ -259,7 +274,7 @@ class Programme:
         )
 
     def _rows_of_X(self, rows: Indices) -> Any:
-        return self._passes.data.take(rows).on_host().astype(np.float64)
+        return self._passes.data.take(rows).on_host().astype(np.float64, copy=False)
 
     def take(self, rows: Indices) -> Programme:
         """The programme over some rows."""
@@ -294,20 +309,22 @@ class Programme:
         Such a row is the mean of the group, with the weight of all of it: a lower bound of their loss, which
         is exact where all of them are on the same side of their kinks.
         """
-        parts = [self._rows_of_X(rows)]
+        weight = np.zeros((self.n, len(groups)))
+        for k, group in enumerate(groups):
+            weight[group, k] = self.weights[group]
+        total = weight.sum(axis=0)[:, None]
         columns = [[self.target[rows]], [self.low[rows]], [self.high[rows]], [self.bend[rows]]]
-        center, features = self._passes.center, self._passes.features
-        for group in groups:
-            weight = np.zeros(self.n)
-            weight[group] = self.weights[group]
-            total = weight.sum()
-            mean = self.transposed(weight)[:features] / total + center
-            parts.append(scipy.sparse.csr_matrix(mean) if self._passes.sparse else mean[None])
-            values = weight[group] @ self.target[group] / total, self.low[group].sum(), self.high[group].sum()
-            for column, value in zip(columns, (*values, 0.0), strict=True):
-                column.append(np.array([value]))
-        stack = scipy.sparse.vstack(parts, "csr") if self._passes.sparse else np.vstack(parts)
-        return self._replaced(stack, *(np.concatenate(column) for column in columns))
+        for k, group in enumerate(groups):
+            target = weight[:, k] @ self.target / total[k]
+            values = target, self.low[group].sum(), self.high[group].sum(), 0.0
+            for column, value in zip(columns, values, strict=True):
+                column.append(np.atleast_1d(value))
+        X: Any = self._rows_of_X(rows)
+        if groups:
+            means = self._sums(weight)[:, : self._passes.features] / total + self._passes.center
+            stack = functools.partial(scipy.sparse.vstack, format="csr")
+            X = (stack if self._passes.sparse else np.vstack)([X, means])
+        return self._replaced(X, *(np.concatenate(column) for column in columns))
 
     def standard_errors(self, root: Floats) -> Floats:
         """The standard deviation of each row's score, for parameters with covariance ``root @ root.T``."""
@@ -316,14 +333,18 @@ class Programme:
         square = np.empty(self.n)
         shift = root[features] if passes.fit_intercept else np.zeros(root.shape[1])
         shift = shift - passes.center @ root[:features]
-        for first in range(0, self.n, SPREAD_ROWS):
-            rows = slice(first, first + SPREAD_ROWS)
-            if passes.device is None:
-                part = X[rows] @ root[:features].astype(passes.dtype)
-            else:
-                part = passes.data.take(np.arange(self.n)[rows]).on_host() @ root[:features]
-            part = part + shift
-            square[rows] = np.einsum("ij,ij->i", part, part)
+
+        def spread(first: int, last: int) -> None:
+            for block in range(first, last):
+                rows = slice(block * SPREAD_ROWS, (block + 1) * SPREAD_ROWS)
+                if passes.device is None:
+                    part = X[rows] @ root[:features].astype(passes.dtype)
+                else:
+                    part = passes.data.take(np.arange(self.n)[rows]).on_host() @ root[:features]
+                part = part + shift
+                square[rows] = np.einsum("ij,ij->i", part, part)
+
+        threads.share(spread, -(-self.n // SPREAD_ROWS), passes.n_threads if passes.device is None else 1)
         return np.sqrt(square)
 
 

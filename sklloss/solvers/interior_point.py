@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from sklloss.arrays.vectors import Array
+from sklloss.kernels.linear import central_path
 from sklloss.solvers.base import Callback, Objective, Result, allowed_gap, require, tell_start
 from sklloss.solvers.newton import PositiveSolver
 
@@ -32,7 +33,7 @@ LEAST_SLACK = 1e-6
 # Steps without a smaller gap after which rounding is all that is left, and the gap that then counts as none.
 PATIENCE = 15
 ROUNDED_GAP = 1e-6
-EPS = float(np.finfo(float).eps)
+EPS, LEAST_NUMBER = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 # Slacks and errors that are less count as this: y may be 0 throughout.
 LEAST_ERROR = float(np.finfo(float).tiny) ** 0.25
 
@@ -205,7 +206,7 @@ def _minimise(programme: Programme, tol: float, max_iter: int) -> _Solution:
 def _minimise_by_parts(programme: Programme, rows: int, share: float, max_iter: int) -> _Solution | None:
     """The minimum by programmes over some of the rows; None if that fails."""
     n, low, high, reach = programme.n, programme.low, programme.high, programme.reach
-    chosen = np.unique(np.random.RandomState(0).randint(n, size=rows))
+    chosen = np.flatnonzero(np.bincount(np.random.RandomState(0).randint(n, size=rows), minlength=n))
     sample = programme.sample(chosen)
     first = _follow(sample, SAMPLE_GAP, max_iter)
     if not first.converged:
@@ -462,15 +463,13 @@ class _Path:
         ``share`` replaces that of the gap in the value that is allowed.
         """
         self._share = self._share if share is None else share
-        pairs = 2 * at.u.size
         e = self._target - self._scores(at.w)
+        above, below = np.empty((2, e.size))
         xa = self._transposed(at.a)
         restart = best = None
         for iteration in range(max_iter + 1):
-            s, t = self._high - at.a, at.a - self._low
-            np.maximum(s, np.finfo(float).tiny, out=s)
-            np.maximum(t, np.finfo(float).tiny, out=t)
-            product = float(at.u @ s + at.v @ t) / pairs
+            pairs = central_path.distances(at.u, at.v, at.a, self._low, self._high, above, below)
+            product = pairs / (2 * at.u.size)
             solution = self._solution(at, e, xa, iteration, restart)
             if solution.converged:
                 # Errors and sums have been updated from step to step.
@@ -482,47 +481,48 @@ class _Path:
                 best = solution
             if best.converged or iteration == max_iter:
                 return best
-            step = self._step(at, e, xa, s, t) if np.isfinite(solution.gap) else None
+            step = self._step(at, e, xa, (above, below), pairs) if np.isfinite(solution.gap) else None
             if step is None or iteration - best.n_iter >= PATIENCE:
                 best.converged = best.gap <= ROUNDED_GAP * best.value
                 return best
-            dw, du, dv, da, xdw, xda = step
-            share = max(STEP_SHARE, 1.0 - pairs * product / max(solution.value, np.finfo(float).tiny))
-            way = min(1.0, share * _way_to_boundary(at, s, t, du, dv, da))
+            dw, du, dv, da, xdw, xda, fastest = step
+            share = max(STEP_SHARE, 1.0 - pairs / max(solution.value, LEAST_NUMBER))
+            way = min(1.0, share / max(fastest, LEAST_NUMBER))
             at = _State(at.w + way * dw, at.u + way * du, at.v + way * dv, at.a + way * da)
             e, xa = e - way * xdw, xa + way * xda
         raise AssertionError
 
     def _step(
-        self, at: _State, e: Array, xa: Array, s: Array, t: Array
-    ) -> tuple[Array, Array, Array, Array, Array, Array] | None:
-        """Mehrotra's step: of w, u, v and a, and what X w and X' a change by."""
-        ridge, pairs = self._programme.ridge, 2 * at.u.size
-        product = float(at.u @ s + at.v @ t) / pairs
-        us, vt = at.u / s, at.v / t
+        self, at: _State, e: Array, xa: Array, inverse: tuple[Array, Array], pairs: float
+    ) -> tuple[Array, Array, Array, Array, Array, Array, float] | None:
+        """Mehrotra's step; ``inverse`` are the reciprocals of the distances of a from its bounds.
+
+        Returns the changes of w, u, v and a, those of X w and X' a, and the reciprocal of the number of such
+        steps that reach the boundary. Primal and dual variables move together: where a step of one kind is
+        cut, as after a restart, that of the other alone would lose the central path.
+        """
+        ridge = self._programme.ridge
+        rows = at.u, at.v, *inverse
         _, slope, curvature = self._programme.conjugate(at.a[: self._n])
-        q = 1.0 / (us + vt + np.concatenate([curvature, self._zeros]))
         # The error that u - v leaves to a: these are equal, but for rounding and after a restart.
         residual = e - np.concatenate([slope, self._zeros])
+        q, da, du, dv, right = np.empty((5, e.size))
+        central_path.weights(*rows, np.concatenate([curvature, self._zeros]), q)
         solve, total = self._system(q, q * residual + at.a)
         dw = solve(total - ridge * at.w)
         if not np.isfinite(dw).all():
             return None
-        da = q * (residual - self._scores(dw))
-        du, dv = us * da - at.u, -vt * da - at.v
-        way = min(1.0, _way_to_boundary(at, s, t, du, dv, da))
-        after = float((at.u + way * du) @ (s - way * da) + (at.v + way * dv) @ (t + way * da)) / pairs
-        aim = (after / product) ** 3 * product
-        above, below = (aim + du * da) / s, (aim - dv * da) / t
-        right = q * (residual - above + below)
-        xright = self._transposed(right + at.a)
-        dw = solve(xright - ridge * at.w)
+        fastest, curved = central_path.predicted(*rows, q, residual, self._scores(dw), da)
+        way = min(1.0, 1.0 / fastest)
+        after = max(0.0, (1.0 - way) * pairs - way * way * curved)
+        aim = (after / pairs) ** 3 * pairs / (2 * e.size)
+        central_path.corrected(*rows, q, residual, da, aim, du, dv, right)
+        dw = solve(self._transposed(right + at.a) - ridge * at.w)
         if not np.isfinite(dw).all():
             return None
         xdw = self._scores(dw)
-        da = right - q * xdw
-        du, dv = above - at.u + us * da, below - at.v - vt * da
-        return dw, du, dv, da, xdw, ridge * (at.w + dw) - xa
+        fastest = central_path.changes(*rows, q, right, xdw, du, dv, da)
+        return dw, du, dv, da, xdw, ridge * (at.w + dw) - xa, fastest
 
     def _solution(
         self, at: _State, e: Array, xa: Array, n_iter: int, restart: tuple[Array, float] | None
@@ -544,15 +544,3 @@ class _Path:
         gap += penalty_gap
         converged = gap <= self._share * value + self._rounding
         return _Solution(at.w, a, norm_dual, penalty_gap, gap, value, n_iter, converged, restart, at)
-
-
-def _way_to_boundary(at: _State, s: Array, t: Array, du: Array, dv: Array, da: Array) -> float:
-    """How many of these steps reach the boundary.
-
-    Primal and dual variables move together: where a step of one kind is cut, as after a restart, that of the
-    other alone would lose the central path.
-    """
-    fastest = max(
-        float((-du / at.u).max()), float((-dv / at.v).max()), float((da / s).max()), float((-da / t).max())
-    )
-    return 1.0 / max(fastest, np.finfo(float).tiny)
