@@ -386,6 +386,13 @@ class LinearRegressor(StreamMixin, RegressorPredictions, RegressorMixin, LinearM
                 f"solver='interior-point' is for losses with a kink, 'huber' and 'log_cosh', got "
                 f"loss={self.loss!r}; use solver='auto'"
             )
+        needed = self.solver == "interior-point" or (self.solver == "auto" and newton_refusal(loss))
+        if kinked and needed and objective.programme_too_large:
+            raise ValueError(
+                f"loss={self.loss!r} needs a matrix of the size of the rows or of the parameters, here "
+                f"{objective.passes.n} and {objective.size}, without an L1 penalty; use l1_ratio > 0, fewer "
+                "features, a smooth loss such as 'huber', or a stochastic solver ('adam')"
+            )
         if self.solver == "interior-point":
             return "interior-point"
         if loss.root_of is not None and self.solver not in ("lbfgs", *STOCHASTIC):

@@ -23,6 +23,8 @@ ENTROPIC_REACH, TINY = 9.0, 1e-300
 NEGLIGIBLE_SHARE = 1e-15
 # Most numbers in an X whose products are left to BLAS.
 SMALL_X = 1 << 20
+# The largest matrix of a step: 2 GiB, of which a step holds three.
+MOST_ORDER = 1 << 14
 # Rows whose standard errors are computed at a time.
 SPREAD_ROWS = 1 << 10
 
@@ -215,6 +217,18 @@ class Programme:
         """
         several = np.count_nonzero(self.ridge <= 0) <= 1 + self.n // 2
         return bool(self.n < self.size and several and self._passes.device is None)
+
+    @property
+    def sparse_solution(self) -> bool:
+        """Whether nearly all parameters have a cost, so that few of them are other than 0."""
+        free = np.count_nonzero(np.minimum(*self.costs) <= 0)
+        return bool(2 * free < min(self.n, self.size))
+
+    @property
+    def solvable(self) -> bool:
+        """Whether the matrix of a step, of the size of the parameters or of the rows, is not too large."""
+        order = self.n if self.wide else self.size
+        return order <= MOST_ORDER or self.sparse_solution
 
     @functools.cached_property
     def _columns(self) -> Any:

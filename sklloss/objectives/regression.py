@@ -13,7 +13,7 @@ from sklloss.losses import AbsoluteError, HalfSquaredError, Loss
 from sklloss.objectives.linear import LinearObjective
 from sklloss.objectives.passes import Array, Floats, Passes
 from sklloss.objectives.preconditioners import BlockSolver
-from sklloss.objectives.programme import Programme
+from sklloss.objectives.programme import MOST_ORDER, Programme
 
 # Rows, and rows for each parameter, of a sample for least squares; most parameters.
 SAMPLE_ROWS, SAMPLE_ROWS_EACH = 2048, 64
@@ -147,9 +147,12 @@ class RegressionObjective(LinearObjective):
 
     @property
     def mostly_linear(self) -> bool:
-        """Whether most errors are where the loss has no curvature, or nearly none; or may be, of few rows."""
+        """Whether most errors are where the loss has no curvature, or nearly none; or may be, of few rows.
+
+        False where the programme that this asks for is too large.
+        """
         reach = self.passes.loss.of_output(0).curved_within
-        if reach is None:
+        if reach is None or self.programme_too_large:
             return False
         few = self.passes.n < FITTED_ROWS_EACH * self.passes.width <= FITTED_ROWS_EACH * MOST_PARAMETERS
         return few or bool((self.least_squares[1] > MANY_REACHES * reach).any())
@@ -186,6 +189,11 @@ class RegressionObjective(LinearObjective):
         other.penalised, other.scale = self.penalised, self.scale
         other.l1, other.ridge, other.linear = self.l1, self.ridge, self.linear
         return other
+
+    @functools.cached_property
+    def programme_too_large(self) -> bool:
+        """Whether the matrices that a `programme` needs are too large, see `Programme.solvable`."""
+        return self.size > MOST_ORDER and not self.programme(0).solvable
 
     def programme(self, k: int) -> Programme:
         """The programme of problem k, for a loss that has a `Loss.kink`."""

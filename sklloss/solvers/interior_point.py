@@ -82,6 +82,10 @@ class Programme(Protocol):
     def wide(self) -> bool:
         """Whether `dual_solver` is cheaper than the matrix."""
 
+    @property
+    def sparse_solution(self) -> bool:
+        """Whether few parameters are other than 0."""
+
     def column_sizes(self) -> Array:
         """The root mean square of each column."""
 
@@ -193,8 +197,7 @@ def _minimise(programme: Programme, tol: float, max_iter: int) -> _Solution:
     rows = int(np.sqrt(programme.size) * n ** (2 / 3))
     share = float(allowed_gap(np.ones(1), tol)[0])
     found = None
-    free = np.count_nonzero(np.minimum(*programme.costs) <= 0)
-    if programme.size > MANY_PARAMETERS and 2 * free < min(n, programme.size) and max_iter > 0:
+    if programme.size > MANY_PARAMETERS and programme.sparse_solution and max_iter > 0:
         return _minimise_by_columns(programme, share, max_iter)
     if 2 * rows < n and max_iter > 0:
         found = _minimise_by_parts(programme, rows, share, max_iter)

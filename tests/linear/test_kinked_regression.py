@@ -6,6 +6,8 @@ import scipy.sparse
 from scipy.optimize import linprog, minimize
 
 from sklloss import LinearRegressor, losses
+from sklloss.objectives import programme
+from sklloss.objectives import regression as regression_objective
 
 
 def regression(n=120, p=5, seed=0, heavy=True):
@@ -207,3 +209,17 @@ def test_many_columns_with_an_l2_penalty_meet_the_optimality_conditions(l1_ratio
     newton = LinearRegressor(losses.Huber(0.5), alpha=0.1, l1_ratio=l1_ratio, tol=1e-6)
     newton.set_params(solver="proximal-newton" if l1_ratio else "newton-cg").fit(X, y)
     assert model.loss_ == pytest.approx(newton.loss_, rel=1e-6)
+
+
+def test_a_matrix_that_is_too_large_is_refused_and_never_made(monkeypatch):
+    for module in (programme, regression_objective):
+        monkeypatch.setattr(module, "MOST_ORDER", 50)
+    X, y = regression(n=80, p=60)
+    model = LinearRegressor(losses.Quantile(0.3))
+    with pytest.raises(ValueError, match=r"quantile=0\.3.* here 80 and 61, without an L1 penalty; use l1_ratio"):
+        model.fit(X, y)
+    assert LinearRegressor(losses.Quantile(0.3), l1_ratio=0.5).fit(X, y).solver_ == "interior-point"
+    assert LinearRegressor(losses.Quantile(0.3)).fit(X[:40], y[:40]).solver_ == "interior-point"
+    assert LinearRegressor(losses.Huber(1e-3)).fit(X, y).solver_ != "interior-point"
+    with pytest.raises(ValueError, match="delta=0.001.*fewer features"):
+        LinearRegressor(losses.Huber(1e-3), solver="interior-point").fit(X, y)
