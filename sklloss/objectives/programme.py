@@ -191,7 +191,7 @@ class Programme:
         return self._sums(v[:, None])[0]
 
     def _sums(self, v: Floats) -> Floats:
-        """v' X, for v of shape (n, sums)."""
+        """The products v' X, for v of shape (n, sums)."""
         passes, sums = self._over(-v), v.shape[1]
         precise = passes.dtype == np.float64
         evaluate = passes.value_and_gradient if precise else passes.precise_gradient

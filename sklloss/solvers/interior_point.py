@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+import sklloss.kernels.linear.central_path as central_path
 from sklloss.arrays.vectors import Array
-from sklloss.kernels.linear import central_path
 from sklloss.solvers.base import Callback, Objective, Result, allowed_gap, require, tell_start
 from sklloss.solvers.newton import PositiveSolver
 

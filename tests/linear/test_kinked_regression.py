@@ -216,10 +216,12 @@ def test_a_matrix_that_is_too_large_is_refused_and_never_made(monkeypatch):
         monkeypatch.setattr(module, "MOST_ORDER", 50)
     X, y = regression(n=80, p=60)
     model = LinearRegressor(losses.Quantile(0.3))
-    with pytest.raises(ValueError, match=r"quantile=0\.3.* here 80 and 61, without an L1 penalty; use l1_ratio"):
+    with pytest.raises(
+        ValueError, match=r"quantile=0\.3.* here 80 and 61, without an L1 penalty; use l1_ratio"
+    ):
         model.fit(X, y)
     assert LinearRegressor(losses.Quantile(0.3), l1_ratio=0.5).fit(X, y).solver_ == "interior-point"
     assert LinearRegressor(losses.Quantile(0.3)).fit(X[:40], y[:40]).solver_ == "interior-point"
-    assert LinearRegressor(losses.Huber(1e-3)).fit(X, y).solver_ != "interior-point"
-    with pytest.raises(ValueError, match="delta=0.001.*fewer features"):
-        LinearRegressor(losses.Huber(1e-3), solver="interior-point").fit(X, y)
+    assert LinearRegressor(losses.Huber(0.3)).fit(X, y).solver_ != "interior-point"
+    with pytest.raises(ValueError, match=r"delta=0\.3.*fewer features"):
+        LinearRegressor(losses.Huber(0.3), solver="interior-point").fit(X, y)
