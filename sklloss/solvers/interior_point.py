@@ -467,11 +467,11 @@ class _Path:
         """
         self._share = self._share if share is None else share
         e = self._target - self._scores(at.w)
-        above, below = np.empty((2, e.size))
+        inverse = np.empty((2, e.size))
         xa = self._transposed(at.a)
         restart = best = None
         for iteration in range(max_iter + 1):
-            pairs = central_path.distances(at.u, at.v, at.a, self._low, self._high, above, below)
+            pairs = central_path.distances(at.u, at.v, at.a, self._low, self._high, inverse)
             product = pairs / (2 * at.u.size)
             solution = self._solution(at, e, xa, iteration, restart)
             if solution.converged:
@@ -484,7 +484,7 @@ class _Path:
                 best = solution
             if best.converged or iteration == max_iter:
                 return best
-            step = self._step(at, e, xa, (above, below), pairs) if np.isfinite(solution.gap) else None
+            step = self._step(at, e, xa, inverse, pairs) if np.isfinite(solution.gap) else None
             if step is None or iteration - best.n_iter >= PATIENCE:
                 best.converged = best.gap <= ROUNDED_GAP * best.value
                 return best
@@ -496,7 +496,7 @@ class _Path:
         raise AssertionError
 
     def _step(
-        self, at: _State, e: Array, xa: Array, inverse: tuple[Array, Array], pairs: float
+        self, at: _State, e: Array, xa: Array, inverse: Array, pairs: float
     ) -> tuple[Array, Array, Array, Array, Array, Array, float] | None:
         """Mehrotra's step; ``inverse`` are the reciprocals of the distances of a from its bounds.
 
@@ -505,7 +505,7 @@ class _Path:
         cut, as after a restart, that of the other alone would lose the central path.
         """
         ridge = self._programme.ridge
-        rows = at.u, at.v, *inverse
+        rows = at.u, at.v, inverse
         _, slope, curvature = self._programme.conjugate(at.a[: self._n])
         # The error that u - v leaves to a: these are equal, but for rounding and after a restart.
         residual = e - np.concatenate([slope, self._zeros])

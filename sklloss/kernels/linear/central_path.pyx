@@ -1,7 +1,7 @@
 """The rows' part of a step along a central path: what is neither a product with X nor a system of equations.
 
-A row has the slacks u and v of its two sides, and a dual variable a between two bounds; ``above`` and
-``below`` are the reciprocals of its distances s = high - a and t = a - low. The names are those of
+A row has the slacks u and v of its two sides, and a dual variable a between two bounds; ``inverse`` (2, n)
+has the reciprocals of its distances s = high - a and t = a - low. The names are those of
 `sklloss.solvers.interior_point`. All loops run in the order of the rows, so that sums have the same bits for
 any number of threads.
 """
@@ -12,9 +12,9 @@ from libc.math cimport fabs
 
 def distances(
     const double[::1] u, const double[::1] v, const double[::1] a, const double[::1] low,
-    const double[::1] high, double[::1] above, double[::1] below,
+    const double[::1] high, double[:, ::1] inverse,
 ):
-    """Fill ``above`` and ``below``, and return the sum of the products u s and v t."""
+    """Fill ``inverse``, and return the sum of the products u s and v t."""
     cdef Py_ssize_t i
     cdef double s, t, total = 0.0
     with nogil:
@@ -23,25 +23,25 @@ def distances(
             t = a[i] - low[i]
             s = s if s > DBL_MIN else DBL_MIN
             t = t if t > DBL_MIN else DBL_MIN
-            above[i] = 1.0 / s
-            below[i] = 1.0 / t
+            inverse[0, i] = 1.0 / s
+            inverse[1, i] = 1.0 / t
             total += u[i] * s + v[i] * t
     return total
 
 
 def weights(
-    const double[::1] u, const double[::1] v, const double[::1] above, const double[::1] below,
+    const double[::1] u, const double[::1] v, const double[:, ::1] inverse,
     const double[::1] curvature, double[::1] q,
 ):
     """Fill q, the weights of the rows in the system; ``curvature`` is that of their conjugates."""
     cdef Py_ssize_t i
     with nogil:
         for i in range(u.shape[0]):
-            q[i] = 1.0 / (u[i] * above[i] + v[i] * below[i] + curvature[i])
+            q[i] = 1.0 / (u[i] * inverse[0, i] + v[i] * inverse[1, i] + curvature[i])
 
 
 def predicted(
-    const double[::1] u, const double[::1] v, const double[::1] above, const double[::1] below,
+    const double[::1] u, const double[::1] v, const double[:, ::1] inverse,
     const double[::1] q, const double[::1] residual, const double[::1] xdw, double[::1] da,
 ):
     """Fill da, the change of a by a step that aims at products of 0 and changes X w by xdw.
@@ -57,8 +57,8 @@ def predicted(
         for i in range(u.shape[0]):
             da[i] = q[i] * (residual[i] - xdw[i])
         for i in range(u.shape[0]):
-            x = da[i] * above[i] - 1.0  # du / u; a moves towards its upper bound by 1 + x
-            y = -da[i] * below[i] - 1.0
+            x = da[i] * inverse[0, i] - 1.0  # du / u; a moves towards its upper bound by 1 + x
+            y = -da[i] * inverse[1, i] - 1.0
             far = fabs(x + 0.5)
             if far > fastest:
                 fastest = far
@@ -70,7 +70,7 @@ def predicted(
 
 
 def corrected(
-    const double[::1] u, const double[::1] v, const double[::1] above, const double[::1] below,
+    const double[::1] u, const double[::1] v, const double[:, ::1] inverse,
     const double[::1] q, const double[::1] residual, const double[::1] da, double aim, double[::1] new_u,
     double[::1] new_v, double[::1] right,
 ):
@@ -81,13 +81,13 @@ def corrected(
     cdef Py_ssize_t i
     with nogil:
         for i in range(u.shape[0]):
-            new_u[i] = (aim + u[i] * (da[i] * above[i] - 1.0) * da[i]) * above[i]
-            new_v[i] = (aim + v[i] * (da[i] * below[i] + 1.0) * da[i]) * below[i]
+            new_u[i] = (aim + u[i] * (da[i] * inverse[0, i] - 1.0) * da[i]) * inverse[0, i]
+            new_v[i] = (aim + v[i] * (da[i] * inverse[1, i] + 1.0) * da[i]) * inverse[1, i]
             right[i] = q[i] * (residual[i] - new_u[i] + new_v[i])
 
 
 def changes(
-    const double[::1] u, const double[::1] v, const double[::1] above, const double[::1] below,
+    const double[::1] u, const double[::1] v, const double[:, ::1] inverse,
     const double[::1] q, const double[::1] right, const double[::1] xdw, double[::1] du, double[::1] dv,
     double[::1] da,
 ):
@@ -100,8 +100,8 @@ def changes(
     with nogil:
         for i in range(u.shape[0]):
             da[i] = right[i] - q[i] * xdw[i]
-            du[i] += u[i] * (above[i] * da[i] - 1.0)
-            dv[i] -= v[i] * (below[i] * da[i] + 1.0)
+            du[i] += u[i] * (inverse[0, i] * da[i] - 1.0)
+            dv[i] -= v[i] * (inverse[1, i] * da[i] + 1.0)
         for i in range(u.shape[0]):
             share = -du[i] / u[i]
             if share > fastest:
@@ -109,10 +109,10 @@ def changes(
             share = -dv[i] / v[i]
             if share > fastest:
                 fastest = share
-            share = da[i] * above[i]
+            share = da[i] * inverse[0, i]
             if share > fastest:
                 fastest = share
-            share = -da[i] * below[i]
+            share = -da[i] * inverse[1, i]
             if share > fastest:
                 fastest = share
     return fastest
