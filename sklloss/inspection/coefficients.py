@@ -179,7 +179,10 @@ class _Fitted:
 def _fitted(est: Any, X: Any, y: Any, sample_weight: Any, offset: Any) -> _Fitted:
     regressor = isinstance(est, LinearRegressor)
     if not regressor and not isinstance(est, LinearClassifier):
-        raise TypeError(f"est must be a linear estimator of this package, got {type(est).__name__}")
+        raise TypeError(
+            "est must be a LogisticClassifier, SoftmaxClassifier or LinearRegressor, got "
+            f"{type(est).__name__}: of a cross-validated one, fit such a model with the penalty that it chose"
+        )
     loss = est._check_parameters()
     if est._has_l1:
         raise ValueError("coefficients with an L1 penalty have no standard errors: use l1_ratio=0")

@@ -19,9 +19,9 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklloss._base import Estimator, Movable, VersionStamp, unchanged_on_error, warn
 from sklloss.arrays import threads
-from sklloss.arrays.device import full_precision, to_device
+from sklloss.arrays.device import full_precision, to_device, to_numpy
 from sklloss.data.checks import MatrixLike, check_flag, check_integer, check_real
-from sklloss.data.dataset import Dataset, check_data
+from sklloss.data.dataset import Dataset, Origin, check_data
 from sklloss.linear.features import monotonic_signs, penalty_weights
 from sklloss.linear.regressors import LinearRegressor, RegressorPredictions
 from sklloss.losses import Loss
@@ -326,7 +326,10 @@ class _Search:
         if not total > 0 or not passes.row_weights().any():
             raise ValueError(f"fold {fold} of cv has no positive sample_weight")
         shape = self.alphas.shape
-        test_rows, model._test_offset = held_out.data.on_host(), held_out.data.offset
+        # Scorers see the model and the test rows in main memory.
+        on_host = dataclasses.replace(rows, origin=Origin(None, passes.dtype))
+        test_rows, test_y = held_out.data.on_host(), to_numpy(held_out.data.y)
+        model._test_offset = held_out.data.offset
         weighted = {} if self.data.weight is None else {"sample_weight": self.data.weight[test]}
         path = _Path(
             np.empty((*shape, passes.outputs, passes.width)), np.empty(shape), np.empty(shape),
@@ -341,9 +344,9 @@ class _Search:
                 path.losses[r, a] = float(np.sum(sums)) / total
                 path.scores[r, a] = -path.losses[r, a]
                 if self.scorer is not None:
-                    model._set_parameters(coef, data=rows, loss=self.loss, dtype=passes.dtype)
+                    model._set_parameters(coef, data=on_host, loss=self.loss, dtype=passes.dtype)
                     model.device = None
-                    path.scores[r, a] = self.scorer(model, test_rows, held_out.data.y, **weighted)
+                    path.scores[r, a] = self.scorer(model, test_rows, test_y, **weighted)
                 why = model._why_unsolved(result)
                 if why:
                     path.unsolved.append(f"in fold {fold}, at alpha={self.alphas[r, a]:g}: {why}")
@@ -393,5 +396,6 @@ def _copy(model):
 def _numbers(name: str, values: Any, *bounds: float) -> NDArray[np.float64]:
     """A list of numbers within bounds, at least one of them, as an array."""
     if isinstance(values, (str, bytes, dict)) or np.ndim(values) != 1 or len(values) == 0:
-        raise ValueError(f"{name} must be a list of numbers, or for alphas their number, got {values!r}")
+        wanted = "a list of numbers, or how many" if name == "alphas" else "a list of numbers"
+        raise ValueError(f"{name} must be {wanted}, got {values!r}")
     return np.array([check_real(f"{name}[{k}]", x, *bounds) for k, x in enumerate(values)])

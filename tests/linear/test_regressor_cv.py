@@ -105,3 +105,14 @@ def test_bad_parameters_are_named(parameters, message):
         LinearRegressorCV(**parameters).fit(X, eta)
     for absent in ("partial_fit", "set_partial_fit_request", "warm_start"):
         assert not hasattr(LinearRegressorCV(), absent)
+
+
+def test_scorers_see_numpy_arrays_of_tensors():
+    xp = pytest.importorskip("array_api_strict")
+    X, eta, rng = data()
+    y = eta + rng.normal(size=len(eta))
+    options = {"alphas": [1e-3, 10.0], "scoring": "neg_mean_absolute_error"}
+    here = LinearRegressorCV(**options).fit(X, y)
+    there = LinearRegressorCV(**options).fit(xp.asarray(X), xp.asarray(y))
+    assert there.coef_.__array_namespace__() is xp
+    np.testing.assert_allclose(np.asarray(there.scores_), here.scores_, rtol=1e-9)
