@@ -26,7 +26,7 @@ SMALL_X = 1 << 20
 # The largest matrix of a step: 2 GiB, of which a step holds three.
 MOST_ORDER = 1 << 14
 # Rows whose standard errors are computed at a time.
-SPREAD_ROWS = 1 << 10
+SPREAD_ROWS = 1 << 13
 
 
 class Programme:
