@@ -13,6 +13,8 @@ from sklloss.solvers.newton_cg import ArraySystems
 
 SWEEPS = 10  # of coordinate descent between two checks of convergence
 MAX_ROUNDS = 100
+# Newton steps over a support in a row: after one that gained less than CUT_SHORT of what was left.
+MAX_FACES, CUT_SHORT, FEW_PARAMETERS = 10, 1e-3, 100
 MAX_COLUMN_ROUNDS = 20  # of sweeps without a matrix
 # A model is given up after MAX_IDLE_ROUNDS in a row that each gain less than IDLE_SHARE of the tolerance.
 IDLE_SHARE, MAX_IDLE_ROUNDS = 0.01, 3
@@ -81,10 +83,16 @@ def minimise_model(
             break
         if bounded:
             continue
-        gained_on_face, exact, left = _minimise_on_face(matrix, slope, z, l1)
-        total += gained_on_face
+        gained_on_faces = 0.0
+        for _ in range(MAX_FACES if len(matrix) <= FEW_PARAMETERS else 1):
+            gained_on_face, exact, left = _minimise_on_face(matrix, slope, z, l1)
+            gained_on_faces += gained_on_face
+            # Along a direction with hardly any curvature, a step ends at the first change of sign or two.
+            if exact or gained_on_face == 0.0 or gained_on_face > CUT_SHORT * left:
+                break
+        total += gained_on_faces
         # If little is gained, it is better to continue with the model at the new point.
-        idle = idle + 1 if gained + gained_on_face <= IDLE_SHARE * share * total else 0
+        idle = idle + 1 if gained + gained_on_faces <= IDLE_SHARE * share * total else 0
         if idle == MAX_IDLE_ROUNDS and share * total > least:
             break
     d = z - w

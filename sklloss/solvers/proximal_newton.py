@@ -33,6 +33,7 @@ SUFFICIENT_DECREASE = 1e-2  # least share of the predicted decrease that a step 
 GOOD, POOR = 0.75, 0.25  # shares of the predicted decrease above which damping falls, below which it rises
 DAMPING_FACTOR = 4.0
 LEAST_DAMPING = 0.2
+HOPELESS_DAMPING = 256.0  # from which on no step is sought whose decrease rounding can hide
 ROUGH_DAMPING = 1.0  # above this damping a model ignores the coupling of outputs
 # As in `newton_cholesky`, the first steps are of a sample of the rows.
 SAMPLE_TOL = 1e-2
@@ -385,11 +386,11 @@ def _accepted_step(
         new = _linearise(objective, w + step)
         # A NaN or infinite value fails the comparison too.
         pending &= invalid | ~(new[0] <= value - SUFFICIENT_DECREASE * predicted_decrease + noise)
-        hidden = pending & complete & reached & ~invalid & (damping < 1.0)
-        hidden &= predicted_decrease <= MEASURABLE * noise
+        hidden = pending & complete & reached & ~invalid & (predicted_decrease <= MEASURABLE * noise)
+        hidden &= (damping < 1.0) | (damping >= HOPELESS_DAMPING)
         pending &= ~hidden
         if hidden.any():
-            step[hidden] = 0.0
+            step[hidden], damping[hidden] = 0.0, 0.0
             new = _linearise(objective, w + step)
         if not pending.any():
             return step, predicted_decrease, reached, damping, new
