@@ -15,6 +15,7 @@ SWEEPS = 10  # of coordinate descent between two checks of convergence
 MAX_ROUNDS = 100
 # Newton steps over a support in a row: after one that gained less than CUT_SHORT of what was left.
 MAX_FACES, CUT_SHORT, FEW_PARAMETERS = 10, 1e-3, 100
+CLOSE_SHARE = 1e-3  # the largest relative tolerance with few parameters, where it costs hardly anything
 MAX_COLUMN_ROUNDS = 20  # of sweeps without a matrix
 # A model is given up after MAX_IDLE_ROUNDS in a row that each gain less than IDLE_SHARE of the tolerance.
 IDLE_SHARE, MAX_IDLE_ROUNDS = 0.01, 3
@@ -66,6 +67,7 @@ def minimise_model(
     reached : bool
     """
     bounded = np.isfinite(trust_radius).any()
+    share = min(share, CLOSE_SHARE) if len(matrix) <= FEW_PARAMETERS else share
     z, slope = w.copy(), gradient.copy()
     gains = np.empty(SWEEPS)
     low, high = w - trust_radius, w + trust_radius
